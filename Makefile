@@ -1,0 +1,33 @@
+# make demo: the main job on real data, from nothing.  make test: everything that is checked.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test install lint fast clean
+
+demo: $(READY)
+	$(BIN)/python -m kd_lightning.run experiment=demo
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -n 2
+
+fast: $(READY) lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kd_lightning needs Python >= 3.11: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing (the first time about 5 GB, a few minutes)"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) outputs build dist .pytest_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""Each student's best weights, chosen on its own val part."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+
+class BestStudents(Callback):
+    """Keeps ``best-<key>.ckpt`` per student: its weights alone, and what it was chosen by.
+
+    Best is the highest val accuracy; among equals the lowest val NLL, among these the earliest.
+    Without a val part the last epoch is the result: ``best-<key>.ckpt`` then holds that.
+
+    Attributes:
+        chosen: key -> {"epoch", "accuracy", "nll"} of its best epoch; empty without a val part.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        self.chosen: dict[str, dict[str, float]] = {}
+
+    def path(self, key: str) -> Path:
+        return self.directory / f"best-{key}.ckpt"
+
+    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
+        for key, net in method.students.items():
+            metrics = {
+                name: trainer.callback_metrics[f"val/{key}/{name}"].item()
+                for name in ("accuracy", "nll")
+            }
+            best = self.chosen.get(key)
+            if best is None or _rank(metrics) > _rank(best):
+                self.chosen[key] = {"epoch": trainer.current_epoch, **metrics}
+                if trainer.is_global_zero:
+                    save_student(net, self.path(key), key=key, **self.chosen[key])
+
+    def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
+        if not self.chosen and trainer.is_global_zero:
+            for key, net in method.students.items():
+                save_student(net, self.path(key), key=key, epoch=trainer.current_epoch - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"chosen": self.chosen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.chosen = state_dict["chosen"]
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics["accuracy"], -metrics["nll"]
+
+
+def save_student(net: nn.Module, path: Path, **about: Any) -> None:
+    """Writes a student's weights, whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    torch.save({"state_dict": net.state_dict(), **about}, unfinished)
+    os.replace(unfinished, path)

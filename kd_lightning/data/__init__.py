@@ -1,0 +1,1 @@
+"""One LightningDataModule per data set, shared by every method."""

@@ -1,0 +1,193 @@
+"""From samples to batches: order, decoding, augmentation and mixing, each from its named stream.
+
+Order follows from (seed, epoch), augmentation from (seed, epoch, sample), mixing from (seed, epoch,
+first sample of the batch): not from workers, ranks, or what else drew random numbers. Batches are
+made whole (``__getitems__``), so data that fit in one tensor are indexed once a batch.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from kd_lightning.errors import UserError
+from kd_lightning.streams import seed_stream, stream
+
+Batch = Sequence[Tensor]  # (x, y); a list after collation, hence not a tuple
+SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index into the workers
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled samples, in memory or as files.
+
+    Attributes:
+        x: (N, C, *size), uint8 or float; or N paths, decoded when a batch needs them.
+        y: (N,) int64 class indices.
+        groups: (N,) int64 subject of each sample, where there are subjects.
+    """
+
+    x: Tensor | Sequence[Path]
+    y: Tensor
+    groups: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, indices: Tensor) -> "Samples":
+        """The samples at ``indices``, in that order."""
+        x = self.x[indices] if isinstance(self.x, Tensor) else [self.x[i] for i in indices.tolist()]
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, x=x, y=self.y[indices], groups=groups)
+
+
+class BadImage(UserError):
+    """A file that cannot be decoded; ``on_bad_image=skip`` leaves it out of its batch."""
+
+
+class SampleSet(Dataset):
+    """Samples as ready batches.
+
+    Args:
+        samples: what to draw from.
+        seed: of the augmentation and mixing streams.
+        decode: path -> (C, H, W) uint8, for samples that are files.
+        transform: (C, *size) -> (C, *size) of one size for all; None for samples used as they are.
+        mixing: (x, y) -> (mixed x, (B, C) label distributions), for a whole batch.
+        skip_bad: leave undecodable files out, with a warning, instead of raising.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        seed: int,
+        decode: Callable[[Path], Tensor] | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        self.samples = samples
+        self.seed = seed
+        self.decode = decode
+        self.transform = transform
+        self.mixing = mixing
+        self.skip_bad = skip_bad
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
+        x, y = self.__getitems__([key])
+        return x[0], y[0]
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> tuple[Tensor, Tensor]:
+        indices = torch.tensor([index for _, index in keys])
+        # Transforms draw from the global generator: give it to them seeded, and give it back.
+        with torch.random.fork_rng(devices=[]):
+            if isinstance(self.samples.x, Tensor) and self.transform is None:
+                x = self.samples.x[indices]
+            else:
+                images, kept = [], []
+                for position, key in enumerate(keys):
+                    image = self._one(*key)
+                    if image is not None:
+                        images.append(image)
+                        kept.append(position)
+                if not images:
+                    raise UserError("no image of a whole batch could be read (data.root=…)")
+                x, indices = torch.stack(images), indices[kept]
+            y = self.samples.y[indices]
+            if self.mixing is not None:
+                seed_stream(self.seed, "mixing", *keys[0])
+                x = x.float() / 255 if x.dtype == torch.uint8 else x
+                x, y = self.mixing(x, y)
+        return x, y
+
+    def _one(self, epoch: int, index: int) -> Tensor | None:
+        x = self.samples.x[index]
+        if not isinstance(x, Tensor):
+            try:
+                x = self.decode(x)
+            except BadImage as error:
+                if not self.skip_bad:
+                    raise
+                warnings.warn(f"left out: {error}", stacklevel=2)
+                return None
+        if self.transform is not None:
+            seed_stream(self.seed, "augmentation", epoch, index)
+            x = self.transform(x)
+        return x
+
+
+class EpochOrder(Sampler[SampleKey]):
+    """The order of one rank's samples; ``set_epoch`` (called by Lightning) turns to the next.
+
+    With ``shuffle`` every global batch is cut from one permutation of all samples and dealt out
+    over the ranks, so the gradient of a global batch does not depend on how many ranks there are;
+    the incomplete last batch is dropped. Without it, samples stand in order and every sample
+    appears once, on one rank: nothing is padded, so nothing is counted twice.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, *, seed: int, shuffle: bool, rank: int, ranks: int
+    ) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.ranks = ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        if self.shuffle:
+            order = torch.randperm(
+                self.num_samples, generator=stream(self.seed, "order", self.epoch)
+            )
+            whole = self.num_samples // self.batch_size * self.batch_size
+            order = order[:whole].view(-1, self.batch_size)[:, self.rank :: self.ranks].flatten()
+        else:
+            order = torch.arange(self.num_samples)[self.rank :: self.ranks]
+        return ((self.epoch, index) for index in order.tolist())
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.num_samples // self.batch_size * self.batch_size // self.ranks
+        return len(range(self.rank, self.num_samples, self.ranks))
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def make_loader(
+    dataset: SampleSet,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    rank: int = 0,
+    ranks: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """A DataLoader over ``dataset``; ``batch_size`` is global, each rank loads its share of it."""
+    order = EpochOrder(
+        len(dataset), batch_size, seed=dataset.seed, shuffle=shuffle, rank=rank, ranks=ranks
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=BatchSampler(order, max(1, batch_size // ranks), drop_last=False),
+        collate_fn=_as_is,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or it would draw from the global generator every epoch
+    )

@@ -1,0 +1,311 @@
+"""What all data sets share: loaders, the seeded split, the facts that nets are built from, checks.
+
+A data set is a subclass that says how to ``load`` its parts. Images leave it as uint8 or [0, 1],
+series as float32; each net normalises its own input.
+"""
+
+import functools
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kd_lightning.data.batches import Samples, SampleSet, make_loader
+from kd_lightning.errors import UserError
+from kd_lightning.streams import stream
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a data set is made of. ``val`` None: cut from ``train``.
+
+    Attributes:
+        class_names: in label order; their number is the number of classes.
+        test_is: where the test part comes from, in words, for tables and records.
+    """
+
+    train: Samples
+    test: Samples
+    class_names: list[str]
+    val: Samples | None = None
+    test_is: str = "the data set's own test part"
+
+
+class ClassificationData(LightningDataModule):
+    """A labelled data set with a train, a val and a test part.
+
+    Args:
+        batch_size: global; divided over the ranks.
+        root: where the files are (or go, if ``download``).
+        val_fraction: share of train that becomes val. 0: no val, the last epoch is the result.
+        split_seed: of the train/val split. Not the run's seed: all seeds share one split, so no
+            teacher has seen its student's val part.
+        seed: of order, augmentation and mixing.
+        num_workers: processes that load; 0 is fastest for data that are in memory.
+        augmentation: (C, *size) -> (C, *size), on training samples; torchvision transforms v2.
+        mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, lacking only ``num_classes``;
+            teacher and students get the same mixed batch.
+
+    After ``setup`` these facts hold: ``num_classes``, ``class_names``, ``channels``, ``size`` (side
+    of an image, length of a series), ``mean`` and ``std`` per channel, ``fingerprint`` (of the
+    content), ``protocol`` (what val and test are, in words).
+    """
+
+    num_classes: int
+    class_names: list[str]
+    channels: int
+    size: int
+    mean: list[float]
+    std: list[float]
+    fingerprint: str
+    protocol: str
+    imagenet_rows: list[int] | None = None  # this data set's classes among ImageNet-1k's 1000
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        root: str | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        seed: int = 0,
+        num_workers: int = 0,
+        augmentation: Callable[[Tensor], Tensor] | None = None,
+        mixing: Callable[..., Callable] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"data.batch_size must be >= 1, got {batch_size}")
+        if not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers must be >= 0, got {num_workers}")
+        self.batch_size = batch_size
+        self.root = None if root is None else Path(root).expanduser()
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.seed = seed
+        self.num_workers = num_workers
+        self.augmentation = augmentation
+        self.mixing = mixing
+        self.parts: dict[Part, Samples | None] = {}
+
+    @abstractmethod
+    def load(self) -> Parts:
+        """Reads the data set. Called once, after ``prepare_data``, on every rank."""
+
+    @staticmethod  # workers get it pickled, and not the whole data module with it
+    def decode(path: Path) -> Tensor:
+        """Path -> (C, H, W) uint8, for data sets of files. Raises ``BadImage``."""
+        raise NotImplementedError
+
+    def eval_transform(self) -> Callable[[Tensor], Tensor] | None:
+        """What brings samples to the common size; None if they have it.
+
+        For val and test, and for train where there is no augmentation.
+        """
+        return None
+
+    skip_bad: bool = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads, splits, checks, and states the facts. Further calls do nothing."""
+        if self.parts:
+            return
+        parts = self.load()
+        train, val, how = parts.train, parts.val, "the data set's own"
+        for name, part in (("train", train), ("val", val), ("test", parts.test)):
+            if part is not None:
+                check_samples(part, parts.class_names, name)
+        if val is None and self.val_fraction > 0:
+            kept, held = split(train.y, train.groups, self.val_fraction, self.split_seed)
+            train, val = train.subset(kept), train.subset(held)
+            by = "stratified by class" if train.groups is None else "by subject"
+            how = f"{self.val_fraction:.0%} of train, {by} (split_seed {self.split_seed})"
+        if len(train) < self.batch_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is larger than the training part, which has "
+                f"{len(train)} samples: lower data.batch_size"
+            )
+        self.class_names = list(parts.class_names)
+        self.num_classes = len(self.class_names)
+        self.fingerprint = fingerprint(train, val, parts.test)
+        self.protocol = f"val: {how if val is not None else 'none, last epoch'}; test: " + (
+            f"{parts.test_is} ({len(train)} / {0 if val is None else len(val)} / "
+            f"{len(parts.test)} samples)"
+        )
+        self._measure(train)
+        self.parts = {"train": train, "val": val, "test": parts.test}
+
+    def _measure(self, train: Samples) -> None:
+        if isinstance(train.x, Tensor):
+            self.channels, self.size = train.x.shape[1], train.x.shape[-1]
+            x = train.x.float() / (255 if train.x.dtype == torch.uint8 else 1)
+            dims = [d for d in range(x.ndim) if d != 1]
+            self.mean = x.mean(dims).tolist()
+            self.std = x.std(dims).clamp_min(1e-6).tolist()
+            self._check_augmentation(train.x[0])
+
+    def _check_augmentation(self, example: Tensor) -> None:
+        if self.augmentation is None:
+            return
+        with torch.random.fork_rng(devices=[]):
+            channels, *sides = self.augmentation(example).shape
+        if channels != self.channels or set(sides) != {self.size}:
+            raise UserError(
+                f"the augmentation must give what the nets get, {self.channels} channels of size "
+                f"{self.size}, it gives {channels} of {' x '.join(map(str, sides))} "
+                "(data.augmentation=…)"
+            )
+
+    def _sample_set(self, part: Part) -> SampleSet:
+        samples = self.parts[part]
+        if samples is None:
+            raise UserError("there is no val part: set data.val_fraction > 0")
+        training = part == "train"
+        augmented = training and self.augmentation is not None
+        mixing = None
+        if training and self.mixing is not None:
+            mixing = functools.partial(mix, self.mixing(num_classes=self.num_classes))
+        return SampleSet(
+            samples,
+            seed=self.seed,
+            decode=self.decode,
+            transform=self.augmentation if augmented else self.eval_transform(),
+            mixing=mixing,
+            skip_bad=self.skip_bad,
+        )
+
+    def loader(self, part: Part, *, rank: int = 0, ranks: int = 1) -> DataLoader:
+        """The batches of a part: shuffled and augmented for train, in order for val and test.
+
+        Raises:
+            UserError: there is no such part, or ``batch_size`` does not divide over the ranks.
+        """
+        if self.batch_size % ranks:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
+            )
+        return make_loader(
+            self._sample_set(part),
+            self.batch_size,
+            shuffle=part == "train",
+            rank=rank,
+            ranks=ranks,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _loader_of_this_rank(self, part: Part) -> DataLoader:
+        trainer = self.trainer
+        if trainer is None:
+            return self.loader(part)
+        return self.loader(part, rank=trainer.global_rank, ranks=trainer.world_size)
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader_of_this_rank("train")
+
+    def val_dataloader(self) -> DataLoader | list:
+        return [] if self.parts["val"] is None else self._loader_of_this_rank("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader_of_this_rank("test")
+
+
+def mix(mixing: Callable, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Torchvision's ``mixing`` of a batch of images (B, C, H, W) or series (B, C, L).
+
+    Raises:
+        UserError: CutMix for series.
+    """
+    if x.ndim == 4:
+        return mixing(x, y)
+    if "CutMix" in type(mixing).__name__:
+        raise UserError("CutMix cuts rectangles: use MixUp for series (data.mixing=…)")
+    x, y = mixing(x.unsqueeze(2), y)  # torchvision mixes images: a series is one of height 1
+    return x.squeeze(2), y
+
+
+def split(y: Tensor, groups: Tensor | None, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (kept, held out), sorted: stratified by class, or whole groups where there are any.
+
+    Every class with at least two samples gives at least one and keeps at least one. Groups are
+    held out whole, in a seeded order, until ``fraction`` of the samples is reached.
+
+    Raises:
+        UserError: fewer than two groups, or no class has two samples.
+    """
+    generator = stream(seed, "split")
+    held = torch.zeros(len(y), dtype=torch.bool)
+    if groups is None:
+        for label in y.unique().tolist():
+            members = (y == label).nonzero().flatten()
+            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    else:
+        names = groups.unique()
+        if len(names) < 2:
+            raise UserError("a split by subject needs two subjects or more (data.val_fraction=0)")
+        for name in names[torch.randperm(len(names), generator=generator)][:-1].tolist():
+            held |= groups == name
+            if held.sum() >= fraction * len(y):
+                break
+        assert not set(groups[held].tolist()) & set(groups[~held].tolist())
+    if not held.any():
+        raise UserError("no class has two samples: there can be no val part (data.val_fraction=0)")
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
+    """Raises ``UserError`` for empty parts, labels out of range, empty classes, non-finite x."""
+    num_classes = len(class_names)
+    if len(samples) == 0:
+        raise UserError(f"the {part} part is empty (data.root=…)")
+    if num_classes < 2:
+        raise UserError(f"a classifier needs two classes or more, the data have {num_classes}")
+    low, high = int(samples.y.min()), int(samples.y.max())
+    if low < 0 or high >= num_classes:
+        raise UserError(
+            f"labels must be 0..{num_classes - 1}, the {part} part has {low}..{high} (data.root=…)"
+        )
+    counts = torch.bincount(samples.y, minlength=num_classes)
+    if part == "train" and not bool(counts.all()):
+        empty = [class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
+        raise UserError(
+            f"every class needs a training sample, {len(empty)} of {num_classes} have none: "
+            f"{', '.join(empty[:5])}{', …' if len(empty) > 5 else ''} (data.root=…)"
+        )
+    if isinstance(samples.x, Tensor) and samples.x.is_floating_point():
+        bad = (~samples.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if bad:
+            raise UserError(
+                f"the {part} part has NaN or infinite values, in {len(bad)} samples, "
+                f"the first is number {bad[0]} (data.root=…)"
+            )
+
+
+def fingerprint(*parts: Samples | None) -> str:
+    """16 hex digits of the content: values and labels; for files their paths, sizes and labels."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if part is None:
+            digest.update(b"none")
+            continue
+        digest.update(part.y.numpy().tobytes())
+        if isinstance(part.x, Tensor):
+            digest.update(repr((tuple(part.x.shape), part.x.dtype)).encode())
+            digest.update(part.x.contiguous().numpy().data)
+        else:
+            for path in part.x:
+                line = f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
+                digest.update(line.encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,104 @@
+"""Made data, for tests and dry runs: nothing to download, any size, harder with more noise.
+
+Each class is a smooth random pattern; a sample is its class's pattern, shifted at random, plus
+white noise. Dimensions: N samples, C channels, S side of an image or length of a series.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from kd_lightning.data.batches import Samples
+from kd_lightning.data.classification import ClassificationData, Parts
+from kd_lightning.errors import UserError, unknown
+from kd_lightning.streams import stream
+
+COARSE = 4  # points a side from which a pattern is interpolated: what makes it smooth
+KINDS = {"series": (1, "linear"), "image": (2, "bilinear")}  # dimensions, their interpolation
+
+
+class Synthetic(ClassificationData):
+    """Classes in equal shares. Images are uint8 (N, C, S, S), series float32 (N, C, S).
+
+    Args:
+        kind: "image" or "series".
+        num_classes, channels: how many.
+        size: side of an image, or length of a series.
+        num_train, num_test: samples; val is cut from train.
+        noise: standard deviation of the noise, where the patterns' is 1.
+        data_seed: of patterns, shifts and noise; not the run's seed.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        num_classes: int,
+        channels: int,
+        size: int,
+        num_train: int,
+        num_test: int,
+        noise: float,
+        data_seed: int = 0,
+        **common,
+    ) -> None:
+        super().__init__(**common)
+        if kind not in KINDS:
+            raise unknown("kind of data", kind, KINDS, "data.kind")
+        for key, value, lowest in (
+            ("num_classes", num_classes, 2),
+            ("channels", channels, 1),
+            ("size", size, COARSE),
+            ("num_train", num_train, num_classes),
+            ("num_test", num_test, 1),
+            ("noise", noise, 0),
+        ):
+            if value < lowest:
+                raise UserError(f"data.{key} must be {lowest} or more, got {value}")
+        self.kind = kind
+        self.pattern_shape = (num_classes, channels, size)
+        self.num_train = num_train
+        self.num_test = num_test
+        self.noise = noise
+        self.data_seed = data_seed
+
+    def load(self) -> Parts:
+        patterns = self._patterns()
+        return Parts(
+            train=self._draw(patterns, "train", self.num_train),
+            test=self._draw(patterns, "test", self.num_test),
+            class_names=[f"pattern {i}" for i in range(len(patterns))],
+            test_is="drawn as train is",
+        )
+
+    def _patterns(self) -> Float[Tensor, "classes C *size"]:
+        """Of mean 0 and standard deviation 1 each, so that all classes are as hard."""
+        num_classes, channels, size = self.pattern_shape
+        dimensions, mode = KINDS[self.kind]
+        coarse = torch.randn(
+            num_classes,
+            channels,
+            *[COARSE] * dimensions,
+            generator=stream(self.data_seed, "synthetic", "patterns"),
+        )
+        smooth = F.interpolate(coarse, [size] * dimensions, mode=mode, align_corners=True)
+        dims = list(range(1, smooth.ndim))
+        return (smooth - smooth.mean(dims, keepdim=True)) / smooth.std(dims, keepdim=True)
+
+    def _draw(self, patterns: Float[Tensor, "classes C *size"], part: str, count: int) -> Samples:
+        generator = stream(self.data_seed, "synthetic", part)
+        y = torch.arange(count) % len(patterns)
+        size, dims = patterns.shape[-1], list(range(1, patterns.ndim - 1))
+        shifts = torch.randint(size // 4 + 1, (count, len(dims)), generator=generator).tolist()
+        x = torch.stack(
+            [
+                patterns[label].roll(shift, dims)
+                for label, shift in zip(y.tolist(), shifts, strict=True)
+            ]
+        )
+        x = x + self.noise * torch.randn(x.shape, generator=generator)
+        if self.kind == "image":  # grey ± three standard deviations of pattern and noise together
+            x = 127.5 + 127.5 / 3 * x / (1 + self.noise**2) ** 0.5
+            x = x.round().clamp(0, 255).to(torch.uint8)
+        return Samples(x, y)

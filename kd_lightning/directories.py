@@ -1,0 +1,103 @@
+"""Run directories: one per run, shared by its ranks, and what it takes to go on in one."""
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.errors import UserError
+
+# How rank 0 tells the processes that Lightning starts for the other ranks.
+VARIABLE = "KD_LIGHTNING_RUN_DIR"
+
+# What may change when a run is resumed: how it is computed and shown, not what.
+HARMLESS = (
+    "hardware",
+    "logger",
+    "callbacks",
+    "outputs",
+    "baselines",
+    "data.root",
+    "data.num_workers",
+    "data.download",
+    "trainer.max_epochs",
+    "trainer.log_every_n_steps",
+)
+
+
+def claim(cfg: DictConfig, title: str) -> Path:
+    """Makes the run's directory, which no other run has; for further ranks: finds it.
+
+    Raises:
+        UserError: ``run_dir`` holds a run already.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0" and VARIABLE in os.environ:
+        return Path(os.environ[VARIABLE])
+    if cfg.resume:
+        directory = Path(cfg.resume)
+    elif cfg.run_dir:
+        directory = Path(cfg.run_dir)
+        if (directory / "config.yaml").exists():
+            raise UserError(f"run_dir={directory} holds a run already: go on with it by resume=…")
+        directory.mkdir(parents=True, exist_ok=True)
+    else:
+        directory = _new_directory(Path(cfg.outputs), title)
+    os.environ[VARIABLE] = str(directory.resolve())
+    return directory
+
+
+def _new_directory(outputs: Path, title: str) -> Path:
+    outputs.mkdir(parents=True, exist_ok=True)
+    while True:
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        directory = outputs / f"{stamp}_{title}_{secrets.token_hex(2)}"
+        try:
+            directory.mkdir()
+        except FileExistsError:  # another run of this very second drew the same four digits
+            continue
+        return directory
+
+
+def check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raises ``UserError`` for an override that would silently do nothing."""
+    of_teacher = [o for o in overrides if o.lstrip("+").startswith(("teacher.", "method.teacher"))]
+    if of_teacher and "teacher" not in cfg.method:
+        raise UserError(f"{of_teacher[0]} has no effect: method=supervised has no teacher")
+
+
+def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration of a run directory, with the harmless overrides of this command.
+
+    Args:
+        cfg: what this command composes to; the values of its overrides are taken from it.
+        overrides: as they stand on the command line.
+
+    Raises:
+        UserError: the directory holds no run, or an override would change the mathematics.
+    """
+    path = directory / "config.yaml"
+    if not path.exists():
+        raise UserError(f"resume={directory} is no run directory: expected config.yaml in it")
+    old = OmegaConf.load(path)
+    for override in overrides:
+        key = override.lstrip("+~").split("=", 1)[0].split("@")[-1]
+        if key == "resume":
+            continue
+        harmless = any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
+        new, was = (OmegaConf.select(c, key, throw_on_missing=False) for c in (cfg, old))
+        if harmless:
+            OmegaConf.update(old, key, new, merge=False, force_add=True)
+        elif _plain(new) != _plain(was):
+            raise UserError(
+                f"'{override}' would change the mathematics of the resumed run, which has "
+                f"{key}={_plain(was)}: start a new run, or leave it out"
+            )
+    old.resume = str(directory)
+    return old
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -1,0 +1,105 @@
+"""What a number depends on besides its configuration: versions, commit, machine, data."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.errors import UserError
+
+PACKAGES = (
+    "kd_lightning",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "timm",
+    "numpy",
+)
+
+
+def describe_environment(data: ClassificationData, cfg: DictConfig) -> dict[str, Any]:
+    """The record of a run's surroundings, as plain JSON values."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git(),
+        "machine": {
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [
+                torch.cuda.get_device_name(i)
+                for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+            ],
+        },
+        "seeds": {
+            "seed": cfg.seed,
+            "data.split_seed": cfg.data.split_seed,
+            "teacher.seed": cfg.teacher.seed,
+        },
+        "data": {
+            "fingerprint": data.fingerprint,
+            "classes_sha256": hashlib.sha256("\n".join(data.class_names).encode()).hexdigest(),
+            "class_list_sha256": getattr(data, "class_list_sha256", None),
+            "protocol": data.protocol,
+        },
+    }
+
+
+def check_same_data(directory: Path, environment: dict[str, Any]) -> None:
+    """Raises ``UserError`` if a resumed run's data are not those it was started with."""
+    path = directory / "environment.json"
+    if not path.exists():
+        return
+    was, now = (e["data"]["fingerprint"] for e in (json.loads(path.read_text()), environment))
+    if was != now:
+        raise UserError(
+            f"the data have changed since {directory} was started (fingerprint {was}, now {now}): "
+            "start a new run, or set data.root to the old data"
+        )
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source tree this runs from, and whether it was changed; None if installed."""
+
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != Path(__file__).parent.parent:
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(unfinished, path)

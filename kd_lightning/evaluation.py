@@ -1,0 +1,84 @@
+"""How good nets are on a part of the data: one pass for all of them, then pure functions of logits.
+
+Dimensions: N samples, B batch, C classes.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from kd_lightning.uncertainty.calibration import (
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
+
+Logits = Float[Tensor, "N C"]
+
+
+@torch.no_grad()
+def predict(
+    nets: Mapping[str, nn.Module],
+    loader: DataLoader,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+) -> tuple[dict[str, Logits], Int[Tensor, " N"]]:
+    """Logits of every net, float32 on the CPU, and the labels. Nets are used in eval mode.
+
+    Args:
+        precision: makes the context that the nets run in, such as autocast.
+    """
+    logits: dict[str, list[Tensor]] = {name: [] for name in nets}
+    labels = []
+    for net in nets.values():
+        net.to(device).eval()
+    for x, y in loader:
+        x = x.to(device)
+        for name, net in nets.items():
+            with precision():
+                logits[name].append(net(x).logits.float().cpu())
+        labels.append(y)
+    return {name: torch.cat(rows) for name, rows in logits.items()}, torch.cat(labels)
+
+
+def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[str, float]:
+    """accuracy, nll (nats), ece (15 equal-width bins) and brier of one net's predictions."""
+    return {
+        "accuracy": (logits.argmax(-1) == labels).float().mean().item(),
+        "nll": negative_log_likelihood(logits, labels).mean().item(),
+        "ece": float(expected_calibration_error(logits, labels)),
+        "brier": brier_score(logits, labels).mean().item(),
+    }
+
+
+def agreement(logits: Logits, others: Logits) -> float:
+    """Share of samples to which two nets give the same class."""
+    return (logits.argmax(-1) == others.argmax(-1)).float().mean().item()
+
+
+def count_parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+@torch.no_grad()
+def throughput(net: nn.Module, x: Tensor, *, seconds: float = 0.2) -> float:
+    """Samples a second of the forward pass alone: median over repeated passes of one batch."""
+    net.eval()
+    spent: list[float] = []
+    net(x)
+    while sum(spent) < seconds or len(spent) < 3:
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        net(x)
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+    return len(x) / statistics.median(spent)

@@ -1,0 +1,91 @@
+"""What a teacher or a peer says: its whole distribution over the classes, softened.
+
+Dimensions: B batch, C classes. T is the temperature: ``p^T = softmax(z / T)``.
+
+The functions compute in float32 whatever comes in (bf16 and fp16 lose the small probabilities
+that soft targets are made of), and in log space, so logits of 1e4 are finite. The Kullback-Leibler
+divergence is the real one: its entropy term is subtracted, so it is zero at equality.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def soft_log_probs(logits: Float[Tensor, "B C"], temperature: float) -> Float[Tensor, "B C"]:
+    """``log softmax(z / T)``, in float32.
+
+    Raises:
+        ValueError: the temperature is not > 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    return F.log_softmax(logits.float() / temperature, dim=1)
+
+
+def mean_log_probs(
+    logits: Sequence[Float[Tensor, "B C"]], temperature: float
+) -> Float[Tensor, "B C"]:
+    """The log of the mean of several nets' softened probabilities: ``log mean_i softmax(z_i / T)``.
+
+    The target of a student with several peers, and, at T = 1, the prediction of an ensemble that
+    averages probabilities. Of one net it is that net's ``soft_log_probs``, bit for bit.
+
+    It is no loss, so the gradient goes to every net; ``soft_target_kl_to`` detaches it.
+
+    Raises:
+        ValueError: the sequence is empty, or the temperature is not > 0.
+    """
+    if not logits:
+        raise ValueError("a mean of predictions needs the logits of one net or more, got none")
+    log_probs = torch.stack([soft_log_probs(z, temperature) for z in logits])
+    return log_probs.logsumexp(dim=0) - math.log(len(logits))
+
+
+def soft_target_kl(
+    student_logits: Float[Tensor, "B C"],
+    teacher_logits: Float[Tensor, "B C"],
+    temperature: float,
+) -> Float[Tensor, "B"]:
+    """How far the student's softened prediction is from the teacher's, in nats times T^2.
+
+    ``T^2 KL(p_teacher^T || p_student^T) = T^2 sum_c p_teacher^T (log p_teacher^T -
+    log p_student^T)``: Hinton et al., arXiv 1503.02531, section 2. The factor T^2 keeps the size
+    of the gradient when T changes: as T grows the loss tends to ``||d||^2 / (2 C)``, d the
+    difference of the logits, each centred over the classes (section 2.1).
+
+    Zero when the two softened predictions are equal, that is, when the logits differ by a
+    constant. The gradient goes to the student alone: the target is detached here.
+
+    Raises:
+        ValueError: the temperature is not > 0.
+    """
+    target = soft_log_probs(teacher_logits, temperature)
+    return soft_target_kl_to(student_logits, target, temperature)
+
+
+def soft_target_kl_to(
+    student_logits: Float[Tensor, "B C"],
+    target_log_probs: Float[Tensor, "B C"],
+    temperature: float,
+) -> Float[Tensor, "B"]:
+    """``soft_target_kl`` for a target that is already log-probabilities *at this temperature*.
+
+    For targets that are no single net's logits, such as the mean of several peers:
+    ``soft_target_kl_to(z, mean_log_probs(peers, T), T)``. A target made at another temperature is
+    another loss; that the two agree is the caller's to see to.
+
+    Zero when the student's softened prediction is the target. The gradient goes to the student
+    alone: the target is detached here.
+
+    Raises:
+        ValueError: the temperature is not > 0.
+    """
+    student = soft_log_probs(student_logits, temperature)
+    target = target_log_probs.detach().float()
+    kl = F.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * kl

@@ -1,0 +1,238 @@
+"""What every method shares: students, a frozen teacher, optimizer, metrics, logging.
+
+A method adds its constructor and a ``training_step`` that reads like the paper's algorithm. Names
+that are logged: ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and their mean over
+the students, ``val/accuracy``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from kd_lightning.errors import UserError
+from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.methods.ledger import Ledger
+from kd_lightning.models.outputs import ModelOutput
+from kd_lightning.streams import seed_stream
+
+
+class Learner(LightningModule):
+    """Trains students, one or more, on the same batches.
+
+    Args:
+        students: role ("student"; "a", "b") -> net.
+        num_classes: of the data.
+        optimizer: parameter groups -> optimizer; one group per student.
+        scheduler: (optimizer, total steps) -> scheduler, stepped once a batch; None: constant.
+        learning_rates: role -> its own learning rate, where it differs from the optimizer's.
+        seed: of the dropout streams.
+    """
+
+    def __init__(
+        self,
+        *,
+        students: Mapping[str, nn.Module],
+        num_classes: int,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        learning_rates: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not students:
+            raise UserError("a method needs a student (model@method.students.student=…)")
+        if odd := [key for key in students if not key.isidentifier()]:
+            raise UserError(
+                f"a student's key is a short name such as a or b, got '{odd[0]}' (method.students)"
+            )
+        if odd := sorted(set(learning_rates or {}) - set(students)):
+            raise UserError(
+                f"method.learning_rates names '{odd[0]}', the students are {', '.join(students)}"
+            )
+        self.students = nn.ModuleDict(students)
+        self.num_classes = num_classes
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.learning_rates = dict(learning_rates or {})
+        self.seed = seed
+        self.ledger = Ledger()
+        self._read_at = 0
+        self.val_metrics = nn.ModuleDict({key: self._new_metrics() for key in students})
+
+    def _new_metrics(self) -> nn.ModuleDict:
+        return nn.ModuleDict(
+            {
+                "accuracy": MulticlassAccuracy(self.num_classes, average="micro"),
+                "ece": MulticlassCalibrationError(self.num_classes, n_bins=15, norm="l1"),
+                "nll": MeanMetric(nan_strategy="disable"),
+            }
+        )
+
+    # The students
+
+    def forward(self, x: Tensor) -> dict[str, ModelOutput]:
+        """Every student's answer. While training, each student draws from dropout streams of its
+        own, so that adding one changes nothing for the others.
+        """
+        return {key: self.forward_student(key, x) for key in self.students}
+
+    def forward_student(self, key: str, x: Tensor) -> ModelOutput:
+        if self.training:
+            self.seed_step_stream("dropout", key)
+        return self.students[key](x)
+
+    def seed_step_stream(self, *name: str) -> None:
+        """Puts the default generators at the start of the stream (seed, name, rank, step)."""
+        seed_stream(self.seed, *name, self.global_rank, self._batches_seen, device=self.device)
+
+    @property
+    def _batches_seen(self) -> int:
+        # not global_step: that stands still while gradients accumulate
+        loop = self._trainer and self.trainer.fit_loop.epoch_loop
+        return loop.batch_progress.total.ready if loop else 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's optimizer steps that are done, in [0, 1]; 1 outside a run."""
+        if self._trainer is None:
+            return 1.0
+        return min(1.0, self.global_step / max(1, self.trainer.estimated_stepping_batches))
+
+    # Losses
+
+    def log_losses(
+        self, terms: Mapping[str, Tensor], also: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Records every term (a scalar, its weight included) and returns their sum.
+
+        Args:
+            terms: "<student>/<term>" -> what the total is made of.
+            also: name -> scalars that are recorded and not summed.
+        """
+        self.ledger.add({**terms, **(also or {})}, self.global_step)
+        return torch.stack(list(terms.values())).sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stepped = self.global_step != self._read_at  # not while gradients accumulate
+        if stepped and self.global_step % self.trainer.log_every_n_steps == 0:
+            self._read_at = self.global_step
+            means = {f"train/{name}": v for name, v in self.ledger.read_interval().items()}
+            for group in self.optimizers().param_groups:
+                means[f"lr/{group['name']}"] = group["lr"]
+            for logger in self.loggers:
+                logger.log_metrics(means, step=self.global_step)
+
+    def on_train_epoch_end(self) -> None:
+        means = self.ledger.read_epoch()
+        for name, mean in means.items():
+            self.log(f"train/{name}", mean, sync_dist=self.trainer.world_size > 1)
+
+    # Evaluation
+
+    def on_validation_start(self) -> None:
+        """Averages batch-norm statistics over the ranks: each has seen its own share of the data,
+        and one set of them is validated and saved.
+        """
+        self.ledger.check_finite()
+        if self.trainer.world_size > 1:
+            for buffer in self.students.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        for key, output in self(x).items():
+            logits = output.logits.float()
+            metrics = self.val_metrics[key]
+            metrics["accuracy"].update(logits, y)
+            metrics["ece"].update(logits.softmax(-1), y)
+            metrics["nll"].update(label_cross_entropy(logits, y))
+
+    def on_validation_epoch_end(self) -> None:
+        for key, metrics in self.val_metrics.items():
+            for name, metric in metrics.items():
+                self.log(f"val/{key}/{name}", metric.compute())
+                metric.reset()
+        accuracies = [self.trainer.callback_metrics[f"val/{key}/accuracy"] for key in self.students]
+        self.log("val/accuracy", torch.stack(accuracies).mean())
+
+    # Optimization
+
+    def configure_optimizers(self) -> Any:
+        groups = []
+        for key, student in self.students.items():
+            group = {"params": [p for p in student.parameters() if p.requires_grad], "name": key}
+            if key in self.learning_rates:
+                group["lr"] = self.learning_rates[key]
+            groups.append(group)
+        optimizer = self.make_optimizer(groups)
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips each student by itself: one norm over all would let them shrink each other."""
+        if not gradient_clip_val:
+            return
+        clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+        for group in optimizer.param_groups:
+            clip(group["params"], gradient_clip_val)
+
+
+class Distiller(Learner):
+    """A Learner with a teacher that never changes.
+
+    The teacher has no gradient and is always in eval mode; it is not registered, so it is outside
+    the optimizer, the checkpoint and DDP, and no ``train()`` reaches it. It follows the module
+    from device to device.
+
+    Args:
+        teacher: a trained net that returns ``ModelOutput``.
+    """
+
+    def __init__(self, *, teacher: nn.Module, **learner: Any) -> None:
+        super().__init__(**learner)
+        object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":
+        self.teacher._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def teacher_output(self, x: Tensor) -> ModelOutput:
+        """The teacher's answer, without a graph."""
+        assert not self.teacher.training
+        with torch.no_grad():
+            return self.teacher(x)
+
+
+def check_positive(**values: float) -> None:
+    """Raises ``UserError`` for the first value that is not > 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} must be > 0, got {value} (method.{name}=…)")
+
+
+def check_weights(**values: float) -> None:
+    """Raises ``UserError`` for the first value that is negative, or where all are 0."""
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise UserError(f"{name} must be >= 0, got {value} (method.{name}=…)")
+    if not any(values.values()):
+        raise UserError(f"one of {', '.join(values)} must be > 0, got 0 for each")

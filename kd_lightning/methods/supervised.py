@@ -1,0 +1,32 @@
+"""Training from labels alone: the teacher's own training, and the baseline of every method."""
+
+from typing import Any
+
+from torch import Tensor
+
+from kd_lightning.errors import UserError
+from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.methods.base import Learner
+
+
+class Supervised(Learner):
+    """Cross-entropy with the labels, for each student by itself.
+
+    Args:
+        label_smoothing: share of the label spread evenly over all classes, in [0, 1).
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0, **learner: Any) -> None:
+        super().__init__(**learner)
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"method.label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return self.log_losses(
+            {
+                f"{key}/hard": label_cross_entropy(student.logits, y, self.label_smoothing).mean()
+                for key, student in self(x).items()
+            }
+        )

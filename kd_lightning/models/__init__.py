@@ -1,0 +1,1 @@
+"""The nets: each takes raw inputs and returns ``ModelOutput(logits, features)``."""

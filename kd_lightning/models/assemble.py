@@ -1,0 +1,141 @@
+"""What the nets of our own share around their trunks: checked input, stages, head, weights."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Required, TypedDict
+
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from kd_lightning.errors import UserError
+from kd_lightning.models.classifier import Classifier, Prepare, check_rate
+from kd_lightning.models.weights import KEY, check_source, load_weights
+
+SHAPES = {1: "series (B, C, L)", 2: "images (B, C, H, W)"}
+
+
+class Common(TypedDict, total=False):
+    """The arguments that every net of our own takes besides those of its trunk.
+
+    Attributes:
+        num_classes: C of the logits.
+        in_chans: channels of the input.
+        dropout: rate before the head.
+        mean, std: per channel of the input; None leaves it as it is.
+        weights: "none", or a file of weights.
+    """
+
+    num_classes: Required[int]
+    in_chans: Required[int]
+    dropout: float
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    weights: str
+
+
+class CheckedPrepare(Prepare):
+    """``Prepare`` that refuses what its net cannot take.
+
+    Args:
+        in_chans: channels of the input.
+        num_dims: 2 for images, 1 for series, None for either.
+        min_size: the smallest side or length that the net's strides leave something of.
+        mean, std, size: as ``Prepare``.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        num_dims: int | None,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | None = None,
+        min_size: int = 1,
+    ) -> None:
+        super().__init__(mean, std, size)
+        for name, values in (("mean", mean), ("std", std)):
+            if values is not None and len(values) != in_chans:
+                raise UserError(
+                    f"{name} must have one value for each of the {in_chans} channels, "
+                    f"got {list(values)} (…{name}=…)"
+                )
+        self.in_chans = in_chans
+        self.num_dims = num_dims
+        self.min_size = min_size
+
+    def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+        if self.num_dims is not None and x.ndim != 2 + self.num_dims:
+            raise UserError(
+                f"this net takes {SHAPES[self.num_dims]}, got a batch of shape {tuple(x.shape)}: "
+                f"choose a net for {SHAPES.get(x.ndim - 2, 'such data')} (model@…=…)"
+            )
+        if x.shape[1] != self.in_chans:
+            raise UserError(
+                f"this net was built for {self.in_chans} channels, got {x.shape[1]} (…in_chans=…)"
+            )
+        x = super().forward(x)
+        if min(x.shape[2:]) < self.min_size:
+            raise UserError(
+                f"this net needs a size of {self.min_size} or more, got {tuple(x.shape[2:])}: "
+                f"choose another net (model@…=…)"
+            )
+        return x
+
+
+class GlobalAverage(nn.Module):
+    """Mean over all positions: (B, D, *size) -> (B, D)."""
+
+    def forward(self, x: Float[Tensor, "B D *size"]) -> Float[Tensor, "B D"]:
+        return x.flatten(2).mean(2)
+
+
+def staged(
+    stages: Sequence[nn.Module],
+    block_dropout: float,
+    *,
+    stem: nn.Module | None = None,
+    tail: nn.Module | None = None,
+) -> nn.Sequential:
+    """A trunk: stem, stages with dropout after each, tail, global average.
+
+    Dropout modules stand there at rate 0 too, so that the rate changes no name.
+    """
+    check_rate("block_dropout", block_dropout)
+    modules = OrderedDict(stem=stem)
+    for number, stage in enumerate(stages, 1):
+        modules[f"stage{number}"] = stage
+        modules[f"dropout{number}"] = nn.Dropout(block_dropout)
+    modules |= {"tail": tail, "pool": GlobalAverage()}
+    return nn.Sequential(OrderedDict((k, v) for k, v in modules.items() if v is not None))
+
+
+def assemble(
+    trunk: nn.Module,
+    num_features: int,
+    *,
+    num_dims: int | None,
+    num_classes: int,
+    in_chans: int,
+    dropout: float = 0.0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    weights: str = "none",
+    min_size: int = 1,
+) -> Classifier:
+    """A ``Classifier`` around a trunk with ``num_features`` outputs: the end of every factory.
+
+    Args:
+        num_dims, min_size: as ``CheckedPrepare``.
+        num_classes, in_chans, dropout, mean, std, weights: as ``Common``.
+    """
+    check_source(weights, library=False)
+    net = Classifier(
+        prepare=CheckedPrepare(in_chans, num_dims, mean=mean, std=std, min_size=min_size),
+        trunk=trunk,
+        dropout=dropout,
+        head=nn.Linear(num_features, num_classes),
+    )
+    if weights != "none":
+        load_weights(net, weights, KEY)
+    return net

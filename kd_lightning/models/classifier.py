@@ -1,0 +1,92 @@
+"""The shape that all our nets share: prepare -> trunk -> dropout -> head.
+
+Holding the last dropout here, and not inside the net, makes two things exact: ``features`` is the
+classifier's input before dropout, and a stochastic pass with dropout before the classifier alone
+runs ``prepare`` and ``trunk`` once.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Num
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd_lightning.errors import UserError
+from kd_lightning.models.outputs import ModelOutput
+
+
+class Prepare(nn.Module):
+    """Raw input -> what the trunk expects: float, normalised per channel, resized if told so.
+
+    Every net normalises its own input, so a teacher with other statistics or another resolution
+    than its student is right by construction. Works for images (B, C, H, W) and series (B, C, L).
+
+    Args:
+        mean, std: per channel, in the units of a [0, 1] image or of the raw series; None leaves
+            the input as it is. Saved with the weights, which were learnt with them.
+        size: side to which images are resized (bilinear, antialiased); None keeps their size.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise UserError(f"mean and std go together, got mean={mean} and std={std}")
+        if std is not None and not all(s > 0 for s in std):
+            raise UserError(f"every std must be > 0, got {list(std)}")
+        self.size = size
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = None if values is None else torch.tensor(list(values), dtype=torch.float32)
+            self.register_buffer(name, buffer)
+
+    def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+        if x.dtype == torch.uint8:
+            x = x.float() / 255
+        if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
+            x = F.interpolate(
+                x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+            )
+        if self.mean is not None:
+            shape = (1, -1) + (1,) * (x.ndim - 2)
+            x = (x - self.mean.view(shape)) / self.std.view(shape)
+        return x
+
+
+class Classifier(nn.Module):
+    """A net as the methods see it.
+
+    Args:
+        prepare: raw input -> trunk input; usually ``Prepare``.
+        trunk: -> (B, D), flattened.
+        head: (B, D) -> (B, C).
+        dropout: rate before the head.
+    """
+
+    def __init__(
+        self, *, trunk: nn.Module, head: nn.Module, dropout: float, prepare: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        check_rate("dropout", dropout)
+        self.prepare = prepare if prepare is not None else Prepare()
+        self.trunk = trunk
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
+
+    def features(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+        """The classifier's input before its dropout, (B, D)."""
+        return self.trunk(self.prepare(x))
+
+    def forward(self, x: Num[Tensor, "B C *size"]) -> ModelOutput:
+        features = self.features(x)
+        return ModelOutput(self.head(self.dropout(features)), features)
+
+
+def check_rate(key: str, rate: float) -> None:
+    """Raises ``UserError`` unless ``rate`` is a dropout rate."""
+    if not 0 <= rate < 1:
+        raise UserError(f"{key} must be in [0, 1), got {rate}")

@@ -1,0 +1,288 @@
+"""Any timm classifier, split into trunk and head.
+
+The head is taken out of the timm net and an identity put in its place, so trunk and head together
+are the timm net exactly; a test compares them over many families. Left out: nets with two heads, or
+with more after the head than a reshape.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.errors import UserError
+from kd_lightning.models.assemble import CheckedPrepare
+from kd_lightning.models.classifier import Classifier, check_rate
+from kd_lightning.models.library import create, library_config
+from kd_lightning.models.weights import (
+    KEY,
+    STATISTICS,
+    check_source,
+    in_our_layout,
+    load_state,
+    read_state,
+)
+
+IMAGENET_CLASSES = 1000
+
+
+def timm_classifier(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    weights: str = "none",
+    dropout: float = 0.0,
+    block_dropout: float = 0.0,
+    drop_path: float = 0.0,
+    small_stem: bool = False,
+    input_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    data_mean: Sequence[float] | None = None,
+    data_std: Sequence[float] | None = None,
+    imagenet_rows: Sequence[int] | None = None,
+    require_head: bool = False,
+) -> Classifier:
+    """The timm net ``name`` as a ``Classifier``.
+
+    The input is normalised by the first of these that there is: ``mean`` and ``std``; the
+    statistics in a file of ours; timm's, where the weights are timm's or in its layout; the data's.
+
+    Args:
+        name: of a timm net, with a tag or without: "resnet50", "resnet50.a1_in1k".
+        num_classes: C of the logits.
+        in_chans: channels of the input; timm adapts its weights to another number than 3.
+        weights: "none"; "pretrained", timm's; or a file in our layout or timm's.
+        dropout: rate before the head.
+        block_dropout: rate after each stage that the net's ``feature_info`` names.
+        drop_path: stochastic depth, the rate at the last block.
+        small_stem: a first convolution of 3 x 3 and stride 1 and no pooling, for small images.
+        input_size: side to which images are resized. None keeps theirs, but for nets of one fixed
+            size, which get it; for these another number builds the net for that size.
+        mean, std: per channel, in units of a [0, 1] image.
+        data_mean, data_std: the data's own.
+        imagenet_rows: the data's classes among ImageNet-1k's; a head of 1000 keeps these rows.
+        require_head: refuse a head of other classes; without it, such a head is replaced by a new
+            one, to be trained.
+
+    Raises:
+        UserError: unknown name, weights that are not to be had or do not fit, or an argument that
+            this net cannot honour.
+    """
+    check_source(weights, library=True)
+    check_rate("block_dropout", block_dropout)
+    check_rate("drop_path", drop_path)
+    pretrained = weights == "pretrained"
+    config = library_config(name, pretrained)
+    if config.fixed_input_size and input_size is None:
+        input_size = config.input_size[-1]
+    state = {} if weights in ("none", "pretrained") else read_state(weights)
+    if mean is not None or std is not None:
+        state = {key: value for key, value in state.items() if key not in STATISTICS}
+    elif pretrained or (state and not in_our_layout(state)):
+        mean, std = (for_channels(s, in_chans, name) for s in (config.mean, config.std))
+    else:
+        mean, std = data_mean, data_std
+
+    classes = config.num_classes if pretrained else num_classes
+    net = build(name, config, pretrained, classes, in_chans, drop_path, input_size)
+    if classes == 0:  # the library has this net's weights without a head
+        net.reset_classifier(num_classes)
+    if small_stem:
+        use_small_stem(net, name, pretrained)
+    if block_dropout > 0:
+        add_block_dropout(net, name, block_dropout)
+    head, head_name = take_head(net, name)
+    classifier = Classifier(
+        prepare=CheckedPrepare(in_chans, 2, mean=mean, std=std, size=input_size),
+        trunk=net,
+        dropout=dropout,
+        head=head,
+    )
+    if state:
+        classes = load_file(classifier, to_our_layout(state, head_name), weights)
+    if weights != "none":
+        fit_head(classifier, classes, num_classes, imagenet_rows, require_head)
+    return classifier
+
+
+def build(
+    name: str,
+    config: Any,
+    pretrained: bool,
+    num_classes: int,
+    in_chans: int,
+    drop_path: float,
+    input_size: int | None,
+) -> nn.Module:
+    """The timm net, without dropout of its own."""
+    options, refusals = {}, {}
+    if drop_path > 0:
+        options["drop_path_rate"] = drop_path
+        refusals["drop_path_rate"] = f"{name} has no stochastic depth: expected 0 (…drop_path=…)"
+    if config.fixed_input_size and input_size != config.input_size[-1]:
+        options["img_size"] = input_size
+        refusals["img_size"] = (
+            f"{name} takes images of {config.input_size[-1]} and cannot be built for {input_size} "
+            "(…input_size=…)"
+        )
+    try:
+        net = create(
+            name,
+            config,
+            pretrained,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=0.0,
+            **options,
+        )
+    except (TypeError, AssertionError) as error:
+        for argument, refusal in refusals.items():
+            if argument in str(error) or isinstance(error, AssertionError):
+                raise UserError(refusal) from error
+        raise
+    if drop_path > 0 and not any(getattr(m, "drop_prob", 0) for m in net.modules()):
+        raise UserError(refusals["drop_path_rate"])
+    return net
+
+
+def for_channels(values: Sequence[float], in_chans: int, name: str) -> list[float]:
+    """timm's statistics for another number of channels: grey is the mean of the colours."""
+    if len(values) == in_chans:
+        return list(values)
+    if in_chans == 1:
+        return [sum(values) / len(values)]
+    raise UserError(
+        f"timm's statistics for {name} are those of {len(values)} channels, the data have "
+        f"{in_chans}: give them (…mean=…, …std=…)"
+    )
+
+
+def use_small_stem(net: nn.Module, name: str, pretrained: bool) -> None:
+    """Takes the stem's strides out: ResNet's 7 x 7 convolution and pooling, MobileNet's stride."""
+    first, pool = getattr(net, "conv1", None), getattr(net, "maxpool", None)
+    if isinstance(first, nn.Conv2d) and pool is not None:
+        if pretrained:
+            raise UserError(
+                f"timm's weights for {name} have none for a small stem: expected none or a file "
+                f"({KEY}=…), or the large stem (…small_stem=false)"
+            )
+        net.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        net.maxpool = nn.Identity()
+        return
+    first = getattr(net, "conv_stem", None)
+    if isinstance(first, nn.Conv2d) and first.kernel_size == (3, 3):
+        first.stride = (1, 1)
+        return
+    raise UserError(
+        f"{name} has no small stem, only ResNets, MobileNets and EfficientNets with one strided "
+        "first convolution have (…small_stem=false)"
+    )
+
+
+class DropOutput:
+    """A forward hook that drops a module's output.
+
+    A plain object, so that ``copy.deepcopy`` copies the dropout it holds together with the net
+    that owns it; a closure would go on using the original's.
+    """
+
+    def __init__(self, dropout: nn.Dropout) -> None:
+        self.dropout = dropout
+
+    def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        return self.dropout(output)
+
+
+def add_block_dropout(net: nn.Module, name: str, rate: float) -> None:
+    """Dropout after every stage in the net's ``feature_info``, held as ``net.block_dropout``."""
+    modules = dict(net.named_modules())
+    stages = [info["module"] for info in getattr(net, "feature_info", [])]
+    if not stages or any(stage not in modules for stage in stages):
+        raise UserError(f"timm does not say where the stages of {name} end (…block_dropout=0)")
+    net.block_dropout = nn.ModuleList(nn.Dropout(rate) for _ in stages)
+    for stage, dropout in zip(stages, net.block_dropout, strict=True):
+        modules[stage].register_forward_hook(DropOutput(dropout))
+
+
+def take_head(net: nn.Module, name: str) -> tuple[nn.Linear, str]:
+    """The net's last linear layer, replaced by an identity, and the name that it had.
+
+    A 1 x 1 convolution on the pooled features is that layer too. ``reset_classifier(0)`` would
+    lose what some nets have before it.
+    """
+    layer = net.get_classifier()
+    names = [path for path, module in net.named_modules() if module is layer]
+    pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+    if len(names) != 1 or not (pointwise or isinstance(layer, nn.Linear)):
+        raise UserError(
+            f"{name} has no single linear layer at its end, which distillation needs: choose "
+            "another net (…name=…)"
+        )
+    parent, _, child = names[0].rpartition(".")
+    setattr(net.get_submodule(parent), child, nn.Identity())
+    if pointwise:
+        head = nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias is not None)
+        with torch.no_grad():
+            for mine, theirs in zip(head.parameters(), layer.parameters(), strict=True):
+                mine.copy_(theirs.view_as(mine))
+        layer = head
+    return layer, names[0]
+
+
+def to_our_layout(state: Mapping[str, Tensor], head_name: str) -> dict[str, Tensor]:
+    """timm's names -> ours; a state dict of ours stays as it is."""
+    if in_our_layout(state):
+        return dict(state)
+    ours = {}
+    for key, value in state.items():
+        if key == f"{head_name}.weight":
+            ours["head.weight"] = value.flatten(1)
+        elif key == f"{head_name}.bias":
+            ours["head.bias"] = value
+        else:
+            ours[f"trunk.{key}"] = value
+    return ours
+
+
+def load_file(classifier: Classifier, state: Mapping[str, Tensor], path: str) -> int:
+    """Loads weights of whatever number of classes, and returns that number."""
+    head = classifier.head
+    classes = len(state.get("head.weight", head.weight))
+    classifier.head = nn.Linear(head.in_features, classes, bias=head.bias is not None)
+    load_state(classifier, state, path, KEY)
+    return classes
+
+
+def fit_head(
+    classifier: Classifier,
+    classes: int,
+    num_classes: int,
+    imagenet_rows: Sequence[int] | None,
+    require_head: bool,
+) -> None:
+    """Makes a trained head one for the data's classes: its rows, or a new head.
+
+    Args:
+        classes: those that the weights came with.
+        num_classes: those of the data.
+        imagenet_rows, require_head: as ``timm_classifier``.
+    """
+    head = classifier.head
+    if classes == IMAGENET_CLASSES and imagenet_rows is not None:
+        rows = torch.tensor(list(imagenet_rows))
+        head.weight = nn.Parameter(head.weight.detach()[rows])
+        if head.bias is not None:
+            head.bias = nn.Parameter(head.bias.detach()[rows])
+        head.out_features = classes = len(rows)
+    if classes == num_classes:
+        return
+    if require_head:
+        raise UserError(
+            f"the teacher must have the data's {num_classes} classes, its weights have {classes}: "
+            "give weights that were trained on these classes, or train it (teacher.source=train)"
+        )
+    classifier.head = nn.Linear(head.in_features, num_classes)

@@ -1,0 +1,193 @@
+"""One run: compose, build, fit, choose on val, test once, write the record.
+
+    python -m kd_lightning.run method=dual_student data=imagenet100
+
+or, from Python, ``distill("method=dual_student", "data=digits").metrics``.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning import tables
+from kd_lightning.build import build_data, build_method, build_trainer, quieten
+from kd_lightning.callbacks.best import BestStudents
+from kd_lightning.command_line import CONF, console, report_errors, sentence_of
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.directories import check_overrides, claim, resumed
+from kd_lightning.environment import check_same_data, describe_environment, write_json
+from kd_lightning.errors import UserError
+from kd_lightning.interrupts import Interrupted, interruptible
+from kd_lightning.methods.base import Learner
+from kd_lightning.store import find_or_train
+from kd_lightning.teachers import Teacher, baseline_run, describe, get_teacher, load_student
+from kd_lightning.testing import test_once
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left.
+
+    Attributes:
+        directory: its run directory.
+        metrics: the content of ``metrics.json``.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
+
+    @property
+    def objective(self) -> float | None:
+        """Best val/accuracy, mean over the students; None without a val part. Never test."""
+        return self.metrics["objective"]
+
+
+def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
+    """One run from Python, with the overrides that the command line takes.
+
+    Args:
+        config_dir: a folder of your own YAML, searched beside the package's.
+
+    Raises:
+        UserError: something asked for cannot be done; the message says what to change.
+    """
+    search = (
+        [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    )
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose("config", [*overrides, *search])
+    except Exception as error:
+        raise UserError(sentence_of(error)) from error
+    return run(cfg, list(overrides))
+
+
+def run(cfg: DictConfig, overrides: list[str] | None = None) -> Result:
+    """Trains, tests and records what a composed configuration says.
+
+    Args:
+        overrides: as the person gave them; a resumed run needs to know them.
+    """
+    quieten()
+    if cfg.resume:
+        cfg = resumed(Path(cfg.resume), cfg, overrides or [])
+    check_overrides(cfg, overrides or [])
+    data = build_data(cfg)
+    teacher = None
+    if "teacher" in cfg.method:
+        teacher = get_teacher(cfg, data, train=run, say=console.print)
+    method = build_method(cfg, teacher)
+    baseline = train_baseline(cfg, data)
+
+    title = f"{_module(cfg.method)} on {_module(cfg.data)}"
+    directory = claim(cfg, f"{_module(cfg.method)}-{_module(cfg.data)}")
+    best = BestStudents(directory)
+    trainer = build_trainer(cfg, directory, title, best)
+    if trainer.is_global_zero:
+        environment = describe_environment(data, cfg)
+        check_same_data(directory, environment)
+        OmegaConf.save(cfg, directory / "config.yaml", resolve=True)
+        write_json(directory / "environment.json", environment)
+    fit(trainer, method, data, directory)
+    if not trainer.is_global_zero:
+        sys.exit(0)  # test and record are rank 0's alone
+
+    metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
+    metrics |= test_run(trainer, method, data, best, cfg, teacher, baseline)
+    write_json(directory / "metrics.json", metrics)
+    (directory / "table.md").write_text(tables.markdown(metrics))
+    (directory / "table.csv").write_text(tables.as_csv(metrics))
+    tables.print_table(metrics, console)
+    console.print(f"Record: {directory}", soft_wrap=True)
+    return Result(directory, metrics)
+
+
+def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
+    """The run directory of the students trained from labels alone, if ``baselines`` asks for it."""
+    if cfg.baselines is None:
+        return None
+    if cfg.baselines != "labels_only":
+        raise UserError(f"baselines must be labels_only or null, got {cfg.baselines}")
+    store = Path(cfg.outputs) / "baselines"
+    return find_or_train(
+        baseline_run(cfg), store, "labels-only", data.fingerprint, train=run, say=console.print
+    )
+
+
+def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:
+    """Trains, from the last finished epoch if there is one.
+
+    Raises:
+        Interrupted: by Ctrl-C or SIGTERM; carries the command that goes on with the run.
+    """
+    last = directory / "last.ckpt"
+    try:
+        with interruptible():
+            checkpoint = last if last.exists() else None
+            trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Interrupted as interrupted:
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+            trainer.strategy.launcher.kill(9)
+        interrupted.advice = f"go on with: python -m kd_lightning.run resume={directory}"
+        raise
+
+
+def test_run(
+    trainer: Trainer,
+    method: Learner,
+    data: ClassificationData,
+    best: BestStudents,
+    cfg: DictConfig,
+    teacher: Teacher | None,
+    baseline: Path | None,
+) -> dict[str, Any]:
+    """The test metrics of every net of the run, with titles, in the order of the table."""
+    others = {} if teacher is None else {"teacher": teacher.net}
+    titles = {key: f"{key} · {describe(net)}" for key, net in cfg.method.students.items()}
+    kept = {}
+    if baseline is not None:
+        kept = json.loads((baseline / "metrics.json").read_text())["nets"]
+        for key in cfg.method.students:
+            others[f"{key}, labels only"] = load_student(baseline, key)
+            titles[f"{key}, labels only"] = f"{titles[key]}, labels only"
+    metrics = test_once(trainer, method, data, best, others)
+    nets = metrics["nets"]
+    if teacher is not None:
+        titles["teacher"] = f"teacher · {describe(cfg.method.teacher)}"
+        nets["teacher"]["origin"] = teacher.origin
+    for key in cfg.method.students:
+        if baseline is not None:
+            nets[f"{key}, labels only"] |= {k: kept[key][k] for k in ("epoch", "val", "last")}
+    order = ["teacher", *cfg.method.students, "ensemble", *nets]
+    titles["ensemble"] = "ensemble of the students"
+    metrics["nets"] = {
+        name: {"title": titles[name], **nets[name]} for name in dict.fromkeys(order) if name in nets
+    }
+    return metrics
+
+
+def _module(config: DictConfig) -> str:
+    return str(config._target_).split(".")[-2]
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def _hydra_main(cfg: DictConfig) -> float | None:
+    overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
+    return run(cfg, overrides).objective
+
+
+def main() -> None:
+    """The command line: a person's mistake is one sentence and exit code 2."""
+    with report_errors():
+        _hydra_main()
+
+
+if __name__ == "__main__":
+    main()

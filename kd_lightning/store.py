@@ -1,0 +1,77 @@
+"""Runs that are trained once and kept: teachers and baselines, under the hash of what shaped them.
+
+Two runs that want the same one train it once: the first holds a lock, the other waits. The lock is
+the operating system's, so a dead process holds none; what it left half done is gone on with.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+# Keys that say where, how fast or how loudly, and change no weight.
+IMMATERIAL = {
+    "data": {"root", "num_workers", "download"},
+    "trainer": {"log_every_n_steps"},
+}
+
+
+def shape_of(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a resolved configuration that shapes the weights of its students."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    shape = {key: plain.get(key) for key in ("method", "optimizer", "scheduler", "seed")}
+    for key, immaterial in IMMATERIAL.items():
+        shape[key] = {k: v for k, v in plain[key].items() if k not in immaterial}
+    if "teacher" in plain["method"]:
+        shape["teacher"] = {k: v for k, v in plain["teacher"].items() if k != "store"}
+    return shape
+
+
+def shape_hash(cfg: DictConfig, fingerprint: str) -> str:
+    """10 hex digits of ``shape_of(cfg)`` and of the data's content."""
+    text = json.dumps([shape_of(cfg), fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def find_or_train(
+    cfg: DictConfig,
+    store: Path,
+    name: str,
+    fingerprint: str,
+    *,
+    train: Callable[[DictConfig], Any],
+    say: Callable[[str], None],
+) -> Path:
+    """The run directory of ``cfg``: the one that is kept, or a new one.
+
+    Args:
+        cfg: an ordinary run's configuration; ``run_dir`` and ``resume`` are set here.
+        name: what is trained, in words; part of the directory's name.
+        train: runs a configuration; leaves ``metrics.json`` in its ``run_dir`` when it is done.
+        say: tells the person which of the two it was.
+    """
+    directory = store / f"{name}-{shape_hash(cfg, fingerprint)}"
+    store.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{directory}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another run is training {name}: waiting for it")
+        lock.acquire()
+    with lock:
+        if (directory / "metrics.json").exists():
+            say(f"{name}: reused from {directory}")
+            return directory
+        cfg = cfg.copy()
+        if (directory / "last.ckpt").exists():
+            say(f"{name}: going on with {directory}")
+            cfg.resume = str(directory)
+        else:
+            say(f"{name}: trained now, kept in {directory}")
+            cfg.run_dir = str(directory)
+        train(cfg)
+    return directory

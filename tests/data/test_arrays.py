@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+
+from kd_lightning.data.arrays import Arrays
+from kd_lightning.errors import UserError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(2, 3, (30, 2, 5)).astype(np.float32)
+Y = np.arange(30) % 3
+GROUPS = np.arange(30) // 5  # six subjects, all classes each
+WHOLE = {"x": X, "y": Y}
+PARTS = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]}
+
+
+@pytest.fixture
+def made(tmp_path):
+    def make(arrays, **kwargs):
+        np.savez(tmp_path / "mine.npz", **arrays)
+        arguments = {"root": str(tmp_path / "mine.npz"), "batch_size": 2, "val_fraction": 0.2}
+        data = Arrays(**{**arguments, **kwargs})
+        data.setup()
+        return data
+
+    return make
+
+
+def rows(samples):
+    return {tuple(x.flatten().tolist()) for x in samples.x}
+
+
+def test_facts(made):
+    data = made({**WHOLE, "class_names": np.array(["a", "b", "c"])})
+    train = data.parts["train"].x
+    assert (data.num_classes, data.channels, data.size) == (3, 2, 5)
+    assert data.class_names == ["a", "b", "c"]
+    assert data.mean == pytest.approx(train.mean((0, 2)).tolist())
+    assert data.std == pytest.approx(train.transpose(0, 1).flatten(1).std(1).tolist())
+    assert "20% of the file, stratified by class (split_seed 0)" in data.protocol
+    assert made(PARTS).class_names == ["0", "1", "2"]
+
+
+def test_one_set_is_cut_into_three_that_share_nothing_and_lose_nothing(made):
+    parts = made(WHOLE, test_fraction=0.3).parts
+    train, val, test = (rows(parts[part]) for part in ("train", "val", "test"))
+    assert len(train | val | test) == len(train) + len(val) + len(test) == 30
+    assert len(test) == 9
+    assert torch.bincount(parts["test"].y).tolist() == [3, 3, 3]
+
+
+def test_cut_depends_on_split_seed_and_not_on_seed(made):
+    test = rows(made(WHOLE).parts["test"])
+    assert rows(made(WHOLE, seed=1).parts["test"]) == test
+    assert rows(made(WHOLE, split_seed=1).parts["test"]) != test
+
+
+@pytest.mark.parametrize("groups", [GROUPS, np.array([f"s{g}" for g in GROUPS])])
+def test_with_groups_every_cut_is_by_subject(made, groups):
+    data = made({**WHOLE, "groups": groups})
+    subjects = [set(data.parts[part].groups.tolist()) for part in ("train", "val", "test")]
+    assert sum(map(len, subjects)) == len(set.union(*subjects)) == 6
+    assert "20% of the file, by subject" in data.protocol
+
+
+def test_parts_of_the_file_stay_as_they_are(made):
+    val = {"x_val": X[:4] + 1, "y_val": Y[:4]}
+    data = made({**PARTS, **val})
+    assert torch.equal(data.parts["train"].x, torch.from_numpy(X))
+    assert torch.equal(data.parts["val"].x, torch.from_numpy(X[:4] + 1))
+    assert torch.equal(data.parts["test"].x, torch.from_numpy(X[:6]))
+    assert data.parts["test"].y.tolist() == Y[:6].tolist()
+    assert "the file's own test part" in data.protocol
+
+
+def test_val_is_cut_from_train_by_its_groups(made):
+    parts = made({**PARTS, "groups_train": GROUPS}).parts
+    assert not set(parts["train"].groups.tolist()) & set(parts["val"].groups.tolist())
+    assert len(parts["train"]) + len(parts["val"]) == 30
+
+
+@pytest.mark.parametrize(
+    ("x", "shape", "dtype"),
+    [
+        (X[:, 0], (1, 5), torch.float32),
+        (X.astype(np.float64), (2, 5), torch.float32),
+        ((X * 100).astype(np.int16), (2, 5), torch.float32),
+        (RNG.integers(0, 256, (30, 3, 4, 4), dtype=np.uint8), (3, 4, 4), torch.uint8),
+        (RNG.random((30, 3, 4, 4)), (3, 4, 4), torch.float32),
+    ],
+)
+def test_images_and_series_of_every_number_type(made, x, shape, dtype):
+    train = made({"x": x, "y": Y}).parts["train"].x
+    assert train.shape[1:] == shape
+    assert train.dtype == dtype
+
+
+def bad(**arrays):
+    return {**WHOLE, **arrays}
+
+
+NAN = X.copy()
+NAN[3, 1, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"x": X}, r"must hold x and y .* this one holds x \(data.root"),
+        ({**WHOLE, "labels": Y}, r"this one holds labels, x, y"),
+        ({**PARTS, "x_val": X}, r"this one holds x_test, x_train, x_val, y_test, y_train"),
+        ({**PARTS, "groups_val": GROUPS}, r"this one holds groups_val"),
+        ({**PARTS, "x": X}, r"this one holds x, x_test"),
+        (bad(x=X[:, :, :, None, None]), r"x must be numbers of shape .* \(30, 2, 5, 1, 1\)"),
+        (bad(x=X.astype(str)), r"x must be numbers .* got <U"),
+        (bad(x=X[:0], y=Y[:0]), r"x must be numbers .* \(0, 2, 5\)"),
+        (bad(x=X.astype(object)), r"'x' of .* not of Python objects"),
+        (bad(x=NAN), r"NaN or infinite values, in 1 samples"),
+        (bad(x=X[..., None] + 100), r"images must be uint8 or in \[0, 1\], x is .* from"),
+        (bad(y=Y[:-1]), r"x has 30 samples, y has 29"),
+        (bad(y=Y.astype(float)), r"y must be one row of integers, got float64 of shape \(30,\)"),
+        (bad(y=np.eye(3, dtype=int)[Y]), r"y must be one row of integers, .* \(30, 3\)"),
+        (bad(y=Y + 1), r"integers 0..2, as there are 3 classes; y has 1, 2, 3"),
+        (bad(y=Y - 1), r"y has -1, 0, 1"),
+        (bad(y=Y, class_names=np.array(["a", "b"])), r"integers 0..1, .* y has 0, 1, 2"),
+        (bad(class_names=np.array(["a", "a", "b"])), r"class_names must be different"),
+        (bad(groups=GROUPS[:-1]), r"x has 30 samples, groups has 29"),
+        (bad(groups=GROUPS / 2), r"groups must be one row of integers or names, got float64"),
+        (bad(groups=GROUPS * 0), r"a test part by subject needs two subjects"),
+        (bad(groups=GROUPS // 3), r"a split by subject needs two subjects"),
+        ({**PARTS, "x_test": X[:6, :, :4]}, r"x_train has \(2, 5\) .* x_test \(2, 4\)"),
+        ({**PARTS, "x_test": X[:6].astype(np.uint8)}, r"x_test \(2, 5\) torch.uint8"),
+        (
+            {**PARTS, "groups_train": GROUPS, "groups_test": GROUPS[:6] + 5},
+            r"groups_train and groups_test share 1",
+        ),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused(made, arrays, sentence):
+    with pytest.raises(UserError, match=sentence):
+        made(arrays)
+
+
+def test_root_must_be_an_npz_file(tmp_path):
+    (tmp_path / "mine.npy").write_bytes(b"\x93NUMPY")
+    for root, came in (
+        (None, "nothing"),
+        (tmp_path, str(tmp_path)),
+        (tmp_path / "mine.npy", "npy"),
+    ):
+        with pytest.raises(UserError, match=rf"reads an .npz file, got .*{came}.*data.root"):
+            Arrays(root=root, batch_size=2).setup()
+
+
+@pytest.mark.parametrize("fraction", [0, 1])
+def test_test_fraction_is_a_share(fraction):
+    with pytest.raises(UserError, match=rf"test_fraction must be in \(0, 1\), got {fraction}"):
+        Arrays(batch_size=2, test_fraction=fraction)

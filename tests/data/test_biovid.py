@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+
+from kd_lightning.data.biovid import FOLDER, LEVELS, BioVid, list_subjects
+from kd_lightning.errors import UserError
+
+SUBJECTS = ["071309_w_21", "071614_m_20", "080209_w_26", "101114_w_37"]
+COLUMNS = ["time", "gsr", "ecg", "emg_trapezius", "emg_corrugator", "emg_zygomaticus"]
+LENGTH = 16
+
+
+def write_sample(path, level, subject, length=LENGTH):
+    """Column c holds 10 c, plus the level, plus a hundredth of the subject."""
+    values = np.full((length, 6), LEVELS.index(level) + subject / 100) + 10 * np.arange(6)
+    np.savetxt(path, values, delimiter="\t", header="\t".join(COLUMNS), comments="", fmt="%.6f")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Part A as it is distributed, with three samples a level instead of twenty."""
+    for number, subject in enumerate(SUBJECTS):
+        folder = tmp_path / FOLDER / subject
+        folder.mkdir(parents=True)
+        for level in LEVELS:
+            for index in (8, 34, 99):
+                write_sample(folder / f"{subject}-{level}-{index:03}_bio.csv", level, number)
+    (tmp_path / FOLDER / "notes.txt").touch()
+    return tmp_path
+
+
+def made(root, **kwargs):
+    arguments = {
+        "classes": ["BL1", "PA4"],
+        "channels": ["gsr"],
+        "length": LENGTH,
+        "batch_size": 2,
+        "val_fraction": 0.3,
+    }
+    data = BioVid(root=str(root), **{**arguments, **kwargs})
+    data.setup()
+    return data
+
+
+def test_facts(root):
+    data = made(root, fold=3)
+    assert (data.num_classes, data.channels, data.size) == (2, 1, LENGTH)
+    assert data.class_names == ["BL1", "PA4"]
+    assert data.mean == pytest.approx([12.01], abs=0.02)
+    assert data.std == pytest.approx([2.0], rel=0.05)
+    assert "by subject" in data.protocol
+    assert "subject 101114_w_37, fold 3 of 4" in data.protocol
+
+
+def test_channels_and_classes_are_those_asked_for_in_that_order(root):
+    data = made(root, channels=["ecg", "gsr"], classes=["PA3", "BL1", "PA1"], val_fraction=0)
+    train = data.parts["train"]
+    assert train.x.shape == (27, 2, LENGTH)
+    assert train.x.dtype == torch.float32
+    assert train.y.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] * 3
+    assert train.x[0, :, 0].tolist() == pytest.approx([23.01, 13.01])
+    assert train.x[3, :, 0].tolist() == pytest.approx([20.01, 10.01])
+
+
+def test_folds_leave_each_subject_out_once_and_no_subject_is_in_two_parts(root):
+    left_out = []
+    for fold in range(4):
+        parts = made(root, fold=fold).parts
+        train, val, test = (set(parts[p].groups.tolist()) for p in ("train", "val", "test"))
+        assert len(train) + len(val) + len(test) == len(train | val | test) == 4
+        assert len(parts["test"]) == 6
+        left_out += test
+    assert left_out == [0, 1, 2, 3]
+    assert list_subjects(root) == SUBJECTS
+
+
+@pytest.mark.parametrize("fold", [-1, 4])
+def test_fold_out_of_range_says_how_many_subjects_there_are(root, fold):
+    with pytest.raises(UserError, match=rf"data.fold must be 0..3, .* 4 subjects .* got {fold}"):
+        made(root, fold=fold)
+
+
+def test_wrong_root_says_what_was_looked_for_and_what_was_found(root):
+    with pytest.raises(UserError, match=r"part A with biosignals_filtered, found 071309_w_21, .*"):
+        made(root / FOLDER)
+    with pytest.raises(UserError, match=r"say where .* is \(data.root=…\)"):
+        BioVid(classes=["BL1", "PA4"], channels=["gsr"], batch_size=2).setup()
+
+
+def test_one_subject_is_too_few(tmp_path):
+    (tmp_path / FOLDER / SUBJECTS[0]).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"two or more, .* found {SUBJECTS[0]} in"):
+        made(tmp_path)
+
+
+def test_two_subjects_leave_too_few_for_val(root):
+    for subject in SUBJECTS[2:]:
+        (root / FOLDER / subject).rename(root / subject)
+    assert made(root, val_fraction=0).parts["val"] is None
+    with pytest.raises(UserError, match=r"two subjects or more \(data.val_fraction=0\)"):
+        made(root)
+
+
+def test_subject_without_a_level_is_named(root):
+    for path in (root / FOLDER / SUBJECTS[2]).glob("*-PA4-*"):
+        path.unlink()
+    with pytest.raises(UserError, match=rf"expected {SUBJECTS[2]}-PA4-<number>_bio.csv, found"):
+        made(root)
+
+
+def test_wrong_length_names_the_file(root):
+    name = f"{SUBJECTS[1]}-PA4-034_bio.csv"
+    write_sample(root / FOLDER / SUBJECTS[1] / name, "PA4", 1, length=LENGTH - 1)
+    with pytest.raises(UserError, match=rf"{name} must have 16 rows, it has 15"):
+        made(root)
+    with pytest.raises(UserError, match="must have 2816 rows"):
+        made(root, length=2816)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"), [("NaN", "part has NaN"), ("n/a", r"-034_bio.csv must be a table")]
+)
+def test_values_that_are_no_numbers_are_refused(root, word, sentence):
+    path = root / FOLDER / SUBJECTS[1] / f"{SUBJECTS[1]}-PA4-034_bio.csv"
+    path.write_text(path.read_text().replace("14.010000", word, 1))
+    with pytest.raises(UserError, match=sentence):
+        made(root, val_fraction=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"classes": ["BL1", "PA5"]}, r"unknown BioVid level 'PA5'.*data.classes"),
+        ({"classes": ["BL1", "BL1"]}, r"data.classes must be different"),
+        ({"channels": []}, r"data.channels must be different names, got \[\]"),
+        ({"channels": ["eda"]}, r"unknown column in .* 'eda'.*data.channels"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused(root, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        made(root, **arguments)

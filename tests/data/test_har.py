@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from kd_lightning.data.har import ACTIVITIES, CHANNELS, HAR
+from kd_lightning.errors import UserError
+
+SUBJECTS = {"train": [1, 3, 5, 6], "test": [2, 4]}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The folder as it is distributed: one window for each subject and activity."""
+    root = tmp_path / "UCI HAR Dataset"
+    rng = np.random.default_rng(0)
+    for part, subjects in SUBJECTS.items():
+        signals = root / part / "Inertial Signals"
+        signals.mkdir(parents=True)
+        rows = 6 * len(subjects)
+        for number, channel in enumerate(CHANNELS):
+            values = rng.normal(number, 0.1, (rows, 128))
+            np.savetxt(signals / f"{channel}_{part}.txt", values, fmt="%16.7e")
+        np.savetxt(root / part / f"y_{part}.txt", np.tile(np.arange(1, 7), len(subjects)), "%d")
+        np.savetxt(root / part / f"subject_{part}.txt", np.repeat(subjects, 6), "%d")
+    labels = "".join(f"{i + 1} {name}\n" for i, name in enumerate(ACTIVITIES))
+    (root / "activity_labels.txt").write_text(labels)
+    return root
+
+
+def made(root, **kwargs):
+    data = HAR(root=str(root), batch_size=4, **{"val_fraction": 0.25, **kwargs})
+    data.setup()
+    return data
+
+
+def test_windows_are_nine_channels_in_the_published_order(root):
+    data = made(root, val_fraction=0)
+    train = data.parts["train"]
+    assert train.x.shape == (24, 9, 128)
+    assert train.x.dtype == torch.float32
+    assert CHANNELS[0] == "body_acc_x"
+    assert CHANNELS[-1] == "total_acc_z"
+    expected = np.loadtxt(root / "train/Inertial Signals/body_gyro_y_train.txt", dtype=np.float32)
+    assert torch.equal(train.x[:, CHANNELS.index("body_gyro_y")], torch.from_numpy(expected))
+    assert train.y.tolist() == list(range(6)) * 4
+
+
+def test_facts(root):
+    data = made(root)
+    assert (data.num_classes, data.channels, data.size) == (6, 9, 128)
+    assert data.mean == pytest.approx(range(9), abs=0.05)
+    assert data.std == pytest.approx([0.1] * 9, rel=0.1)
+    assert "25% of train, by subject" in data.protocol
+    assert "own test subjects" in data.protocol
+
+
+def test_no_subject_is_in_two_parts(root):
+    parts = made(root).parts
+    subjects = [set(parts[part].groups.tolist()) for part in ("train", "val", "test")]
+    assert subjects[0] | subjects[1] == {1, 3, 5, 6}
+    assert subjects[2] == {2, 4}
+    assert len(subjects[0]) + len(subjects[1]) == 4
+
+
+def test_class_names_come_from_the_file_or_are_the_known_six(root):
+    file = root / "activity_labels.txt"
+    assert made(root).class_names == ACTIVITIES
+    file.write_text(file.read_text().replace("LAYING", "LYING DOWN"))
+    assert made(root).class_names[-1] == "LYING DOWN"
+    file.unlink()
+    assert made(root).class_names == ACTIVITIES
+
+
+def test_class_names_of_another_data_set_are_refused(root):
+    (root / "activity_labels.txt").write_text("1 WALKING\n2 SITTING\n")
+    with pytest.raises(UserError, match=r"activity_labels.txt must number 6 activities"):
+        made(root)
+
+
+def test_wrong_root_says_what_was_looked_for_and_what_was_found(root):
+    with pytest.raises(UserError, match=r"'UCI HAR Dataset' with train.*found UCI HAR Dataset in"):
+        made(root.parent)
+    with pytest.raises(UserError, match=r"say where .* is \(data.root=…\)"):
+        HAR(batch_size=4).setup()
+
+
+def test_missing_file_is_named(root):
+    (root / "test" / "Inertial Signals" / "total_acc_z_test.txt").unlink()
+    with pytest.raises(UserError, match=r"with test/Inertial Signals/total_acc_z_test.txt"):
+        made(root)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("train/y_train.txt", "1\nwalking\n", r"y_train.txt must be a table of numbers"),
+        ("train/y_train.txt", "0\n" * 24, r"must have labels 1..6, it has 0..0"),
+        ("train/y_train.txt", "7\n" * 24, r"must have labels 1..6, it has 7..7"),
+        ("train/y_train.txt", "1 2\n" * 24, r"any number of rows of 1, it has 24 of 2"),
+        ("train/subject_train.txt", "1\n" * 5, r"24 rows of 1, it has 5 of 1"),
+        ("test/Inertial Signals/body_acc_x_test.txt", "1 2\n", r"12 rows of 128, it has 1 of 2"),
+        ("train/subject_train.txt", "1\n2\n" * 12, r"different subjects, both have \[2\]"),
+    ],
+)
+def test_bad_files_are_refused(root, file, text, sentence):
+    (root / file).write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        made(root)
+
+
+def test_missing_values_are_refused(root):
+    file = root / "train" / "Inertial Signals" / "body_acc_x_train.txt"
+    lines = file.read_text().splitlines()
+    lines[3] = lines[3].replace(lines[3].split()[7], "NaN", 1)
+    file.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"train part has NaN .* first is number 3"):
+        made(root, val_fraction=0)
+
+
+def test_val_by_subject_needs_two_subjects(root):
+    (root / "train" / "subject_train.txt").write_text("1\n" * 24)
+    with pytest.raises(UserError, match="needs two subjects"):
+        made(root)

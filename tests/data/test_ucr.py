@@ -1,0 +1,236 @@
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from kd_lightning.data import ucr
+from kd_lightning.data.ucr import UCR, encode, resample
+from kd_lightning.errors import UserError
+
+needs_aeon = pytest.mark.skipif(importlib.util.find_spec("aeon") is None, reason="needs aeon")
+
+TS = """# made for a test
+@problemName Made
+@timeStamps false
+@univariate false
+@equalLength false
+@classLabel true walk Run
+@data
+"""
+
+
+def write(root, name, suffix, train, test, header=""):
+    (root / name).mkdir(parents=True)
+    for part, lines in (("TRAIN", train), ("TEST", test)):
+        text = header + "".join(line + "\n" for line in lines)
+        (root / name / f"{name}_{part}{suffix}").write_text(text)
+
+
+def made(root, name="Made", **kwargs):
+    data = UCR(name=name, root=str(root), batch_size=2, **{"val_fraction": 0, **kwargs})
+    data.setup()
+    return data
+
+
+# What is inside aeon's wheel: name, train, test, channels, length, classes.
+INSIDE = [
+    ("OSULeaf", 200, 242, 1, 427, 6),
+    ("ACSF1", 100, 100, 1, 1460, 10),
+    ("ArrowHead", 36, 175, 1, 251, 3),
+    ("GunPoint", 50, 150, 1, 150, 2),
+    ("ItalyPowerDemand", 67, 1029, 1, 24, 2),
+    ("BasicMotions", 40, 40, 6, 100, 4),
+    ("JapaneseVowels", 270, 370, 12, 26, 9),
+    ("PickupGestureWiimoteZ", 50, 50, 1, 361, 10),
+]
+
+
+@needs_aeon
+@pytest.mark.parametrize(("name", "train", "test", "channels", "size", "num_classes"), INSIDE)
+def test_problems_inside_aeon_need_no_root(name, train, test, channels, size, num_classes):
+    data = UCR(name=name, batch_size=8, val_fraction=0)
+    data.setup()
+    assert data.parts["train"].x.shape == (train, channels, size)
+    assert data.parts["test"].x.shape == (test, channels, size)
+    assert data.parts["train"].x.dtype == torch.float32
+    assert (data.num_classes, data.channels, data.size) == (num_classes, channels, size)
+
+
+@needs_aeon
+def test_facts_are_those_of_the_training_part_without_val():
+    data = UCR(name="OSULeaf", batch_size=8, val_fraction=0.2)
+    data.setup()
+    x = data.parts["train"].x
+    assert data.mean == pytest.approx([x.mean().item()])
+    assert data.std == pytest.approx([x.std().item()])
+    assert len(data.parts["train"]) + len(data.parts["val"]) == 200
+    assert "20% of train" in data.protocol
+    assert "the archive's own test part" in data.protocol
+
+
+def test_ts_keeps_channels_values_and_labels_as_they_are_written(tmp_path):
+    rows = ["1,2,3:-1,-2,-3:walk", "4,5.5,6:7,8,9e1:Run"]
+    write(tmp_path, "Made", ".ts", rows, rows[:1], TS)
+    data = made(tmp_path)
+    train = data.parts["train"]
+    assert train.x.tolist() == [
+        [[1, 2, 3], [-1, -2, -3]],
+        [[4, 5.5, 6], [7, 8, 90]],
+    ]
+    assert data.class_names == ["Run", "walk"]
+    assert train.y.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("suffix", "by"), [(".tsv", "\t"), (".txt", "  "), (".txt", ",")])
+def test_tables_have_the_label_first_and_their_padding_cut(tmp_path, suffix, by):
+    train = [by.join(["2", "0", "1", "2", "3"]), by.join(["10", "5", "7", "NaN", "NaN"])]
+    write(tmp_path, "Made", suffix, train, train)
+    data = made(tmp_path)
+    assert data.class_names == ["2", "10"]
+    assert data.parts["train"].y.tolist() == [0, 1]
+    expected = torch.tensor([[[0.0, 1, 2, 3]], [[5, 5 + 2 / 3, 5 + 4 / 3, 7]]])
+    torch.testing.assert_close(data.parts["test"].x, expected)
+
+
+def test_length_is_the_longest_training_series_or_what_is_asked_for(tmp_path):
+    write(tmp_path, "Made", ".tsv", ["1\t0\t1\t2", "2\t0\t1"], ["1\t0\t1\t2\t3\t4"])
+    data = made(tmp_path)
+    assert data.size == 3
+    assert data.parts["test"].x.tolist() == [[[0, 2, 4]]]
+    assert made(tmp_path, length=7).parts["test"].x.shape == (1, 1, 7)
+
+
+def test_resampling_keeps_constants_ramps_ends_and_channels():
+    ramp = torch.linspace(-1, 1, 5)
+    out = resample([torch.stack([torch.full((5,), 3.25), ramp]), torch.tensor([[2.0], [4.0]])], 9)
+    assert out.shape == (2, 2, 9)
+    assert out[0, 0].tolist() == [3.25] * 9
+    torch.testing.assert_close(out[0, 1], torch.linspace(-1, 1, 9))
+    assert out[1].tolist() == [[2.0] * 9, [4.0] * 9]
+    noise = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    shorter = resample([noise], 13)
+    assert shorter[0, 0, [0, -1]].tolist() == noise[0, [0, -1]].tolist()
+    assert torch.equal(resample([noise], 50)[0], noise)
+
+
+def test_labels_are_sorted_as_numbers_where_they_are_numbers():
+    parts, names = encode(["10", "2.0", "-1"], ["2"])
+    assert names == ["-1", "2", "10"]
+    assert [part.tolist() for part in parts] == [[2, 1, 0], [1]]
+    assert encode(["b", "10"], ["a"])[1] == ["10", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("1,?,3:1,2,3:walk", r"Made_TRAIN.ts, line 9: values are missing inside"),
+        ("1,2,3:1,2,nan:walk", r"line 9: values are missing inside"),
+        ("nan,?:nan,nan:walk", r"line 9: a series without a value"),
+        ("1,2,3:1,2:walk", r"line 9: .* equally long"),
+        ("1,two:1,2:walk", r"line 9: a series must be of numbers"),
+        ("1,2,3:walk", r"same channels, they have 1 or 2"),
+        ("1,2,inf:1,2,3:walk", r"train part has NaN or infinite"),
+    ],
+)
+def test_bad_series_are_refused_with_their_line(tmp_path, row, sentence):
+    rows = ["1,2,3:4,5,6:Run"]
+    write(tmp_path, "Made", ".ts", [*rows, row], rows, TS)
+    with pytest.raises(UserError, match=sentence):
+        made(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("@data", "", "no line @data"),
+        ("@classLabel true walk Run", "@targetlabel true", "no classification problem"),
+        ("@timeStamps false", "@timeStamps true", "has time stamps"),
+    ],
+)
+def test_ts_files_of_another_kind_are_refused(tmp_path, old, new, sentence):
+    rows = ["1,2:1,2:walk", "1,2:1,2:Run"]
+    write(tmp_path, "Made", ".ts", rows, rows, TS.replace(old, new))
+    with pytest.raises(UserError, match=sentence):
+        made(tmp_path)
+
+
+def test_empty_file_and_class_without_training_series_are_refused(tmp_path):
+    write(tmp_path, "Empty", ".tsv", [], ["1\t0\t1"])
+    with pytest.raises(UserError, match="has no series"):
+        made(tmp_path, "Empty")
+    write(tmp_path, "New", ".tsv", ["1\t0\t1", "2\t0\t1"], ["3\t0\t1"])
+    with pytest.raises(UserError, match="have none: 3"):
+        made(tmp_path, "New")
+
+
+def test_unknown_problem_lists_those_in_the_folder(tmp_path):
+    rows = ["1\t0\t1", "2\t0\t1"]
+    write(tmp_path, "Here", ".tsv", rows, rows)
+    (tmp_path / "NoTest").mkdir()
+    (tmp_path / "NoTest" / "NoTest_TRAIN.tsv").write_text(rows[0])
+    for name in ("There", "NoTest"):
+        with pytest.raises(UserError, match=rf"'{name}'.*{name}_TEST.*problems Here \(data.name"):
+            made(tmp_path, name)
+
+
+def test_wrong_root_says_what_was_looked_for_and_what_was_found(tmp_path):
+    (tmp_path / "readme.md").touch()
+    with pytest.raises(UserError, match=r"Made/Made_TRAIN .*found readme.md in .*data.root"):
+        made(tmp_path)
+    with pytest.raises(UserError, match=r"found no folder .*nowhere"):
+        made(tmp_path / "nowhere")
+
+
+def test_without_root_and_without_aeon_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(ucr.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"install kd_lightning\[ucr\]"):
+        UCR(name="OSULeaf", batch_size=2).setup()
+
+
+def fake_aeon(monkeypatch, load):
+    monkeypatch.setattr(
+        ucr.importlib.util,
+        "find_spec",
+        lambda name: SimpleNamespace(submodule_search_locations=["aeon"]),
+    )
+    monkeypatch.setitem(sys.modules, "aeon", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "aeon.datasets", SimpleNamespace(load_classification=load))
+
+
+def test_nothing_is_downloaded_unless_asked_for(monkeypatch, tmp_path):
+    asked = []
+
+    def load(name, extract_path):
+        asked.append(name)
+        rows = ["1\t0\t1", "2\t0\t1"]
+        write(tmp_path, name, ".tsv", rows, rows)
+
+    fake_aeon(monkeypatch, load)
+    UCR(name="Far", root=str(tmp_path), batch_size=2).prepare_data()
+    assert asked == []
+    data = UCR(name="Far", root=str(tmp_path), batch_size=2, val_fraction=0, download=True)
+    data.prepare_data()
+    data.prepare_data()
+    data.setup()
+    assert asked == ["Far"]
+
+
+def test_failed_download_is_a_sentence(monkeypatch, tmp_path):
+    def load(name, extract_path):
+        raise OSError("no route to host")
+
+    fake_aeon(monkeypatch, load)
+    data = UCR(name="Far", root=str(tmp_path), batch_size=2, download=True)
+    with pytest.raises(UserError, match=r"'Far' could not be downloaded: no route"):
+        data.prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [({"length": 1}, "data.length must be 2"), ({"download": True}, r"needs a folder .*data.root")],
+)
+def test_arguments_that_cannot_be_are_refused(arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        UCR(name="OSULeaf", batch_size=2, **arguments)

@@ -1,0 +1,49 @@
+"""What tests build on: the choices there are, tiny nets, composing a configuration."""
+
+from collections.abc import Callable
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from kd_lightning.command_line import CONF
+from kd_lightning.models.classifier import Classifier
+
+METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
+DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
+
+# A few seconds of anything: made-up data, small nets, two epochs.
+TINY = (
+    "data=synthetic",
+    "data.num_train=96",
+    "data.num_test=32",
+    "data.batch_size=16",
+    "trainer.max_epochs=2",
+    "teacher.trainer.max_epochs=1",
+    "hardware=cpu",
+    "callbacks=quiet",
+    "logger=none",
+)
+
+
+def compose(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def net(
+    inputs: int = 12, features: int = 8, classes: int = 3, *, dropout: float = 0.0, hidden: int = 0
+) -> Classifier:
+    """A tiny classifier of flat inputs, without batch norm."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    if hidden:
+        layers += [nn.Linear(inputs, hidden), nn.ReLU()]
+    layers += [nn.Linear(hidden or inputs, features), nn.Tanh()]
+    return Classifier(
+        trunk=nn.Sequential(*layers), head=nn.Linear(features, classes), dropout=dropout
+    )
+
+
+def sgd(lr: float = 0.1) -> Callable:
+    return lambda groups: torch.optim.SGD(groups, lr=lr)

@@ -1,0 +1,175 @@
+"""What every method promises, over every file in conf/method: a new method inherits these laws."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import METHODS, compose
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from kd_lightning.build import build_data, build_method
+from kd_lightning.methods.base import Distiller, Learner
+from kd_lightning.run import distill
+from kd_lightning.teachers import Teacher, build_net
+
+FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
+
+
+def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
+    """A method with an untrained teacher that has batch norm, and its data."""
+    cfg = compose(
+        f"method={method}",
+        "data=synthetic",
+        "data.num_train=64",
+        "data.num_test=16",
+        "data.batch_size=16",
+        *(["model@method.teacher=resnet8"] if method != "supervised" else []),
+        *FEW_PASSES.get(method, []),
+        *more,
+    )
+    data = build_data(cfg)
+    teacher = None
+    if "teacher" in cfg.method:
+        teacher = Teacher(build_net(cfg.method.teacher, 1, "teacher"), "a test")
+    return build_method(cfg, teacher), data, cfg
+
+
+def trainer(tmp_path: Path, **options: object) -> Trainer:
+    settings = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": tmp_path,
+    }
+    return Trainer(**(settings | options))
+
+
+def state_of(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_teacher_never_changes(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    if not isinstance(learner, Distiller):
+        pytest.skip("has no teacher")
+    before = state_of(learner.teacher)
+    assert any("running_mean" in name for name in before), "the law needs batch norm to bite"
+    trainer(tmp_path).fit(learner, datamodule=data)
+    assert_equal(before, state_of(learner.teacher))
+    assert not any(module.training for module in learner.teacher.modules())
+    assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
+    assert all(parameter.grad is None for parameter in learner.teacher.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_students_learn_and_only_they_are_optimized(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    before = {key: state_of(net) for key, net in learner.students.items()}
+    run = trainer(tmp_path)
+    run.fit(learner, datamodule=data)
+    for key, net in learner.students.items():
+        changed = [n for n, p in net.named_parameters() if not torch.equal(p, before[key][n])]
+        assert len(changed) == len(list(net.parameters()))
+    (optimizer,) = run.optimizers
+    optimized = {p for group in optimizer.param_groups for p in group["params"]}
+    assert optimized == set(learner.students.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_teacher_in_the_checkpoint_and_a_strict_resume(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(learner, datamodule=data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["state_dict"]
+    assert all(k.startswith("students.") for k in saved["state_dict"])
+    again, data, _ = built(method)
+    trainer(tmp_path, max_epochs=2).fit(
+        again, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
+    )
+    assert again.trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_common_names_are_logged(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(learner, datamodule=data)
+    logged = set(run.callback_metrics)
+    for key in learner.students:
+        assert {f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")} <= logged
+        assert f"train/{key}/hard" in logged
+    assert "val/accuracy" in logged
+    assert not any("teacher" in name for name in logged)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_seed_same_bits(method: str, tmp_path: Path) -> None:
+    ends = []
+    for _ in range(2):
+        learner, data, _ = built(method)
+        torch.rand(7)  # nothing may depend on the state of the global generator
+        trainer(tmp_path).fit(learner, datamodule=data)
+        ends.append(state_of(learner.students))
+    assert_equal(*ends)
+    learner, data, _ = built(method, "seed=1")
+    other = state_of(learner.students)
+    if method != "stochastic_self_distillation":  # starts from its teacher whatever the seed
+        assert any(
+            not torch.equal(other[n], v) for n, v in state_of(built(method)[0].students).items()
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_in_bf16_with_losses_in_float32(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    seen = []
+    step = learner.training_step
+    learner.training_step = lambda *a: seen.append(step(*a)) or seen[-1]
+    trainer(tmp_path, max_epochs=1, precision="bf16-mixed").fit(learner, datamodule=data)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_on_two_processes(method: str, tmp_path: Path, store: Path) -> None:
+    command = [sys.executable, "-m", "kd_lightning.run", f"method={method}", "data=synthetic",
+               "data.num_train=64", "data.num_test=32", "data.batch_size=16", "hardware=ddp",
+               "hardware.accelerator=cpu", "trainer.max_epochs=1", "callbacks=quiet",
+               f"outputs={tmp_path}", *FEW_PASSES.get(method, [])]  # fmt: skip
+    if method != "supervised":
+        command += [f"teacher.store={store}", "teacher.trainer.max_epochs=1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = tmp_path.glob("*/metrics.json")
+    assert len(list(record.parent.glob("best-*.ckpt"))) == (2 if method == "dual_student" else 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_whole_run_ends_with_a_record(method: str, tiny: list[str]) -> None:
+    of_teacher = [o for o in tiny if o.startswith("teacher.")] if method == "supervised" else []
+    overrides = [o for o in tiny if o not in of_teacher]
+    result = distill(f"method={method}", *overrides, *FEW_PASSES.get(method, []))
+    names = {path.name for path in result.directory.iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.json", "epochs.csv", "last.ckpt"} <= names
+    assert {"table.md", "table.csv"} <= names
+    assert ("teacher" in result.metrics["nets"]) == (method != "supervised")
+    assert 0 <= result.objective <= 1

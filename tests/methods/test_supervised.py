@@ -1,0 +1,64 @@
+"""Training from labels alone."""
+
+import pytest
+import torch
+from helpers import net, sgd
+from torch.nn import functional as F
+
+from kd_lightning.errors import UserError
+from kd_lightning.methods.supervised import Supervised
+
+
+def make(*keys: str, **options: object) -> Supervised:
+    nets = {}
+    for seed, key in enumerate(keys or ("student",)):
+        torch.manual_seed(seed)
+        nets[key] = net(dropout=0.5)
+    return Supervised(students=nets, num_classes=3, optimizer=sgd(), **options)
+
+
+def test_loss_is_the_sum_of_cross_entropies() -> None:
+    method = make("a", "b", label_smoothing=0.1).eval()
+    x, y = torch.randn(8, 12), torch.arange(8) % 3
+    expected = sum(
+        F.cross_entropy(s(x).logits, y, label_smoothing=0.1) for s in method.students.values()
+    )
+    torch.testing.assert_close(method.training_step((x, y), 0), expected)
+
+
+def test_adding_a_student_changes_nothing_for_the_others() -> None:
+    x = torch.randn(8, 12)
+    alone, together = make("a"), make("a", "b")
+    assert torch.equal(alone(x)["a"].logits, together(x)["a"].logits)  # dropout included
+
+
+def test_each_student_has_its_own_parameter_group_and_learning_rate() -> None:
+    method = make("a", "b", learning_rates={"b": 0.5})
+    optimizer = method.configure_optimizers()
+    assert [(g["name"], g["lr"]) for g in optimizer.param_groups] == [("a", 0.1), ("b", 0.5)]
+
+
+def test_each_student_is_clipped_by_itself() -> None:
+    method = make("a", "b")
+    optimizer = method.configure_optimizers()
+    for key, size in (("a", 100.0), ("b", 1e-3)):
+        for p in method.students[key].parameters():
+            p.grad = torch.full_like(p, size)
+    method.configure_gradient_clipping(optimizer, 1.0, "norm")
+    norms = {
+        k: torch.cat([p.grad.flatten() for p in s.parameters()]).norm().item()
+        for k, s in method.students.items()
+    }
+    assert norms["a"] == pytest.approx(1.0, rel=1e-3)
+    assert all((p.grad == 1e-3).all() for p in method.students["b"].parameters())
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_label_smoothing_is_a_share(smoothing: float) -> None:
+    with pytest.raises(UserError, match="label_smoothing"):
+        make(label_smoothing=smoothing)
+
+
+def test_students_have_short_names() -> None:
+    with pytest.raises(UserError, match="short name"):
+        make("resnet.18")

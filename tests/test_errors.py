@@ -1,0 +1,25 @@
+import pytest
+
+from kd_lightning.errors import UserError, unknown
+
+
+def test_user_error_is_a_value_error_so_that_libraries_may_catch_it():
+    with pytest.raises(ValueError, match="too high"):
+        raise UserError("too high")
+
+
+def test_near_names_are_proposed_with_the_key_to_change():
+    error = unknown("data set", "cifar11", ["cifar10", "digits"], "data")
+    assert isinstance(error, UserError)
+    assert str(error) == "unknown data set 'cifar11': did you mean cifar10? (data=…)"
+
+
+def test_without_near_names_all_are_listed_in_order():
+    error = unknown("kind", "xyz", iter(["series", "image"]), "data.kind")
+    assert str(error) == "unknown kind 'xyz': expected one of image, series (data.kind=…)"
+
+
+def test_long_lists_are_cut():
+    error = unknown("net", "xyz", [f"net{i:02}" for i in range(13)], "model")
+    assert "net11, … (model=…)" in str(error)
+    assert "net12" not in str(error)

@@ -1,0 +1,100 @@
+"""Imports only go down, or stay in their own folder: circles cannot appear."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kd_lightning
+
+ROOT = Path(kd_lightning.__file__).parent
+FLOORS = {"losses": 0, "uncertainty": 0, "models": 1, "data": 1, "methods": 2, "callbacks": 3}
+FOR_METHODS = {"models.outputs", "models.stochastic", "models.classifier"}  # and no concrete net
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def folder_and_floor(module):
+    """Of a module, by its dotted name below kd_lightning ("" is the package itself)."""
+    folder, inside, _ = module.partition(".")
+    if folder in FLOORS:
+        return folder, FLOORS[folder]
+    assert not inside, f"the folder {folder} has no floor yet: give it one in FLOORS"
+    if module in ("", "errors", "streams"):
+        return "ground", -1
+    is_verb = '__name__ == "__main__"' in (ROOT / f"{module}.py").read_text()
+    return ("verbs", 5) if is_verb else ("middle", 4)
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def imports(path):
+    """The modules of ours that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, name = name.partition(".")
+            if package == "kd_lightning":
+                yield name if is_module(name) else name.rpartition(".")[0]
+
+
+def fault(module, imported):
+    """Why ``module`` may not import ``imported``; None if it may."""
+    folder, floor = folder_and_floor(module)
+    target, target_floor = folder_and_floor(imported)
+    if floor == 0 and target != folder:
+        return "losses and uncertainty import nothing of ours from elsewhere"
+    if target_floor >= floor and target != folder:
+        return "an import upwards or sideways"
+    if folder == "methods" and (
+        target == "data" or (target == "models" and imported not in FOR_METHODS)
+    ):
+        return "methods know neither data nor a concrete net"
+    return None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_go_down(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__")
+    module = module.removesuffix(".")
+    faults = {name: fault(module, name) for name in imports(path)}
+    assert not {name: why for name, why in faults.items() if why}
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "allowed"),
+    [
+        ("losses.features", "errors", False),
+        ("losses.features", "losses.labels", True),
+        ("uncertainty.samples", "losses.features", False),
+        ("models.image", "models.outputs", True),
+        ("models.image", "data.batches", False),
+        ("data.digits", "methods.base", False),
+        ("data.digits", "streams", True),
+        ("methods.kd", "methods.base", True),
+        ("methods.kd", "losses.soft_targets", True),
+        ("methods.kd", "models.image", False),
+        ("methods.kd", "models", False),
+        ("methods.kd", "data.batches", False),
+        ("errors", "data.digits", False),
+    ],
+)
+def test_faults_are_found(module, imported, allowed):
+    assert (fault(module, imported) is None) == allowed
+
+
+def test_all_forms_of_import_are_seen(tmp_path):
+    path = tmp_path / "some.py"
+    path.write_text(
+        "import kd_lightning.errors\nfrom kd_lightning import streams, __version__\n"
+        "def f():\n    from kd_lightning.data.digits import Digits\n    import torch\n"
+    )
+    assert sorted(imports(path)) == ["", "data.digits", "errors", "streams"]

@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from kd_lightning.uncertainty.calibration import (
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
+
+HALVES = [torch.bfloat16, torch.float16]
+SCORES = [negative_log_likelihood, brier_score]
+
+
+def normal(*shape, seed=0):
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_loop(logits, labels, num_bins):
+    """The paper's formula, bin by bin, in Python."""
+    bins = [[] for _ in range(num_bins)]
+    for row, label in zip(logits.double().softmax(1).tolist(), labels.tolist(), strict=True):
+        top = max(row)
+        bins[math.ceil(top * num_bins) - 1].append((top, row.index(top) == label))
+    error = 0.0
+    for members in bins:
+        if members:
+            confidence = sum(top for top, _ in members) / len(members)
+            accuracy = sum(right for _, right in members) / len(members)
+            error += len(members) / len(labels) * abs(accuracy - confidence)
+    return error
+
+
+def test_calibration_error_by_hand():
+    # bins of 1/2: one sample at .4 that is right; .6 right, .8 wrong, so .7 against .5
+    logits = torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.2, 0.2], [0.8, 0.1, 0.1]]).log()
+    error = expected_calibration_error(logits, torch.tensor([0, 0, 1]), num_bins=2)
+    assert error.item() == pytest.approx(1 / 3 * 0.6 + 2 / 3 * 0.2, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_bins", [1, 10, 15])
+@pytest.mark.parametrize("num_classes", [2, 10])
+def test_calibration_error_agrees_with_a_loop_and_with_torchmetrics(num_classes, num_bins):
+    logits, labels = normal(500, num_classes), torch.arange(500) % num_classes
+    found = expected_calibration_error(logits, labels, num_bins)
+    assert found.shape == ()
+    assert found.item() == pytest.approx(by_loop(logits, labels, num_bins), abs=1e-6)
+    theirs = multiclass_calibration_error(logits.softmax(1), labels, num_classes, num_bins)
+    torch.testing.assert_close(found, theirs, atol=1e-6, rtol=0)
+
+
+def test_calibration_error_is_zero_when_the_probability_is_the_accuracy():
+    logits, labels = torch.tensor([[0.75, 0.25]] * 4).log(), torch.tensor([0, 1, 0, 0])
+    assert expected_calibration_error(logits, labels).item() == pytest.approx(0, abs=1e-6)
+    sure = 1e4 * torch.eye(4)
+    assert expected_calibration_error(sure, torch.arange(4)) == 0
+    assert expected_calibration_error(sure, torch.arange(4).flip(0)) == 1
+
+
+def test_a_probability_of_one_is_in_the_last_bin():
+    # sure and wrong, .95 and right: in one bin the two errors partly cancel
+    logits = torch.tensor([[1e4, 0.0], [math.log(19), 0.0]])
+    error = expected_calibration_error(logits, torch.tensor([1, 0]), num_bins=10)
+    assert error.item() == pytest.approx(0.5 * (1 - 0.05), abs=1e-6)
+
+
+def test_small_logits_are_not_taken_for_probabilities():
+    logits = torch.tensor([[0.9, 0.1]])
+    expected = 1 - logits.softmax(1)[0, 0].item()
+    found = expected_calibration_error(logits, torch.tensor([0]))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_error_needs_a_bin():
+    with pytest.raises(ValueError, match="num_bins must be >= 1, got 0"):
+        expected_calibration_error(normal(4, 3), torch.arange(4) % 3, num_bins=0)
+
+
+def test_every_argument_changes_the_calibration_error():
+    logits = normal(500, 10)
+    # right half of the time, sure or not: some bins err up, some down, so the bins matter
+    labels = torch.where(torch.arange(500) % 2 == 0, logits.argmax(1), logits.argmin(1))
+    base = expected_calibration_error(logits, labels)
+    for changed in (
+        expected_calibration_error(normal(500, 10, seed=1), labels),
+        expected_calibration_error(logits, logits.argmax(1)),
+        expected_calibration_error(logits, labels, num_bins=3),
+    ):
+        assert abs(changed - base) > 1e-4
+
+
+def test_scores_by_hand():
+    logits = torch.tensor([[0.5, 0.3, 0.2]] * 2).log()
+    labels = torch.tensor([0, 2])
+    nll = torch.tensor([-math.log(0.5), -math.log(0.2)])
+    brier = torch.tensor([0.25 + 0.09 + 0.04, 0.25 + 0.09 + 0.64])
+    torch.testing.assert_close(negative_log_likelihood(logits, labels), nll)
+    torch.testing.assert_close(brier_score(logits, labels), brier)
+
+
+def test_scores_at_their_limits():
+    sure, labels = 1e4 * torch.eye(4), torch.arange(4)
+    uniform = torch.zeros(4, 4)
+    for score, at_uniform in ((negative_log_likelihood, math.log(4)), (brier_score, 1 - 1 / 4)):
+        assert torch.equal(score(sure, labels), torch.zeros(4))
+        torch.testing.assert_close(score(uniform, labels), torch.full((4,), at_uniform))
+    assert torch.equal(brier_score(sure, labels.flip(0)), torch.full((4,), 2.0))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_change_with_every_argument_and_have_a_gradient(score):
+    logits, labels = normal(8, 10).requires_grad_(), torch.arange(8)
+    base = score(logits, labels)
+    assert not torch.allclose(base, score(normal(8, 10, seed=1), labels))
+    assert not torch.allclose(base, score(logits, labels + 1))
+    (gradient,) = torch.autograd.grad(base.sum(), logits)
+    assert (gradient.abs().sum(1) > 0).all()
+
+
+def test_scores_are_least_in_the_mean_at_the_true_probabilities():
+    # both are proper: over labels drawn from p, no other prediction does better than p
+    true = torch.tensor([[0.6, 0.3, 0.1]])
+    labels = torch.arange(3)
+    for score in SCORES:
+        best = (true * score(true.log().expand(3, -1), labels)).sum()
+        for other in normal(20, 3):
+            assert (true * score(other.expand(3, -1), labels)).sum() > best
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("measure", [expected_calibration_error, *SCORES])
+def test_finite_at_extreme_logits_in_float32(measure, dtype):
+    logits, labels = (1e4 * normal(64, 10).sign()).to(dtype), torch.arange(64) % 10
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
+        found = measure(logits, labels)
+    assert found.shape == (() if measure is expected_calibration_error else (64,))
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    assert torch.equal(found, measure(logits.float(), labels))
