@@ -117,7 +117,6 @@ def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Call
         default_root_dir=directory,
         use_distributed_sampler=False,  # the data modules deal out samples themselves
         num_sanity_val_steps=0,
-        enable_checkpointing=False,  # Record and BestStudents do
         enable_progress_bar=False,
         enable_model_summary=False,
     )

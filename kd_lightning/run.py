@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
@@ -69,11 +70,12 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     return run(cfg, list(overrides))
 
 
-def run(cfg: DictConfig, overrides: list[str] | None = None) -> Result:
+def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
     """Trains, tests and records what a composed configuration says.
 
     Args:
         overrides: as the person gave them; a resumed run needs to know them.
+        show_table: print the table at the end.
     """
     quieten()
     if cfg.resume:
@@ -82,12 +84,13 @@ def run(cfg: DictConfig, overrides: list[str] | None = None) -> Result:
     data = build_data(cfg)
     teacher = None
     if "teacher" in cfg.method:
-        teacher = get_teacher(cfg, data, train=run, say=console.print)
+        teacher = get_teacher(cfg, data, train=train_quietly, say=say)
     method = build_method(cfg, teacher)
     baseline = train_baseline(cfg, data)
 
-    title = f"{_module(cfg.method)} on {_module(cfg.data)}"
-    directory = claim(cfg, f"{_module(cfg.method)}-{_module(cfg.data)}")
+    names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
+    title = cfg.title or " on ".join(names)
+    directory = claim(cfg, "-".join(names))
     best = BestStudents(directory)
     trainer = build_trainer(cfg, directory, title, best)
     if trainer.is_global_zero:
@@ -101,11 +104,12 @@ def run(cfg: DictConfig, overrides: list[str] | None = None) -> Result:
 
     metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
     metrics |= test_run(trainer, method, data, best, cfg, teacher, baseline)
-    write_json(directory / "metrics.json", metrics)
     (directory / "table.md").write_text(tables.markdown(metrics))
     (directory / "table.csv").write_text(tables.as_csv(metrics))
-    tables.print_table(metrics, console)
-    console.print(f"Record: {directory}", soft_wrap=True)
+    write_json(directory / "metrics.json", metrics)  # last: its presence says that the run is done
+    if show_table:
+        tables.print_table(metrics, console)
+        say(f"Record: {directory}")
     return Result(directory, metrics)
 
 
@@ -117,8 +121,17 @@ def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
         raise UserError(f"baselines must be labels_only or null, got {cfg.baselines}")
     store = Path(cfg.outputs) / "baselines"
     return find_or_train(
-        baseline_run(cfg), store, "labels-only", data.fingerprint, train=run, say=console.print
+        baseline_run(cfg), store, "labels-only", data.fingerprint, train=train_quietly, say=say
     )
+
+
+def train_quietly(cfg: DictConfig) -> None:
+    """A run within a run: its progress is shown, its table is not."""
+    run(cfg, show_table=False)
+
+
+def say(sentence: str) -> None:
+    console.print(sentence, soft_wrap=True, highlight=False)
 
 
 def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:
@@ -179,8 +192,8 @@ def _module(config: DictConfig) -> str:
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _hydra_main(cfg: DictConfig) -> float | None:
-    overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
-    return run(cfg, overrides).objective
+    with report_errors():  # here already: Hydra would print a line of its own before it
+        return run(cfg, list(HydraConfig.get().overrides.task)).objective
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -64,12 +65,17 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def print_table(metrics: dict[str, Any], console: Console) -> None:
-    table = Table(title=metrics["title"], caption=caption(metrics), caption_justify="left")
+    """Prints the table, as wide as it needs to be: a cut number is worse than a wrapped line."""
+    table = Table(title=metrics["title"], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "net" else "right", no_wrap=name != "net")
+        table.add_column(name, justify="left" if name == "net" else "right", no_wrap=True)
     for row in rows_of(metrics):
         table.add_row(*_cells(row))
+    needed = console.measure(table, options=console.options.update(width=300)).maximum
+    console.width = max(console.width, needed)
     console.print(table)
+    for line in caption(metrics).splitlines():
+        console.print(line, soft_wrap=True, highlight=False, style="dim")
 
 
 def markdown(metrics: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def get_teacher(
             train=train,
             say=say,
         )
-        return Teacher(load_student(directory, "teacher"), f"trained, {directory}")
+        return Teacher(load_student(directory, "student"), f"trained, {directory}")
     if source == "pretrained":
         config = deepcopy(cfg.method.teacher)
         if "require_head" not in config:
@@ -91,8 +91,9 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     run.data.batch_size = cfg.teacher.batch_size
     run.optimizer, run.scheduler = cfg.teacher.optimizer, cfg.teacher.scheduler
     run.trainer = {"log_every_n_steps": cfg.trainer.log_every_n_steps, **cfg.teacher.trainer}
-    run.method = supervised({"teacher": cfg.method.teacher}, cfg)
+    run.method = supervised({"student": cfg.method.teacher}, cfg)
     run.method.seed = cfg.teacher.seed
+    run.title = f"teacher {describe(cfg.method.teacher)}"
     return one_device(run)
 
 
@@ -100,6 +101,7 @@ def baseline_run(cfg: DictConfig) -> DictConfig:
     """The supervised run that trains the students of ``cfg`` from labels alone, for as long."""
     run = deepcopy(cfg)
     run.method = supervised(cfg.method.students, cfg)
+    run.title = "labels only"
     return one_device(run)
 
 

@@ -39,7 +39,7 @@ class RunProgress(Callback):
                 self.title, total=trainer.max_epochs, completed=trainer.current_epoch, metrics=""
             )
         else:
-            self.console.print(f"{self.title}: {trainer.max_epochs} epochs")
+            self._say(f"{self.title}: {trainer.max_epochs} epochs")
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if self._bar is not None and time.monotonic() - self._said > 0.5:
@@ -52,22 +52,25 @@ class RunProgress(Callback):
         if not trainer.is_global_zero:
             return
         done = trainer.current_epoch + 1
-        shown = " ".join(
-            f"{name.removeprefix('val/')} {value:.3f}"
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/") and name.endswith("/accuracy")
-        )
-        shown = f"val {shown}" if shown else ""
+        accuracies = [
+            f"{key} {trainer.callback_metrics[name]:.3f}"
+            for key in method.students
+            if (name := f"val/{key}/accuracy") in trainer.callback_metrics
+        ]
+        shown = "val/accuracy " + ", ".join(accuracies) if accuracies else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, metrics=shown)
         elif done == trainer.max_epochs or done % max(1, trainer.max_epochs // 10) == 0:
-            self.console.print(f"{self.title}: epoch {done}/{trainer.max_epochs} {shown}")
+            self._say(f"{self.title}: epoch {done}/{trainer.max_epochs} {shown}")
 
     def teardown(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
         self._stop()
 
     def on_exception(self, trainer: Trainer, method: LightningModule, error: object) -> None:
         self._stop()
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
 
     def _stop(self) -> None:
         if self._bar is not None:

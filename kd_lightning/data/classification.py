@@ -149,6 +149,10 @@ class ClassificationData(LightningDataModule):
     def _measure(self, train: Samples) -> None:
         if isinstance(train.x, Tensor):
             self.channels, self.size = train.x.shape[1], train.x.shape[-1]
+            if set(train.x.shape[2:]) != {self.size}:
+                raise UserError(
+                    f"images must be square, they are {tuple(train.x.shape[2:])} (data.root=…)"
+                )
             x = train.x.float() / (255 if train.x.dtype == torch.uint8 else 1)
             dims = [d for d in range(x.ndim) if d != 1]
             self.mean = x.mean(dims).tolist()
@@ -158,8 +162,14 @@ class ClassificationData(LightningDataModule):
     def _check_augmentation(self, example: Tensor) -> None:
         if self.augmentation is None:
             return
-        with torch.random.fork_rng(devices=[]):
-            channels, *sides = self.augmentation(example).shape
+        try:
+            with torch.random.fork_rng(devices=[]):
+                channels, *sides = self.augmentation(example).shape
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the augmentation does not suit samples of shape {tuple(example.shape)}: "
+                f"{' '.join(str(error).split())} (data.augmentation=…)"
+            ) from error
         if channels != self.channels or set(sides) != {self.size}:
             raise UserError(
                 f"the augmentation must give what the nets get, {self.channels} channels of size "
@@ -235,7 +245,14 @@ def mix(mixing: Callable, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.squeeze(2), y
 
 
-def split(y: Tensor, groups: Tensor | None, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def split(
+    y: Tensor,
+    groups: Tensor | None,
+    fraction: float,
+    seed: int,
+    *,
+    key: str = "data.val_fraction=0",
+) -> tuple[Tensor, Tensor]:
     """Indices (kept, held out), sorted: stratified by class, or whole groups where there are any.
 
     Every class with at least two samples gives at least one and keeps at least one. Groups are
@@ -254,14 +271,14 @@ def split(y: Tensor, groups: Tensor | None, fraction: float, seed: int) -> tuple
     else:
         names = groups.unique()
         if len(names) < 2:
-            raise UserError("a split by subject needs two subjects or more (data.val_fraction=0)")
+            raise UserError(f"a split by subject needs two subjects or more ({key})")
         for name in names[torch.randperm(len(names), generator=generator)][:-1].tolist():
             held |= groups == name
             if held.sum() >= fraction * len(y):
                 break
         assert not set(groups[held].tolist()) & set(groups[~held].tolist())
     if not held.any():
-        raise UserError("no class has two samples: there can be no val part (data.val_fraction=0)")
+        raise UserError(f"no class has two samples: none can be held out ({key})")
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 

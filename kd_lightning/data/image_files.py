@@ -199,6 +199,6 @@ def download(dataset: Callable, root: Path | None) -> None:
             dataset(root, download=True)  # which does nothing where all is there
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the download of {dataset.__name__} into {root} failed: {error} (put the files there, "
-            "or set data.root=…)"
+            f"the download of {dataset.__name__} into {root} failed: {' '.join(str(error).split())} "
+            "(put the files there, or set data.root=…)"
         ) from None

@@ -49,7 +49,7 @@ class Learner(LightningModule):
         super().__init__()
         if not students:
             raise UserError("a method needs a student (model@method.students.student=…)")
-        if odd := [key for key in students if not key.isidentifier()]:
+        if odd := [k for k in students if not k.isidentifier() or k in ("teacher", "ensemble")]:
             raise UserError(
                 f"a student's key is a short name such as a or b, got '{odd[0]}' (method.students)"
             )

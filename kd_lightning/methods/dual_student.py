@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import MaxMetric, MeanMetric, MetricCollection, MinMetric
 
@@ -25,6 +26,7 @@ from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
 from kd_lightning.methods.base import Distiller, check_positive, check_weights
 from kd_lightning.models.outputs import ModelOutput
+from kd_lightning.models.stochastic import require_dropout, sample_features
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
 
 GATES = {"soft": soft_gate, "hard": hard_gate}
@@ -34,7 +36,9 @@ class DualStudent(Distiller):
     """Students that learn from labels, a confident teacher and each other.
 
     Args:
-        confidence: (teacher logits (B, C), labels) -> (B,) in [0, 1], 1 when sure.
+        confidence: (teacher logits (B, C), labels, samples) -> (B,) in [0, 1], 1 when sure.
+        confidence_passes: K dropout passes of the teacher, which ``confidence`` gets as its
+            samples (K, B, C); 0: none. Mutual information needs them.
         confidence_temperature: T_w, divides the logits that ``confidence`` sees.
         confidence_threshold: samples below it lose the teacher; 0 keeps all.
         confidence_gate: "soft": samples at or above the threshold keep their confidence as
@@ -53,6 +57,7 @@ class DualStudent(Distiller):
         self,
         *,
         confidence: Callable[..., Tensor] = entropy_confidence,
+        confidence_passes: int = 0,
         confidence_temperature: float = 1.0,
         confidence_threshold: float = 0.0,
         confidence_gate: str = "soft",
@@ -88,7 +93,15 @@ class DualStudent(Distiller):
                 raise UserError(f"{name} must be in [0, 1], got {value} (method.{name}=…)")
         if confidence_gate not in GATES:
             raise unknown("gate", confidence_gate, GATES, "method.confidence_gate")
+        if confidence_passes:
+            check_positive(confidence_passes=confidence_passes)
+            require_dropout(self.teacher)
+        else:
+            check_needs_no_samples(confidence, self.num_classes)
+        if peer_confidence:
+            check_needs_no_samples(confidence, self.num_classes)
         self.confidence = confidence
+        self.confidence_passes = confidence_passes
         self.confidence_temperature = confidence_temperature
         self.confidence_threshold = confidence_threshold
         self.gate = GATES[confidence_gate]
@@ -112,7 +125,7 @@ class DualStudent(Distiller):
         x, y = batch
         teacher = self.teacher_output(x)
         students = self(x)
-        weight = self.sample_weight(teacher.logits, y)
+        weight = self.sample_weight(teacher.logits, y, self.teacher_samples(x))
         self.seen_weights.update(weight)
         terms = {}
         for key, student in students.items():
@@ -127,10 +140,22 @@ class DualStudent(Distiller):
                 terms[f"{key}/peer"] = peer
         return self.log_losses(terms)
 
-    def sample_weight(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    def teacher_samples(self, x: Tensor) -> Tensor | None:
+        """Logits of K dropout passes of the teacher, (K, B, C); None if nothing asks for them."""
+        if not self.confidence_passes:
+            return None
+        self.seed_step_stream("teacher_masks")
+        with torch.no_grad():
+            return self.teacher.head(sample_features(self.teacher, x, self.confidence_passes))
+
+    def sample_weight(
+        self, teacher_logits: Tensor, labels: Tensor, samples: Tensor | None = None
+    ) -> Tensor:
         """w of every sample, (B,): the teacher's confidence, gated."""
-        confidence = self.confidence(teacher_logits / self.confidence_temperature, labels)
-        return self.gate(confidence, self.confidence_threshold)
+        logits = teacher_logits.float() / self.confidence_temperature
+        if samples is not None:
+            samples = samples.float() / self.confidence_temperature
+        return self.gate(self.confidence(logits, labels, samples), self.confidence_threshold)
 
     def peer_loss(self, key: str, students: dict[str, ModelOutput], labels: Tensor) -> Tensor:
         """Distance of a student to its peers' mean prediction, which is a constant to it, (B,)."""
@@ -140,7 +165,7 @@ class DualStudent(Distiller):
         if self.peer_confidence:
             # log-probabilities are logits of the same distribution
             peer_logits = mean_log_probs(peers, self.confidence_temperature)
-            loss = self.confidence(peer_logits, labels) * loss
+            loss = self.confidence(peer_logits, labels, None) * loss
         return loss
 
     def ramp(self) -> float:
@@ -160,3 +185,14 @@ class DualStudent(Distiller):
                 "method.confidence_temperature, or set method.normalize_confidence=true",
                 stacklevel=2,
             )
+
+
+def check_needs_no_samples(confidence: Callable[..., Tensor], num_classes: int) -> None:
+    """Raises ``UserError`` for a confidence that cannot do with one deterministic prediction."""
+    try:
+        confidence(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.long), None)
+    except ValueError as error:
+        raise UserError(
+            f"this confidence is taken from dropout passes ({error}): set "
+            "method.confidence_passes=10 and method.teacher.dropout, and leave peer_confidence off"
+        ) from error

@@ -3,7 +3,7 @@
 The student is the teacher's twin and starts from its weights. Per input, K teacher passes with
 dropout on give K feature vectors f_k, and the student's feature f_s chooses among them:
 
-    a = softmax_k( <f_s, f_k> / h ), below its e-th percentile set to 0, renormalised
+    a = softmax_k( <f_s, f_k> / h ), set to 0 below its e-th percentile over k, renormalised
     L = hard_weight * CE(z_s, y) + feature_weight * (1/D) || f_s - sum_k a_k f_k ||^2
 
 Student: the classifier's input before its own dropout; teacher: after it. Tested as one plain
@@ -19,8 +19,9 @@ from torch import Tensor
 from kd_lightning.errors import UserError
 from kd_lightning.losses.features import feature_mse
 from kd_lightning.losses.guidance import (
+    attention_weights,
     dot_similarity,
-    guidance_weights,
+    filter_weights,
     guided_target,
     passes_kept,
     weight_entropy,
@@ -102,13 +103,11 @@ class StochasticSelfDistillation(Distiller):
         samples = self.teacher_samples(x)
         student = self.forward_student(self.key, x)
         guide = student.features.detach() if self.detach_weights else student.features
-        weights = guidance_weights(
-            guide,
-            samples,
-            bandwidth=self.bandwidth,
-            percentile=self.percentile,
-            renormalize=self.renormalize,
-            similarity=self.similarity,
+        attention = attention_weights(
+            guide, samples, bandwidth=self.bandwidth, similarity=self.similarity
+        )
+        weights = filter_weights(
+            attention, percentile=self.percentile, renormalize=self.renormalize
         )
         hard = label_cross_entropy(student.logits, y)
         feature = feature_mse(student.features, guided_target(weights, samples))
@@ -118,7 +117,8 @@ class StochasticSelfDistillation(Distiller):
                 f"{self.key}/feature": self.feature_weight * feature.mean(),
             },
             also={
-                "guidance/passes_kept": passes_kept(weights).float().mean(),
+                "guidance/passes_kept": passes_kept(weights).mean(),
+                "guidance/attention_entropy": weight_entropy(attention).mean(),
                 "guidance/weight_entropy": weight_entropy(weights).mean(),
             },
         )

@@ -1,12 +1,9 @@
-"""Any timm classifier, split into trunk and head.
+"""Any timm classifier as a ``Classifier``, with any weights, for any classes.
 
-The head is taken out of the timm net and an identity put in its place, so trunk and head together
-are the timm net exactly; a test compares them over many families. Left out: nets with two heads, or
-with more after the head than a reshape.
+How the net is taken apart is in ``surgery.py``, where its weights come from in ``library.py``.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +11,8 @@ from torch import Tensor, nn
 from kd_lightning.errors import UserError
 from kd_lightning.models.assemble import CheckedPrepare
 from kd_lightning.models.classifier import Classifier, check_rate
-from kd_lightning.models.library import create, library_config
+from kd_lightning.models.library import build, library_config
+from kd_lightning.models.surgery import add_block_dropout, take_head, trace, use_small_stem
 from kd_lightning.models.weights import (
     KEY,
     STATISTICS,
@@ -76,8 +74,9 @@ def timm_classifier(
     check_rate("drop_path", drop_path)
     pretrained = weights == "pretrained"
     config = library_config(name, pretrained)
-    if config.fixed_input_size and input_size is None:
-        input_size = config.input_size[-1]
+    side = config.input_size[-1]
+    if config.fixed_input_size:
+        input_size = side = input_size or side
     state = {} if weights in ("none", "pretrained") else read_state(weights)
     if mean is not None or std is not None:
         state = {key: value for key, value in state.items() if key not in STATISTICS}
@@ -90,11 +89,12 @@ def timm_classifier(
     net = build(name, config, pretrained, classes, in_chans, drop_path, input_size)
     if classes == 0:  # the library has this net's weights without a head
         net.reset_classifier(num_classes)
+    seen = trace(net, in_chans, side)
+    head, head_name = take_head(net, name, seen)
+    if block_dropout > 0:
+        add_block_dropout(net, name, block_dropout, seen)
     if small_stem:
         use_small_stem(net, name, pretrained)
-    if block_dropout > 0:
-        add_block_dropout(net, name, block_dropout)
-    head, head_name = take_head(net, name)
     classifier = Classifier(
         prepare=CheckedPrepare(in_chans, 2, mean=mean, std=std, size=input_size),
         trunk=net,
@@ -108,46 +108,6 @@ def timm_classifier(
     return classifier
 
 
-def build(
-    name: str,
-    config: Any,
-    pretrained: bool,
-    num_classes: int,
-    in_chans: int,
-    drop_path: float,
-    input_size: int | None,
-) -> nn.Module:
-    """The timm net, without dropout of its own."""
-    options, refusals = {}, {}
-    if drop_path > 0:
-        options["drop_path_rate"] = drop_path
-        refusals["drop_path_rate"] = f"{name} has no stochastic depth: expected 0 (…drop_path=…)"
-    if config.fixed_input_size and input_size != config.input_size[-1]:
-        options["img_size"] = input_size
-        refusals["img_size"] = (
-            f"{name} takes images of {config.input_size[-1]} and cannot be built for {input_size} "
-            "(…input_size=…)"
-        )
-    try:
-        net = create(
-            name,
-            config,
-            pretrained,
-            num_classes=num_classes,
-            in_chans=in_chans,
-            drop_rate=0.0,
-            **options,
-        )
-    except (TypeError, AssertionError) as error:
-        for argument, refusal in refusals.items():
-            if argument in str(error) or isinstance(error, AssertionError):
-                raise UserError(refusal) from error
-        raise
-    if drop_path > 0 and not any(getattr(m, "drop_prob", 0) for m in net.modules()):
-        raise UserError(refusals["drop_path_rate"])
-    return net
-
-
 def for_channels(values: Sequence[float], in_chans: int, name: str) -> list[float]:
     """timm's statistics for another number of channels: grey is the mean of the colours."""
     if len(values) == in_chans:
@@ -158,79 +118,6 @@ def for_channels(values: Sequence[float], in_chans: int, name: str) -> list[floa
         f"timm's statistics for {name} are those of {len(values)} channels, the data have "
         f"{in_chans}: give them (…mean=…, …std=…)"
     )
-
-
-def use_small_stem(net: nn.Module, name: str, pretrained: bool) -> None:
-    """Takes the stem's strides out: ResNet's 7 x 7 convolution and pooling, MobileNet's stride."""
-    first, pool = getattr(net, "conv1", None), getattr(net, "maxpool", None)
-    if isinstance(first, nn.Conv2d) and pool is not None:
-        if pretrained:
-            raise UserError(
-                f"timm's weights for {name} have none for a small stem: expected none or a file "
-                f"({KEY}=…), or the large stem (…small_stem=false)"
-            )
-        net.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-        net.maxpool = nn.Identity()
-        return
-    first = getattr(net, "conv_stem", None)
-    if isinstance(first, nn.Conv2d) and first.kernel_size == (3, 3):
-        first.stride = (1, 1)
-        return
-    raise UserError(
-        f"{name} has no small stem, only ResNets, MobileNets and EfficientNets with one strided "
-        "first convolution have (…small_stem=false)"
-    )
-
-
-class DropOutput:
-    """A forward hook that drops a module's output.
-
-    A plain object, so that ``copy.deepcopy`` copies the dropout it holds together with the net
-    that owns it; a closure would go on using the original's.
-    """
-
-    def __init__(self, dropout: nn.Dropout) -> None:
-        self.dropout = dropout
-
-    def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        return self.dropout(output)
-
-
-def add_block_dropout(net: nn.Module, name: str, rate: float) -> None:
-    """Dropout after every stage in the net's ``feature_info``, held as ``net.block_dropout``."""
-    modules = dict(net.named_modules())
-    stages = [info["module"] for info in getattr(net, "feature_info", [])]
-    if not stages or any(stage not in modules for stage in stages):
-        raise UserError(f"timm does not say where the stages of {name} end (…block_dropout=0)")
-    net.block_dropout = nn.ModuleList(nn.Dropout(rate) for _ in stages)
-    for stage, dropout in zip(stages, net.block_dropout, strict=True):
-        modules[stage].register_forward_hook(DropOutput(dropout))
-
-
-def take_head(net: nn.Module, name: str) -> tuple[nn.Linear, str]:
-    """The net's last linear layer, replaced by an identity, and the name that it had.
-
-    A 1 x 1 convolution on the pooled features is that layer too. ``reset_classifier(0)`` would
-    lose what some nets have before it.
-    """
-    layer = net.get_classifier()
-    names = [path for path, module in net.named_modules() if module is layer]
-    pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
-    if len(names) != 1 or not (pointwise or isinstance(layer, nn.Linear)):
-        raise UserError(
-            f"{name} has no single linear layer at its end, which distillation needs: choose "
-            "another net (…name=…)"
-        )
-    parent, _, child = names[0].rpartition(".")
-    setattr(net.get_submodule(parent), child, nn.Identity())
-    if pointwise:
-        head = nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias is not None)
-        with torch.no_grad():
-            for mine, theirs in zip(head.parameters(), layer.parameters(), strict=True):
-                mine.copy_(theirs.view_as(mine))
-        layer = head
-    return layer, names[0]
 
 
 def to_our_layout(state: Mapping[str, Tensor], head_name: str) -> dict[str, Tensor]:

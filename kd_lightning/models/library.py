@@ -44,6 +44,50 @@ def library_config(name: str, pretrained: bool) -> Any:
     return config
 
 
+def build(
+    name: str,
+    config: Any,
+    pretrained: bool,
+    num_classes: int,
+    in_chans: int,
+    drop_path: float,
+    input_size: int | None,
+) -> nn.Module:
+    """The timm net ``name``, without dropout of its own.
+
+    Raises:
+        UserError: as ``create``; the net has no stochastic depth, or cannot be built for this size.
+    """
+    options, refusals = {}, {}
+    if drop_path > 0:
+        options["drop_path_rate"] = drop_path
+        refusals["drop_path_rate"] = f"{name} has no stochastic depth: expected 0 (…drop_path=…)"
+    if config.fixed_input_size and input_size != config.input_size[-1]:
+        options["img_size"] = input_size
+        refusals["img_size"] = (
+            f"{name} takes images of {config.input_size[-1]} and cannot be built for {input_size} "
+            "(…input_size=…)"
+        )
+    try:
+        net = create(
+            name,
+            config,
+            pretrained,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=0.0,
+            **options,
+        )
+    except (TypeError, AssertionError) as error:
+        for argument, refusal in refusals.items():
+            if argument in str(error) or isinstance(error, AssertionError):
+                raise UserError(refusal) from error
+        raise
+    if drop_path > 0 and not any(getattr(m, "drop_prob", 0) for m in net.modules()):
+        raise UserError(refusals["drop_path_rate"])
+    return net
+
+
 def create(name: str, config: Any, pretrained: bool, **options: Any) -> nn.Module:
     """``timm.create_model``, with the library's weights from its cache or else the network.
 

@@ -2,16 +2,18 @@
 
 FCN and ResNet are those of Wang, Yan & Oates 2017 ("Time series classification from scratch"),
 InceptionTime that of Ismail Fawaz et al. 2020. Left out: InceptionTime's ensemble of five, which is
-five runs.
+five runs; and biases of convolutions that batch norm follows, which it takes off again.
 """
 
 from collections.abc import Sequence
 from typing import Unpack
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_lightning.errors import UserError
 from kd_lightning.models.assemble import Common, assemble, staged
 from kd_lightning.models.classifier import Classifier
 
@@ -19,7 +21,7 @@ Series = Float[Tensor, "B C L"]
 
 
 class SameConv(nn.Conv1d):
-    """A convolution that keeps the length, for even kernels too; no bias, Glorot-uniform weights.
+    """A convolution that keeps the length, of even kernels too; Glorot-uniform weights, no bias.
 
     As the papers' framework pads: an even kernel looks one step further ahead than back.
     """
@@ -37,6 +39,37 @@ def conv_norm(num_in: int, num_out: int, kernel: int) -> list[nn.Module]:
     return [SameConv(num_in, num_out, kernel), nn.BatchNorm1d(num_out)]
 
 
+class Residual(nn.Module):
+    """relu(main(x) + shortcut(x)); the shortcut is a norm, after a 1-convolution if channels change."""
+
+    def __init__(self, main: nn.Module, num_in: int, num_out: int) -> None:
+        super().__init__()
+        self.main = main
+        expand = [SameConv(num_in, num_out, 1)] if num_in != num_out else []
+        self.shortcut = nn.Sequential(*expand, nn.BatchNorm1d(num_out))
+
+    def forward(self, x: Series) -> Series:
+        return torch.relu(self.main(x) + self.shortcut(x))
+
+
+class Inception(nn.Module):
+    """Three kernels side by side on a bottleneck, and max pooling: (B, C, L) -> (B, 4 width, L)."""
+
+    def __init__(self, num_in: int, width: int, kernels: Sequence[int]) -> None:
+        super().__init__()
+        narrow = num_in > 1  # a single channel needs no bottleneck
+        self.bottleneck = SameConv(num_in, width, 1) if narrow else nn.Identity()
+        num_narrow = width if narrow else num_in
+        self.convs = nn.ModuleList(SameConv(num_narrow, width, kernel) for kernel in kernels)
+        self.pooled = nn.Sequential(nn.MaxPool1d(3, 1, 1), SameConv(num_in, width, 1))
+        self.norm = nn.BatchNorm1d(width * (len(kernels) + 1))
+
+    def forward(self, x: Series) -> Series:
+        narrow = self.bottleneck(x)
+        branches = [conv(narrow) for conv in self.convs]
+        return torch.relu(self.norm(torch.cat([*branches, self.pooled(x)], 1)))
+
+
 def fcn(
     *,
     widths: Sequence[int],
@@ -44,18 +77,77 @@ def fcn(
     block_dropout: float = 0.0,
     **common: Unpack[Common],
 ) -> Classifier:
-    """A fully convolutional net (Wang et al. 2017).
+    """A fully convolutional net (Wang et al. 2017, section II-B).
 
     Args:
         widths: channels of each convolution.
         kernels: length of each.
         block_dropout: rate after each convolution.
     """
+    check_pairs(widths, kernels)
     ins = [common["in_chans"], *widths[:-1]]
-    triples = pairs_of(ins, widths, kernels)
+    triples = zip(ins, widths, kernels, strict=True)
     stages = [nn.Sequential(*conv_norm(*triple), nn.ReLU()) for triple in triples]
     return assemble(staged(stages, block_dropout), widths[-1], num_dims=1, **common)
 
 
-def pairs_of(ins, widths, kernels):
-    return zip(ins, widths, kernels, strict=True)
+def resnet1d(
+    *,
+    widths: Sequence[int],
+    kernels: Sequence[int],
+    block_dropout: float = 0.0,
+    **common: Unpack[Common],
+) -> Classifier:
+    """A residual net (Wang et al. 2017, section II-C).
+
+    Args:
+        widths: channels of each residual block.
+        kernels: lengths of the convolutions inside a block.
+        block_dropout: rate after each block.
+    """
+    stages = []
+    num_in = common["in_chans"]
+    for width in widths:
+        layers, num_before = [], num_in
+        for kernel in kernels:
+            layers += [*conv_norm(num_before, width, kernel), nn.ReLU()]
+            num_before = width
+        stages.append(Residual(nn.Sequential(*layers[:-1]), num_in, width))
+        num_in = width
+    return assemble(staged(stages, block_dropout), num_in, num_dims=1, **common)
+
+
+def inception_time(
+    *,
+    width: int,
+    depth: int,
+    kernels: Sequence[int],
+    block_dropout: float = 0.0,
+    **common: Unpack[Common],
+) -> Classifier:
+    """One net of InceptionTime (Ismail Fawaz et al. 2020, section 3).
+
+    Args:
+        width: channels of each branch of a module, of which there are one more than kernels.
+        depth: modules; every three make a residual block.
+        kernels: lengths of the convolutions side by side.
+        block_dropout: rate after each residual block.
+    """
+    if depth < 3 or depth % 3:
+        raise UserError(f"depth must be a multiple of 3, got {depth} (…depth=…)")
+    stages = []
+    num_in, num_out = common["in_chans"], width * (len(kernels) + 1)
+    for _ in range(depth // 3):
+        ins = (num_in, num_out, num_out)
+        modules = [Inception(channels, width, kernels) for channels in ins]
+        stages.append(Residual(nn.Sequential(*modules), num_in, num_out))
+        num_in = num_out
+    return assemble(staged(stages, block_dropout), num_out, num_dims=1, **common)
+
+
+def check_pairs(widths: Sequence[int], kernels: Sequence[int]) -> None:
+    """Raises ``UserError`` unless there is a kernel for each width."""
+    if len(widths) != len(kernels):
+        raise UserError(
+            f"widths and kernels go together, got {list(widths)} and {list(kernels)} (…kernels=…)"
+        )

@@ -1,5 +1,7 @@
 """Small stand-ins for the image data sets, in exactly the layouts of the real ones."""
 
+import copy
+import functools
 import gzip
 import hashlib
 import pickle
@@ -22,12 +24,19 @@ def build():
     """build("cifar10", "data.root=…"): the data module as ``conf/data/cifar10.yaml`` has it."""
 
     def build_one(name, *overrides):
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(overrides=[f"+data={name}", "+seed=0", *overrides])
+        choices = [override for override in overrides if "@" in override]
+        cfg = copy.deepcopy(composed(name, *choices))
+        cfg.merge_with_dotlist([override for override in overrides if override not in choices])
         return instantiate(cfg.data, _convert_="object")
 
     return build_one
+
+
+@functools.cache  # composing takes longer than all else in these tests
+def composed(name, *choices):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(overrides=[f"+data={name}", "+seed=0", *choices])
 
 
 @pytest.fixture

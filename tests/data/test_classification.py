@@ -284,6 +284,11 @@ def test_an_augmentation_that_changes_the_size_is_refused():
     ready(size=(2, 9), augmentation=torch.neg)
 
 
+def test_an_augmentation_that_cannot_be_applied_is_refused():
+    with pytest.raises(UserError, match=r"does not suit .* \(2, 4, 4\): .*data\.augmentation"):
+        ready(augmentation=v2.RandomCrop(5))
+
+
 def test_looking_at_the_augmentation_draws_no_random_numbers():
     torch.manual_seed(1)
     expected = torch.rand(3)

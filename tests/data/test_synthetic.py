@@ -53,6 +53,18 @@ def test_train_and_test_are_different_draws():
     assert not torch.equal(data.parts["train"].x, data.parts["test"].x)
 
 
+def test_without_noise_a_class_is_one_pattern_shifted():
+    def of_one_class(data_seed):
+        test = made(kind="series", size=32, noise=0.0, data_seed=data_seed).parts["test"]
+        return test.x[test.y == 0]
+
+    x = of_one_class(0)
+    assert not torch.equal(x, x[:1].expand_as(x))
+    values = x.sort().values  # which a shift does not change
+    assert torch.equal(values, values[:1].expand_as(x))
+    assert not torch.equal(values, of_one_class(1).sort().values)
+
+
 def test_classes_have_equal_shares():
     assert torch.bincount(made().parts["test"].y).tolist() == [4, 4, 4]
 

@@ -79,12 +79,13 @@ def test_finite_at_extreme_logits(dtype):
             assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize("dtype", HALVES)
-def test_computed_in_float32_under_autocast(dtype):
+def test_computed_in_float32_under_autocast_and_without(dtype, autocast):
     logits, labels = normal(4, 5).to(dtype), torch.tensor([0, 1, 2, 3])
     mixed = normal(4, 5, seed=1).softmax(1).to(dtype)
     for target, reference in ((labels, labels), (mixed, mixed.float())):
-        with torch.autocast("cpu", dtype=dtype):
+        with torch.autocast("cpu", dtype=dtype, enabled=autocast):
             loss = label_cross_entropy(logits, target)
         assert loss.dtype == torch.float32
         assert torch.equal(loss, label_cross_entropy(logits.float(), reference))

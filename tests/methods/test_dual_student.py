@@ -8,7 +8,7 @@ from torch import Tensor
 from kd_lightning.errors import UserError
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.kd import KnowledgeDistillation
-from kd_lightning.uncertainty.confidence import uniform_confidence
+from kd_lightning.uncertainty.confidence import mutual_information_confidence, uniform_confidence
 
 
 def students(*keys: str) -> dict:
@@ -195,6 +195,20 @@ def test_mixed_labels_are_accepted() -> None:
 def test_bad_values_name_their_key(options: dict, key: str) -> None:
     with pytest.raises(UserError, match=key.replace(".", r"\.")):
         make(**options)
+
+
+def test_mutual_information_uses_the_teachers_dropout_passes() -> None:
+    teacher = net(dropout=0.5)
+    method = make(teacher=teacher, confidence=mutual_information_confidence, confidence_passes=50)
+    x, y = batch()
+    samples = method.teacher_samples(x)
+    assert samples.shape == (50, 16, 3)
+    weight = method.sample_weight(method.teacher_output(x).logits, y, samples)
+    assert ((weight > 0) & (weight < 1)).all()
+    with pytest.raises(UserError, match=r"method\.confidence_passes"):
+        make(confidence=mutual_information_confidence)
+    with pytest.raises(UserError, match=r"method\.teacher\.dropout"):
+        make(confidence=mutual_information_confidence, confidence_passes=5)
 
 
 def test_one_student_is_refused() -> None:

@@ -103,7 +103,7 @@ OPTIONS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_changes_the_loss(name: str) -> None:
     plain, changed = (
-        make(**({"bandwidth": 1.0} | o)).training_step(batch(), 0)
+        make(**({"bandwidth": 1.0, "percentile": 50.0} | o)).training_step(batch(), 0)
         for o in ({}, {name: OPTIONS[name]})
     )
     assert not torch.allclose(plain, changed)

@@ -66,6 +66,13 @@ def test_a_probability_of_one_is_in_the_last_bin():
     assert error.item() == pytest.approx(0.5 * (1 - 0.05), abs=1e-6)
 
 
+def test_a_probability_on_an_edge_is_in_the_bin_below():
+    # .5 and right, .8 and wrong: in one bin their errors would partly cancel
+    logits = torch.tensor([[0.0, 0.0], [math.log(4), 0.0]])
+    error = expected_calibration_error(logits, torch.tensor([0, 1]), num_bins=2)
+    assert error.item() == pytest.approx(0.5 * 0.5 + 0.5 * 0.8, abs=1e-6)
+
+
 def test_small_logits_are_not_taken_for_probabilities():
     logits = torch.tensor([[0.9, 0.1]])
     expected = 1 - logits.softmax(1)[0, 0].item()

@@ -72,6 +72,8 @@ def test_mutual_information_by_hand():
     samples = 1e4 * torch.eye(4)[[0, 1]].unsqueeze(1)
     found = mutual_information_confidence(samples[0], samples=samples)
     torch.testing.assert_close(found, torch.tensor([0.5]))
+    spread = 1e4 * torch.eye(10).unsqueeze(1)
+    assert mutual_information_confidence(spread[0], samples=spread) == 0
 
 
 def test_entropy_agrees_with_torch():

@@ -33,6 +33,7 @@ def test_zero_when_all_passes_are_equal(measure):
     logits = normal(64, 10)
     same = measure(logits.expand(7, -1, -1))
     torch.testing.assert_close(same, torch.zeros(64), atol=1e-6, rtol=0)
+    assert (same >= 0).all()
     torch.testing.assert_close(measure(logits[None]), torch.zeros(64), atol=1e-6, rtol=0)
 
 
@@ -53,9 +54,12 @@ def test_information_is_between_zero_and_the_log_of_classes_and_passes(num_sampl
 
 
 def test_disagreement_is_with_the_mean_of_the_probabilities():
-    # two passes lean to class 1, one is sure of class 0: the mean is class 0's
-    samples = torch.tensor([[0.4, 0.6], [0.4, 0.6], [0.999, 0.001]]).log().unsqueeze(1)
-    torch.testing.assert_close(disagreement(samples), torch.tensor([2 / 3]))
+    # first input: two passes lean to class 1, one is sure of class 0, which wins the mean;
+    # second: class 1 wins it, though the mean of the logits would be class 0's
+    first = [[0.4, 0.6], [0.4, 0.6], [0.999, 0.001]]
+    second = [[0.1, 0.9], [0.1, 0.9], [1.0, 1e-9]]
+    samples = torch.tensor([first, second]).log().transpose(0, 1)
+    torch.testing.assert_close(disagreement(samples), torch.tensor([2 / 3, 1 / 3]))
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -1,0 +1,37 @@
+import torch
+
+
+def ready(build, *overrides):
+    data = build("digits", *overrides)
+    data.setup()
+    return data
+
+
+def test_digits_are_1797_grey_8x8_images(build):
+    data = ready(build)
+    assert sum(len(part) for part in data.parts.values()) == 1797
+    assert (data.num_classes, data.channels, data.size) == (10, 1, 8)
+    assert data.class_names == [str(i) for i in range(10)]
+
+
+def test_the_values_use_the_whole_range_of_a_byte(build):
+    x = ready(build).parts["train"].x
+    assert x.dtype == torch.uint8
+    assert x.min() == 0
+    assert x.max() == 255
+    assert len(x.unique()) == 17  # 0..16
+
+
+def test_the_test_part_is_the_same_whatever_the_seeds(build):
+    def test_part(*overrides):
+        return ready(build, *overrides).parts["test"].x
+
+    assert torch.equal(test_part(), test_part("seed=1", "data.split_seed=1"))
+
+
+def test_the_test_part_is_a_stratified_fifth(build):
+    data = ready(build)
+    assert abs(len(data.parts["test"]) - 1797 / 5) < 5
+    whole = sum(torch.bincount(part.y) for part in data.parts.values())
+    share = torch.bincount(data.parts["test"].y) / whole
+    assert (share - 0.2).abs().max() < 0.01
