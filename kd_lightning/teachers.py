@@ -51,7 +51,7 @@ def get_teacher(
         directory = find_or_train(
             teacher_run(cfg),
             Path(cfg.teacher.store),
-            f"teacher-{describe(cfg.method.teacher)}",
+            f"teacher-{factory(cfg.method.teacher)}",
             data.fingerprint,
             train=train,
             say=say,
@@ -145,6 +145,19 @@ def the_student_of(directory: Path) -> str:
     return max(students, key=lambda key: students[key]["val"].get("accuracy", 0.0))
 
 
+# What every net has, and says nothing of its architecture.
+COMMON = "num_classes in_chans num_inputs weights dropout block_dropout mean std".split()
+
+
 def describe(config: DictConfig) -> str:
-    """A net's name for people: its ``name`` where it has one, else its factory's."""
-    return str(config.get("name") or str(config._target_).rsplit(".", 1)[-1])
+    """A net's name for people: timm's, or its factory's with what shapes it."""
+    if "name" in config:
+        return str(config.name)
+    shape = [value for key, value in config.items() if key not in COMMON and key[0] != "_"]
+    shown = ", ".join(str(value) for value in shape if value is not None)
+    return f"{factory(config)}({shown})"
+
+
+def factory(config: DictConfig) -> str:
+    """The name of the function that makes a net."""
+    return str(config._target_).rsplit(".", 1)[-1]

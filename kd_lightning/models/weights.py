@@ -122,10 +122,8 @@ def load_weights(net: nn.Module, path: str | PathLike, key: str = KEY) -> None:
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor], path: str | PathLike, key: str) -> None:
     """``load_weights`` for a state dict that is already in memory; ``path`` is for messages."""
-    for name in STATISTICS:
-        if name in state and isinstance(net, Classifier):
-            prepare, _, buffer = name.partition(".")
-            net.get_submodule(prepare).register_buffer(buffer, torch.empty_like(state[name]))
+    if isinstance(net, Classifier):
+        make_room(net, state)
     own = net.state_dict()
     missing = [name for name in own if name not in state and name not in STATISTICS]
     unexpected = [name for name in state if name not in own]
@@ -146,6 +144,15 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], path: str | PathLike
         said = "; it ".join(problem for problem in problems if problem)
         raise UserError(f"{path} does not fit the net: it {said} ({key}=…)")
     net.load_state_dict(own | dict(state))
+
+
+def make_room(net: Classifier, state: Mapping[str, Tensor]) -> None:
+    """Gives a net that was built without statistics buffers for those in ``state``."""
+    device = next(net.parameters()).device
+    for name in STATISTICS:
+        buffer = name.removeprefix("prepare.")
+        if name in state and getattr(net.prepare, buffer) is None:
+            net.prepare.register_buffer(buffer, torch.empty_like(state[name], device=device))
 
 
 def listing(verb: str, names: Iterable[str], shown: int = 3) -> str:

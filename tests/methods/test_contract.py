@@ -35,7 +35,10 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
     data = build_data(cfg)
     teacher = None
     if "teacher" in cfg.method:
-        teacher = Teacher(build_net(cfg.method.teacher, 1, "teacher"), "a test")
+        net = build_net(cfg.method.teacher, 1, "teacher")
+        with torch.no_grad():
+            net.head.weight.mul_(20)  # untrained nets are sure of nothing
+        teacher = Teacher(net, "a test")
     return build_method(cfg, teacher), data, cfg
 
 

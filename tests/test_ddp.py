@@ -1,0 +1,82 @@
+"""Two real processes compute what one does, and leave one record."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning.run import distill
+
+pytestmark = pytest.mark.slow
+
+SETTING = [
+    "method=dual_student",
+    "data=synthetic",
+    "data.num_train=96",
+    "data.num_test=33",  # does not divide over two ranks
+    "data.batch_size=16",
+    "trainer.max_epochs=2",
+    "teacher.trainer.max_epochs=1",
+    "optimizer=sgd",
+    "callbacks=quiet",
+    "logger=csv",
+]
+TWO = ["hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2"]
+
+
+def command_line(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "kd_lightning.run", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def no_batch_norm(cfg_root: str = "model@method.students") -> list[str]:
+    return [f"{cfg_root}.a=mlp", f"{cfg_root}.b=mlp", "method.students.b.widths=[24]"]
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path, store: Path) -> None:
+    shared = [*SETTING, *no_batch_norm(), f"teacher.store={store}"]
+    one = distill(*shared, f"outputs={tmp_path}/one", "hardware=cpu")
+    done = command_line(*shared, f"outputs={tmp_path}/two", *TWO)
+    assert done.returncode == 0, done.stderr
+    (two,) = (tmp_path / "two").glob("2*")  # one run directory for both ranks
+    ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, two)]
+    for name, value in ends[0]["state_dict"].items():
+        torch.testing.assert_close(value, ends[1]["state_dict"][name], rtol=1e-4, atol=1e-6)
+    metrics = json.loads((two / "metrics.json").read_text())
+    assert metrics["objective"] == pytest.approx(one.objective, abs=1e-6)
+    for name, net in one.metrics["nets"].items():
+        # 33 test samples, each counted once
+        assert metrics["nets"][name]["test"]["accuracy"] == pytest.approx(
+            net["test"]["accuracy"], abs=1e-6
+        )
+    rows = [(d / "epochs.csv").read_text().splitlines()[-1].split(",") for d in (one.directory, two)]
+    for a, b in zip(*rows, strict=True):
+        assert float(a) == pytest.approx(float(b), rel=1e-3, abs=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path, store: Path) -> None:
+    done = command_line(*SETTING, *TWO, "data.batch_size=15", f"outputs={tmp_path}",
+                        f"teacher.store={store}")  # fmt: skip
+    assert done.returncode == 2
+    assert "data.batch_size=15 is global and must divide over 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_ddp_run_resumes(tmp_path: Path, store: Path) -> None:
+    shared = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *TWO]
+    whole = command_line(*shared, f"outputs={tmp_path}/whole")
+    half = command_line(*shared, f"outputs={tmp_path}/half", "trainer.max_epochs=1",
+                        "scheduler=none")  # fmt: skip
+    assert whole.returncode == half.returncode == 0
+    (directory,) = (tmp_path / "half").glob("2*")
+    done = command_line(f"resume={directory}", "trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert len((directory / "epochs.csv").read_text().splitlines()) == 3

@@ -1,0 +1,164 @@
+"""A run that is stopped at any moment goes on to the numbers of an undisturbed one."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning.errors import UserError
+from kd_lightning.run import distill
+
+# dropout, augmentation, mixing and a schedule: everything that draws random numbers
+SETTING = [
+    "method=dual_student",
+    "data=synthetic",
+    "data.num_train=96",
+    "data.num_test=32",
+    "data.batch_size=16",
+    "augmentation@data.augmentation=randaugment",
+    "mixing@data.mixing=mixup",
+    "method.students.a.dropout=0.2",
+    "trainer.max_epochs=4",
+    "teacher.trainer.max_epochs=1",
+    "hardware=cpu",
+    "callbacks=quiet",
+    "logger=none",
+]
+
+
+def outcome(directory: Path) -> tuple[list[dict], dict, dict]:
+    """What must not depend on interruptions: rows, weights, metrics."""
+    with (directory / "epochs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    weights = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
+    metrics = json.loads((directory / "metrics.json").read_text())
+    for net in metrics["nets"].values():
+        del net["throughput"]
+    return rows, weights, metrics
+
+
+def assert_same_outcome(a: Path, b: Path) -> None:
+    (rows, weights, metrics), (rows_b, weights_b, metrics_b) = outcome(a), outcome(b)
+    assert rows == rows_b
+    assert weights.keys() == weights_b.keys()
+    assert all(torch.equal(weights[name], weights_b[name]) for name in weights)
+    assert metrics == metrics_b
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    return distill(*SETTING, f"outputs={outputs}", f"teacher.store={store}").directory
+
+
+def start(*words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kd_lightning.run", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_killed_runs_end_as_undisturbed_ones(
+    signum: int, undisturbed: Path, tmp_path: Path, store: Path
+) -> None:
+    directory = tmp_path / "run"
+    words = [*SETTING, f"run_dir={directory}", f"outputs={tmp_path}", f"teacher.store={store}"]
+    process = start(*words, "data.num_workers=0")
+    wait_for(directory / "last.ckpt", process)
+    process.send_signal(signum)
+    _, errors = process.communicate()
+    assert not (directory / "metrics.json").exists(), "killed too late to test anything"
+    if signum == signal.SIGKILL:
+        command = f"resume={directory}"
+    else:
+        assert process.returncode == 128 + signum
+        assert "Traceback" not in errors
+        (command,) = re.findall(r"python -m kd_lightning\.run (\S+)", errors)
+    assert distill(command).directory == directory
+    assert_same_outcome(directory, undisturbed)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_resumes_from_any_epoch_to_the_same_bits(
+    epoch: int, undisturbed: Path, tmp_path: Path, store: Path
+) -> None:
+    directory = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(epoch, patch)
+        with pytest.raises(Stop):
+            distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
+    assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1
+    distill(f"resume={directory}")
+    assert_same_outcome(directory, undisturbed)
+
+
+class Stop(BaseException):
+    pass
+
+
+def stop_after(epochs: int, patch: pytest.MonkeyPatch) -> None:
+    """Makes the next run die in the middle of the epoch after ``epochs`` finished ones."""
+    from kd_lightning.methods.dual_student import DualStudent
+
+    step = DualStudent.training_step
+
+    def dying(self: DualStudent, batch: object, batch_idx: int) -> torch.Tensor:
+        if self.current_epoch == epochs and batch_idx == 2:
+            raise Stop
+        return step(self, batch, batch_idx)
+
+    patch.setattr(DualStudent, "training_step", dying)
+
+
+def test_more_epochs_may_be_asked_for(undisturbed: Path, tmp_path: Path, store: Path) -> None:
+    directory = tmp_path / "run"
+    constant = ["scheduler=none", "method.peer_ramp=0"]
+    for run, epochs in ((directory, 2), (tmp_path / "whole", 4)):
+        distill(*SETTING, *constant, f"trainer.max_epochs={epochs}", f"run_dir={run}",
+                f"teacher.store={store}")  # fmt: skip
+    distill(f"resume={directory}", "trainer.max_epochs=4")
+    assert_same_outcome(directory, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["method.temperature=2", "seed=1", "optimizer.lr=1", "data.batch_size=8", "method=kd",
+     "model@method.students.a=resnet20", "data.split_seed=4"],
+)  # fmt: skip
+def test_what_would_change_the_mathematics_is_refused(override: str, undisturbed: Path) -> None:
+    with pytest.raises(UserError, match="would change the mathematics"):
+        distill(f"resume={undisturbed}", override)
+
+
+def test_what_does_not_is_accepted(undisturbed: Path) -> None:
+    before = outcome(undisturbed)
+    distill(f"resume={undisturbed}", "hardware=auto", "logger=csv", "seed=0", "callbacks=quiet")
+    assert outcome(undisturbed)[0] == before[0]
+
+
+def test_other_data_are_refused(tmp_path: Path, store: Path) -> None:
+    first = distill(*SETTING[:5], *SETTING[9:], "trainer.max_epochs=1", f"run_dir={tmp_path}/run",
+                    f"teacher.store={store}")  # fmt: skip
+    record = first.directory / "environment.json"
+    record.write_text(record.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+    with pytest.raises(UserError, match="data have changed"):
+        distill(f"resume={first.directory}", "trainer.max_epochs=2")
