@@ -103,7 +103,7 @@ def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Call
         instantiate(node, **({"title": title} if "progress" in node._target_ else {}))
         for node in cfg.callbacks.values()
     ]
-    return Trainer(
+    trainer = Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),
         accelerator=accelerator,
         devices=cfg.hardware.devices,
@@ -120,3 +120,9 @@ def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Call
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    if cfg.data.batch_size % trainer.world_size:
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size} is global and must divide over "
+            f"{trainer.world_size} devices (hardware.devices=…)"
+        )
+    return trainer

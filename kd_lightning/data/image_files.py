@@ -198,7 +198,8 @@ def download(dataset: Callable, root: Path | None) -> None:
         with FileLock(root / f".{dataset.__name__}.lock"):
             dataset(root, download=True)  # which does nothing where all is there
     except (OSError, RuntimeError) as error:
+        why = " ".join(str(error).split())  # torchvision says it in several lines
         raise UserError(
-            f"the download of {dataset.__name__} into {root} failed: {' '.join(str(error).split())} "
-            "(put the files there, or set data.root=…)"
+            f"the download of {dataset.__name__} into {root} failed: {why} (put the files there, "
+            "or set data.root=…)"
         ) from None

@@ -40,13 +40,13 @@ def conv_norm(num_in: int, num_out: int, kernel: int) -> list[nn.Module]:
 
 
 class Residual(nn.Module):
-    """relu(main(x) + shortcut(x)); the shortcut is a norm, after a 1-convolution if channels change."""
+    """relu(main(x) + shortcut(x)); the shortcut is a norm, after a 1-convolution if it projects."""
 
-    def __init__(self, main: nn.Module, num_in: int, num_out: int) -> None:
+    def __init__(self, main: nn.Module, num_in: int, num_out: int, projects: bool) -> None:
         super().__init__()
         self.main = main
-        expand = [SameConv(num_in, num_out, 1)] if num_in != num_out else []
-        self.shortcut = nn.Sequential(*expand, nn.BatchNorm1d(num_out))
+        projection = [SameConv(num_in, num_out, 1)] if projects else []
+        self.shortcut = nn.Sequential(*projection, nn.BatchNorm1d(num_out))
 
     def forward(self, x: Series) -> Series:
         return torch.relu(self.main(x) + self.shortcut(x))
@@ -112,7 +112,7 @@ def resnet1d(
         for kernel in kernels:
             layers += [*conv_norm(num_before, width, kernel), nn.ReLU()]
             num_before = width
-        stages.append(Residual(nn.Sequential(*layers[:-1]), num_in, width))
+        stages.append(Residual(nn.Sequential(*layers[:-1]), num_in, width, num_in != width))
         num_in = width
     return assemble(staged(stages, block_dropout), num_in, num_dims=1, **common)
 
@@ -140,7 +140,7 @@ def inception_time(
     for _ in range(depth // 3):
         ins = (num_in, num_out, num_out)
         modules = [Inception(channels, width, kernels) for channels in ins]
-        stages.append(Residual(nn.Sequential(*modules), num_in, num_out))
+        stages.append(Residual(nn.Sequential(*modules), num_in, num_out, projects=True))
         num_in = num_out
     return assemble(staged(stages, block_dropout), num_out, num_dims=1, **common)
 

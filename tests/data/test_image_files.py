@@ -70,15 +70,29 @@ def test_a_damaged_file_is_named(tmp_path, ending, keep):
         read_rgb(path)
 
 
+def test_a_damaged_chunk_or_header_is_a_bad_image_too(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (160, 160, 3))
+    content = bytearray(save(tmp_path / "chunk.png", pixels).read_bytes())
+    second = content.index(b"IDAT", content.index(b"IDAT") + 1)
+    content[second : second + 4] = b"\x9bO\xa5\xca"
+    (tmp_path / "chunk.png").write_bytes(content)
+    content = bytearray(save(tmp_path / "huge.bmp", pixels).read_bytes())
+    content[18:26] = (100_000).to_bytes(4, "little") * 2  # width and height
+    (tmp_path / "huge.bmp").write_bytes(content)
+    for name in ("chunk.png", "huge.bmp"):
+        with pytest.raises(BadImage, match=name):
+            read_rgb(tmp_path / name)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BadImage, match=r"gone\.jpg"):
         read_rgb(tmp_path / "gone.jpg")
 
 
 def test_images_are_found_at_any_depth_whatever_their_ending_s_case(tmp_path):
-    (tmp_path / "images").mkdir()
+    (tmp_path / "ba").mkdir()
     (tmp_path / ".hidden").mkdir()
-    wanted = ["a.JPEG", "b.jpg", "c.Png", "d.webp", "e.BMP", "images/a.jpeg"]
+    wanted = ["a.JPEG", "b.jpg", "ba/a.jpeg", "c.Png", "d.webp", "e.BMP"]
     for name in [*wanted, "notes.txt", "._a.jpg", ".hidden/a.jpg", "jpg"]:
         (tmp_path / name).touch()
     assert image_paths(tmp_path) == [tmp_path / name for name in wanted]

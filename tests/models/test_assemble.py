@@ -1,0 +1,50 @@
+import pytest
+import torch
+from torch import nn
+
+from kd_lightning.errors import UserError
+from kd_lightning.models.assemble import CheckedPrepare, GlobalAverage, assemble, staged
+
+
+def test_images_and_series_are_told_apart() -> None:
+    images, series = CheckedPrepare(3, 2), CheckedPrepare(3, 1)
+    assert images(torch.rand(2, 3, 8, 8)).shape == (2, 3, 8, 8)
+    assert series(torch.rand(2, 3, 8)).shape == (2, 3, 8)
+    with pytest.raises(UserError, match=r"takes images .*\(2, 3, 8\): choose a net for series"):
+        images(torch.rand(2, 3, 8))
+    with pytest.raises(UserError, match=r"takes series .*: choose a net for images"):
+        series(torch.rand(2, 3, 8, 8))
+
+
+def test_another_number_of_channels_is_refused() -> None:
+    with pytest.raises(UserError, match="built for 3 channels, got 1"):
+        CheckedPrepare(3, None)(torch.rand(2, 1, 8))
+    with pytest.raises(UserError, match="one value for each of the 1 channels"):
+        CheckedPrepare(1, 2, mean=[0.5] * 3, std=[0.5] * 3)
+
+
+def test_the_smallest_size_counts_after_resizing() -> None:
+    with pytest.raises(UserError, match=r"needs a size of 8 or more, got \(4, 4\)"):
+        CheckedPrepare(1, 2, min_size=8)(torch.rand(2, 1, 4, 4))
+    assert CheckedPrepare(1, 2, min_size=8, size=8)(torch.rand(2, 1, 4, 4)).shape[-1] == 8
+
+
+def test_global_average_is_the_mean_over_positions() -> None:
+    x = torch.arange(12.0).view(1, 2, 2, 3)
+    assert GlobalAverage()(x).tolist() == [[2.5, 8.5]]
+    assert GlobalAverage()(x.flatten(2)).tolist() == [[2.5, 8.5]]
+
+
+def test_block_dropout_stands_after_every_stage_and_changes_no_name() -> None:
+    stages = [nn.Conv1d(2, 2, 1), nn.Conv1d(2, 2, 1)]
+    without, half = staged(stages, 0.0), staged(stages, 0.5)
+    assert list(without.state_dict()) == list(half.state_dict())
+    rates = [module.p for module in half if isinstance(module, nn.Dropout)]
+    assert rates == [0.5, 0.5]
+    with pytest.raises(UserError, match="block_dropout"):
+        staged(stages, 1.0)
+
+
+def test_nets_of_our_own_take_no_pretrained_weights() -> None:
+    with pytest.raises(UserError, match="no pretrained weights"):
+        assemble(nn.Flatten(), 4, num_dims=None, num_classes=2, in_chans=1, weights="pretrained")
