@@ -28,6 +28,19 @@ HERE = Path(__file__).resolve().parent
 # beside the package in a source tree, inside it when installed from a wheel
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 
+
+def choices() -> str:
+    """Every group's choices, a line each, for ``--help``; what is only built upon is left out."""
+    lines = []
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        names = sorted(path.stem for path in group.glob("[!_]*.yaml"))
+        if group.name != "recipe":  # chosen by the data set
+            lines.append(f"  {group.name}: {', '.join(names)}")
+    return "\n".join(lines)
+
+
+OmegaConf.register_new_resolver("choices", choices, replace=True)
+
 console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
 
 
@@ -62,7 +75,8 @@ def sentence_of(error: BaseException) -> str:
     for link in chain:
         if isinstance(link, UserError):
             # a loading process sends its traceback along, with the message as its last line
-            return str(link).strip().splitlines()[-1].split("UserError: ")[-1]
+            prefix = f"{type(link).__module__}.{type(link).__qualname__}: "
+            return str(link).strip().splitlines()[-1].removeprefix(prefix)
     for link in chain:
         if sentence := _sentence_of_one(link):
             return sentence

@@ -18,7 +18,7 @@ COLUMNS = {
     "parameters": "{:,}".format,
     "compression": "{:.1f}x".format,
     "agreement": "{:.2%}".format,
-    "images/s": "{:,.0f}".format,
+    "throughput": "{:,.0f}".format,
 }
 
 
@@ -39,7 +39,7 @@ def rows_of(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "parameters": net["parameters"],
             "compression": teacher and teacher["parameters"] / net["parameters"],
             "agreement": net.get("agreement"),
-            "images/s": net["throughput"],
+            "throughput": net["throughput"],
         }
         for net in nets.values()
     ]
@@ -56,8 +56,12 @@ def caption(metrics: dict[str, Any]) -> str:
     if "teacher" in metrics["nets"]:
         origin = metrics["nets"]["teacher"]["origin"]
         lines.append(f"Teacher: {origin}. agreement: same class as the teacher.")
-    lines.append(f"images/s: forward pass, batches of {metrics['batch']}, {metrics['device']}.")
+    lines.append(f"{metrics['unit']}/s: forward pass, batches of {metrics['batch']}, {metrics['device']}.")
     return "\n".join(lines)
+
+
+def _heads(metrics: dict[str, Any]) -> list[str]:
+    return [f"{metrics['unit']}/s" if name == "throughput" else name for name in COLUMNS]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -67,7 +71,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def print_table(metrics: dict[str, Any], console: Console) -> None:
     """Prints the table, as wide as it needs to be: a cut number is worse than a wrapped line."""
     table = Table(title=metrics["title"], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
+    for name in _heads(metrics):
         table.add_column(name, justify="left" if name == "net" else "right", no_wrap=True)
     for row in rows_of(metrics):
         table.add_row(*_cells(row))
@@ -80,7 +84,7 @@ def print_table(metrics: dict[str, Any], console: Console) -> None:
 
 def markdown(metrics: dict[str, Any]) -> str:
     lines = [f"# {metrics['title']}", ""]
-    lines.append("| " + " | ".join(COLUMNS) + " |")
+    lines.append("| " + " | ".join(_heads(metrics)) + " |")
     lines.append("|---" + "|---:" * (len(COLUMNS) - 1) + "|")
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows_of(metrics)]
     return "\n".join([*lines, "", *caption(metrics).splitlines(), ""])

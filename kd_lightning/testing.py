@@ -77,6 +77,7 @@ def test_once(
         "objective": None if None in accuracies else sum(accuracies) / len(accuracies),
         "has_val": data.parts["val"] is not None,
         "protocol": data.protocol,
+        "unit": "series" if batch.ndim == 3 else "images",
         "batch": len(batch),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

@@ -40,6 +40,7 @@ def timm_classifier(
     std: Sequence[float] | None = None,
     data_mean: Sequence[float] | None = None,
     data_std: Sequence[float] | None = None,
+    data_size: int | None = None,
     imagenet_rows: Sequence[int] | None = None,
     require_head: bool = False,
 ) -> Classifier:
@@ -60,7 +61,7 @@ def timm_classifier(
         input_size: side to which images are resized. None keeps theirs, but for nets of one fixed
             size, which get it; for these another number builds the net for that size.
         mean, std: per channel, in units of a [0, 1] image.
-        data_mean, data_std: the data's own.
+        data_mean, data_std, data_size: the data's own; images too small for the net are refused.
         imagenet_rows: the data's classes among ImageNet-1k's; a head of 1000 keeps these rows.
         require_head: refuse a head of other classes; without it, such a head is replaced by a new
             one, to be trained.
@@ -74,9 +75,11 @@ def timm_classifier(
     check_rate("drop_path", drop_path)
     pretrained = weights == "pretrained"
     config = library_config(name, pretrained)
-    side = config.input_size[-1]
+    native = config.input_size[-1]
     if config.fixed_input_size:
-        input_size = side = input_size or side
+        input_size = input_size or native
+    # larger images than the net's own are never a problem, and a look at them would cost
+    side = input_size or min(data_size or native, native)
     state = {} if weights in ("none", "pretrained") else read_state(weights)
     if mean is not None or std is not None:
         state = {key: value for key, value in state.items() if key not in STATISTICS}
@@ -89,7 +92,7 @@ def timm_classifier(
     net = build(name, config, pretrained, classes, in_chans, drop_path, input_size)
     if classes == 0:  # the library has this net's weights without a head
         net.reset_classifier(num_classes)
-    seen = trace(net, in_chans, side)
+    seen = trace(net, name, in_chans, side)
     head, head_name = take_head(net, name, seen)
     if block_dropout > 0:
         add_block_dropout(net, name, block_dropout, seen)

@@ -65,8 +65,8 @@ def build(
     if config.fixed_input_size and input_size != config.input_size[-1]:
         options["img_size"] = input_size
         refusals["img_size"] = (
-            f"{name} takes images of {config.input_size[-1]} and cannot be built for {input_size} "
-            "(…input_size=…)"
+            f"{name} takes images of {config.input_size[-1]}, and cannot be built for {input_size}:"
+            " choose another size (…input_size=…)"
         )
     try:
         net = create(

@@ -10,28 +10,37 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.errors import UserError
-from kd_lightning.models.weights import KEY
+from kd_lightning.models.weights import KEY, first_line
 
 Trace = Mapping[str, list]  # name of a module ("" is the net) -> what it gave, call by call
 
 
 @torch.no_grad()
-def trace(net: nn.Module, in_chans: int, side: int) -> Trace:
+def trace(net: nn.Module, name: str, in_chans: int, side: int) -> Trace:
     """What the net, its classifier and its stages give for one image, in eval mode.
 
     No random numbers are drawn, and no buffer changes.
+
+    Raises:
+        UserError: the net cannot take images of this side.
     """
     watched = ["", head_name(net), *stage_names(net)]
     seen: dict[str, list] = {}
     handles = [
         module.register_forward_hook(
-            lambda module, inputs, output, name=name: seen.setdefault(name, []).append(output)
+            lambda module, inputs, output, path=path: seen.setdefault(path, []).append(output)
         )
-        for name, module in net.named_modules()
-        if name in watched
+        for path, module in net.named_modules()
+        if path in watched
     ]
     training = net.training
-    net.eval()(torch.linspace(-1, 1, in_chans * side * side).view(1, in_chans, side, side))
+    try:
+        net.eval()(torch.linspace(-1, 1, in_chans * side * side).view(1, in_chans, side, side))
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"{name} cannot take images of {side} x {side} ({first_line(error)}): "
+            "choose another size (…input_size=…)"
+        ) from error
     net.train(training)
     for handle in handles:
         handle.remove()
