@@ -1,6 +1,7 @@
 """The one kind of error a person can cause: a sentence, and no traceback on the command line."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -27,3 +28,10 @@ def unknown(kind: str, name: str, known: Iterable[str], key: str) -> UserError:
         return UserError(f"unknown {kind} '{name}': did you mean {' or '.join(near)}? ({key}=…)")
     shown = ", ".join(sorted(known)[:12]) + (", …" if len(known) > 12 else "")
     return UserError(f"unknown {kind} '{name}': expected one of {shown} ({key}=…)")
+
+
+def placed(sentence: str, key: str) -> str:
+    """``sentence`` of something that does not know where in the configuration it stands, told by
+    who knows: "(…weights=…)" becomes "(method.students.a.weights=…)".
+    """
+    return re.sub(r"…(?=\w)", f"{key}.", sentence).replace("@…", f"@{key}")

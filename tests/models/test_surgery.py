@@ -21,7 +21,7 @@ FAMILIES = {
     "tf_efficientnet_lite0": 64,
     "convnext_atto": 64,
     "vit_tiny_patch16_224": 224,
-    "vgg11": 64,
+    "vgg11": 64,  # 133 million weights to draw, twice
     "densenet121": 64,
     "regnety_002": 64,
     "dpn48b": 64,  # its classifier is a 1 x 1 convolution
@@ -43,7 +43,10 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "vgg11" else n for n in FAMILIES],
+)
 def test_trunk_and_head_are_the_timm_net(name: str) -> None:
     torch.manual_seed(0)
     theirs = plain(name, 7)
