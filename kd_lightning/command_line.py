@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from kd_lightning.errors import UserError, unknown
+from kd_lightning.errors import UserError, placed, unknown
 from kd_lightning.interrupts import Interrupted
 
 HERE = Path(__file__).resolve().parent
@@ -59,81 +59,130 @@ def report_errors() -> Iterator[None]:
         print("\nInterrupted: run the same command again", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = sentence_of(error)
+        sentence = sentence_of(error, sys.argv[1:])
         if os.environ.get("KD_LIGHTNING_TRACEBACK") or not sentence:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         sys.exit(2)
 
 
-def sentence_of(error: BaseException) -> str:
-    """One sentence for a person's mistake; "" for anything else."""
+def sentence_of(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """One sentence for a person's mistake; "" for anything else, which is a bug of ours.
+
+    Args:
+        overrides: of the run, as the person gave them: the keys to change are among them.
+    """
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
         error = error.__cause__ or error.__context__
     for link in chain:
         if isinstance(link, UserError):
-            # a loading process sends its traceback along, with the message as its last line
-            prefix = f"{type(link).__module__}.{type(link).__qualname__}: "
-            return str(link).strip().splitlines()[-1].removeprefix(prefix)
+            return _placed(_sentence_in(link), chain)
     for link in chain:
-        if sentence := _sentence_of_one(link):
+        if sentence := _of_hydra(link, overrides) or _of_the_system(link):
             return sentence
     return ""
 
 
-def _sentence_of_one(error: BaseException) -> str:
-    if isinstance(error, MissingConfigException):
-        return _missing_config(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full, writing {error.filename or 'the record'} (outputs=…)"
-    if isinstance(error, OSError) and error.errno in (
-        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
-    ):  # fmt: skip
-        return f"cannot write {error.filename}: {error.strerror} (outputs=…)"
-    if isinstance(error, ConfigCompositionException | OverrideParseException):
-        return _composition(error)
-    if isinstance(error, OmegaConfBaseException):
-        return _one_line(error)
-    if isinstance(error, InstantiationException):
-        return _one_line(error)
-    if isinstance(error, HydraException):
-        return _one_line(error)
+def _sentence_in(error: UserError) -> str:
+    """Its message; a loading process sends its traceback along, with the message at the end."""
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
+
+
+def _placed(sentence: str, chain: list[BaseException]) -> str:
+    """``sentence`` with the place in the configuration at which Hydra was building."""
+    for link in chain:
+        if isinstance(link, InstantiationException):
+            return placed(sentence, _place(link))
+    return sentence
+
+
+def _place(error: InstantiationException) -> str:
+    return str(error).rpartition("full_key: ")[2].strip()
+
+
+def _of_the_system(error: BaseException) -> str:
+    """A sentence for what the operating system refuses."""
+    if not isinstance(error, OSError):
+        return ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = f", writing {error.filename}" if error.filename else ""
+        return f"the disk is full{where}: make room, or write elsewhere (outputs=…)"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"may not read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
+        )
     return ""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _of_hydra(error: BaseException, overrides: Sequence[str]) -> str:
+    """A sentence for a configuration that cannot be composed or built."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException):
+        return _missing_choice(error, overrides)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"expected key=value, got '{error.override}': a value with one of = , {{ }} [ ] ( ) or "
+            "a space in it stands in quotes, key='\"value\"'"
+        )
+    if isinstance(error, ConfigCompositionException):
+        return _refused_override(text, overrides)
+    if isinstance(error, ValueError) and text.startswith("Config group override must be"):
+        return f"{text} (choice=name)"
+    if isinstance(error, InstantiationException):
+        return _refused_value(error)
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).splitlines()[0] + (f" ({error.full_key}=…)" if error.full_key else "")
+    return text if isinstance(error, HydraException) else ""
 
 
-def _missing_config(error: MissingConfigException) -> str:
-    name = str(error.missing_cfg_file)
+def _refused_value(error: InstantiationException) -> str:
+    """A library's refusal of a value; "" where it is our own code that failed."""
+    target = re.search(r"target '([^']+)'", str(error))
+    if target is None or target[1].startswith("kd_lightning."):
+        return ""
+    said = " ".join(str(error.__cause__ or error).split())
+    return f"{target[1]} refuses what it was given: {said} ({_place(error)}.…=…)"
+
+
+def _missing_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
     if not error.options:
-        return _one_line(error)
-    group, _, choice = name.rpartition("/")
-    return str(unknown(group or "configuration", choice, error.options, group or "config"))
+        return " ".join(str(error).split())
+    given = [o.lstrip("+").split("=", 1) for o in overrides if "=" in o]
+    keys = [key for key, value in given if key.split("@")[0] == group and value == choice]
+    known = [option for option in error.options if not option.startswith("_")]
+    return str(unknown(group or "configuration", choice, known, [*keys, group or "config"][0]))
 
 
-def _composition(error: BaseException) -> str:
-    text = _one_line(error)
-    override = re.search(r"Could not override '([^']+)'", text)
-    if override is None:
+def _refused_override(text: str, overrides: Sequence[str]) -> str:
+    """A key that the configuration does not have."""
+    found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
+    if found is None:
         return text
-    key = override.group(1)
-    known = _keys_of(_compose_without(key))
-    return str(unknown("key", key, known, key))
+    key = found[1]
+    rest = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
+    cfg = _compose(rest)
+    if "@" in key or "/" in key:
+        known, kind = [k for k in cfg.hydra.runtime.choices if "hydra/" not in k], "choice"
+    else:
+        known, kind = _keys_of(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])), "key"
+    return str(unknown(kind, key, known, f"+{key}" if kind == "choice" else key))
 
 
-def _compose_without(key: str) -> DictConfig:
-    """What this command line would compose to without the override of ``key``."""
-    wanted = [a for a in sys.argv[1:] if "=" in a and not a.startswith(("-", key, f"+{key}"))]
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    """What these overrides compose to; without them, if another one is wrong as well."""
     GlobalHydra.instance().clear()
+    overrides = [o for o in overrides if "=" in o and not o.startswith("-")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("config", wanted)
-        except HydraException:  # another override is wrong as well
-            return compose("config")
+            return compose("config", overrides, return_hydra_config=True)
+        except HydraException:
+            return compose("config", return_hydra_config=True)
 
 
 def _keys_of(config: DictConfig, above: str = "") -> list[str]:

@@ -84,7 +84,10 @@ def check_configuration(cfg: DictConfig) -> None:
         raise UserError(f"{error.full_key} needs a value: {said} ({error.full_key}=…)") from None
     for key, kind in PLAIN.items():
         section, _, name = key.rpartition(".")
-        check_value(OmegaConf.select(cfg, section) if section else cfg, name, kind, key)
+        node = OmegaConf.select(cfg, section) if section else cfg
+        if name not in node:
+            raise UserError(f"{key} must be given, got nothing ({key}=…)")
+        check_value(node, name, kind, key)
     known = arguments_of(Trainer).known
     takes = Arguments({name: known[name] for name in known if name not in NOT_OF_TRAINER}, False)
     for section in ("trainer", "teacher.trainer"):
