@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from kd_lightning.callbacks.record import Record
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, placed
 from kd_lightning.methods.base import Learner
+from kd_lightning.schema import arguments_of
 from kd_lightning.teachers import Teacher, build_net
 
 # What Lightning says that is no news here, by the beginning of its text.
@@ -26,6 +28,16 @@ NO_NEWS = (
     r".*Total length of `.*` across ranks is zero.*",
     r".*torch.jit.script.*is (deprecated|not supported).*",
 )
+
+
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets the CPU threads of this process; None: torch's own choice."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be >= 1 or null, got {threads}")
+    torch.set_num_threads(threads or DEFAULT_THREADS)
 
 
 def quieten() -> None:
@@ -77,15 +89,77 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
         cfg.method, [key for key in cfg.method if key not in ("students", "teacher")]
     )
     config._set_parent(cfg)  # its interpolations point to the whole configuration
-    return instantiate(config, _partial_=True, _convert_="object")(
+    method = instantiate(config, _partial_=True, _convert_="object")(
         **nets,
         optimizer=instantiate(cfg.optimizer, _convert_="object"),
         scheduler=instantiate(cfg.scheduler, _convert_="object"),
     )
+    if method.num_classes != cfg.task.num_classes:
+        raise UserError(
+            f"method.num_classes must be the data's {cfg.task.num_classes}, "
+            f"got {method.num_classes}"
+        )
+    for key, net in nets["students"].items():
+        check_net(net, cfg.task, f"method.students.{key}")
+    if teacher is not None:
+        check_net(teacher.net, cfg.task, "method.teacher")
+    return method
+
+
+def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
+    """Shows a net one sample of zeros, for it is now that it can still be changed.
+
+    Raises:
+        UserError: it does not take such samples, or answers with another number of classes.
+    """
+    is_series = task.num_inputs == task.channels * task.size
+    x = torch.zeros(1, task.channels, *[task.size] * (1 if is_series else 2))
+    training = net.training
+    try:
+        with torch.no_grad():
+            num_classes = net.eval()(x).logits.shape[1]
+    except UserError as error:
+        raise UserError(placed(str(error), key)) from error
+    except RuntimeError as error:
+        if "shape" not in str(error):
+            raise
+        raise UserError(
+            f"{key} must take samples of shape {tuple(x.shape[1:])}, and it does not: choose "
+            f"another net (model@{key}=…)"
+        ) from error
+    net.train(training)
+    if num_classes != task.num_classes:
+        raise UserError(
+            f"{key} must have the data's {task.num_classes} classes, it has {num_classes}: choose "
+            "another net, or weights that were learnt on these classes"
+        )
 
 
 def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Callback) -> Trainer:
-    """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, recording into ``directory``.
+    """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, recording into ``directory``."""
+    facts = {
+        "save_dir": str(directory),
+        "title": title,
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+    extra = [build_with(node, facts) for node in cfg.callbacks.values()]
+    return bare_trainer(
+        cfg,
+        logger=[build_with(node, facts) for node in cfg.logger.values()],
+        callbacks=[*extra, *callbacks, Record(directory)],
+        default_root_dir=directory,
+    )
+
+
+def build_with(node: DictConfig, facts: dict[str, Any]) -> Any:
+    """What ``node`` names, given those of ``facts`` that it takes."""
+    known = arguments_of(get_object(node._target_)).known
+    given = {name: fact for name, fact in facts.items() if name in known}
+    return instantiate(node, _partial_=True)(**given)
+
+
+def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
+    """Lightning's Trainer, to which ``record`` adds what it writes and shows.
 
     Raises:
         UserError: a precision or device that this machine or this framework does not have.
@@ -98,11 +172,6 @@ def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Call
         raise UserError("hardware.precision=16-mixed needs a GPU: on a CPU use bf16-mixed or 32")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("hardware.accelerator=gpu, and there is no GPU: use hardware=cpu")
-    loggers = [instantiate(node, save_dir=str(directory)) for node in cfg.logger.values()]
-    extra = [
-        instantiate(node, **({"title": title} if "progress" in node._target_ else {}))
-        for node in cfg.callbacks.values()
-    ]
     trainer = Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),
         accelerator=accelerator,
@@ -112,13 +181,11 @@ def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Call
         strategy=instantiate(cfg.hardware.strategy)
         if OmegaConf.is_config(cfg.hardware.strategy)
         else cfg.hardware.strategy,
-        logger=loggers,
-        callbacks=[*extra, *callbacks, Record(directory)],
-        default_root_dir=directory,
         use_distributed_sampler=False,  # the data modules deal out samples themselves
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **record,
     )
     if cfg.data.batch_size % trainer.world_size:
         raise UserError(

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,17 +72,25 @@ def sentence_of(error: BaseException, overrides: Sequence[str] = ()) -> str:
     Args:
         overrides: of the run, as the person gave them: the keys to change are among them.
     """
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
+    # What merely happened while a UserError was handled is a bug: only what was raised from one
+    # is the person's. The system's refusals may come in whatever a library makes of them.
+    chain = _chain(error, lambda e: e.__cause__)
     for link in chain:
         if isinstance(link, UserError):
             return _placed(_sentence_in(link), chain)
     for link in chain:
-        if sentence := _of_hydra(link, overrides) or _of_the_system(link):
+        if sentence := _of_hydra(link, overrides):
             return sentence
-    return ""
+    sentences = map(_of_the_system, _chain(error, lambda e: e.__cause__ or e.__context__))
+    return next(filter(None, sentences), "")
+
+
+def _chain(error: BaseException | None, above: Callable) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = above(error)
+    return chain
 
 
 def _sentence_in(error: UserError) -> str:
@@ -132,7 +140,8 @@ def _of_hydra(error: BaseException, overrides: Sequence[str]) -> str:
     if isinstance(error, ConfigCompositionException):
         return _refused_override(text, overrides)
     if isinstance(error, ValueError) and text.startswith("Config group override must be"):
-        return f"{text} (choice=name)"
+        odd = re.compile(r"[+~]?[\w/]*(@[\w.]+)?=(null|-?\d.*)")
+        return f"a choice must be a name, got {next(filter(odd.fullmatch, overrides), 'none')}"
     if isinstance(error, InstantiationException):
         return _refused_value(error)
     if isinstance(error, OmegaConfBaseException):
@@ -188,6 +197,8 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 def _keys_of(config: DictConfig, above: str = "") -> list[str]:
     keys = []
     for key in config:
+        if key.startswith("_"):  # Hydra's own
+            continue
         keys.append(f"{above}{key}")
         node = config._get_node(key)
         if OmegaConf.is_dict(node) and not node._is_none() and not node._is_interpolation():

@@ -16,6 +16,7 @@ VARIABLE = "KD_LIGHTNING_RUN_DIR"
 # What may change when a run is resumed: how it is computed and shown, not what.
 HARMLESS = (
     "hardware",
+    "threads",
     "logger",
     "callbacks",
     "outputs",
@@ -42,7 +43,7 @@ def claim(cfg: DictConfig, title: str) -> Path:
         directory = Path(cfg.run_dir)
         if (directory / "config.yaml").exists():
             raise UserError(f"run_dir={directory} holds a run already: go on with it by resume=…")
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory, "run_dir")
     else:
         directory = _new_directory(Path(cfg.outputs), title)
     os.environ[VARIABLE] = str(directory.resolve())
@@ -50,15 +51,31 @@ def claim(cfg: DictConfig, title: str) -> Path:
 
 
 def _new_directory(outputs: Path, title: str) -> Path:
-    outputs.mkdir(parents=True, exist_ok=True)
     while True:
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
         directory = outputs / f"{stamp}_{title}_{secrets.token_hex(2)}"
         try:
-            directory.mkdir()
+            make_directory(directory, "outputs", exist_ok=False)
         except FileExistsError:  # another run of this very second drew the same four digits
             continue
         return directory
+
+
+def make_directory(directory: Path, key: str, *, exist_ok: bool = True) -> None:
+    """Makes a directory, and those above it.
+
+    Raises:
+        FileExistsError: it exists, and ``exist_ok`` is False.
+        UserError: it cannot be made; ``key`` is the one to change.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
+        raise UserError(
+            f"cannot make the folder {directory}: {error.strerror} ({key}=…)"
+        ) from error
 
 
 def check_overrides(cfg: DictConfig, overrides: list[str]) -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
+from kd_lightning.files import whole
 
 PACKAGES = (
     "kd_lightning",
@@ -51,11 +52,16 @@ def describe_environment(data: ClassificationData, cfg: DictConfig) -> dict[str,
         },
         "data": {
             "fingerprint": data.fingerprint,
-            "classes_sha256": hashlib.sha256("\n".join(data.class_names).encode()).hexdigest(),
+            "classes_sha256": classes_sha256(data),
             "class_list_sha256": getattr(data, "class_list_sha256", None),
             "protocol": data.protocol,
         },
     }
+
+
+def classes_sha256(data: ClassificationData) -> str:
+    """Hash of the classes' names, in label order."""
+    return hashlib.sha256("\n".join(data.class_names).encode()).hexdigest()
 
 
 def check_same_data(directory: Path, environment: dict[str, Any]) -> None:
@@ -100,6 +106,5 @@ def _git() -> dict[str, Any] | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=2) + "\n")

@@ -18,15 +18,18 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import tables
-from kd_lightning.build import build_data, build_method, build_trainer, quieten
+from kd_lightning.build import build_data, build_method, build_trainer, quieten, use_threads
 from kd_lightning.callbacks.best import BestStudents
 from kd_lightning.command_line import CONF, console, report_errors, sentence_of
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.directories import check_overrides, claim, resumed
 from kd_lightning.environment import check_same_data, describe_environment, write_json
 from kd_lightning.errors import UserError
+from kd_lightning.files import whole
 from kd_lightning.interrupts import Interrupted, interruptible
 from kd_lightning.methods.base import Learner
+from kd_lightning.rehearsal import rehearse
+from kd_lightning.schema import check_configuration
 from kd_lightning.store import find_or_train
 from kd_lightning.teachers import Teacher, baseline_run, describe, get_teacher, load_student
 from kd_lightning.testing import test_once
@@ -65,9 +68,12 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = hydra.compose("config", [*overrides, *search])
+        return run(cfg, list(overrides))
     except Exception as error:
-        raise UserError(sentence_of(error)) from error
-    return run(cfg, list(overrides))
+        sentence = sentence_of(error, overrides)
+        if not sentence:
+            raise
+        raise UserError(sentence) from error
 
 
 def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
@@ -81,7 +87,10 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if cfg.resume:
         cfg = resumed(Path(cfg.resume), cfg, overrides or [])
     check_overrides(cfg, overrides or [])
+    check_configuration(cfg)
+    use_threads(cfg.threads)
     data = build_data(cfg)
+    rehearse(cfg, data)
     teacher = None
     if "teacher" in cfg.method:
         teacher = get_teacher(cfg, data, train=train_quietly, say=say)
@@ -96,7 +105,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if trainer.is_global_zero:
         environment = describe_environment(data, cfg)
         check_same_data(directory, environment)
-        OmegaConf.save(cfg, directory / "config.yaml", resolve=True)
+        with whole(directory / "config.yaml") as unfinished:
+            OmegaConf.save(cfg, unfinished, resolve=True)
         write_json(directory / "environment.json", environment)
     fit(trainer, method, data, directory)
     if not trainer.is_global_zero:
@@ -117,8 +127,6 @@ def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
     """The run directory of the students trained from labels alone, if ``baselines`` asks for it."""
     if cfg.baselines is None:
         return None
-    if cfg.baselines != "labels_only":
-        raise UserError(f"baselines must be labels_only or null, got {cfg.baselines}")
     store = Path(cfg.outputs) / "baselines"
     return find_or_train(
         baseline_run(cfg), store, "labels-only", data.fingerprint, train=train_quietly, say=say

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Union, Unpack, get_args, get_origin
 
 from hydra.utils import get_object
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from kd_lightning.errors import UserError, unknown
@@ -25,6 +25,9 @@ PLAIN = {
     "run_dir": str | None,
     "resume": str | None,
     "baselines": Literal["labels_only"] | None,
+    "threads": int | None,
+    "dropout.head": float,
+    "dropout.blocks": float,
     "teacher.source": str,
     "teacher.seed": int,
     "teacher.store": str,
@@ -32,9 +35,11 @@ PLAIN = {
     "hardware.accelerator": str,
     "hardware.devices": int | list[int],
     "hardware.num_nodes": int,
+    "hardware.precision": str | int,
 }
 SECTIONS = (
-    *("task", "teacher", "teacher.trainer", "trainer", "hardware", "callbacks", "logger"),
+    *("task", "dropout", "teacher", "teacher.trainer", "trainer", "hardware"),
+    *("callbacks", "logger"),
     *("data", "method", "method.students", "optimizer", "scheduler"),
 )
 # Arguments of Lightning's Trainer that follow from hardware/, callbacks/, logger/ and the record.
@@ -73,6 +78,8 @@ def check_configuration(cfg: DictConfig) -> None:
         check_section(cfg, key)
     for name in cfg.method.students:
         check_section(cfg, f"method.students.{name}")
+    if "teacher" in cfg.method:
+        check_section(cfg, "method.teacher")
     try:
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -108,7 +115,7 @@ def check_targets(node: Any, key: str) -> None:
     if not OmegaConf.is_config(node):
         return
     for name in node if OmegaConf.is_dict(node) else range(len(node)):
-        if not is_interpolation(node, name):
+        if not OmegaConf.is_interpolation(node, name):
             below = f".{name}" if OmegaConf.is_dict(node) else f"[{name}]"
             check_targets(node[name], f"{key}{below}".removeprefix("."))
 
@@ -135,15 +142,10 @@ def check_arguments(node: DictConfig, takes: Arguments, key: str) -> None:
 
 
 def check_value(node: DictConfig, name: str, kind: Any, key: str) -> None:
-    if is_interpolation(node, name) or fits(node[name], kind):
+    if OmegaConf.is_interpolation(node, name) or fits(node[name], kind):
         return
-    if words := in_words(kind):
-        raise UserError(f"{key} must be {words}, got {shown(node[name])}")
-    raise UserError(f"{key} must be a choice of conf/, got {shown(node[name])} (…@{key}=<name>)")
-
-
-def is_interpolation(node: DictConfig | ListConfig, name: str | int) -> bool:
-    return node._get_node(name)._is_interpolation()
+    expected = in_words(kind) or f"a choice ({name}@{key}=…)"
+    raise UserError(f"{key} must be {expected}, got {shown(node[name])}")
 
 
 def shown(value: Any) -> str:
@@ -188,7 +190,10 @@ def in_words(kind: Any) -> str:
     """What an annotation asks for; "" where no value of a configuration would do."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin in (Union, UnionType):
-        return " or ".join(filter(None, dict.fromkeys(map(in_words, inner))))
+        words = dict.fromkeys(map(in_words, inner))
+        if WORDS[float] in words:
+            words.pop(WORDS[int], None)
+        return " or ".join(filter(None, words))
     if origin is Literal:
         return " or ".join(map(str, inner))
     if origin in WORDS:
@@ -203,29 +208,37 @@ def in_words(kind: Any) -> str:
 
 
 def arguments_of(target: Callable) -> Arguments:
-    """What ``target`` takes; of a class also what its bases take, where it hands keywords on."""
+    """What ``target`` takes. A class of ours hands its ``**keywords`` on to its base, so it takes
+    what that takes; what another class does with them is not known.
+    """
     functions = [target]
     if inspect.isclass(target):
-        classes = [cls for cls in target.__mro__ if "__init__" in vars(cls) and cls is not object]
-        functions = [cls.__init__ for cls in classes]
+        functions = [cls.__init__ for cls in target.__mro__ if "__init__" in vars(cls)]
     known: dict[str, Argument] = {}
-    others = False
     for function in functions:
-        others = False
-        for parameter in signature_of(function).parameters.values():
-            kind = parameter.annotation
-            if parameter.kind is parameter.VAR_KEYWORD and get_origin(kind) is Unpack:
-                (typed,) = get_args(kind)
-                for name, one in get_type_hints(typed).items():
-                    known.setdefault(name, Argument(one, name in typed.__required_keys__))
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                others = True
-            elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name != "self":
-                required = parameter.default is parameter.empty
-                known.setdefault(parameter.name, Argument(kind, required))
-        if not others:
+        found, hands_on = own_arguments(function)
+        known = found | known
+        if not hands_on:
+            return Arguments(known, False)
+        if not function.__module__.startswith("kd_lightning."):
             break
-    return Arguments(known, others)
+    return Arguments(known, True)
+
+
+def own_arguments(function: Callable) -> tuple[dict[str, Argument], bool]:
+    """A function's arguments, and whether it takes ``**keywords`` that it does not name."""
+    found, hands_on = {}, False
+    for parameter in signature_of(function).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD and get_origin(parameter.annotation) is Unpack:
+            (typed,) = get_args(parameter.annotation)
+            for name, kind in get_type_hints(typed).items():
+                found[name] = Argument(kind, name in typed.__required_keys__)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            hands_on = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name != "self":
+            required = parameter.default is parameter.empty
+            found[parameter.name] = Argument(parameter.annotation, required)
+    return found, hands_on
 
 
 def signature_of(function: Callable) -> inspect.Signature:

@@ -6,12 +6,16 @@ the operating system's, so a dead process holds none; what it left half done is 
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.directories import make_directory
+from kd_lightning.interrupts import Interrupted
 
 # Keys that say where, how fast or how loudly, and change no weight.
 IMMATERIAL = {
@@ -55,7 +59,7 @@ def find_or_train(
         say: tells the person which of the two it was.
     """
     directory = store / f"{name}-{shape_hash(cfg, fingerprint)}"
-    store.mkdir(parents=True, exist_ok=True)
+    make_directory(store, "teacher.store=… or outputs")
     lock = FileLock(f"{directory}.lock")
     try:
         lock.acquire(timeout=0)
@@ -72,6 +76,11 @@ def find_or_train(
             cfg.resume = str(directory)
         else:
             say(f"{name}: trained now, kept in {directory}")
+            shutil.rmtree(directory, ignore_errors=True)  # of a run that finished no epoch
             cfg.run_dir = str(directory)
-        train(cfg)
+        try:
+            train(cfg)
+        except Interrupted as interrupted:
+            interrupted.advice = f"run the same command again: {name} goes on where it stopped"
+            raise
     return directory

@@ -56,7 +56,9 @@ def caption(metrics: dict[str, Any]) -> str:
     if "teacher" in metrics["nets"]:
         origin = metrics["nets"]["teacher"]["origin"]
         lines.append(f"Teacher: {origin}. agreement: same class as the teacher.")
-    lines.append(f"{metrics['unit']}/s: forward pass, batches of {metrics['batch']}, {metrics['device']}.")
+    lines.append(
+        f"{metrics['unit']}/s: forward pass, batches of {metrics['batch']}, {metrics['device']}."
+    )
     return "\n".join(lines)
 
 

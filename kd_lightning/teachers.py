@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.environment import classes_sha256
 from kd_lightning.errors import UserError
 from kd_lightning.models.weights import load_weights
 from kd_lightning.store import find_or_train
@@ -69,6 +70,7 @@ def get_teacher(
     path = Path(source).expanduser()
     if path.is_dir():
         key = the_student_of(path)
+        check_same_classes(path, data)
         return Teacher(load_student(path, key), f"{key} of {path}")
     if not path.exists():
         raise UserError(
@@ -141,8 +143,20 @@ def the_student_of(directory: Path) -> str:
             f"teacher.source={directory} is no finished run: expected metrics.json, config.yaml and"
             " best-<key>.ckpt in it"
         )
-    students = json.loads((directory / "metrics.json").read_text())["students"]
-    return max(students, key=lambda key: students[key]["val"].get("accuracy", 0.0))
+    nets = json.loads((directory / "metrics.json").read_text())["nets"]
+    students = OmegaConf.load(directory / "config.yaml").method.students
+    return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
+
+
+def check_same_classes(directory: Path, data: ClassificationData) -> None:
+    """Raises ``UserError`` if a run was of other classes than ``data``."""
+    was = json.loads((directory / "environment.json").read_text())["data"]["classes_sha256"]
+    if was != classes_sha256(data):
+        count = OmegaConf.load(directory / "config.yaml").task.num_classes
+        raise UserError(
+            f"the teacher must know the data's {data.num_classes} classes, {directory} was trained "
+            f"on {count} other ones (teacher.source=…)"
+        )
 
 
 # What every net has, and says nothing of its architecture.
@@ -152,12 +166,14 @@ COMMON = "num_classes in_chans num_inputs weights dropout block_dropout mean std
 def describe(config: DictConfig) -> str:
     """A net's name for people: timm's, or its factory's with what shapes it."""
     if "name" in config:
-        return str(config.name)
+        return factory(config)
     shape = [value for key, value in config.items() if key not in COMMON and key[0] != "_"]
     shown = ", ".join(str(value) for value in shape if value is not None)
     return f"{factory(config)}({shown})"
 
 
 def factory(config: DictConfig) -> str:
-    """The name of the function that makes a net."""
+    """timm's name of a net, or that of the function that makes it."""
+    if "name" in config:
+        return str(config.name).split(".")[0]  # without the tag of its weights
     return str(config._target_).rsplit(".", 1)[-1]

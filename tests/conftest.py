@@ -1,11 +1,17 @@
-"""What holds for every test: one thread, no network, no leftover environment."""
+"""What holds for every test, and small stand-ins for data sets in exactly their real layouts."""
 
+import gzip
+import hashlib
 import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import TINY
+from PIL import Image
+from torchvision import datasets
 
 from kd_lightning.build import quieten
 
@@ -34,3 +40,77 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tmp_path: Path, store: Path) -> list[str]:
     """The overrides of a run of a few seconds, with its outputs in ``tmp_path``."""
     return [*TINY, f"outputs={tmp_path}", f"teacher.store={store}"]
+
+
+@pytest.fixture
+def write_tree():
+    """write_tree(root, {"train/cat": 3}): that many JPEGs, of different sizes, in each folder."""
+
+    def write(root, counts, ending=".JPEG"):
+        numbers = np.random.default_rng(0)
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True)
+            for i in range(count):
+                pixels = numbers.integers(0, 256, (8 + i % 3, 9 + i % 2, 3), dtype=np.uint8)
+                path = root / folder / f"{Path(folder).name}_{i}{ending}"
+                Image.fromarray(pixels).save(path, "JPEG")
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_fashion():
+    """write_fashion(folder): the four idx files, 40 + 20 images; gzipped or as they are."""
+
+    def write(folder, gz=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = np.random.default_rng(0)
+        for part, count in (("train", 40), ("t10k", 20)):
+            images = numbers.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+            labels = (np.arange(count) % 10).astype(np.uint8)
+            for name, array in (
+                (f"{part}-images-idx3-ubyte", images),
+                (f"{part}-labels-idx1-ubyte", labels),
+            ):
+                sizes = np.array(array.shape, ">i4").tobytes()
+                data = bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+                if gz:
+                    (folder / f"{name}.gz").write_bytes(gzip.compress(data))
+                else:
+                    (folder / name).write_bytes(data)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_cifar(monkeypatch):
+    """write_cifar(datasets.CIFAR10, root): its pickles, whose md5 torchvision is told to expect."""
+
+    def write(source, root):
+        folder = root / source.base_folder
+        folder.mkdir(parents=True)
+        classes = 10 if source is datasets.CIFAR10 else 100
+        key = "labels" if classes == 10 else "fine_labels"
+        numbers = np.random.default_rng(0)
+
+        def dump(name, content):
+            (folder / name).write_bytes(pickle.dumps(content))
+            return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+        def batch(name, count):
+            pixels = numbers.integers(0, 256, (count, 3072), dtype=np.uint8)
+            return dump(name, {"data": pixels, key: [i % classes for i in range(count)]})
+
+        train = [batch(name, 4 * classes) for name, _ in source.train_list]
+        test = [batch(name, classes) for name, _ in source.test_list]
+        names = dump(
+            source.meta["filename"], {source.meta["key"]: [f"c{i}" for i in range(classes)]}
+        )
+        monkeypatch.setattr(source, "train_list", train)
+        monkeypatch.setattr(source, "test_list", test)
+        monkeypatch.setattr(source, "meta", {**source.meta, "md5": names[1]})
+        return root
+
+    return write

@@ -58,7 +58,9 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, store: Path) ->
         assert metrics["nets"][name]["test"]["accuracy"] == pytest.approx(
             net["test"]["accuracy"], abs=1e-6
         )
-    rows = [(d / "epochs.csv").read_text().splitlines()[-1].split(",") for d in (one.directory, two)]
+    rows = [
+        (d / "epochs.csv").read_text().splitlines()[-1].split(",") for d in (one.directory, two)
+    ]
     for a, b in zip(*rows, strict=True):
         assert float(a) == pytest.approx(float(b), rel=1e-3, abs=1e-4)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from kd_lightning.errors import UserError, unknown
+from kd_lightning.errors import UserError, placed, unknown
 
 
 def test_user_error_is_a_value_error_so_that_libraries_may_catch_it():
@@ -23,3 +23,11 @@ def test_long_lists_are_cut():
     error = unknown("net", "xyz", [f"net{i:02}" for i in range(13)], "model")
     assert "net11, … (model=…)" in str(error)
     assert "net12" not in str(error)
+
+
+def test_who_knows_the_place_fills_it_in():
+    key = "method.students.a"
+    assert placed("no file (…weights=…)", key) == "no file (method.students.a.weights=…)"
+    assert placed("(…mean=…, …std=…)", key) == "(method.students.a.mean=…, method.students.a.std=…)"
+    assert placed("another net (model@…=…)", key) == "another net (model@method.students.a=…)"
+    assert placed("a, b, … (data.root=…)", key) == "a, b, … (data.root=…)"

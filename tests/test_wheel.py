@@ -30,7 +30,17 @@ def test_installed_wheel_runs_in_a_clean_directory(tmp_path: Path) -> None:
 
     site, clean = tmp_path / "site", tmp_path / "clean"
     clean.mkdir()
-    python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel))
+    python(
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    )
     there = {"cwd": clean, "env": {**os.environ, "PYTHONPATH": str(site)}}
     where = python("-c", "import kd_lightning; print(kd_lightning.__file__)", **there)
     assert where.startswith(str(site))

@@ -1,12 +1,13 @@
 """Each student's best weights, chosen on its own val part."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+
+from kd_lightning.files import whole
 
 
 class BestStudents(Callback):
@@ -56,6 +57,6 @@ def _rank(metrics: dict[str, float]) -> tuple[float, float]:
 
 def save_student(net: nn.Module, path: Path, **about: Any) -> None:
     """Writes a student's weights, whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    torch.save({"state_dict": net.state_dict(), **about}, unfinished)
-    os.replace(unfinished, path)
+    # into an open file: given a path, torch hides the reason why it cannot be written
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        torch.save({"state_dict": net.state_dict(), **about}, file)

@@ -1,12 +1,14 @@
 """What a run leaves at the end of every epoch: a row of ``epochs.csv``, and ``last.ckpt``."""
 
 import csv
-import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+
+from kd_lightning.files import whole
 
 
 class Record(Checkpoint):
@@ -24,20 +26,20 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
-        unfinished = self.directory / "last.tmp"
-        trainer.save_checkpoint(unfinished)
+        last = self.directory / "last.ckpt"
+        # every rank calls save_checkpoint, the first one writes
+        with whole(last) if trainer.is_global_zero else nullcontext(last) as path:
+            trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            os.replace(unfinished, self.directory / "last.ckpt")
             self._write_rows()
 
     def _write_rows(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        unfinished = self.directory / "epochs.tmp"
-        with unfinished.open("w", newline="") as file:
+        path = self.directory / "epochs.csv"
+        with whole(path) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(unfinished, self.directory / "epochs.csv")
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

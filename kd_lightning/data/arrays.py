@@ -140,6 +140,12 @@ def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
         )
     x = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
     x = x.unsqueeze(1) if x.ndim == 2 else x
+    bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"{name} has NaN or infinite values, in {len(bad)} samples, the first is number "
+            f"{bad[0]} (data.root=…)"
+        )
     if x.ndim == 4 and x.is_floating_point() and not (x.min() >= 0 and x.max() <= 1):
         raise UserError(
             f"images must be uint8 or in [0, 1], {name} is {x.dtype} from {x.min():g} to "

@@ -8,6 +8,7 @@ from torchvision import datasets
 
 from kd_lightning.data.batches import Samples
 from kd_lightning.data.classification import ClassificationData, Parts
+from kd_lightning.data.folders import contents
 from kd_lightning.data.image_files import download
 from kd_lightning.errors import UserError
 
@@ -45,7 +46,7 @@ class CIFAR10(ClassificationData):
             files = ", ".join(name for name, _ in self.source.train_list + self.source.test_list)
             raise UserError(
                 f"expected {self.root / folder} with {files} and {self.source.meta['filename']}, "
-                "their md5 as published, found them missing or damaged "
+                f"their md5 as published, found them missing or damaged: {contents(self.root)} "
                 "(data.root=… or data.download=true)"
             ) from None
 

@@ -144,6 +144,7 @@ class ClassificationData(LightningDataModule):
             f"{len(parts.test)} samples)"
         )
         self._measure(train)
+        self._check_mixing()
         self.parts = {"train": train, "val": val, "test": parts.test}
 
     def _measure(self, train: Samples) -> None:
@@ -176,6 +177,17 @@ class ClassificationData(LightningDataModule):
                 f"{self.size}, it gives {channels} of {' x '.join(map(str, sides))} "
                 "(data.augmentation=…)"
             )
+
+    def _check_mixing(self) -> None:
+        if self.mixing is None:
+            return
+        try:
+            self.mixing(num_classes=self.num_classes)
+        except ValueError as error:
+            raise UserError(
+                f"the mixing refuses its settings: {' '.join(str(error).split())} "
+                "(data.mixing.alpha=…)"
+            ) from error
 
     def _sample_set(self, part: Part) -> SampleSet:
         samples = self.parts[part]

@@ -16,6 +16,7 @@ from torchvision import datasets
 
 from kd_lightning.data.batches import Samples
 from kd_lightning.data.classification import ClassificationData, Parts
+from kd_lightning.data.folders import contents
 from kd_lightning.data.image_files import download
 from kd_lightning.errors import UserError
 
@@ -64,7 +65,8 @@ class FashionMNIST(ClassificationData):
                 return found
         raise UserError(
             f"expected {', '.join(FILES)}, each as it is or as .gz, in "
-            f"{' or '.join(map(str, places))} (data.root=… or data.download=true)"
+            f"{' or '.join(map(str, places))}, found {contents(places[-1])} "
+            "(data.root=… or data.download=true)"
         )
 
 

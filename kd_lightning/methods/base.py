@@ -57,6 +57,9 @@ class Learner(LightningModule):
             raise UserError(
                 f"method.learning_rates names '{odd[0]}', the students are {', '.join(students)}"
             )
+        for key, rate in (learning_rates or {}).items():
+            if not rate > 0:
+                raise UserError(f"method.learning_rates.{key} must be > 0, got {rate}")
         self.students = nn.ModuleDict(students)
         self.num_classes = num_classes
         self.make_optimizer = optimizer

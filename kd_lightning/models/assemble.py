@@ -87,7 +87,7 @@ class GlobalAverage(nn.Module):
     """Mean over all positions: (B, D, *size) -> (B, D)."""
 
     def forward(self, x: Float[Tensor, "B D *size"]) -> Float[Tensor, "B D"]:
-        return x.flatten(2).mean(2)
+        return x.mean(tuple(range(2, x.ndim)))
 
 
 def staged(

@@ -89,4 +89,4 @@ class Classifier(nn.Module):
 def check_rate(key: str, rate: float) -> None:
     """Raises ``UserError`` unless ``rate`` is a dropout rate."""
     if not 0 <= rate < 1:
-        raise UserError(f"{key} must be in [0, 1), got {rate}")
+        raise UserError(f"{key} must be in [0, 1), got {rate} (…{key}=…)")

@@ -81,12 +81,12 @@ def timm_classifier(
     # larger images than the net's own are never a problem, and a look at them would cost
     side = input_size or min(data_size or native, native)
     state = {} if weights in ("none", "pretrained") else read_state(weights)
-    if mean is not None or std is not None:
-        state = {key: value for key, value in state.items() if key not in STATISTICS}
-    elif pretrained or (state and not in_our_layout(state)):
-        mean, std = (for_channels(s, in_chans, name) for s in (config.mean, config.std))
-    else:
+    if mean is None and std is None:
         mean, std = data_mean, data_std
+        if pretrained or (state and not in_our_layout(state)):
+            mean, std = (for_channels(s, in_chans, name) for s in (config.mean, config.std))
+    else:  # those in the file would overwrite them
+        state = {key: value for key, value in state.items() if key not in STATISTICS}
 
     classes = config.num_classes if pretrained else num_classes
     net = build(name, config, pretrained, classes, in_chans, drop_path, input_size)

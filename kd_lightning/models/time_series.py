@@ -27,12 +27,12 @@ class SameConv(nn.Conv1d):
     """
 
     def __init__(self, num_in: int, num_out: int, kernel: int) -> None:
-        super().__init__(num_in, num_out, kernel, bias=False)
+        super().__init__(num_in, num_out, kernel, padding=(kernel - 1) // 2, bias=False)
         nn.init.xavier_uniform_(self.weight)
+        self.ahead = 1 - kernel % 2
 
     def forward(self, x: Series) -> Series:
-        kernel = self.kernel_size[0]
-        return super().forward(F.pad(x, ((kernel - 1) // 2, kernel // 2)))
+        return super().forward(F.pad(x, (0, self.ahead)) if self.ahead else x)
 
 
 def conv_norm(num_in: int, num_out: int, kernel: int) -> list[nn.Module]:

@@ -6,6 +6,7 @@ turned into ours in ``image.py``; where timm's own weights come from is in ``lib
 """
 
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -75,7 +76,9 @@ def load_safetensors(path: Path, key: str) -> dict[str, Tensor]:
 
 def load_pickle(path: Path, key: str) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, before it refuses them
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's refusal to run code and a file that is no pickle at all are one exception
         if "Unsupported" in str(error):
@@ -84,13 +87,13 @@ def load_pickle(path: Path, key: str) -> object:
                 f"the net's state_dict() alone and give that file ({key}=…)"
             ) from error
         raise UserError(f"{path} is no file of weights ({key}=…)") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a file that is no pickle may raise anything
         raise UserError(f"{path} is damaged or cut short: {first_line(error)} ({key}=…)") from error
 
 
 def first_line(error: Exception) -> str:
-    """An exception's first line, which is what of it fits into a sentence."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """An exception's first line, up to a full stop: what of it fits into a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
 
 
 def bare_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """timm's names, weights and options: had at once, or refused at once. No network is used."""
 
+import ast
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from kd_lightning import models
 from kd_lightning.errors import UserError
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.image import timm_classifier
@@ -34,6 +36,15 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "*")
     return tmp_path
+
+
+def test_importing_our_nets_does_not_import_timm() -> None:
+    """Its import takes seconds, which only runs with a timm net should pay."""
+    for path in Path(models.__path__[0]).glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+                assert not {"timm", "huggingface_hub"} & set(names), path.name
 
 
 def test_unknown_names_get_the_nearest_ones() -> None:

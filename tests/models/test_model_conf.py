@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import hydra
@@ -24,18 +25,15 @@ TASKS = {
     "grey": {"channels": 1, "size": 28, "shape": (1, 28, 28)},
     "series": {"channels": 3, "size": 64, "shape": (3, 64)},
 }
-TIMM = [net for net in NETS if "timm_classifier" in (MODELS / f"{net}.yaml").read_text()]
 SERIES = ("fcn", "resnet1d", "inception_time")
 SERIES_DATA = ("ucr", "har", "biovid")
 
 
 def kinds(net: str) -> list[str]:
-    """The kinds of input that a net takes."""
+    """The kinds of input that a net is tried on; grey images come with the roles."""
     if net == "mlp":
         return list(TASKS)
-    if net in TIMM:
-        return ["colour"]
-    return ["series"] if net in SERIES else ["colour", "grey"]
+    return ["series"] if net in SERIES else ["colour"]
 
 
 def roles(data: str) -> tuple[str, ...]:
@@ -65,6 +63,7 @@ task:
         yield
 
 
+@cache
 def compose(net: str, kind: str) -> DictConfig:
     task = TASKS[kind]
     channels = task["channels"]

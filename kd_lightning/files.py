@@ -1,0 +1,19 @@
+"""Files that are whole or not there: a full disk or an interrupt leaves no half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives a path to write to. It becomes ``path`` at the end; after an error it is removed, and
+    ``path`` is what it was.
+    """
+    unfinished = path.with_name(f"{path.name}.tmp")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,508 @@
+"""What bad input gets: one sentence with what was expected, what came and the key to change.
+
+Nothing is written before it is said, and no net is trained. A bug of ours keeps its traceback.
+"""
+
+import functools
+import os
+import pickle
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY
+from timm.data import ImageNetInfo
+
+from kd_lightning.data.synthetic import Synthetic
+from kd_lightning.errors import UserError
+from kd_lightning.models.mlp import mlp
+from kd_lightning.run import distill
+
+WNIDS = ImageNetInfo().label_names()[:3]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def refusal(outputs: Path):
+    """refusal("seed=x"): the one sentence that a run with these overrides ends with."""
+
+    def refused(*overrides: str, base: tuple[str, ...] = TINY) -> str:
+        for name in ("data", "method"):
+            if any(o.startswith(f"{name}=") for o in overrides):
+                other = {"data": "data.n", "method": "teacher."}[name]
+                base = tuple(o for o in base if not o.startswith(other))
+        with pytest.raises(UserError) as caught:
+            distill(*base, f"outputs={outputs}", *overrides)
+        sentence = str(caught.value)
+        assert_one_sentence(sentence)
+        return sentence
+
+    return refused
+
+
+def assert_one_sentence(text: str) -> None:
+    assert text
+    assert len(text.splitlines()) == 1
+    assert not re.search(r"[.!?] +[A-Z]", text)
+    assert "Traceback" not in text
+
+
+CHOICES = {
+    "method=kdd": "unknown method 'kdd': did you mean kd? (method=…)",
+    "data=cifar11": "unknown data 'cifar11': did you mean cifar10 or cifar100? (data=…)",
+    "data=xyz": "unknown data 'xyz': expected one of arrays, biovid, cifar10",
+    "data=null": "a choice must be a name, got data=null",
+    "model@method.students.a=resnet81": "unknown model 'resnet81': did you mean resnet8 or ",
+    "+model@method.students.c=mpl": "did you mean mlp",
+    "model@method.students.c=mlp": "did you mean model@method.students.b",
+    "hardware=gpus": "unknown hardware 'gpus': did you mean gpu or cpu? (hardware=…)",
+    "logger=wandbb": "unknown logger 'wandbb': did you mean wandb? (logger=…)",
+    "callbacks=quite": "unknown callbacks 'quite': did you mean quiet? (callbacks=…)",
+    "optimizer=sdg": "unknown optimizer 'sdg': did you mean sgd? (optimizer=…)",
+    "experiment=demos": "unknown experiment 'demos': did you mean demo",
+    "confidence@method.confidence=entropie": "entropy_weight? (confidence@method.confidence=…)",
+}
+KEYS = {
+    "method.temprature=3": "unknown key 'method.temprature': did you mean method.temperature or ",
+    "+method.temprature=3": "unknown key 'method.temprature': did you mean method.temperature or ",
+    "data.batchsize=8": "unknown key 'data.batchsize': did you mean data.batch_size or ",
+    "temperature=3": "unknown key 'temperature': did you mean method.temperature or ",
+    "+trainer.max_epoch=3": "did you mean trainer.max_epochs or ",
+    "+optimizer.betta=1": "did you mean optimizer.betas",
+    "~method.students.c": "unknown key 'method.students.c': did you mean method.students.",
+    "foo": "expected key=value, got 'foo'",
+    "method.temperature==3": "expected key=value, got 'method.temperature==3'",
+    "outputs=a=b": "stands in quotes",
+    "data.size=${": "expected key=value, got 'data.size=${'",
+    "data.size=${data.sice}": "data.size needs a value: Interpolation key 'data.sice' not found",
+}
+KINDS = {
+    "method.temperature=warm": "method.temperature must be a number, got warm",
+    "method.temperature=null": "method.temperature must be a number, got null",
+    "trainer.max_epochs=many": "trainer.max_epochs must be a whole number or null, got many",
+    "trainer.max_epochs=1.5": "trainer.max_epochs must be a whole number or null, got 1.5",
+    "data.batch_size=2.5": "data.batch_size must be a whole number, got 2.5",
+    "data.root=[a,b]": "data.root must be text or null, got ['a', 'b']",
+    "optimizer.lr=fast": "optimizer.lr must be a number, got fast",
+    "seed=x": "seed must be a whole number, got x",
+    "hardware.devices=all": "hardware.devices must be a whole number or a list",
+    "method.students.a.widths=wide": "method.students.a.widths must be a list, each a whole number",
+    "method.confidence=entropy": "must be a choice (confidence@method.confidence=…), got entropy",
+    "method.learning_rates={a:x}": "method.learning_rates must be keys and values, each a number",
+    "trainer=null": "trainer must be keys and values, got null",
+    "method.teacher=resnet8": "method.teacher must be keys and values, got resnet8",
+    "threads=many": "threads must be a whole number or null, got many",
+    "baselines=random": "baselines must be labels_only or null, got random",
+}
+VALUES = {
+    "method.temperature=0": "temperature must be > 0, got 0 (method.temperature=…)",
+    "method.peer_temperature=-1": "must be > 0, got -1 (method.peer_temperature=…)",
+    "method.soft_weight=-1": "soft_weight must be >= 0, got -1 (method.soft_weight=…)",
+    "method.confidence_threshold=1.5": "must be in [0, 1], got 1.5 (method.confidence_threshold=…)",
+    "method.confidence_threshold=-0.1": "must be in [0, 1], got -0.1 (method.confidence_thres",
+    "method.confidence_gate=sof": "unknown gate 'sof': did you mean soft? (method.con",
+    "method.learning_rates={a:-1}": "method.learning_rates.a must be > 0, got -1",
+    "method.students.a.dropout=1": "must be in [0, 1), got 1 (method.students.a.dropout=…)",
+    "~method.students.b": "needs two students or more, got 1: add one with model@",
+    "method.confidence_passes=3": "the teacher has no active dropout",
+    "data.batch_size=-4": "data.batch_size must be >= 1, got -4",
+    "data.batch_size=97": "data.batch_size=97 is larger than the training part, which has 86",
+    "teacher.batch_size=97": "teacher.batch_size must be 1..86, for there are 86 training samples",
+    "data.val_fraction=2": "data.val_fraction must be in [0, 1), got 2",
+    "trainer.max_epochs=0": "trainer.max_epochs must be >= 1, or null with trainer.max_steps >= 1",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be >= 1, got 0",
+    "optimizer.lr=-1": "the optimizer refuses its settings: Invalid learning rate: -1 (optimizer.",
+    "teacher.optimizer.lr=-1": "Invalid learning rate: -1 (teacher.optimizer.",
+    "scheduler.warmup=2": "scheduler.warmup must be in [0, 1), got 2",
+    "hardware.devices=0": "refuses its settings: `Trainer(devices=0)` value is not a valid input",
+    "hardware.precision=16-mixed": "hardware.precision=16-mixed needs a GPU",
+    "hardware.precision=64": "hardware.precision must be 32, bf16-mixed or 16-mixed, got 64",
+    "task.num_classes=7": "task.num_classes=7 does not agree with the data, which have 10",
+    "method.num_classes=7": "method.num_classes must be the data's 10, got 7",
+    "method.students.a.num_classes=7": "a must have the data's 10 classes, it has 7",
+    "resume=tests": "resume=tests is no run directory: expected config.yaml in it",
+    "teacher.source=trian": "teacher.source must be train, pretrained, a checkpoint file or a run",
+    "teacher.source=pretrained": "teacher.source=pretrained needs a timm net, got mlp",
+    "method.students.a.weights=gone.pt": "there is no gone.pt (method.students.a.weights=…)",
+}
+
+
+@pytest.mark.parametrize(("override", "said"), (CHOICES | KEYS | KINDS | VALUES).items())
+def test_one_sentence_and_nothing_written(
+    override: str, said: str, refusal, outputs: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert said in refusal(override)
+    assert not outputs.exists()
+    assert "trained" not in capfd.readouterr().out
+
+
+TOGETHER = {
+    "model@method.students.a=timm": "method.students.a.name must be given",
+    "model@method.students.a=timm method.students.a.name=resnet81": (
+        "unknown timm model 'resnet81': did you mean resnet18 or "
+    ),
+    "model@method.students.a=fcn": "this net takes series (B, C, L), got a batch of shape (1,",
+    "method=supervised teacher.seed=1": "teacher.seed=1 has no effect: method=supervised has",
+    "method=supervised model@method.teacher=mlp": "unknown choice 'model@method.teacher'",
+    "callbacks=early_stopping data.val_fraction=0": "early_stopping watches val/accuracy, which is",
+    "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
+        "watches loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
+    ),
+    "augmentation@data.augmentation=shift": "the augmentation does not suit samples of shape (3,",
+    "augmentation@data.augmentation=imagenet": "Interpolation key 'data.image_size' not found",
+    "mixing@data.mixing=mixup data.mixing.alpha=-1": "the mixing refuses its settings: ",
+    "logger=wandb logger.wandb.mode=of": "must be online or offline or disabled or null, got of",
+    "method=stochastic_self_distillation method.bandwidth=wide": "must be a number or auto, got w",
+    "data=ucr data.name=OSULeef": "no UCR/UEA problem 'OSULeef'",
+}
+
+
+@pytest.mark.parametrize(("overrides", "said"), TOGETHER.items())
+def test_what_does_not_fit_together(overrides: str, said: str, refusal, outputs: Path) -> None:
+    assert said in refusal(*overrides.split())
+    assert not outputs.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(refusal) -> None:
+    base = tuple(o for o in TINY if o != "hardware=cpu")
+    assert "hardware.accelerator=gpu, and there is no GPU" in refusal("hardware=gpu", base=base)
+
+
+# Files of weights
+
+
+class Evil:
+    """Its pickle creates a file, if it is loaded without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("key", ["teacher.source", "method.students.a.weights"])
+@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_code_in_a_checkpoint_does_not_run(key: str, save, refusal, tmp_path: Path) -> None:
+    save({"state_dict": Evil(tmp_path / "ran")}, tmp_path / "evil.ckpt")
+    said = refusal(f"{key}={tmp_path / 'evil.ckpt'}")
+    assert "loading those could run code: save the net's state_dict() alone" in said
+    assert f"({key}=…)" in said
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("cut.ckpt", None, "cut.ckpt is damaged or cut short"),
+        ("empty.ckpt", b"", "empty.ckpt is damaged or cut short"),
+        ("notes.txt", b"hello", "notes.txt is damaged or cut short"),
+        ("zeros.safetensors", b"\0" * 99, "zeros.safetensors is no whole safetensors file"),
+    ],
+)
+def test_unreadable_checkpoints(name: str, content, said: str, refusal, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if content is None:
+        torch.save({"weight": torch.zeros(10_000)}, path)
+        content = path.read_bytes()[:20_000]
+    path.write_bytes(content)
+    sentence = refusal(f"teacher.source={path}")
+    assert said in sentence
+    assert "(teacher.source=…)" in sentence
+
+
+def test_a_missing_checkpoint(refusal, tmp_path: Path) -> None:
+    said = refusal(f"teacher.source={tmp_path / 'gone.ckpt'}")
+    assert "a checkpoint file or a run directory" in said
+    assert "gone.ckpt" in said
+
+
+def test_a_teacher_file_with_other_classes(refusal, tmp_path: Path) -> None:
+    net = mlp(num_inputs=768, widths=[512, 512], num_classes=7, in_chans=3)
+    torch.save(net.state_dict(), tmp_path / "seven.ckpt")
+    said = refusal(f"teacher.source={tmp_path / 'seven.ckpt'}")
+    assert "expected weights for 10 classes" in said
+    assert "has 7 (teacher.source=…)" in said
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a supervised run, on data of four classes."""
+    base = [o for o in TINY if not o.startswith("teacher.")]
+    outputs = tmp_path_factory.mktemp("finished")
+    run = distill("method=supervised", *base, "data.num_classes=4", f"outputs={outputs}")
+    return run.directory
+
+
+def test_a_teacher_run_of_other_data(refusal, finished: Path) -> None:
+    said = refusal(f"teacher.source={finished}")
+    assert "must know the data's 10 classes" in said
+    assert "was trained on 4 other ones (teacher.source=…)" in said
+
+
+def test_a_teacher_run_that_is_damaged_or_none(refusal, finished: Path, tmp_path: Path) -> None:
+    assert "is no finished run: expected metrics.json" in refusal(f"teacher.source={tmp_path}")
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    best = copy / "best-student.ckpt"
+    best.write_bytes(best.read_bytes()[:1000])
+    said = refusal(f"teacher.source={copy}", "data.num_classes=4")
+    assert "best-student.ckpt is damaged or cut short" in said
+
+
+def test_a_run_directory_is_used_once(refusal, finished: Path) -> None:
+    before = sorted(finished.iterdir())
+    said = refusal("method=supervised", f"run_dir={finished}")
+    assert "holds a run already: go on with it by resume=…" in said
+    assert sorted(finished.iterdir()) == before
+
+
+def test_weights_that_need_a_network(refusal, outputs: Path) -> None:
+    said = refusal("teacher.source=pretrained", "model@method.teacher=resnet18")
+    assert "there is no network to load them from" in said
+    assert "(method.teacher.weights=…)" in said
+    assert not outputs.exists()
+
+
+# Data
+
+
+ROOTS = {
+    "arrays": ".npz file",
+    "biovid": "expected BioVid's part A with biosignals_filtered, found notes.txt in",
+    "cifar10": "cifar-10-batches-py with data_batch_1",
+    "cifar100": "cifar-100-python with train, test",
+    "fashion_mnist": "expected train-images-idx3-ubyte",
+    "har": "expected the folder 'UCI HAR Dataset' with train/Inertial Signals/",
+    "image_folder": "expected a folder of images with train, found notes.txt in",
+    "imagenet": "expected an ImageNet tree with train, found notes.txt in",
+    "imagenet100": "expected train/ and val/ (an ImageNet tree), or train.X1/ to train.X4/",
+    "ucr": "expected OSULeaf/OSULeaf_TRAIN and OSULeaf_TEST as .ts, .tsv or .txt, found notes.txt",
+}
+
+
+@pytest.mark.parametrize(("data", "layout"), ROOTS.items())
+def test_a_wrong_root_says_what_was_expected_and_found(
+    data: str, layout: str, refusal, tmp_path: Path
+) -> None:
+    root = tmp_path / "wrong"
+    root.mkdir()
+    (root / "notes.txt").touch()
+    said = refusal("method=supervised", f"data={data}", f"data.root={root}")
+    assert layout in said
+    assert "data.root=…" in said
+    assert "notes.txt in" in said or data == "arrays"
+    assert str(root) in said
+
+
+def arrays(path: Path, **changes) -> str:
+    y = np.arange(60) % 3
+    x = np.random.default_rng(0).standard_normal((60, 1, 20)).astype(np.float32)
+    np.savez(path, **{"x": x, "y": y, **changes})
+    return f"data.root={path}"
+
+
+def test_bad_arrays(refusal, tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    series = np.zeros((60, 1, 20), np.float32)
+    series[7, 0, 3] = np.nan
+    y = np.arange(60) % 3
+    for changes, expected in (
+        ({"y": y + 1}, "labels must be the integers 0..2, as there are 3 classes; y has 1, 2, 3"),
+        ({"y": np.where(y == 1, 5, y)}, "y has 0, 2, 5"),
+        ({"x": series}, "x has NaN or infinite values, in 1 samples, the first is number 7"),
+        ({"class_names": np.array(["a", "b", "c", "d"])}, "1 of 4 have none: d"),
+    ):
+        said = refusal("method=supervised", "data=arrays", arrays(path, **changes))
+        assert expected in said
+        assert "(data.root=…)" in said
+
+
+def test_a_value_missing_inside_a_series(refusal, tmp_path: Path) -> None:
+    folder = tmp_path / "Mine"
+    folder.mkdir()
+    rows = "1\t0.1\t0.2\t0.3\n2\t0.1\tNaN\t0.3\n"
+    for part in ("TRAIN", "TEST"):
+        (folder / f"Mine_{part}.tsv").write_text(rows)
+    said = refusal("method=supervised", "data=ucr", "data.name=Mine", f"data.root={tmp_path}")
+    assert "Mine_TRAIN.tsv, line 2: values are missing inside a series" in said
+
+
+IMAGES = ("method=supervised", "model@method.students.student=mlp", "data.image_size=8",
+          "data.num_workers=0")  # fmt: skip
+
+
+def test_a_class_of_the_list_that_is_missing(refusal, tmp_path: Path, write_tree) -> None:
+    write_tree(tmp_path, {f"{part}/{wnid}": 2 for part in ("train", "val") for wnid in WNIDS[:2]})
+    (tmp_path / "three.txt").write_text("\n".join(WNIDS))
+    said = refusal(*IMAGES, "data=imagenet100", f"data.root={tmp_path}",
+                   f"data.class_list={tmp_path / 'three.txt'}")  # fmt: skip
+    assert f"the train part lacks 1 of 3 classes: {WNIDS[2]}" in said
+    assert "data.root=…, or another list than data.class_list=" in said
+
+
+def test_a_class_without_images(refusal, tmp_path: Path, write_tree) -> None:
+    write_tree(tmp_path, {"train/cat": 12, "train/dog": 0})
+    said = refusal(*IMAGES, "data=image_folder", f"data.root={tmp_path}")
+    assert "every class needs a training sample, 1 of 2 have none: dog (data.root=…)" in said
+
+
+@pytest.fixture
+def with_a_bad_image(tmp_path: Path, write_tree) -> list[str]:
+    """The overrides of a run over a folder in which one image is cut short."""
+    root = write_tree(tmp_path / "images", {"train/cat": 12, "train/dog": 12})
+    path = root / "train" / "dog" / "dog_0.JPEG"
+    path.write_bytes(path.read_bytes()[:-99])  # whatever part it is in, it is read
+    return [*IMAGES, "data=image_folder", f"data.root={root}", "data.batch_size=4"]
+
+
+def test_a_truncated_image_is_named(refusal, with_a_bad_image: list[str]) -> None:
+    said = refusal(*with_a_bad_image)
+    assert re.search(r"train/dog/dog_0\.JPEG must be an image: ", said)
+    assert "(repair it, or data.on_bad_image=skip)" in said
+
+
+def test_a_truncated_image_may_be_skipped(with_a_bad_image: list[str], outputs: Path) -> None:
+    base = [o for o in TINY if not o.startswith(("teacher.", "data.n"))]
+    with pytest.warns(UserWarning, match=r"left out: .*/dog_0\.JPEG must be an image"):
+        distill(*base, *with_a_bad_image, f"outputs={outputs}", "data.on_bad_image=skip")
+
+
+# Places to write to
+
+
+@pytest.mark.parametrize("key", ["outputs", "run_dir", "teacher.store"])
+def test_places_that_cannot_be_written(key: str, refusal, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
+        method = [] if key == "teacher.store" else ["method=supervised"]
+        said = refusal(*method, f"{key}={place}")
+        assert f"cannot make the folder {place}" in said
+        assert f"{key}=…" in said
+
+
+# A loss that turns NaN
+
+
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_epoch(refusal, outputs: Path) -> None:
+    # in the second of two epochs the learning rate is 1e30
+    said = refusal("method=supervised", "optimizer=sgd", "scheduler=multistep",
+                   "scheduler.milestones=[0.5]", "scheduler.gamma=1e31")  # fmt: skip
+    assert re.search(r"the loss term student/hard was not finite at step [6-9]:", said)
+    assert "lower optimizer.lr" in said
+    (directory,) = outputs.iterdir()
+    assert {path.name for path in directory.iterdir()} == {
+        *("config.yaml", "environment.json", "epochs.csv", "last.ckpt", "best-student.ckpt")
+    }
+    last = torch.load(directory / "last.ckpt", weights_only=True)
+    best = torch.load(directory / "best-student.ckpt", weights_only=True)
+    assert (last["epoch"], best["epoch"]) == (0, 0)
+    for weights in (last["state_dict"], best["state_dict"]):
+        assert all(value.isfinite().all() for value in weights.values())
+    assert len((directory / "epochs.csv").read_text().splitlines()) == 2
+
+
+# Bugs of ours
+
+
+@pytest.mark.parametrize("bug", [AssertionError, AttributeError, TypeError, KeyError, ValueError])
+@pytest.mark.parametrize("place", ["__init__", "load", "_measure"])
+def test_a_bug_is_no_sentence(bug, place: str, outputs: Path, monkeypatch) -> None:
+    @functools.wraps(getattr(Synthetic, place))
+    def fails(*args, **kwargs):
+        raise bug("ours")
+
+    monkeypatch.setattr(Synthetic, place, fails)
+    with pytest.raises(Exception, match="ours") as caught:
+        distill(*TINY, f"outputs={outputs}")
+    assert not isinstance(caught.value, UserError)
+
+
+# Real processes
+
+
+def process(*overrides: str, env: dict[str, str] | None = None, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "kd_lightning.run", *overrides],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        **options,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess, said: str) -> None:
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert said in line
+    assert_one_sentence(line)
+
+
+@pytest.mark.slow
+def test_a_process_with_a_misspelt_key(outputs: Path) -> None:
+    done = process(*TINY, f"outputs={outputs}", "method.temprature=3")
+    assert_refused(done, "unknown key 'method.temprature': did you mean method.temperature or ")
+    assert done.stdout == ""
+    assert not outputs.exists()
+
+
+@pytest.mark.slow
+def test_a_process_whose_loading_process_meets_a_bad_image(
+    with_a_bad_image: list[str], outputs: Path
+) -> None:
+    base = [o for o in TINY if not o.startswith(("teacher.", "data.n"))]
+    done = process(*base, *with_a_bad_image, f"outputs={outputs}", "data.num_workers=1")
+    assert_refused(done, "dog_0.JPEG must be an image: ")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, dict]]:
+    """A folder that is full at 200 kB, and what a process needs to have it so."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
+        yield folder, {}
+        subprocess.run(["umount", str(folder)], check=True)
+    else:  # not allowed to mount: no file may be larger than that
+        limit = (200_000, 200_000)
+        yield folder, {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)}
+
+
+@pytest.mark.slow
+def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict]) -> None:
+    folder, options = small_disk
+    base = [o for o in TINY if not o.startswith("teacher.")]
+    done = process("method=supervised", *base, f"outputs={folder}", **options)
+    assert_refused(done, "the disk is full")
+    (directory,) = folder.iterdir()
+    left = {path.name for path in directory.iterdir()}
+    assert "metrics.json" not in left
+    assert left <= {"config.yaml", "environment.json", "best-student.ckpt"}, "a half-written file"
+    assert not (directory / "best-student.ckpt").exists() or torch.load(
+        directory / "best-student.ckpt", weights_only=True
+    )
+
+
+@pytest.mark.slow
+def test_a_process_without_a_network(outputs: Path, tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"  # the port of a service that throws all away, and nobody runs
+    env = {name: nowhere for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    env |= {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
+    done = process(*TINY, "teacher.source=pretrained", "model@method.teacher=resnet18",
+                   f"outputs={outputs}", env=env, timeout=30)  # fmt: skip
+    assert_refused(done, "there is no network to load them from")
+    assert not outputs.exists()

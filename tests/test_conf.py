@@ -1,0 +1,236 @@
+"""Every file in conf/: it composes, its constructor takes what it says, and it builds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import DATA, METHODS, compose
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.build import bare_trainer
+from kd_lightning.command_line import CONF
+from kd_lightning.schema import arguments_of, check_configuration
+
+FILES = sorted(CONF.rglob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+# What the program itself gives to what a file names.
+GIVEN = {
+    *("students", "teacher", "optimizer", "scheduler"),  # a method
+    *("params", "total_steps", "title", "save_dir"),  # optimizer, scheduler, callbacks, logger
+    *("logits", "labels", "samples", "student_features"),  # confidence, similarity
+}
+GROUPS = ("optimizer", "scheduler", "hardware", "callbacks", "logger", "confidence", "similarity",
+          "augmentation", "mixing")  # fmt: skip
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def targets(node: Any) -> list[DictConfig]:
+    """All nodes below ``node`` that name something to build."""
+    found = [node] if OmegaConf.is_dict(node) and "_target_" in node else []
+    if OmegaConf.is_dict(node):
+        plain = [key for key in node if not OmegaConf.is_missing(node, key)]
+        below = [node[key] for key in plain if not OmegaConf.is_interpolation(node, key)]
+    else:
+        below = list(node) if OmegaConf.is_list(node) else []
+    return found + [deeper for one in below for deeper in targets(one)]
+
+
+@pytest.fixture(scope="module")
+def choices() -> DictConfig:
+    """Every file of the groups that are composed into something, at choice.<group>.<name>."""
+    return compose(
+        "data=image_folder",
+        *(f"+{group}@choice.{group}.{name}={name}" for group, name in CHOICES),
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_opens_with_what_it_is(path: Path) -> None:
+    first, second, *_ = path.read_text().splitlines()
+    header = second if first.startswith("# @package") else first
+    assert header.startswith("# ")
+    assert len(header) > 5
+    assert "@package" not in header
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_key_is_an_argument(path: Path) -> None:
+    config = OmegaConf.load(path)
+    for node in targets(config):
+        takes = arguments_of(get_object(node._target_))
+        keys = {key for key in node if not key.startswith("_")} - {"defaults"}
+        assert takes.others or keys <= takes.known.keys()
+
+
+def assert_complete(node: DictConfig) -> None:
+    known = arguments_of(get_object(node._target_)).known
+    required = {name for name, argument in known.items() if argument.required}
+    assert required - GIVEN <= set(node)
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_argument_without_a_default_is_there(
+    group: str, name: str, choices: DictConfig
+) -> None:
+    for node in targets(choices.choice[group][name]):
+        assert_complete(node)
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_with_every_data_set(method: str, data: str) -> None:
+    cfg = compose(f"method={method}", f"data={data}")
+    check_configuration(cfg)
+    for group in ("method", "data"):
+        for node in targets(cfg[group]):
+            assert_complete(node)
+    assert cfg.trainer.max_epochs >= 1
+    assert cfg.teacher.trainer.max_epochs >= 1
+    assert cfg.method.students
+    assert ("teacher" in cfg.method) == (method != "supervised")
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_every_data_set_has_a_recipe_and_nets(data: str) -> None:
+    assert (CONF / "recipe" / f"{data}.yaml").exists()
+    nets = {path.stem for path in (CONF / "model" / data).glob("*.yaml")}
+    assert {"teacher", "a", "b"} <= nets
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_wins_over_the_recipe(name: str) -> None:
+    cfg = compose(f"experiment={name}")
+    check_configuration(cfg)
+    says = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    says.pop("defaults")
+    assert OmegaConf.merge(cfg, says) == cfg
+
+
+# What is chosen, at work
+
+
+def built(choices: DictConfig, group: str, name: str) -> Any:
+    return instantiate(choices.choice[group][name], _convert_="object")
+
+
+def names(group: str) -> list[str]:
+    return [name for of, name in CHOICES if of == group]
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_every_optimizer_descends(name: str, choices: DictConfig) -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = built(choices, "optimizer", name)([{"params": [weight], "name": "a"}])
+    weight.square().sum().backward()
+    optimizer.step()
+    assert weight.item() < 1
+
+
+@pytest.mark.parametrize("name", names("scheduler"))
+def test_every_schedule_runs_to_the_last_step(name: str, choices: DictConfig) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+    scheduler = built(choices, "scheduler", name)(optimizer, 20)
+    for _ in range(20):
+        assert 0 <= optimizer.param_groups[0]["lr"] <= 0.5
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", names("hardware"))
+def test_every_hardware_answers_the_same_questions(name: str, choices: DictConfig) -> None:
+    config = choices.choice.hardware[name]
+    assert set(config) == {"accelerator", "devices", "num_nodes", "precision", "strategy"}
+    if config.accelerator != "gpu":
+        cfg = compose("data=synthetic", f"hardware={name}", "hardware.accelerator=cpu")
+        trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)
+        assert trainer.world_size == config.devices
+
+
+@pytest.mark.parametrize("name", names("callbacks"))
+def test_every_set_of_callbacks_builds(name: str, choices: DictConfig) -> None:
+    for node in choices.choice.callbacks[name].values():
+        more = (
+            {"title": "a test"} if "title" in arguments_of(get_object(node._target_)).known else {}
+        )
+        assert instantiate(node, **more)
+
+
+@pytest.mark.parametrize("name", [name for name in names("logger") if name != "wandb"])
+def test_every_logger_builds(name: str, choices: DictConfig, tmp_path: Path) -> None:
+    for node in choices.choice.logger[name].values():
+        if name == "tensorboard":
+            pytest.importorskip("tensorboard")
+        logger = instantiate(node, save_dir=str(tmp_path))
+        logger.log_metrics({"train/a/hard": 1.0}, step=0)
+        logger.finalize("success")
+        assert list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("name", names("confidence"))
+def test_every_confidence_is_one_value_a_sample_in_0_1(name: str, choices: DictConfig) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, generator=generator)
+    samples = torch.randn(5, 4, 3, generator=generator)
+    weight = built(choices, "confidence", name)(logits, torch.tensor([0, 1, 2, 0]), samples)
+    assert weight.shape == (4,)
+    assert bool(((weight >= 0) & (weight <= 1)).all())
+
+
+@pytest.mark.parametrize("name", names("similarity"))
+def test_every_similarity_compares_a_student_with_each_pass(name: str, choices: DictConfig) -> None:
+    assert built(choices, "similarity", name)(torch.ones(4, 8), torch.ones(5, 4, 8)).shape == (4, 5)
+
+
+@pytest.mark.parametrize("name", names("augmentation"))
+def test_every_augmentation_changes_images_and_not_their_shape(
+    name: str, choices: DictConfig
+) -> None:
+    side = {"shift": 28, "crop_flip": 32, "cutout": 32}.get(name, choices.data.image_size)
+    image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
+    augmented = [built(choices, "augmentation", name)(image) for _ in range(8)]
+    assert all(one.shape == image.shape and one.dtype == torch.uint8 for one in augmented)
+    assert any(not torch.equal(one, image) for one in augmented)
+
+
+@pytest.mark.parametrize("name", names("mixing"))
+def test_every_mixing_gives_label_distributions(name: str, choices: DictConfig) -> None:
+    mix = built(choices, "mixing", name)(num_classes=3)
+    x, y = mix(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
+    assert x.shape == (4, 3, 8, 8)
+    torch.testing.assert_close(y.sum(1), torch.ones(4))
+
+
+# The command line
+
+
+def process(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_lightning.run", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_help_names_every_choice() -> None:
+    said = process("--help")
+    assert "python -m kd_lightning.run method=dual_student data=imagenet100" in said
+    for group in ("method", "data", "model", *GROUPS, "experiment"):
+        for path in (CONF / group).glob("[!_]*.yaml"):
+            assert path.stem in said
+    assert "_base" not in said
+
+
+@pytest.mark.slow
+def test_cfg_job_shows_the_composed_configuration() -> None:
+    shown = OmegaConf.create(process("--cfg", "job", "method=kd", "data=cifar10", "seed=7"))
+    assert shown == compose("method=kd", "data=cifar10", "seed=7")
+    assert (shown.seed, shown.method.temperature) == (7, 4.0)

@@ -1,0 +1,110 @@
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import TINY, compose
+from omegaconf import DictConfig
+
+from kd_lightning import environment
+from kd_lightning.build import build_data
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.environment import check_same_data, describe_environment, write_json
+from kd_lightning.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def run() -> tuple[ClassificationData, DictConfig]:
+    cfg = compose(*TINY, "seed=3", "teacher.seed=4", "data.split_seed=5")
+    return build_data(cfg), cfg
+
+
+@pytest.fixture
+def record(run: tuple[ClassificationData, DictConfig]) -> dict[str, Any]:
+    return describe_environment(*run)
+
+
+def test_the_record_is_json(record: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "environment.json", record)
+    assert json.loads((tmp_path / "environment.json").read_text()) == record
+
+
+def test_versions_are_those_that_run(record: dict[str, Any]) -> None:
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or (
+        record["versions"]["torch"] == torch.__version__
+    )
+    assert None not in record["versions"].values()
+
+
+def test_a_package_that_is_not_installed_is_null(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
+    assert describe_environment(*run)["versions"]["no-such-package"] is None
+
+
+def test_all_seeds_stand_there(record: dict[str, Any]) -> None:
+    assert record["seeds"] == {"seed": 3, "teacher.seed": 4, "data.split_seed": 5}
+
+
+def test_the_data_are_known_by_their_content_and_their_classes(run, record) -> None:
+    data, _ = run
+    names = "\n".join(f"pattern {i}" for i in range(10))
+    assert record["data"]["classes_sha256"] == hashlib.sha256(names.encode()).hexdigest()
+    assert record["data"]["fingerprint"] == data.fingerprint
+    assert record["data"]["protocol"] == data.protocol
+    assert record["data"]["class_list_sha256"] is None
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a file of the package in it, which the module takes for its own."""
+    (tmp_path / "kd_lightning").mkdir()
+    source = tmp_path / "kd_lightning" / "environment.py"
+    source.write_text("one\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    git(tmp_path, *identity, "commit", "--quiet", "-m", "one")
+    monkeypatch.setattr(environment, "__file__", str(source))
+    return tmp_path
+
+
+def test_the_commit_and_whether_the_source_was_changed(repository: Path, run) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    assert describe_environment(*run)["git"] == {"commit": commit, "dirty": False}
+    (repository / "kd_lightning" / "environment.py").write_text("two\n")
+    assert describe_environment(*run)["git"] == {"commit": commit, "dirty": True}
+
+
+def test_an_installed_package_has_no_commit(
+    repository: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # in somebody's own repository, as .venv/lib/kd_lightning/environment.py is
+    source = repository / ".venv" / "lib" / "kd_lightning" / "environment.py"
+    source.parent.mkdir(parents=True)
+    monkeypatch.setattr(environment, "__file__", str(source))
+    assert describe_environment(*run)["git"] is None
+
+
+def test_without_git_there_is_no_commit(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert describe_environment(*run)["git"] is None
+
+
+def test_other_data_than_a_run_was_started_with_are_refused(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    check_same_data(tmp_path, record)  # a new run: nothing to compare with
+    write_json(tmp_path / "environment.json", record)
+    check_same_data(tmp_path, record)
+    other = {**record, "data": {**record["data"], "fingerprint": "other"}}
+    with pytest.raises(UserError, match=r"the data have changed since .*now other.*data.root"):
+        check_same_data(tmp_path, other)

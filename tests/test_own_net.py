@@ -1,0 +1,48 @@
+"""A net of one's own: a function that returns a Classifier, and a YAML in a folder of one's own."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.run import distill
+
+NET = """
+from torch import nn
+
+from kd_lightning.models.classifier import Classifier, Prepare
+
+
+def tiny(*, num_inputs, width, num_classes, mean, std):
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(num_inputs, width), nn.GELU())
+    return Classifier(
+        prepare=Prepare(mean, std), trunk=trunk, head=nn.Linear(width, num_classes), dropout=0.0
+    )
+"""
+YAML = """
+_target_: my_nets.tiny
+num_inputs: ${task.num_inputs}
+width: 20
+num_classes: ${task.num_classes}
+mean: ${task.mean}
+std: ${task.std}
+"""
+
+
+def test_own_net_is_taught_and_teaches(
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text(NET)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(YAML)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = distill(
+        "method=kd",
+        "model@method.teacher=mine",
+        "method.teacher.width=64",
+        "model@method.students.student=mine",
+        *tiny,
+        config_dir=tmp_path,
+    )
+    nets = result.metrics["nets"]
+    assert nets["student"]["title"] == "student · tiny(20)"
+    assert nets["teacher"]["parameters"] > 3 * nets["student"]["parameters"]

@@ -1,0 +1,173 @@
+"""Whole runs on real data: what a person gets from one command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import METHODS, compose
+
+from kd_lightning.run import distill
+from kd_lightning.teachers import load_student
+
+SHORT = {"digits": 8, "ucr": 30}
+
+
+def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
+    words = [f"method={method}", f"data={data}", f"trainer.max_epochs={SHORT[data]}",
+             f"outputs={tmp_path}", "callbacks=quiet", "logger=none"]  # fmt: skip
+    if method != "supervised":
+        words += [f"teacher.trainer.max_epochs={SHORT[data]}", f"teacher.store={store}"]
+    if data == "ucr":
+        words += ["data.name=ItalyPowerDemand"]
+        words += ["model@method.teacher=fcn"] if method != "supervised" else []
+    if method == "stochastic_self_distillation":
+        words += ["method.num_passes=5", "method.percentile=50"]
+    return words
+
+
+@pytest.mark.parametrize("data", SHORT)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_real_data(method: str, data: str, tmp_path: Path, store: Path) -> None:
+    result = distill(*short(method, data, tmp_path, store))
+    students = [n for name, n in result.metrics["nets"].items() if "last" in n]
+    assert students
+    for net in students:
+        assert net["test"]["accuracy"] > 0.8  # chance is 0.1 and 0.5
+        assert net["test"]["nll"] < 1
+        assert net["parameters"] > 0
+    if method != "supervised":
+        assert result.metrics["nets"]["teacher"]["test"]["accuracy"] > 0.9
+        assert all(0.8 < net["agreement"] <= 1 for net in students)
+
+
+def test_without_arguments_it_is_dual_student_on_digits() -> None:
+    cfg = compose()
+    assert cfg.method._target_.endswith("DualStudent")
+    assert cfg.data._target_.endswith("Digits")
+
+
+def test_the_objective_is_val_and_never_test(tmp_path: Path, store: Path) -> None:
+    result = distill(*short("dual_student", "digits", tmp_path, store))
+    nets = result.metrics["nets"]
+    val = [nets[key]["val"]["accuracy"] for key in ("a", "b")]
+    assert result.objective == pytest.approx(sum(val) / 2)
+    assert result.objective * 2 * 143 == pytest.approx(round(result.objective * 2 * 143))
+
+
+def test_chosen_weights_are_those_of_the_best_epoch(tmp_path: Path, store: Path) -> None:
+    result = distill(*short("dual_student", "digits", tmp_path, store), "optimizer.lr=0.03")
+    lines = (result.directory / "epochs.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    for key in ("a", "b"):
+        best = max(
+            rows, key=lambda r: (float(r[f"val/{key}/accuracy"]), -float(r[f"val/{key}/nll"]))
+        )
+        net = result.metrics["nets"][key]
+        assert net["epoch"] == int(best["epoch"])
+        assert net["val"]["accuracy"] == pytest.approx(float(best[f"val/{key}/accuracy"]))
+
+
+def test_run_again_it_reuses_teacher_and_baselines_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["experiment=demo", f"outputs={tmp_path}", "trainer.max_epochs=2",
+             "teacher.trainer.max_epochs=2", "callbacks=quiet"]  # fmt: skip
+    first = distill(*words)
+    assert "trained now" in capsys.readouterr().out
+    again = distill(*words)
+    said = capsys.readouterr().out
+    assert said.count("reused from") == 2
+    assert "trained now" not in said
+    for name in ("teacher", "a", "b", "ensemble", "a, labels only", "b, labels only"):
+        assert first.metrics["nets"][name]["test"] == again.metrics["nets"][name]["test"]
+
+
+def test_all_seeds_share_one_teacher_and_one_split(tmp_path: Path) -> None:
+    runs = [
+        distill("method=kd", "data=digits", f"seed={seed}", f"outputs={tmp_path}",
+                "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
+                "logger=none")
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert len(list((tmp_path / "teachers").glob("teacher-*/metrics.json"))) == 1
+    records = [json.loads((run.directory / "environment.json").read_text()) for run in runs]
+    assert records[0]["data"] == records[1]["data"]
+    students = [load_student(run.directory, "student").head.weight for run in runs]
+    assert not torch.equal(*students)
+
+
+def test_a_teacher_seed_of_its_own_makes_another_teacher(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        distill("method=kd", "data=digits", f"teacher.seed={seed}", f"outputs={tmp_path}",
+                "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
+                "logger=none")  # fmt: skip
+    assert len(list((tmp_path / "teachers").glob("teacher-*/metrics.json"))) == 2
+
+
+def test_teacher_from_a_run_a_checkpoint_or_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    quick = [f"outputs={tmp_path}", "trainer.max_epochs=2", "callbacks=quiet", "logger=none"]
+    teacher = distill("method=supervised", "data=digits", "model@method.students.student=resnet8",
+                      *quick)  # fmt: skip
+    weights = load_student(teacher.directory, "student").state_dict()
+    save_file(weights, tmp_path / "teacher.safetensors")
+    torch.save({"state_dict": weights}, tmp_path / "teacher.ckpt")
+    sources = (teacher.directory, tmp_path / "teacher.safetensors", tmp_path / "teacher.ckpt")
+    accuracies = [
+        distill("method=kd", "data=digits", "model@method.teacher=resnet8",
+                f"teacher.source={source}", *quick).metrics["nets"]["teacher"]["test"]["accuracy"]
+        for source in sources
+    ]  # fmt: skip
+    assert accuracies == [teacher.metrics["nets"]["student"]["test"]["accuracy"]] * 3
+
+
+def test_bf16_trains_to_about_the_same(tmp_path: Path, store: Path) -> None:
+    words = short("dual_student", "digits", tmp_path, store)
+    full = distill(*words)
+    half = distill(*words, "hardware.precision=bf16-mixed")
+    for key in ("a", "b"):
+        accuracies = [r.metrics["nets"][key]["test"]["accuracy"] for r in (full, half)]
+        assert accuracies[0] == pytest.approx(accuracies[1], abs=0.08)
+
+
+def test_no_val_part_means_the_last_epoch_and_says_so(tmp_path: Path, store: Path) -> None:
+    result = distill(*short("supervised", "ucr", tmp_path, store), "data.val_fraction=0")
+    net = result.metrics["nets"]["student"]
+    assert result.objective is None
+    assert net["test"] == net["last"]
+    assert (
+        "no val part: accuracy is that of the last epoch"
+        in (result.directory / "table.md").read_text()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").exists(),
+    reason="Debian's dataset-fashion-mnist is not installed",
+)
+def test_real_fashion_mnist(tmp_path: Path) -> None:
+    result = distill("method=kd", "data=fashion_mnist", "model@method.teacher=mlp",
+                     "model@method.students.student=mlp", "method.students.student.widths=[32]",
+                     "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", f"outputs={tmp_path}",
+                     "callbacks=quiet")  # fmt: skip
+    assert result.metrics["nets"]["student"]["test"]["accuracy"] > 0.75
+    assert "54000 / 6000 / 10000" in result.metrics["protocol"]
+
+
+@pytest.mark.slow
+def test_multirun_leaves_a_directory_a_job(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_lightning.run", "-m", "seed=0,1", "data=synthetic",
+         "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1",
+         "teacher.trainer.max_epochs=1", "callbacks=quiet", "logger=none", f"outputs={tmp_path}"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads(p.read_text()) for p in tmp_path.glob("2*/metrics.json")]
+    assert sorted(run["seed"] for run in runs) == [0, 1]
+    assert done.stdout.count("reused from") == 1

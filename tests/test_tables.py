@@ -1,0 +1,95 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from kd_lightning import tables
+
+
+def result(accuracy: float, nll: float = 0.5, ece: float = 0.02) -> dict[str, float]:
+    return {"accuracy": accuracy, "nll": nll, "ece": ece, "brier": 0.1}
+
+
+@pytest.fixture
+def metrics() -> dict:
+    """What a run of two students leaves, as far as a table needs it."""
+    student = {"last": result(0.85), "parameters": 500, "throughput": 4000.4, "agreement": 0.95}
+    return {
+        "title": "dual_student on digits",
+        "nets": {
+            "teacher": {"title": "teacher · resnet", "test": result(0.987), "parameters": 1000,
+                        "throughput": 1234.5, "origin": "trained, outputs/teachers/x"},
+            "a": {"title": "a · mlp", "test": result(0.9, 1.2345, 0.0678), **student},
+            "ensemble": {"title": "ensemble of the students", "test": result(0.95),
+                         "parameters": 1000, "throughput": 2000.0, "agreement": 0.99},
+        },
+        "has_val": True,
+        "protocol": "val: 10% of train; test: a fixed fifth",
+        "batch": 64,
+        "unit": "images",
+        "device": "cpu",
+    }  # fmt: skip
+
+
+def printed(metrics: dict, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    tables.print_table(metrics, console)
+    return console.file.getvalue()
+
+
+def test_rows_stand_in_the_order_of_the_nets(metrics):
+    rows = tables.rows_of(metrics)
+    assert [row["net"] for row in rows] == [
+        "teacher · resnet",
+        "a · mlp",
+        "ensemble of the students",
+    ]
+
+
+def test_values_and_what_follows_from_them(metrics):
+    teacher, a, ensemble = tables.rows_of(metrics)
+    assert (a["accuracy"], a["last"], a["NLL"], a["ECE"]) == (0.9, 0.85, 1.2345, 0.0678)
+    assert (teacher["compression"], a["compression"]) == (1, 2)
+    assert (teacher["last"], teacher["agreement"], ensemble["last"]) == (None, None, None)
+
+
+def test_without_a_teacher_there_is_no_compression(metrics):
+    del metrics["nets"]["teacher"]
+    assert [row["compression"] for row in tables.rows_of(metrics)] == [None, None]
+    assert "Teacher" not in tables.caption(metrics)
+    assert "None" not in tables.markdown(metrics)
+
+
+def test_print_and_markdown_show_the_same_cells(metrics):
+    cells = ["a · mlp", "90.00%", "85.00%", "1.234", "0.068", "500", "2.0x", "95.00%", "4,000"]
+    (row,) = [line for line in printed(metrics).splitlines() if "a · mlp" in line]
+    assert row.split("  ")[0].strip() == "a · mlp"
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()] == cells
+    assert f"| {' | '.join(cells)} |" in tables.markdown(metrics).splitlines()
+
+
+def test_a_narrow_terminal_cuts_no_number(metrics):
+    assert "4,000" in printed(metrics, width=20)
+    assert "…" not in printed(metrics, width=20)
+
+
+def test_csv_reads_back_at_full_precision(metrics):
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(metrics))))
+    assert [row["net"] for row in rows] == [net["title"] for net in metrics["nets"].values()]
+    assert float(rows[1]["NLL"]) == 1.2345
+    assert rows[0]["agreement"] == ""
+
+
+def test_the_caption_says_what_chose_and_what_was_measured(metrics):
+    assert "accuracy: of the weights chosen on val" in tables.caption(metrics)
+    assert "Teacher: trained, outputs/teachers/x." in tables.caption(metrics)
+    assert "images/s: forward pass, batches of 64, cpu." in tables.caption(metrics)
+    metrics["has_val"] = False
+    assert "no val part: accuracy is that of the last epoch" in tables.caption(metrics)
+
+
+def test_throughput_is_of_what_the_data_are_made_of(metrics):
+    metrics["unit"] = "series"
+    assert "series/s |" in tables.markdown(metrics)
+    assert "images/s" not in printed(metrics)
