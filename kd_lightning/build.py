@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -121,8 +122,6 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
     except UserError as error:
         raise UserError(placed(str(error), key)) from error
     except RuntimeError as error:
-        if "shape" not in str(error):
-            raise
         raise UserError(
             f"{key} must take samples of shape {tuple(x.shape[1:])}, and it does not: choose "
             f"another net (model@{key}=…)"
@@ -142,7 +141,7 @@ def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Call
         "title": title,
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-    extra = [build_with(node, facts) for node in cfg.callbacks.values()]
+    extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
     return bare_trainer(
         cfg,
         logger=[build_with(node, facts) for node in cfg.logger.values()],
@@ -156,6 +155,22 @@ def build_with(node: DictConfig, facts: dict[str, Any]) -> Any:
     known = arguments_of(get_object(node._target_)).known
     given = {name: fact for name, fact in facts.items() if name in known}
     return instantiate(node, _partial_=True)(**given)
+
+
+def strategy_for(hardware: DictConfig, on_gpu: bool) -> Strategy | str:
+    """DDP for more than one device, else what Lightning chooses.
+
+    Buffers are not broadcast: ranks may evaluate different numbers of batches, and batch-norm
+    statistics are averaged once an epoch instead (``Learner``).
+    """
+    devices = hardware.devices
+    if OmegaConf.is_list(devices):
+        devices = len(devices)
+    elif devices in (-1, "auto"):
+        devices = torch.cuda.device_count() if on_gpu else 1
+    if int(devices) * hardware.num_nodes > 1:
+        return DDPStrategy(broadcast_buffers=False)
+    return "auto"
 
 
 def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
@@ -178,9 +193,7 @@ def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
         devices=cfg.hardware.devices,
         num_nodes=cfg.hardware.num_nodes,
         precision=precision,
-        strategy=instantiate(cfg.hardware.strategy)
-        if OmegaConf.is_config(cfg.hardware.strategy)
-        else cfg.hardware.strategy,
+        strategy=strategy_for(cfg.hardware, on_gpu),
         use_distributed_sampler=False,  # the data modules deal out samples themselves
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from kd_lightning.errors import UserError, placed, unknown
 from kd_lightning.interrupts import Interrupted
+from kd_lightning.ranks import is_first_rank
 
 HERE = Path(__file__).resolve().parent
 # beside the package in a source tree, inside it when installed from a wheel
@@ -41,7 +42,7 @@ def choices() -> str:
 
 OmegaConf.register_new_resolver("choices", choices, replace=True)
 
-console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+console = Console(quiet=not is_first_rank())
 
 
 @contextmanager

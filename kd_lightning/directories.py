@@ -4,11 +4,11 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.errors import UserError
+from kd_lightning.ranks import is_first_rank
 
 # How rank 0 tells the processes that Lightning starts for the other ranks.
 VARIABLE = "KD_LIGHTNING_RUN_DIR"
@@ -18,7 +18,7 @@ HARMLESS = (
     "hardware",
     "threads",
     "logger",
-    "callbacks",
+    "callbacks.progress",
     "outputs",
     "baselines",
     "data.root",
@@ -35,10 +35,11 @@ def claim(cfg: DictConfig, title: str) -> Path:
     Raises:
         UserError: ``run_dir`` holds a run already.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0" and VARIABLE in os.environ:
-        return Path(os.environ[VARIABLE])
     if cfg.resume:
         directory = Path(cfg.resume)
+    elif not is_first_rank():
+        # it writes nothing there; where torchrun or SLURM started it, it is told nothing either
+        return Path(os.environ.get(VARIABLE, Path(cfg.outputs) / "of-the-first-rank"))
     elif cfg.run_dir:
         directory = Path(cfg.run_dir)
         if (directory / "config.yaml").exists():
@@ -93,28 +94,48 @@ def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfi
         overrides: as they stand on the command line.
 
     Raises:
-        UserError: the directory holds no run, or an override would change the mathematics.
+        UserError: the directory holds no run, or an override would change the mathematics, or
+            what it sets is not kept in a run directory.
     """
     path = directory / "config.yaml"
     if not path.exists():
         raise UserError(f"resume={directory} is no run directory: expected config.yaml in it")
     old = OmegaConf.load(path)
+    cfg = cfg.copy()
+    cfg.task = old.task  # what the data say: then both are resolved
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0].split("@")[-1]
         if key == "resume":
             continue
-        harmless = any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
+        if key in ("experiment", "recipe"):
+            raise UserError(f"'{override}' cannot be set when a run is resumed: leave it out")
         new, was = (OmegaConf.select(c, key, throw_on_missing=False) for c in (cfg, old))
-        if harmless:
+        if key == "trainer.max_epochs" and new < was:
+            raise UserError(f"a resumed run may have more epochs, not fewer: {new} after {was}")
+        if key == "callbacks":
+            _take_progress(old, new)
+            new, was = (OmegaConf.select(c, key) for c in (cfg, old))
+        if any(key == name or key.startswith(f"{name}.") for name in HARMLESS):
             OmegaConf.update(old, key, new, merge=False, force_add=True)
-        elif _plain(new) != _plain(was):
+        elif new != was:
             raise UserError(
                 f"'{override}' would change the mathematics of the resumed run, which has "
-                f"{key}={_plain(was)}: start a new run, or leave it out"
+                f"{key}={was}: start a new run, or leave it out"
             )
     old.resume = str(directory)
     return old
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:
+    """What is shown may change; callbacks that could stop or change a run may not."""
+    if "progress" in callbacks:
+        old.callbacks.progress = callbacks.progress
+    else:
+        old.callbacks.pop("progress", None)
+
+
+def harmless_keys(cfg: DictConfig) -> list[str]:
+    """The keys of ``HARMLESS`` that ``cfg`` has, but for the length of the run."""
+    keys = [key for key in HARMLESS if key != "trainer.max_epochs"]
+    return [key for key in keys if OmegaConf.select(cfg, key, throw_on_missing=False) is not None]

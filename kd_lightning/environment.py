@@ -1,6 +1,5 @@
 """What a number depends on besides its configuration: versions, commit, machine, data."""
 
-import hashlib
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.files import whole
+from kd_lightning.teachers import Teacher
 
 PACKAGES = (
     "kd_lightning",
@@ -30,7 +30,9 @@ PACKAGES = (
 )
 
 
-def describe_environment(data: ClassificationData, cfg: DictConfig) -> dict[str, Any]:
+def describe_environment(
+    data: ClassificationData, cfg: DictConfig, teacher: Teacher | None
+) -> dict[str, Any]:
     """The record of a run's surroundings, as plain JSON values."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -52,28 +54,32 @@ def describe_environment(data: ClassificationData, cfg: DictConfig) -> dict[str,
         },
         "data": {
             "fingerprint": data.fingerprint,
-            "classes_sha256": classes_sha256(data),
+            "classes_sha256": data.classes_sha256,
             "class_list_sha256": getattr(data, "class_list_sha256", None),
             "protocol": data.protocol,
+        },
+        "teacher": {
+            "fingerprint": teacher and teacher.sha256,
+            "origin": teacher and teacher.origin,
         },
     }
 
 
-def classes_sha256(data: ClassificationData) -> str:
-    """Hash of the classes' names, in label order."""
-    return hashlib.sha256("\n".join(data.class_names).encode()).hexdigest()
+def check_unchanged(directory: Path, key: str, now: str | None) -> None:
+    """Raises ``UserError`` if a resumed run's data or teacher are not those it was started with.
 
-
-def check_same_data(directory: Path, environment: dict[str, Any]) -> None:
-    """Raises ``UserError`` if a resumed run's data are not those it was started with."""
+    Args:
+        key: "data" or "teacher".
+        now: its fingerprint.
+    """
     path = directory / "environment.json"
     if not path.exists():
         return
-    was, now = (e["data"]["fingerprint"] for e in (json.loads(path.read_text()), environment))
+    was = json.loads(path.read_text())[key]["fingerprint"]
     if was != now:
         raise UserError(
-            f"the data have changed since {directory} was started (fingerprint {was}, now {now}): "
-            "start a new run, or set data.root to the old data"
+            f"the {key} has changed since {directory} was started (fingerprint {was}, now {now}): "
+            f"start a new run, or give it the old {key} ({key}.…=…)"
         )
 
 

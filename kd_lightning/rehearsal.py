@@ -33,7 +33,9 @@ def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
     if "teacher" in cfg.method:
         check_optimizer(cfg.teacher, "teacher.")
         check_teacher_batches(cfg, data)
-        teacher = Teacher(build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained")
+        teacher = Teacher(
+            build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
+        )
     build_method(cfg, teacher)
 
 
@@ -43,12 +45,10 @@ def check_length(trainer: DictConfig, key: str) -> None:
         if trainer.get(name, 1) < 1:
             raise UserError(f"{key}.{name} must be >= 1, got {trainer[name]}")
     epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
-    if epochs in (None, -1) and steps > 0:
-        return
     if epochs is None or epochs < 1 or steps == 0:
         raise UserError(
-            f"{key}.max_epochs must be >= 1, or null with {key}.max_steps >= 1, got {epochs} with "
-            f"{key}.max_steps={steps}"
+            f"{key}.max_epochs must be >= 1, and {key}.max_steps too, or -1 for no other limit; "
+            f"got {epochs} and {steps}"
         )
 
 
@@ -58,6 +58,8 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
     for key in cfg.method.students:
         names += [f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")]
     for key, callback in cfg.callbacks.items():
+        if callback is None:
+            continue
         name = callback.get("monitor", "train/")
         if name.startswith("train/") or (name in names and data.parts["val"] is not None):
             continue

@@ -6,13 +6,19 @@ or, from Python, ``distill("method=dual_student", "data=digits").metrics``.
 """
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
@@ -22,12 +28,13 @@ from kd_lightning.build import build_data, build_method, build_trainer, quieten,
 from kd_lightning.callbacks.best import BestStudents
 from kd_lightning.command_line import CONF, console, report_errors, sentence_of
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.directories import check_overrides, claim, resumed
-from kd_lightning.environment import check_same_data, describe_environment, write_json
+from kd_lightning.directories import check_overrides, claim, harmless_keys, resumed
+from kd_lightning.environment import check_unchanged, describe_environment, write_json
 from kd_lightning.errors import UserError
-from kd_lightning.files import whole
+from kd_lightning.files import whole, write_text
 from kd_lightning.interrupts import Interrupted, interruptible
 from kd_lightning.methods.base import Learner
+from kd_lightning.ranks import forget_ranks, rank_from_outside, without_ranks
 from kd_lightning.rehearsal import rehearse
 from kd_lightning.schema import check_configuration
 from kd_lightning.store import find_or_train
@@ -90,6 +97,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     check_configuration(cfg)
     use_threads(cfg.threads)
     data = build_data(cfg)
+    if cfg.resume:
+        check_unchanged(Path(cfg.resume), "data", data.fingerprint)
     rehearse(cfg, data)
     teacher = None
     if "teacher" in cfg.method:
@@ -103,8 +112,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     best = BestStudents(directory)
     trainer = build_trainer(cfg, directory, title, best)
     if trainer.is_global_zero:
-        environment = describe_environment(data, cfg)
-        check_same_data(directory, environment)
+        environment = describe_environment(data, cfg, teacher)
+        check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
         with whole(directory / "config.yaml") as unfinished:
             OmegaConf.save(cfg, unfinished, resolve=True)
         write_json(directory / "environment.json", environment)
@@ -114,8 +123,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
 
     metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
     metrics |= test_run(trainer, method, data, best, cfg, teacher, baseline)
-    (directory / "table.md").write_text(tables.markdown(metrics))
-    (directory / "table.csv").write_text(tables.as_csv(metrics))
+    write_text(directory / "table.md", tables.markdown(metrics))
+    write_text(directory / "table.csv", tables.as_csv(metrics))
     write_json(directory / "metrics.json", metrics)  # last: its presence says that the run is done
     if show_table:
         tables.print_table(metrics, console)
@@ -134,8 +143,27 @@ def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
 
 
 def train_quietly(cfg: DictConfig) -> None:
-    """A run within a run: its progress is shown, its table is not."""
-    run(cfg, show_table=False)
+    """A run within a run: its progress is shown, its table is not.
+
+    Where torchrun or SLURM started this process, in a process of its own: a Trainer would take
+    their variables for its own.
+    """
+    if rank_from_outside() is None:
+        run(cfg, harmless_keys(cfg), show_table=False)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        OmegaConf.save(cfg, Path(folder) / "run.yaml")
+        program = "import sys; from kd_lightning.run import run_file; run_file(sys.argv[1])"
+        command = [sys.executable, "-c", program, f"{folder}/run.yaml"]
+        if subprocess.run(command, env=without_ranks(os.environ)).returncode:
+            raise UserError("the run that this one needs has failed: its message stands above")
+
+
+def run_file(path: str) -> None:
+    """A run within a run, of a saved configuration."""
+    with report_errors():
+        cfg = OmegaConf.load(path)
+        run(cfg, harmless_keys(cfg), show_table=False)
 
 
 def say(sentence: str) -> None:
@@ -153,11 +181,18 @@ def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: 
         with interruptible():
             checkpoint = last if last.exists() else None
             trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except Interrupted as interrupted:
+    except BaseException as error:
+        # or the other ranks would wait for this one for ever
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-            trainer.strategy.launcher.kill(9)
-        interrupted.advice = f"go on with: python -m kd_lightning.run resume={directory}"
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        if isinstance(error, Interrupted):
+            error.advice = f"go on with: python -m kd_lightning.run resume={directory}"
         raise
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        if trainer.is_global_zero:
+            forget_ranks()
 
 
 def test_run(
@@ -171,7 +206,7 @@ def test_run(
 ) -> dict[str, Any]:
     """The test metrics of every net of the run, with titles, in the order of the table."""
     others = {} if teacher is None else {"teacher": teacher.net}
-    titles = {key: f"{key} · {describe(net)}" for key, net in cfg.method.students.items()}
+    titles = {key: title_of(key, net) for key, net in cfg.method.students.items()}
     kept = {}
     if baseline is not None:
         kept = json.loads((baseline / "metrics.json").read_text())["nets"]
@@ -181,7 +216,7 @@ def test_run(
     metrics = test_once(trainer, method, data, best, others)
     nets = metrics["nets"]
     if teacher is not None:
-        titles["teacher"] = f"teacher · {describe(cfg.method.teacher)}"
+        titles["teacher"] = f"teacher · {teacher.name}"
         nets["teacher"]["origin"] = teacher.origin
     for key in cfg.method.students:
         if baseline is not None:
@@ -194,6 +229,12 @@ def test_run(
     return metrics
 
 
+def title_of(key: str, net: DictConfig) -> str:
+    """A student's row: its key, its net, and what its weights have already seen."""
+    seen = "" if net.get("weights", "none") == "none" else f", weights {net.weights}"
+    return f"{key} · {describe(net)}{seen}"
+
+
 def _module(config: DictConfig) -> str:
     return str(config._target_).split(".")[-2]
 
@@ -201,7 +242,13 @@ def _module(config: DictConfig) -> str:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _hydra_main(cfg: DictConfig) -> float | None:
     with report_errors():  # here already: Hydra would print a line of its own before it
-        return run(cfg, list(HydraConfig.get().overrides.task)).objective
+        hydra_cfg = HydraConfig.get()
+        if hydra_cfg.mode == RunMode.MULTIRUN and cfg.hardware.devices != 1:
+            raise UserError(
+                "a sweep runs its jobs on one device each: leave out hardware.devices="
+                f"{cfg.hardware.devices}, or start its runs one by one"
+            )
+        return run(cfg, list(hydra_cfg.overrides.task)).objective
 
 
 def main() -> None:

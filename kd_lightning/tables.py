@@ -50,7 +50,7 @@ def caption(metrics: dict[str, Any]) -> str:
     chosen = (
         "accuracy: of the weights chosen on val; last: of the last epoch"
         if metrics["has_val"]
-        else "no val part: accuracy is that of the last epoch"
+        else "nothing chosen on val: accuracy is that of the last epoch"
     )
     lines = [f"{metrics['protocol']}.", f"{chosen}; both on test, which chose nothing."]
     if "teacher" in metrics["nets"]:

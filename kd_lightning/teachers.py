@@ -1,32 +1,48 @@
 """Makes or finds the teacher that a run needs. A run never distils from an untrained net."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.environment import classes_sha256
 from kd_lightning.errors import UserError
 from kd_lightning.models.weights import load_weights
 from kd_lightning.store import find_or_train
-from kd_lightning.streams import seed_stream
+from kd_lightning.streams import seed_stream, stream_seed
 
 SUPERVISED = "kd_lightning.methods.supervised.Supervised"
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained net, and where it comes from, in words."""
+    """A trained net.
+
+    Attributes:
+        origin: where its weights come from, in words.
+        name: of the net, for people.
+    """
 
     net: nn.Module
     origin: str
+    name: str
+
+    @property
+    def sha256(self) -> str:
+        """16 hex digits of its weights."""
+        digest = hashlib.sha256()
+        for name, value in self.net.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
 
 def build_net(config: DictConfig, seed: int, key: str) -> nn.Module:
@@ -47,54 +63,58 @@ def get_teacher(
     Raises:
         UserError: the source does not exist, cannot be read, or has other classes than the data.
     """
-    source = str(cfg.teacher.source)
+    source, config = str(cfg.teacher.source), deepcopy(cfg.method.teacher)
     if source == "train":
-        directory = find_or_train(
-            teacher_run(cfg),
-            Path(cfg.teacher.store),
-            f"teacher-{factory(cfg.method.teacher)}",
-            data.fingerprint,
-            train=train,
-            say=say,
-        )
-        return Teacher(load_student(directory, "student"), f"trained, {directory}")
+        name = f"teacher-{factory(config)}"
+        run, store = teacher_run(cfg), Path(cfg.teacher.store)
+        directory = find_or_train(run, store, name, data.fingerprint, train=train, say=say)
+        net = load_student(directory, "student")
+        return Teacher(net, f"trained, {directory}", describe(config))
     if source == "pretrained":
-        config = deepcopy(cfg.method.teacher)
         if "require_head" not in config:
             raise UserError(
                 f"teacher.source=pretrained needs a timm net, got {describe(config)}: choose one "
                 "with model@method.teacher=…, or set teacher.source=train"
             )
         config.update(weights="pretrained", require_head=True)
-        return Teacher(build_net(config, cfg.teacher.seed, "teacher"), "the library's weights")
+        origin = "the library's weights, which have seen all of ImageNet-1k's training images"
+        return Teacher(build_net(config, cfg.teacher.seed, "teacher"), origin, describe(config))
     path = Path(source).expanduser()
     if path.is_dir():
-        key = the_student_of(path)
-        check_same_classes(path, data)
-        return Teacher(load_student(path, key), f"{key} of {path}")
+        return teacher_of_a_run(path, cfg, data)
     if not path.exists():
         raise UserError(
             f"teacher.source must be train, pretrained, a checkpoint file or a run directory, and "
             f"'{source}' is none of them"
         )
-    config = deepcopy(cfg.method.teacher)
     if "require_head" in config:
         config.update(weights=str(path), require_head=True)
-        return Teacher(build_net(config, cfg.teacher.seed, "teacher"), str(path))
-    net = build_net(config, cfg.teacher.seed, "teacher")
-    load_weights(net, path, "teacher.source")
-    return Teacher(net, str(path))
+        net = build_net(config, cfg.teacher.seed, "teacher")
+    else:
+        net = build_net(config, cfg.teacher.seed, "teacher")
+        load_weights(net, path, "teacher.source")
+    return Teacher(net, str(path), describe(config))
+
+
+def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData) -> Teacher:
+    """The best student of another run, with the dropout that this run asks of its teacher."""
+    key = the_student_of(directory)
+    check_same_data(directory, cfg, data)
+    config = OmegaConf.load(directory / "config.yaml").method.students[key]
+    rates = {k: cfg.method.teacher[k] for k in ("dropout", "block_dropout") if k in config}
+    config.update(rates)
+    return Teacher(load_student(directory, key, rates), f"{key} of {directory}", describe(config))
 
 
 def teacher_run(cfg: DictConfig) -> DictConfig:
     """The ordinary supervised run that trains the teacher of ``cfg``."""
     run = deepcopy(cfg)
-    run.seed = run.data.seed = cfg.teacher.seed
+    # streams of its own, or a student of the same net and seed would begin as its teacher did
+    run.seed = run.data.seed = stream_seed("teacher", cfg.teacher.seed) % 2**31
     run.data.batch_size = cfg.teacher.batch_size
     run.optimizer, run.scheduler = cfg.teacher.optimizer, cfg.teacher.scheduler
     run.trainer = {"log_every_n_steps": cfg.trainer.log_every_n_steps, **cfg.teacher.trainer}
-    run.method = supervised({"student": cfg.method.teacher}, cfg)
-    run.method.seed = cfg.teacher.seed
+    run.method = supervised({"student": cfg.method.teacher}, run)
     run.title = f"teacher {describe(cfg.method.teacher)}"
     return one_device(run)
 
@@ -102,7 +122,9 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
 def baseline_run(cfg: DictConfig) -> DictConfig:
     """The supervised run that trains the students of ``cfg`` from labels alone, for as long."""
     run = deepcopy(cfg)
-    run.method = supervised(cfg.method.students, cfg)
+    students = OmegaConf.to_container(cfg.method.students, resolve=True)
+    run.method = supervised(students, cfg)
+    run.method.learning_rates = cfg.method.get("learning_rates")
     run.title = "labels only"
     return one_device(run)
 
@@ -114,21 +136,29 @@ def supervised(students: Any, cfg: DictConfig) -> DictConfig:
             "_target_": SUPERVISED,
             "students": students,
             "num_classes": cfg.task.num_classes,
+            "learning_rates": None,
             "seed": cfg.seed,
         }
     )
 
 
 def one_device(run: DictConfig) -> DictConfig:
-    """A run of its own beside another: on one device, without logger, resume or baselines."""
-    run.hardware.update(devices=1, num_nodes=1, strategy="auto")
+    """A run of its own beside another: on one device, with nothing that could stop or change it."""
+    devices = run.hardware.devices
+    run.hardware.update(devices=devices[:1] if OmegaConf.is_list(devices) else 1, num_nodes=1)
+    run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
     run.update(logger={}, run_dir=None, resume=None, baselines=None)
     return run
 
 
-def load_student(directory: Path, key: str) -> nn.Module:
-    """A finished run's student with the weights that were chosen on val."""
+def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = None) -> nn.Module:
+    """A finished run's student with the weights that were chosen on val.
+
+    Args:
+        rates: of dropout, where they are to be others than the run's.
+    """
     config = OmegaConf.load(directory / "config.yaml").method.students[key]
+    config.update(rates or {})
     if "weights" in config:
         config.weights = "none"  # the checkpoint holds them all
     net = build_net(config, 0, key)
@@ -148,19 +178,27 @@ def the_student_of(directory: Path) -> str:
     return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
 
 
-def check_same_classes(directory: Path, data: ClassificationData) -> None:
-    """Raises ``UserError`` if a run was of other classes than ``data``."""
-    was = json.loads((directory / "environment.json").read_text())["data"]["classes_sha256"]
-    if was != classes_sha256(data):
+def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) -> None:
+    """Raises ``UserError`` if a run was of other classes, or may have seen our val or test part."""
+    was = json.loads((directory / "environment.json").read_text())["data"]
+    if was["classes_sha256"] != data.classes_sha256:
         count = OmegaConf.load(directory / "config.yaml").task.num_classes
         raise UserError(
             f"the teacher must know the data's {data.num_classes} classes, {directory} was trained "
             f"on {count} other ones (teacher.source=…)"
         )
+    if was["fingerprint"] != data.fingerprint and not cfg.teacher.other_data:
+        raise UserError(
+            f"{directory} was trained on other data or another split ({was['protocol']}), so it "
+            "may have seen this run's val or test part: set data.… as it was there, or "
+            "teacher.other_data=true if it has not"
+        )
 
 
 # What every net has, and says nothing of its architecture.
-COMMON = "num_classes in_chans num_inputs weights dropout block_dropout mean std".split()
+COMMON = frozenset(
+    ("num_classes", "in_chans", "num_inputs", "weights", "dropout", "block_dropout", "mean", "std")
+)
 
 
 def describe(config: DictConfig) -> str:

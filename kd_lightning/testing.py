@@ -75,7 +75,7 @@ def test_once(
     return {
         "nets": report,
         "objective": None if None in accuracies else sum(accuracies) / len(accuracies),
-        "has_val": data.parts["val"] is not None,
+        "has_val": bool(best.chosen),
         "protocol": data.protocol,
         "unit": "series" if batch.ndim == 3 else "images",
         "batch": len(batch),

@@ -11,6 +11,7 @@ from kd_lightning.command_line import CONF
 from kd_lightning.models.classifier import Classifier
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
+DISTILLERS = [name for name in METHODS if name != "supervised"]
 DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
 
 # A few seconds of anything: made-up data, small nets, two epochs.

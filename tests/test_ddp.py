@@ -82,3 +82,26 @@ def test_a_ddp_run_resumes(tmp_path: Path, store: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len((directory / "epochs.csv").read_text().splitlines()) == 3
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_torchrun_starts_the_ranks_and_one_of_them_trains_the_teacher(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         "-m", "kd_lightning.run", *SETTING, *TWO, f"outputs={tmp_path}", "trainer.max_epochs=1"],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("2*"))) == 1
+    assert len(list(tmp_path.glob("2*/metrics.json"))) == 1
+    assert done.stdout.count("ensemble of the students") == 1
+    assert len(list(tmp_path.glob("teachers/*/metrics.json"))) == 1
+
+
+def test_unequal_shares_of_val_and_batch_norm_do_not_hang(tmp_path: Path, store: Path) -> None:
+    done = command_line(*SETTING, f"teacher.store={store}", "hardware.devices=2",
+                        "hardware.accelerator=cpu", "model@method.students.a=resnet8",
+                        "data.num_train=88", "data.val_fraction=0.19",  # 17: two batches and one
+                        f"run_dir={tmp_path}/run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    weights = torch.load(tmp_path / "run" / "best-a.ckpt", weights_only=True)["state_dict"]
+    assert any("running_var" in name for name in weights)

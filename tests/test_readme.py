@@ -86,8 +86,8 @@ def test_command_runs_as_printed(command: str, in_place: Path) -> None:
         method = re.search(r"_(\w+)-digits", printed).group(1)
         if not (in_place / printed).exists():
             teacher = SHORT_TEACHER if method != "supervised" else []
-            distill(f"method={method}", f"run_dir={printed}", *SHORT, *teacher,
-                    *(["model@method.students.student=digits/teacher"] if not teacher else []))  # fmt: skip
+            own = [] if teacher else ["model@method.students.student=digits/teacher"]
+            distill(f"method={method}", f"run_dir={printed}", *SHORT, *teacher, *own)
     if any(word.startswith("resume=") for word in words):
         assert distill(*words).directory == Path(words[0].removeprefix("resume="))
         return

@@ -161,5 +161,5 @@ def test_other_data_are_refused(tmp_path: Path, store: Path) -> None:
                     f"teacher.store={store}")  # fmt: skip
     record = first.directory / "environment.json"
     record.write_text(record.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
-    with pytest.raises(UserError, match="data have changed"):
+    with pytest.raises(UserError, match="the data has changed"):
         distill(f"resume={first.directory}", "trainer.max_epochs=2")

@@ -140,7 +140,7 @@ def test_no_val_part_means_the_last_epoch_and_says_so(tmp_path: Path, store: Pat
     assert result.objective is None
     assert net["test"] == net["last"]
     assert (
-        "no val part: accuracy is that of the last epoch"
+        "nothing chosen on val: accuracy is that of the last epoch"
         in (result.directory / "table.md").read_text()
     )
 

@@ -76,8 +76,6 @@ MATERIAL = {
     "data.split_seed": 1,
     "data.val_fraction": 0.2,
     "data.augmentation": {"_target_": "any"},
-    "teacher.seed": 1,
-    "teacher.trainer.max_epochs": 9,
 }
 
 

@@ -1,4 +1,4 @@
-"""The wheel carries its configuration: it runs in any directory, by module and by console script."""
+"""The wheel carries its configuration: it runs in any directory, as module and as script."""
 
 import json
 import os

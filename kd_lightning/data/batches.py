@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from kd_lightning.errors import UserError
 from kd_lightning.streams import seed_stream, stream
 
-Batch = Sequence[Tensor]  # (x, y); a list after collation, hence not a tuple
+Batch = Sequence[Tensor]  # (x, y); y: (B,) classes, or (B, C) shares of them where mixed
 SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index into the workers
 
 

@@ -147,6 +147,11 @@ class ClassificationData(LightningDataModule):
         self._check_mixing()
         self.parts = {"train": train, "val": val, "test": parts.test}
 
+    @property
+    def classes_sha256(self) -> str:
+        """Hash of the classes' names, in label order."""
+        return hashlib.sha256("\n".join(self.class_names).encode()).hexdigest()
+
     def _measure(self, train: Samples) -> None:
         if isinstance(train.x, Tensor):
             self.channels, self.size = train.x.shape[1], train.x.shape[-1]
@@ -224,7 +229,8 @@ class ClassificationData(LightningDataModule):
             rank=rank,
             ranks=ranks,
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def _loader_of_this_rank(self, part: Part) -> DataLoader:

@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.errors import UserError
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.methods.ledger import Ledger
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.streams import seed_stream
+from kd_lightning.uncertainty.calibration import CalibrationError
 
 
 class Learner(LightningModule):
@@ -74,7 +76,7 @@ class Learner(LightningModule):
         return nn.ModuleDict(
             {
                 "accuracy": MulticlassAccuracy(self.num_classes, average="micro"),
-                "ece": MulticlassCalibrationError(self.num_classes, n_bins=15, norm="l1"),
+                "ece": CalibrationError(),
                 "nll": MeanMetric(nan_strategy="disable"),
             }
         )
@@ -136,19 +138,35 @@ class Learner(LightningModule):
     def on_train_epoch_end(self) -> None:
         means = self.ledger.read_epoch()
         for name, mean in means.items():
-            self.log(f"train/{name}", mean, sync_dist=self.trainer.world_size > 1)
+            self.log(f"train/{name}", mean, sync_dist=True)
+        self.make_students_whole()
 
     # Evaluation
 
     def on_validation_start(self) -> None:
-        """Averages batch-norm statistics over the ranks: each has seen its own share of the data,
-        and one set of them is validated and saved.
-        """
         self.ledger.check_finite()
-        if self.trainer.world_size > 1:
-            for buffer in self.students.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
+        self.make_students_whole()
+
+    @torch.no_grad()
+    def make_students_whole(self) -> None:
+        """Before students are evaluated or saved: one set of batch-norm statistics, and no NaN.
+
+        Each rank's statistics are of its own share of the data; they are averaged.
+        """
+        for module in self.students.modules():
+            if self.trainer.world_size > 1 and isinstance(module, _NormBase):
+                for name in ("running_mean", "running_var"):
+                    buffer = getattr(module, name)
+                    if buffer is not None:
+                        buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
+        for key, student in self.students.items():
+            finite = torch.stack([p.isfinite().all() for p in student.parameters()]).all()
+            if not finite:
+                raise UserError(
+                    f"the weights of student {key} are not finite after step {self.global_step}: "
+                    "the run stops and keeps its last good checkpoint; lower optimizer.lr, or set "
+                    "trainer.gradient_clip_val"
+                )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch
@@ -156,16 +174,16 @@ class Learner(LightningModule):
             logits = output.logits.float()
             metrics = self.val_metrics[key]
             metrics["accuracy"].update(logits, y)
-            metrics["ece"].update(logits.softmax(-1), y)
+            metrics["ece"].update(logits, y)
             metrics["nll"].update(label_cross_entropy(logits, y))
 
     def on_validation_epoch_end(self) -> None:
         for key, metrics in self.val_metrics.items():
             for name, metric in metrics.items():
-                self.log(f"val/{key}/{name}", metric.compute())
+                self.log(f"val/{key}/{name}", metric.compute(), sync_dist=True)
                 metric.reset()
         accuracies = [self.trainer.callback_metrics[f"val/{key}/accuracy"] for key in self.students]
-        self.log("val/accuracy", torch.stack(accuracies).mean())
+        self.log("val/accuracy", torch.stack(accuracies).mean(), sync_dist=True)
 
     # Optimization
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from kd_lightning.errors import UserError
 
+NEVER = torch.iinfo(torch.int64).max
+
 
 class Ledger:
     """Running sums of named scalars, over a logging interval and over an epoch."""
@@ -28,7 +30,7 @@ class Ledger:
             self.names = list(values)
             self._interval = row.new_zeros(len(row) + 1)
             self._epoch = row.new_zeros(len(row) + 1)
-            self._bad = row.new_full((len(row),), torch.inf, dtype=torch.float64)
+            self._bad = torch.full((len(row),), NEVER, dtype=torch.int64, device=row.device)
         self._bad = torch.where(row.isfinite(), self._bad, self._bad.clamp_max(step))
         row = torch.cat([row, row.new_ones(1)])
         self._interval += row
@@ -47,15 +49,17 @@ class Ledger:
         return means
 
     def check_finite(self) -> None:
-        """Raises ``UserError`` naming the first step and term that was not finite."""
+        """Raises ``UserError`` naming the first step and term that was not finite, on any rank."""
         if self._bad is None:
             return
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self._bad, torch.distributed.ReduceOp.MIN)
         bad = self._bad.tolist()
         step = min(bad)
-        if step != float("inf"):
+        if step != NEVER:
             terms = [name for name, at in zip(self.names, bad, strict=True) if at == step]
             raise UserError(
-                f"the loss term {terms[0]} was not finite at step {int(step)}: the run stops and "
+                f"the loss term {terms[0]} was not finite at step {step}: the run stops and "
                 "keeps its last good checkpoint; lower optimizer.lr, or set "
                 "trainer.gradient_clip_val, or hardware.precision=32"
             )

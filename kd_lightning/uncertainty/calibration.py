@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics import Metric
 
 
 def expected_calibration_error(
@@ -29,13 +30,45 @@ def expected_calibration_error(
     Raises:
         ValueError: there is no bin.
     """
+    return bin_gaps(logits, labels, num_bins).abs().sum() / len(labels)
+
+
+def bin_gaps(
+    logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], num_bins: int = 15
+) -> Float[Tensor, "M"]:
+    """Sum over each bin's samples of (right or not) - probability: what the error adds up.
+
+    Sums, so those of several batches or ranks may be added.
+
+    Raises:
+        ValueError: there is no bin.
+    """
     if num_bins < 1:
         raise ValueError(f"num_bins must be >= 1, got {num_bins}")
     confidence, predicted = logits.detach().float().softmax(dim=1).max(dim=1)
     gap = (predicted == labels).float() - confidence
     edges = torch.linspace(0, 1, num_bins + 1, device=gap.device)
     in_bin = F.one_hot(torch.bucketize(confidence, edges[1:-1]), num_bins)
-    return (in_bin * gap.unsqueeze(1)).sum(dim=0).abs().sum() / len(gap)
+    return (in_bin * gap.unsqueeze(1)).sum(dim=0)
+
+
+class CalibrationError(Metric):
+    """``expected_calibration_error`` of all samples of an epoch, over batches and ranks."""
+
+    full_state_update = False
+
+    def __init__(self, num_bins: int = 15) -> None:
+        super().__init__()
+        self.num_bins = num_bins
+        self.add_state("gaps", torch.zeros(num_bins), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> None:
+        self.gaps += bin_gaps(logits, labels, self.num_bins)
+        self.count += len(labels)
+
+    def compute(self) -> Float[Tensor, ""]:
+        return self.gaps.abs().sum() / self.count
 
 
 def negative_log_likelihood(

@@ -5,6 +5,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kd_lightning.uncertainty.calibration import (
+    CalibrationError,
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,
@@ -146,3 +147,12 @@ def test_finite_at_extreme_logits_in_float32(measure, dtype):
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     assert torch.equal(found, measure(logits.float(), labels))
+
+
+def test_metric_over_batches_is_the_error_of_all_samples() -> None:
+    torch.manual_seed(0)
+    logits, labels = 3 * torch.randn(100, 5), torch.randint(5, (100,))
+    metric = CalibrationError()
+    for part in (slice(0, 7), slice(7, 60), slice(60, 100)):
+        metric.update(logits[part], labels[part])
+    torch.testing.assert_close(metric.compute(), expected_calibration_error(logits, labels))
