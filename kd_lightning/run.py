@@ -91,10 +91,10 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         show_table: print the table at the end.
     """
     quieten()
+    check_configuration(cfg)
     if cfg.resume:
         cfg = resumed(Path(cfg.resume), cfg, overrides or [])
     check_overrides(cfg, overrides or [])
-    check_configuration(cfg)
     use_threads(cfg.threads)
     data = build_data(cfg)
     if cfg.resume:

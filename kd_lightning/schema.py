@@ -31,6 +31,7 @@ PLAIN = {
     "teacher.source": str,
     "teacher.seed": int,
     "teacher.store": str,
+    "teacher.other_data": bool,
     "teacher.batch_size": int,
     "hardware.accelerator": str,
     "hardware.devices": int | list[int],

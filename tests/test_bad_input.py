@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import TINY
-from timm.data import ImageNetInfo
 
 from kd_lightning.data.synthetic import Synthetic
 from kd_lightning.errors import UserError
 from kd_lightning.models.mlp import mlp
 from kd_lightning.run import distill
 
-WNIDS = ImageNetInfo().label_names()[:3]
+WNIDS = ["n01440764", "n01443537", "n01484850"]  # the first three of ImageNet-1k
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ VALUES = {
     "data.batch_size=97": "data.batch_size=97 is larger than the training part, which has 86",
     "teacher.batch_size=97": "teacher.batch_size must be 1..86, for there are 86 training samples",
     "data.val_fraction=2": "data.val_fraction must be in [0, 1), got 2",
-    "trainer.max_epochs=0": "trainer.max_epochs must be >= 1, or null with trainer.max_steps >= 1",
+    "trainer.max_epochs=0": "trainer.max_epochs must be >= 1, and trainer.max_steps too",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be >= 1, got 0",
     "optimizer.lr=-1": "the optimizer refuses its settings: Invalid learning rate: -1 (optimizer.",
     "teacher.optimizer.lr=-1": "Invalid learning rate: -1 (teacher.optimizer.",
@@ -267,6 +266,11 @@ def test_a_run_directory_is_used_once(refusal, finished: Path) -> None:
     said = refusal("method=supervised", f"run_dir={finished}")
     assert "holds a run already: go on with it by resume=…" in said
     assert sorted(finished.iterdir()) == before
+
+
+def test_the_values_of_a_resumed_run_are_checked_too(finished: Path) -> None:
+    with pytest.raises(UserError, match="max_epochs must be a whole number or null, got many"):
+        distill(f"resume={finished}", "trainer.max_epochs=many")
 
 
 def test_weights_that_need_a_network(refusal, outputs: Path) -> None:

@@ -144,7 +144,7 @@ def test_every_schedule_runs_to_the_last_step(name: str, choices: DictConfig) ->
 @pytest.mark.parametrize("name", names("hardware"))
 def test_every_hardware_answers_the_same_questions(name: str, choices: DictConfig) -> None:
     config = choices.choice.hardware[name]
-    assert set(config) == {"accelerator", "devices", "num_nodes", "precision", "strategy"}
+    assert set(config) == {"accelerator", "devices", "num_nodes", "precision"}
     if config.accelerator != "gpu":
         cfg = compose("data=synthetic", f"hardware={name}", "hardware.accelerator=cpu")
         trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)

@@ -115,8 +115,15 @@ def test_a_folder_that_cannot_be_made_names_the_key(tmp_path: Path) -> None:
 # Resuming
 
 
-OLD = {"seed": 0, "method": {"temperature": 4.0}, "data": {"root": "/old", "batch_size": 8},
-       "trainer": {"max_epochs": 2}, "hardware": {"devices": 1}}  # fmt: skip
+OLD = {
+    "seed": 0,
+    "method": {"temperature": 4.0},
+    "data": {"root": "/old", "batch_size": 8},
+    "trainer": {"max_epochs": 2},
+    "hardware": {"devices": 1},
+    "task": {"num_classes": 3},
+    "callbacks": {"progress": {"_target_": "old"}, "early_stopping": {"patience": 3}},
+}
 
 
 def asked(*overrides: str) -> DictConfig:
@@ -151,10 +158,36 @@ def test_what_changes_no_number_may_change(override: str, value, old: Path) -> N
     assert OmegaConf.select(cfg, override.lstrip("+").split("=")[0]) == value
 
 
-@pytest.mark.parametrize("override", ["seed=1", "method.temperature=2.0", "data.batch_size=4"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("seed=1", "method.temperature=2.0", "data.batch_size=4"),
+        "callbacks.early_stopping.patience=9",
+    ],
+)
 def test_what_would_change_the_mathematics_is_refused(override: str, old: Path) -> None:
     with pytest.raises(UserError, match=f"'{override}' would change the mathematics"):
         resumed(old, asked(override), [override])
+
+
+def test_a_resumed_run_is_not_shortened(old: Path) -> None:
+    with pytest.raises(UserError, match="may have more epochs, not fewer: 1 after 2"):
+        resumed(old, asked("trainer.max_epochs=1"), ["trainer.max_epochs=1"])
+
+
+@pytest.mark.parametrize("override", ["experiment=demo", "recipe=digits"])
+def test_what_is_not_kept_in_a_run_directory_cannot_be_set(override: str, old: Path) -> None:
+    with pytest.raises(UserError, match=f"'{override}' cannot be set when a run is resumed"):
+        resumed(old, asked(), [override])
+
+
+def test_what_is_shown_may_change_and_what_could_stop_the_run_may_not(old: Path) -> None:
+    shown = asked()
+    shown.callbacks = {"early_stopping": {"patience": 3}}  # as callbacks=quiet would do
+    assert set(resumed(old, shown, ["callbacks=quiet"]).callbacks) == {"early_stopping"}
+    shown.callbacks = {"progress": {"_target_": "new"}}
+    with pytest.raises(UserError, match="'callbacks=default' would change the mathematics"):
+        resumed(old, shown, ["callbacks=default"])
 
 
 def test_an_override_that_says_what_is_so_is_accepted(old: Path) -> None:

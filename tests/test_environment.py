@@ -6,24 +6,26 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, compose
+from helpers import TINY, compose, net
 from omegaconf import DictConfig
 
 from kd_lightning import environment
 from kd_lightning.build import build_data
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.environment import check_same_data, describe_environment, write_json
+from kd_lightning.environment import check_unchanged, describe_environment, write_json
 from kd_lightning.errors import UserError
+from kd_lightning.teachers import Teacher
 
 
 @pytest.fixture(scope="module")
-def run() -> tuple[ClassificationData, DictConfig]:
+def run() -> tuple[ClassificationData, DictConfig, None]:
+    """What the record of a run without a teacher is made of."""
     cfg = compose(*TINY, "seed=3", "teacher.seed=4", "data.split_seed=5")
-    return build_data(cfg), cfg
+    return build_data(cfg), cfg, None
 
 
 @pytest.fixture
-def record(run: tuple[ClassificationData, DictConfig]) -> dict[str, Any]:
+def record(run) -> dict[str, Any]:
     return describe_environment(*run)
 
 
@@ -49,7 +51,7 @@ def test_all_seeds_stand_there(record: dict[str, Any]) -> None:
 
 
 def test_the_data_are_known_by_their_content_and_their_classes(run, record) -> None:
-    data, _ = run
+    data, *_ = run
     names = "\n".join(f"pattern {i}" for i in range(10))
     assert record["data"]["classes_sha256"] == hashlib.sha256(names.encode()).hexdigest()
     assert record["data"]["fingerprint"] == data.fingerprint
@@ -99,12 +101,24 @@ def test_without_git_there_is_no_commit(run, monkeypatch: pytest.MonkeyPatch) ->
     assert describe_environment(*run)["git"] is None
 
 
-def test_other_data_than_a_run_was_started_with_are_refused(
-    record: dict[str, Any], tmp_path: Path
+def test_a_teacher_is_known_by_its_weights_and_its_origin(run, record: dict[str, Any]) -> None:
+    assert record["teacher"] == {"fingerprint": None, "origin": None}
+    data, cfg, _ = run
+    nets = [net(), net()]
+    for value in nets[1].parameters():
+        value.data.mul_(1.001)
+    records = [describe_environment(data, cfg, Teacher(n, "here", "x"))["teacher"] for n in nets]
+    assert [record["origin"] for record in records] == ["here", "here"]
+    assert len({record["fingerprint"] for record in records}) == 2
+    assert records[0]["fingerprint"] == Teacher(nets[0], "there", "y").sha256
+
+
+@pytest.mark.parametrize("key", ["data", "teacher"])
+def test_a_resumed_run_has_the_data_and_the_teacher_it_began_with(
+    key: str, record: dict[str, Any], tmp_path: Path
 ) -> None:
-    check_same_data(tmp_path, record)  # a new run: nothing to compare with
+    check_unchanged(tmp_path, key, "anything")  # a new run: nothing to compare with
     write_json(tmp_path / "environment.json", record)
-    check_same_data(tmp_path, record)
-    other = {**record, "data": {**record["data"], "fingerprint": "other"}}
-    with pytest.raises(UserError, match=r"the data have changed since .*now other.*data.root"):
-        check_same_data(tmp_path, other)
+    check_unchanged(tmp_path, key, record[key]["fingerprint"])
+    with pytest.raises(UserError, match=rf"the {key} has changed since .*now other.*{key}"):
+        check_unchanged(tmp_path, key, "other")

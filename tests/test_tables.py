@@ -86,7 +86,7 @@ def test_the_caption_says_what_chose_and_what_was_measured(metrics):
     assert "Teacher: trained, outputs/teachers/x." in tables.caption(metrics)
     assert "images/s: forward pass, batches of 64, cpu." in tables.caption(metrics)
     metrics["has_val"] = False
-    assert "no val part: accuracy is that of the last epoch" in tables.caption(metrics)
+    assert "nothing chosen on val: accuracy is that of the last epoch" in tables.caption(metrics)
 
 
 def test_throughput_is_of_what_the_data_are_made_of(metrics):

@@ -299,7 +299,7 @@ def test_looking_at_the_augmentation_draws_no_random_numbers():
 
 def test_what_a_worker_gets_can_be_pickled():
     data = ready(mixing=functools.partial(v2.MixUp, alpha=1.0), augmentation=v2.RandomCrop(4))
-    data.trainer = lambda: None  # as a Trainer, it cannot be sent
+    data.callback = lambda: None  # as a Trainer, it cannot be sent
     for part in ("train", "val"):
         assert len(pickle.loads(pickle.dumps(data.loader(part).dataset))) == len(data.parts[part])
 

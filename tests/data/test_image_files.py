@@ -212,7 +212,7 @@ def test_an_impossible_value_is_refused_by_its_key(stand_in, override, message):
 def test_what_a_worker_gets_can_be_pickled(stand_in):
     data = stand_in("image_folder", "mixing@data.mixing=cutmix")
     data.setup()
-    data.trainer = lambda: None  # as a Trainer, it cannot be sent
+    data.callback = lambda: None  # as a Trainer, it cannot be sent
     x, _ = next(iter(data.loader("train")))
     copy = pickle.loads(pickle.dumps(data.loader("train").dataset))
     assert len(copy) == len(data.parts["train"])

@@ -83,7 +83,10 @@ def compose(net: str, kind: str) -> DictConfig:
 
 def build(net: str, kind: str) -> Classifier:
     torch.manual_seed(0)
-    return instantiate(compose(net, kind), _convert_="object")
+    config = compose(net, kind)
+    if config.get("weights") == "pretrained":
+        config.weights = "none"  # there is no network here
+    return instantiate(config, _convert_="object")
 
 
 def batch(kind: str) -> torch.Tensor:
