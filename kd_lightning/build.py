@@ -28,6 +28,7 @@ NO_NEWS = (
     r".*You defined a `validation_step` but have no `val_dataloader`.*",
     r".*Total length of `.*` across ranks is zero.*",
     r".*torch.jit.script.*is (deprecated|not supported).*",
+    r"`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
 )
 
 

@@ -68,6 +68,7 @@ class ClassificationData(LightningDataModule):
     std: list[float]
     fingerprint: str
     protocol: str
+    has_files: bool = True  # False: the data come from no folder, and ``root`` is refused
     imagenet_rows: list[int] | None = None  # this data set's classes among ImageNet-1k's 1000
 
     def __init__(
@@ -83,6 +84,10 @@ class ClassificationData(LightningDataModule):
         mixing: Callable[..., Callable] | None = None,
     ) -> None:
         super().__init__()
+        if root is not None and not self.has_files:
+            raise UserError(
+                f"{type(self).__name__} reads no files, got data.root={root}: leave it out"
+            )
         if batch_size < 1:
             raise UserError(f"data.batch_size must be >= 1, got {batch_size}")
         if not 0 <= val_fraction < 1:

@@ -10,6 +10,8 @@ from kd_lightning.data.classification import ClassificationData, Parts, split
 class Digits(ClassificationData):
     """Handwritten digits. The test part is a fixed stratified fifth, the same for every seed."""
 
+    has_files = False
+
     def load(self) -> Parts:
         digits = load_digits()
         # 0..16 in steps of 1: as uint8 over the whole range, like any other grey image

@@ -30,6 +30,8 @@ class Synthetic(ClassificationData):
         data_seed: of patterns, shifts and noise; not the run's seed.
     """
 
+    has_files = False
+
     def __init__(
         self,
         *,

@@ -1,4 +1,6 @@
+import pytest
 import torch
+from hydra.errors import InstantiationException
 
 
 def ready(build, *overrides):
@@ -35,3 +37,9 @@ def test_the_test_part_is_a_stratified_fifth(build):
     whole = sum(torch.bincount(part.y) for part in data.parts.values())
     share = torch.bincount(data.parts["test"].y) / whole
     assert (share - 0.2).abs().max() < 0.01
+
+
+def test_a_folder_is_refused_where_nothing_is_read_from_it(build):
+    for name in ("digits", "synthetic"):
+        with pytest.raises(InstantiationException, match=r"reads no files, got data.root=/x"):
+            build(name, "data.root=/x", "data.batch_size=4")
