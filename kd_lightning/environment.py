@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from kd_lightning import __version__
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.files import whole
 from kd_lightning.teachers import Teacher
 
 PACKAGES = (
-    "kd_lightning",
     "torch",
     "torchvision",
     "lightning",
@@ -36,7 +36,11 @@ def describe_environment(
     """The record of a run's surroundings, as plain JSON values."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {
+            "python": platform.python_version(),
+            "kd_lightning": __version__,
+            **_versions(),
+        },
         "git": _git(),
         "machine": {
             "system": platform.platform(),

@@ -5,7 +5,6 @@
 or, from Python, ``distill("method=dual_student", "data=digits").metrics``.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -38,8 +37,8 @@ from kd_lightning.ranks import forget_ranks, rank_from_outside, without_ranks
 from kd_lightning.rehearsal import rehearse
 from kd_lightning.schema import check_configuration
 from kd_lightning.store import find_or_train
-from kd_lightning.teachers import Teacher, baseline_run, describe, get_teacher, load_student
-from kd_lightning.testing import test_once
+from kd_lightning.teachers import baseline_run, get_teacher
+from kd_lightning.testing import test_run
 
 
 @dataclass(frozen=True)
@@ -193,46 +192,6 @@ def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: 
             torch.distributed.destroy_process_group()
         if trainer.is_global_zero:
             forget_ranks()
-
-
-def test_run(
-    trainer: Trainer,
-    method: Learner,
-    data: ClassificationData,
-    best: BestStudents,
-    cfg: DictConfig,
-    teacher: Teacher | None,
-    baseline: Path | None,
-) -> dict[str, Any]:
-    """The test metrics of every net of the run, with titles, in the order of the table."""
-    others = {} if teacher is None else {"teacher": teacher.net}
-    titles = {key: title_of(key, net) for key, net in cfg.method.students.items()}
-    kept = {}
-    if baseline is not None:
-        kept = json.loads((baseline / "metrics.json").read_text())["nets"]
-        for key in cfg.method.students:
-            others[f"{key}, labels only"] = load_student(baseline, key)
-            titles[f"{key}, labels only"] = f"{titles[key]}, labels only"
-    metrics = test_once(trainer, method, data, best, others)
-    nets = metrics["nets"]
-    if teacher is not None:
-        titles["teacher"] = f"teacher · {teacher.name}"
-        nets["teacher"]["origin"] = teacher.origin
-    for key in cfg.method.students:
-        if baseline is not None:
-            nets[f"{key}, labels only"] |= {k: kept[key][k] for k in ("epoch", "val", "last")}
-    order = ["teacher", *cfg.method.students, "ensemble", *nets]
-    titles["ensemble"] = "ensemble of the students"
-    metrics["nets"] = {
-        name: {"title": titles[name], **nets[name]} for name in dict.fromkeys(order) if name in nets
-    }
-    return metrics
-
-
-def title_of(key: str, net: DictConfig) -> str:
-    """A student's row: its key, its net, and what its weights have already seen."""
-    seen = "" if net.get("weights", "none") == "none" else f", weights {net.weights}"
-    return f"{key} · {describe(net)}{seen}"
 
 
 def _module(config: DictConfig) -> str:

@@ -1,11 +1,14 @@
 """The test of a run's nets: once, after val has chosen. Its result is the body of metrics.json."""
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning import evaluation
@@ -14,6 +17,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.losses.soft_targets import mean_log_probs
 from kd_lightning.methods.base import Learner
 from kd_lightning.models.weights import load_weights
+from kd_lightning.teachers import Teacher, describe, load_student
 
 
 def test_once(
@@ -81,3 +85,43 @@ def test_once(
         "batch": len(batch),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+
+
+def test_run(
+    trainer: Trainer,
+    method: Learner,
+    data: ClassificationData,
+    best: BestStudents,
+    cfg: DictConfig,
+    teacher: Teacher | None,
+    baseline: Path | None,
+) -> dict[str, Any]:
+    """The test metrics of every net of the run, with titles, in the order of the table."""
+    others = {} if teacher is None else {"teacher": teacher.net}
+    titles = {key: title_of(key, net) for key, net in cfg.method.students.items()}
+    kept = {}
+    if baseline is not None:
+        kept = json.loads((baseline / "metrics.json").read_text())["nets"]
+        for key in cfg.method.students:
+            others[f"{key}, labels only"] = load_student(baseline, key)
+            titles[f"{key}, labels only"] = f"{titles[key]}, labels only"
+    metrics = test_once(trainer, method, data, best, others)
+    nets = metrics["nets"]
+    if teacher is not None:
+        titles["teacher"] = f"teacher · {teacher.name}"
+        nets["teacher"]["origin"] = teacher.origin
+    for key in cfg.method.students:
+        if baseline is not None:
+            nets[f"{key}, labels only"] |= {k: kept[key][k] for k in ("epoch", "val", "last")}
+    order = ["teacher", *cfg.method.students, "ensemble", *nets]
+    titles["ensemble"] = "ensemble of the students"
+    metrics["nets"] = {
+        name: {"title": titles[name], **nets[name]} for name in dict.fromkeys(order) if name in nets
+    }
+    return metrics
+
+
+def title_of(key: str, net: DictConfig) -> str:
+    """A student's row: its key, its net, and what its weights have already seen."""
+    seen = "" if net.get("weights", "none") == "none" else f", weights {net.weights}"
+    return f"{key} · {describe(net)}{seen}"

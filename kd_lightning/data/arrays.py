@@ -15,7 +15,8 @@ from jaxtyping import Num, Shaped
 from torch import Tensor
 
 from kd_lightning.data.batches import Samples
-from kd_lightning.data.classification import ClassificationData, Parts, split
+from kd_lightning.data.classification import ClassificationData, Parts
+from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 from kd_lightning.streams import stream_seed
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_lightning.data.batches import Samples, SampleSet, make_loader
+from kd_lightning.data.checks import check_samples, fingerprint
+from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
-from kd_lightning.streams import stream
 
 Part = Literal["train", "val", "test"]
 
@@ -266,86 +267,3 @@ def mix(mixing: Callable, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise UserError("CutMix cuts rectangles: use MixUp for series (data.mixing=…)")
     x, y = mixing(x.unsqueeze(2), y)  # torchvision mixes images: a series is one of height 1
     return x.squeeze(2), y
-
-
-def split(
-    y: Tensor,
-    groups: Tensor | None,
-    fraction: float,
-    seed: int,
-    *,
-    key: str = "data.val_fraction=0",
-) -> tuple[Tensor, Tensor]:
-    """Indices (kept, held out), sorted: stratified by class, or whole groups where there are any.
-
-    Every class with at least two samples gives at least one and keeps at least one. Groups are
-    held out whole, in a seeded order, until ``fraction`` of the samples is reached.
-
-    Raises:
-        UserError: fewer than two groups, or no class has two samples.
-    """
-    generator = stream(seed, "split")
-    held = torch.zeros(len(y), dtype=torch.bool)
-    if groups is None:
-        for label in y.unique().tolist():
-            members = (y == label).nonzero().flatten()
-            count = min(max(1, round(fraction * len(members))), len(members) - 1)
-            held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    else:
-        names = groups.unique()
-        if len(names) < 2:
-            raise UserError(f"a split by subject needs two subjects or more ({key})")
-        for name in names[torch.randperm(len(names), generator=generator)][:-1].tolist():
-            held |= groups == name
-            if held.sum() >= fraction * len(y):
-                break
-        assert not set(groups[held].tolist()) & set(groups[~held].tolist())
-    if not held.any():
-        raise UserError(f"no class has two samples: none can be held out ({key})")
-    return (~held).nonzero().flatten(), held.nonzero().flatten()
-
-
-def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
-    """Raises ``UserError`` for empty parts, labels out of range, empty classes, non-finite x."""
-    num_classes = len(class_names)
-    if len(samples) == 0:
-        raise UserError(f"the {part} part is empty (data.root=…)")
-    if num_classes < 2:
-        raise UserError(f"a classifier needs two classes or more, the data have {num_classes}")
-    low, high = int(samples.y.min()), int(samples.y.max())
-    if low < 0 or high >= num_classes:
-        raise UserError(
-            f"labels must be 0..{num_classes - 1}, the {part} part has {low}..{high} (data.root=…)"
-        )
-    counts = torch.bincount(samples.y, minlength=num_classes)
-    if part == "train" and not bool(counts.all()):
-        empty = [class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
-        raise UserError(
-            f"every class needs a training sample, {len(empty)} of {num_classes} have none: "
-            f"{', '.join(empty[:5])}{', …' if len(empty) > 5 else ''} (data.root=…)"
-        )
-    if isinstance(samples.x, Tensor) and samples.x.is_floating_point():
-        bad = (~samples.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-        if bad:
-            raise UserError(
-                f"the {part} part has NaN or infinite values, in {len(bad)} samples, "
-                f"the first is number {bad[0]} (data.root=…)"
-            )
-
-
-def fingerprint(*parts: Samples | None) -> str:
-    """16 hex digits of the content: values and labels; for files their paths, sizes and labels."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if part is None:
-            digest.update(b"none")
-            continue
-        digest.update(part.y.numpy().tobytes())
-        if isinstance(part.x, Tensor):
-            digest.update(repr((tuple(part.x.shape), part.x.dtype)).encode())
-            digest.update(part.x.contiguous().numpy().data)
-        else:
-            for path in part.x:
-                line = f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
-                digest.update(line.encode())
-    return digest.hexdigest()[:16]

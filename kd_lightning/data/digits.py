@@ -4,7 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from kd_lightning.data.batches import Samples
-from kd_lightning.data.classification import ClassificationData, Parts, split
+from kd_lightning.data.classification import ClassificationData, Parts
+from kd_lightning.data.splits import split
 
 
 class Digits(ClassificationData):

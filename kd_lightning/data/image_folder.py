@@ -1,7 +1,7 @@
 """Your own images, one folder a class: ``<root>/train/<class>/…``, and val and test likewise."""
 
 from kd_lightning.data.batches import Samples
-from kd_lightning.data.classification import Parts, split
+from kd_lightning.data.classification import Parts
 from kd_lightning.data.folders import check_folder
 from kd_lightning.data.image_files import (
     ImageFiles,
@@ -10,6 +10,7 @@ from kd_lightning.data.image_files import (
     imagenet_rows,
     labelled,
 )
+from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 from kd_lightning.streams import stream_seed
 

@@ -8,14 +8,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torchvision.transforms import v2
 
 from kd_lightning.data.batches import Samples
+from kd_lightning.data.checks import check_samples, fingerprint
 from kd_lightning.data.classification import (
     ClassificationData,
     Parts,
-    check_samples,
-    fingerprint,
     mix,
-    split,
 )
+from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 
 CLASSES = ["a", "b", "c"]

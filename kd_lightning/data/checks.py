@@ -1,0 +1,55 @@
+"""What samples must be before anything is trained on them, and what they are known by."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from kd_lightning.data.batches import Samples
+from kd_lightning.errors import UserError
+
+
+def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
+    """Raises ``UserError`` for empty parts, labels out of range, empty classes, non-finite x."""
+    num_classes = len(class_names)
+    if len(samples) == 0:
+        raise UserError(f"the {part} part is empty (data.root=…)")
+    if num_classes < 2:
+        raise UserError(f"a classifier needs two classes or more, the data have {num_classes}")
+    low, high = int(samples.y.min()), int(samples.y.max())
+    if low < 0 or high >= num_classes:
+        raise UserError(
+            f"labels must be 0..{num_classes - 1}, the {part} part has {low}..{high} (data.root=…)"
+        )
+    counts = torch.bincount(samples.y, minlength=num_classes)
+    if part == "train" and not bool(counts.all()):
+        empty = [class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
+        raise UserError(
+            f"every class needs a training sample, {len(empty)} of {num_classes} have none: "
+            f"{', '.join(empty[:5])}{', …' if len(empty) > 5 else ''} (data.root=…)"
+        )
+    if isinstance(samples.x, Tensor) and samples.x.is_floating_point():
+        bad = (~samples.x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if bad:
+            raise UserError(
+                f"the {part} part has NaN or infinite values, in {len(bad)} samples, "
+                f"the first is number {bad[0]} (data.root=…)"
+            )
+
+
+def fingerprint(*parts: Samples | None) -> str:
+    """16 hex digits of the content: values and labels; for files their paths, sizes and labels."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if part is None:
+            digest.update(b"none")
+            continue
+        digest.update(part.y.numpy().tobytes())
+        if isinstance(part.x, Tensor):
+            digest.update(repr((tuple(part.x.shape), part.x.dtype)).encode())
+            digest.update(part.x.contiguous().numpy().data)
+        else:
+            for path in part.x:
+                line = f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
+                digest.update(line.encode())
+    return digest.hexdigest()[:16]
