@@ -101,7 +101,8 @@ def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData)
     key = the_student_of(directory)
     check_same_data(directory, cfg, data)
     config = OmegaConf.load(directory / "config.yaml").method.students[key]
-    rates = {k: cfg.method.teacher[k] for k in ("dropout", "block_dropout") if k in config}
+    asked = cfg.method.teacher
+    rates = {k: asked[k] for k in ("dropout", "block_dropout") if k in config and k in asked}
     config.update(rates)
     return Teacher(load_student(directory, key, rates), f"{key} of {directory}", describe(config))
 
