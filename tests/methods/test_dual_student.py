@@ -1,4 +1,4 @@
-"""The laws of uncertainty-aware dual-student distillation (PAPERS: 2511.18826)."""
+"""The laws of uncertainty-aware dual-student distillation (arXiv 2511.18826)."""
 
 import pytest
 import torch

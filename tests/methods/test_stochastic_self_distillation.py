@@ -1,4 +1,4 @@
-"""The laws of stochastic self-distillation (PAPERS: 2504.14307)."""
+"""The laws of stochastic self-distillation (arXiv 2504.14307)."""
 
 from copy import deepcopy
 
