@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.callbacks.record import Record
+from kd_lightning.callbacks.status import Status
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError, placed
+from kd_lightning.jobs import current
 from kd_lightning.methods.base import Learner
+from kd_lightning.pruning import pruning_of
+from kd_lightning.ranks import is_first_rank
 from kd_lightning.schema import arguments_of
 from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.trackers.about import About, name_of
+from kd_lightning.trackers.guard import Guard
 
 # What Lightning says that is no news here, by the beginning of its text.
 NO_NEWS = (
@@ -28,6 +36,7 @@ NO_NEWS = (
     r".*You defined a `validation_step` but have no `val_dataloader`.*",
     r".*Total length of `.*` across ranks is zero.*",
     r".*torch.jit.script.*is (deprecated|not supported).*",
+    r"The `srun` command is available on your system but is not used.*",
     r"`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
 )
 
@@ -135,17 +144,37 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
         )
 
 
-def build_trainer(cfg: DictConfig, directory: Path, title: str, *callbacks: Callback) -> Trainer:
+def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> About:
+    """What trackers are told of a run: by itself, or as a job of a sweep."""
+    job = current()
+    if job is None:
+        return About(name_of({}, overrides, directory), None, method, (data,))
+    order = job.order
+    return About(name_of(order.axes, overrides, directory), order.sweep, method, (data,))
+
+
+def build_trainer(
+    cfg: DictConfig, directory: Path, title: str, about: About, *callbacks: Callback
+) -> Trainer:
     """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, recording into ``directory``."""
     facts = {
         "save_dir": str(directory),
         "title": title,
+        "about": about,
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
+    if (job := current()) is not None:
+        extra.append(Status(title, job.report))
+        is_its_own = directory.resolve() == job.directory.resolve()  # and no teacher's
+        if is_its_own and (search := job.order.search) is not None:
+            extra.append(pruning_of(job, search))
     return bare_trainer(
         cfg,
-        logger=[build_with(node, facts) for node in cfg.logger.values()],
+        logger=[
+            Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
+            for key, node in cfg.logger.items()
+        ],
         callbacks=[*extra, *callbacks, Record(directory)],
         default_root_dir=directory,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
@@ -30,19 +30,45 @@ HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 
 
-def choices() -> str:
+OF_SWEEPS = ("sweep", "launcher", "sampler", "pruner")  # groups that a single run does not have
+
+
+def is_of_a_sweep(word: str) -> bool:
+    """Whether a key, or an override, is for a sweep and not for its jobs."""
+    return re.split(r"[@.=]", word.lstrip("+~"))[0] in OF_SWEEPS
+
+
+def choices(*, of_sweeps: bool = False) -> str:
     """Every group's choices, a line each, for ``--help``; what is only built upon is left out."""
     lines = []
     for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
         names = sorted(path.stem for path in group.glob("[!_]*.yaml"))
-        if group.name != "recipe":  # chosen by the data set
+        # a recipe is chosen by the data set
+        if group.name != "recipe" and (group.name in OF_SWEEPS) == of_sweeps:
             lines.append(f"  {group.name}: {', '.join(names)}")
     return "\n".join(lines)
 
 
 OmegaConf.register_new_resolver("choices", choices, replace=True)
+OmegaConf.register_new_resolver("sweep_choices", lambda: choices(of_sweeps=True), replace=True)
 
 console = Console(quiet=not is_first_rank())
+
+
+def compose(
+    overrides: Sequence[str], config_dir: str | Path | None = None, name: str = "config"
+) -> DictConfig:
+    """What overrides compose to, as on a command line.
+
+    Args:
+        config_dir: a folder of a person's own YAML, searched beside the package's.
+        name: of the YAML at the top.
+    """
+    search = []
+    if config_dir is not None:
+        search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(name, [*overrides, *search])
 
 
 @contextmanager
@@ -65,6 +91,22 @@ def report_errors() -> Iterator[None]:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def sentences(overrides: Sequence[str]) -> Iterator[None]:
+    """Inside, a person's mistake is a ``UserError``, in whatever form a library raises it.
+
+    Args:
+        overrides: as the person gave them.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = sentence_of(error, overrides)
+        if not sentence:
+            raise
+        raise UserError(sentence) from error
 
 
 def sentence_of(error: BaseException, overrides: Sequence[str] = ()) -> str:
@@ -176,7 +218,8 @@ def _refused_override(text: str, overrides: Sequence[str]) -> str:
         return text
     key = found[1]
     rest = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
-    cfg = _compose(rest)
+    name = "multirun" if is_of_a_sweep(key) else "config"
+    cfg = _compose(rest, name)
     if "@" in key or "/" in key:
         known, kind = [k for k in cfg.hydra.runtime.choices if "hydra/" not in k], "choice"
     else:
@@ -184,15 +227,15 @@ def _refused_override(text: str, overrides: Sequence[str]) -> str:
     return str(unknown(kind, key, known, f"+{key}" if kind == "choice" else key))
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _compose(overrides: Sequence[str], name: str) -> DictConfig:
     """What these overrides compose to; without them, if another one is wrong as well."""
     GlobalHydra.instance().clear()
     overrides = [o for o in overrides if "=" in o and not o.startswith("-")]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return compose("config", overrides, return_hydra_config=True)
+            return hydra.compose(name, overrides, return_hydra_config=True)
         except HydraException:
-            return compose("config", return_hydra_config=True)
+            return hydra.compose(name, return_hydra_config=True)
 
 
 def _keys_of(config: DictConfig, above: str = "") -> list[str]:

@@ -46,12 +46,13 @@ def claim(cfg: DictConfig, title: str) -> Path:
             raise UserError(f"run_dir={directory} holds a run already: go on with it by resume=…")
         make_directory(directory, "run_dir")
     else:
-        directory = _new_directory(Path(cfg.outputs), title)
+        directory = new_directory(Path(cfg.outputs), title)
     os.environ[VARIABLE] = str(directory.resolve())
     return directory
 
 
-def _new_directory(outputs: Path, title: str) -> Path:
+def new_directory(outputs: Path, title: str) -> Path:
+    """Makes a directory that no other run or sweep has, named by the time and ``title``."""
     while True:
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
         directory = outputs / f"{stamp}_{title}_{secrets.token_hex(2)}"

@@ -5,11 +5,13 @@
 or, from Python, ``distill("method=dual_student", "data=digits").metrics``.
 """
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,28 +19,48 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import tables
-from kd_lightning.build import build_data, build_method, build_trainer, quieten, use_threads
+from kd_lightning.build import (
+    build_data,
+    build_method,
+    build_trainer,
+    describe_run,
+    quieten,
+    use_threads,
+)
 from kd_lightning.callbacks.best import BestStudents
-from kd_lightning.command_line import CONF, console, report_errors, sentence_of
+from kd_lightning.command_line import (
+    CONF,
+    compose,
+    console,
+    is_of_a_sweep,
+    report_errors,
+    sentences,
+)
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.directories import check_overrides, claim, harmless_keys, resumed
 from kd_lightning.environment import check_unchanged, describe_environment, write_json
 from kd_lightning.errors import UserError
 from kd_lightning.files import whole, write_text
 from kd_lightning.interrupts import Interrupted, interruptible
+from kd_lightning.jobs import current
 from kd_lightning.methods.base import Learner
+from kd_lightning.pruning import Pruned
 from kd_lightning.ranks import forget_ranks, rank_from_outside, without_ranks
 from kd_lightning.rehearsal import rehearse
 from kd_lightning.schema import check_configuration
 from kd_lightning.store import find_or_train
 from kd_lightning.teachers import baseline_run, get_teacher
 from kd_lightning.testing import test_run
+from kd_lightning.trackers.guard import check_installed, ended
+from kd_lightning.trackers.results import log_results
+
+# Options of Hydra that show something and run nothing
+SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
 
 
 @dataclass(frozen=True)
@@ -68,18 +90,9 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     Raises:
         UserError: something asked for cannot be done; the message says what to change.
     """
-    search = (
-        [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    )
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose("config", [*overrides, *search])
-        return run(cfg, list(overrides))
-    except Exception as error:
-        sentence = sentence_of(error, overrides)
-        if not sentence:
-            raise
-        raise UserError(sentence) from error
+    with sentences(overrides):
+        check_one_run(overrides)
+        return run(compose(overrides, config_dir), list(overrides))
 
 
 def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
@@ -94,6 +107,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if cfg.resume:
         cfg = resumed(Path(cfg.resume), cfg, overrides or [])
     check_overrides(cfg, overrides or [])
+    check_installed(cfg.logger)
     use_threads(cfg.threads)
     data = build_data(cfg)
     if cfg.resume:
@@ -109,22 +123,26 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     title = cfg.title or " on ".join(names)
     directory = claim(cfg, "-".join(names))
     best = BestStudents(directory)
-    trainer = build_trainer(cfg, directory, title, best)
-    if trainer.is_global_zero:
-        environment = describe_environment(data, cfg, teacher)
-        check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
-        with whole(directory / "config.yaml") as unfinished:
-            OmegaConf.save(cfg, unfinished, resolve=True)
-        write_json(directory / "environment.json", environment)
-    fit(trainer, method, data, directory)
-    if not trainer.is_global_zero:
-        sys.exit(0)  # test and record are rank 0's alone
+    about = describe_run(directory, overrides or [], *names)
+    trainer = build_trainer(cfg, directory, title, about, best)
+    with ended(trainer.loggers, Pruned):
+        if trainer.is_global_zero:
+            environment = describe_environment(data, cfg, teacher)
+            check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
+            with whole(directory / "config.yaml") as unfinished:
+                OmegaConf.save(cfg, unfinished, resolve=True)
+            write_json(directory / "environment.json", environment)
+        fit(trainer, method, data, directory)
+        if not trainer.is_global_zero:
+            sys.exit(0)  # test and record are rank 0's alone
 
-    metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
-    metrics |= test_run(trainer, method, data, best, cfg, teacher, baseline)
-    write_text(directory / "table.md", tables.markdown(metrics))
-    write_text(directory / "table.csv", tables.as_csv(metrics))
-    write_json(directory / "metrics.json", metrics)  # last: its presence says that the run is done
+        metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
+        metrics |= test_run(trainer, method, data, best, cfg, teacher, baseline)
+        write_text(directory / "table.md", tables.markdown(metrics))
+        write_text(directory / "table.csv", tables.as_csv(metrics))
+        # the last of the record: its presence says that the run is done
+        write_json(directory / "metrics.json", metrics)
+        log_results(trainer.loggers, metrics, directory, trainer.global_step)
     if show_table:
         tables.print_table(metrics, console)
         say(f"Record: {directory}")
@@ -166,6 +184,8 @@ def run_file(path: str) -> None:
 
 
 def say(sentence: str) -> None:
+    if (job := current()) is not None:
+        job.report(phase=sentence)
     console.print(sentence, soft_wrap=True, highlight=False)
 
 
@@ -199,21 +219,45 @@ def _module(config: DictConfig) -> str:
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def _hydra_main(cfg: DictConfig) -> float | None:
+def _hydra_main(cfg: DictConfig) -> None:
     with report_errors():  # here already: Hydra would print a line of its own before it
-        hydra_cfg = HydraConfig.get()
-        if hydra_cfg.mode == RunMode.MULTIRUN and cfg.hardware.devices != 1:
-            raise UserError(
-                "a sweep runs its jobs on one device each: leave out hardware.devices="
-                f"{cfg.hardware.devices}, or start its runs one by one"
-            )
-        return run(cfg, list(hydra_cfg.overrides.task)).objective
+        run(cfg, list(HydraConfig.get().overrides.task))
+
+
+def sweep_asked_for(words: list[str]) -> tuple[list[str], str | None] | None:
+    """The words of a sweep's command line and its ``--config-dir``; None where it asks for one run,
+    or only for something to be shown.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    given, rest = parser.parse_known_args(words)
+    if not given.multirun or SHOW & set(rest):
+        return None
+    options = [word for word in rest if word.startswith("-")]
+    if options:
+        raise UserError(f"{options[0]} does not go with -m, which takes --config-dir and key=value")
+    return rest, given.config_dir
+
+
+def check_one_run(words: Sequence[str]) -> None:
+    """Raises ``UserError`` for a word that only a sweep can have."""
+    for word in filter(is_of_a_sweep, words):
+        raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
 
 
 def main() -> None:
     """The command line: a person's mistake is one sentence and exit code 2."""
     with report_errors():
-        _hydra_main()
+        if (asked := sweep_asked_for(sys.argv[1:])) is None:
+            check_one_run(sys.argv[1:])
+            _hydra_main()
+            return
+        from kd_lightning import sweep  # here: a job of a sweep need not import it
+
+        _, is_over = sweep.start(*asked)
+        if not is_over:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -214,7 +214,10 @@ def arguments_of(target: Callable) -> Arguments:
     """
     functions = [target]
     if inspect.isclass(target):
-        functions = [cls.__init__ for cls in target.__mro__ if "__init__" in vars(cls)]
+        classes = [cls for cls in target.__mro__ if "__init__" in vars(cls) and cls is not object]
+        functions = [cls.__init__ for cls in classes]
+        if not functions:
+            return Arguments({}, False)
     known: dict[str, Argument] = {}
     for function in functions:
         found, hands_on = own_arguments(function)

@@ -9,6 +9,7 @@ import kd_lightning
 
 ROOT = Path(kd_lightning.__file__).parent
 FLOORS = {"losses": 0, "uncertainty": 0, "models": 1, "data": 1, "methods": 2, "callbacks": 3}
+FLOORS |= {"trackers": 3, "launchers": 5, "reports": 5, "sweeps": 6}
 FOR_METHODS = {"models.outputs", "models.stochastic", "models.classifier"}  # and no concrete net
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -22,7 +23,7 @@ def folder_and_floor(module):
     if module in ("", "errors", "files", "streams"):
         return "ground", -1
     is_verb = '__name__ == "__main__"' in (ROOT / f"{module}.py").read_text()
-    return ("verbs", 5) if is_verb else ("middle", 4)
+    return ("verbs", 7) if is_verb else ("middle", 4)
 
 
 def is_module(name):

@@ -128,6 +128,13 @@ def test_optional_keys_of_typed_keywords_may_be_left_out() -> None:
     assert arguments_of(function).known["size"] == (int, False)
 
 
+def test_a_class_without_a_constructor_takes_nothing() -> None:
+    class Bare:
+        pass
+
+    assert arguments_of(Bare) == ({}, False)
+
+
 def test_a_good_configuration_passes_with_its_facts_and_without(cfg: DictConfig) -> None:
     check_configuration(cfg)
     cfg.task.update(num_classes=10, channels=3, size=16, num_inputs=768, mean=[0.0] * 3)

@@ -1,0 +1,143 @@
+"""Jobs on this machine, as many at once as there are devices for."""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+
+import torch
+
+from kd_lightning.errors import UserError
+from kd_lightning.jobs import Job, Order
+from kd_lightning.ranks import without_ranks
+
+SECONDS_TO_END = 30.0  # that a job has after SIGTERM
+
+
+@dataclass
+class Running:
+    """A job's process, and the devices that it has."""
+
+    job: Job
+    process: subprocess.Popen | ForkServerProcess
+    devices: list[str]
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        if isinstance(self.process, subprocess.Popen):
+            return self.process.poll()
+        return self.process.exitcode
+
+    def end(self, signum: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signum)
+
+
+class Local:
+    """A process for each job of a sweep.
+
+    Jobs of one device are forked from a process that has imported torch and Lightning already,
+    which saves each of them these seconds; it has used neither threads nor a GPU, so a fork of it
+    is as good as new. Jobs of several devices start anew, for Lightning starts their further
+    processes by the command line of the first.
+
+    Args:
+        workers: jobs at once; None: as many as there are GPUs for, or without GPUs as many as the
+            cores allow with the threads that a job uses.
+        warm: fork. False: every job starts anew.
+    """
+
+    def __init__(self, *, workers: int | None = None, warm: bool = True) -> None:
+        if workers is not None and workers < 1:
+            raise UserError(f"launcher.workers must be >= 1 or null, got {workers}")
+        self.workers = workers
+        self.warm = warm
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Starts each job when there is room for it; gives each back when its process has ended."""
+        source = iter(jobs)
+        job = next(source, None)
+        if job is None:
+            return
+        gpus = visible_gpus() if job.order.accelerator != "cpu" else []
+        free = gpus[: self.slots(job.order, len(gpus))] or [""] * self.slots(job.order, 0)
+        total, running = len(free), list[Running]()
+        try:
+            while job is not None or running:
+                while job is not None and (needed := min(job.order.devices, total)) <= len(free):
+                    mine, free = free[:needed], free[needed:]
+                    running.append(Running(job, self.start(job, mine), mine))
+                    job = next(source, None) if free else None
+                ended = [one for one in running if one.exit_code() is not None]
+                for one in ended:
+                    running.remove(one)
+                    free += one.devices
+                    one.job.explain(one.exit_code())
+                    yield one.job
+                if (
+                    ended and job is None
+                ):  # asked for only now: a search has heard of the ended ones
+                    job = next(source, None)
+                time.sleep(0.05)
+        finally:
+            end_all(running)
+
+    def slots(self, first: Order, gpus: int) -> int:
+        """How many devices there are to share out; on a CPU, jobs of one process at once."""
+        if gpus:
+            return gpus if self.workers is None else min(gpus, self.workers * first.devices)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = self.workers or (cores or 1) // ((first.threads or cores or 1) * first.devices)
+        return max(1, workers) * first.devices
+
+    def start(self, job: Job, devices: list[str]) -> subprocess.Popen | ForkServerProcess:
+        mine = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
+        if self.warm and job.order.devices * job.order.num_nodes == 1:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["kd_lightning.run"])
+            process = context.Process(target=run_forked, args=(job.command(), mine))
+            process.start()
+            return process
+        with job.log.open("ab") as log:
+            return subprocess.Popen(
+                job.command(),
+                env={**without_ranks(os.environ), **mine},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is the sweep's to answer
+            )
+
+
+def run_forked(command: list[str], environment: dict[str, str]) -> None:
+    """Does in this process what ``command``, python -m <module> …, would do in a new one."""
+    os.setsid()
+    os.environ.update(environment)
+    _, _, module, *sys.argv[1:] = command
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
+    count = torch.cuda.device_count()
+    names = list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
+    return names[:count] or [str(i) for i in range(count)]
+
+
+def end_all(running: list[Running]) -> None:
+    """Asks the jobs to stop, which they do at their last finished epoch, and waits for it."""
+    for one in running:
+        one.end(signal.SIGTERM)
+    deadline = time.monotonic() + SECONDS_TO_END
+    while any(one.exit_code() is None for one in running):
+        if time.monotonic() > deadline:
+            for one in running:
+                one.end(signal.SIGKILL)  # what it started ends with it
+        time.sleep(0.05)

@@ -1,0 +1,109 @@
+"""The picture of a grid: a map for each combination of the further axes, a number in each cell."""
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from kd_lightning.reports.grids import Cell, Grid, Panel
+
+COLORS = "viridis"
+WIDTH, HEIGHT = 1.05, 0.72  # of a cell, inches
+COLUMNS = 3  # of panels
+GREY, FRAME = "0.93", "crimson"
+
+
+def draw(grid: Grid) -> Figure:
+    """The figure; needs no display."""
+    columns = 2 if len(grid.panels) == 4 else min(COLUMNS, len(grid.panels))
+    rows = math.ceil(len(grid.panels) / columns)
+    width = columns * (len(grid.xs) * WIDTH + 0.9) + 1.1
+    height = rows * (len(grid.ys) * HEIGHT + 0.95) + 0.5
+    figure = Figure(figsize=(max(width, 5.0), max(height, 2.6)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(grid.title, fontsize=11, fontweight="bold")
+    cells = [cell for panel in grid.panels for cell in panel.cells.values()]
+    means = [100 * cell.sample.mean for cell in cells if cell.sample.n]
+    low, high = (min(means), max(means)) if means else (0.0, 1.0)
+    if high - low < 1e-4:  # all equal: a scale needs two ends
+        low, high = low - 0.5, high + 0.5
+    scale = ScalarMappable(Normalize(low, high), COLORS)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for number, ax in enumerate(axes.flat):
+        if number >= len(grid.panels):
+            ax.set_axis_off()
+            continue
+        _draw_panel(ax, grid, grid.panels[number], scale)
+    if _best(grid) is not None:
+        figure.supxlabel("framed: the highest on val", fontsize=8, color=FRAME)
+    bar = figure.colorbar(scale, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label(grid.quantity, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_panel(ax: Axes, grid: Grid, panel: Panel, scale: ScalarMappable) -> None:
+    values = [[_mean(panel.cells.get((x, y))) for x in grid.xs] for y in grid.ys]
+    ax.set_facecolor(GREY)
+    ax.pcolormesh(values, cmap=scale.cmap, norm=scale.norm, edgecolors="white", linewidth=1.5)
+    best = _best(grid)
+    for i, x in enumerate(grid.xs):
+        for j, y in enumerate(grid.ys):
+            cell = panel.cells.get((x, y))
+            color = "0.1"
+            if cell is None or not cell.sample.n:
+                style = {"fill": False, "hatch": "////", "edgecolor": "0.75", "linewidth": 0}
+                ax.add_patch(Rectangle((i + 0.01, j + 0.01), 0.98, 0.98, **style))
+            elif _is_dark(scale, cell):
+                color = "white"
+            ax.text(
+                i + 0.5, j + 0.5, words(cell), ha="center", va="center", fontsize=8, color=color,
+                linespacing=1.25,
+            )  # fmt: skip
+            if cell is not None and cell is best:
+                style = {"fill": False, "linewidth": 2, "edgecolor": FRAME}
+                ax.add_patch(Rectangle((i + 0.04, j + 0.04), 0.92, 0.92, **style))
+    ax.set_xticks([i + 0.5 for i in range(len(grid.xs))], [f"{x:g}" for x in grid.xs])
+    ax.set_yticks([j + 0.5 for j in range(len(grid.ys))], [f"{y:g}" for y in grid.ys])
+    ax.tick_params(length=0, labelsize=9)
+    ax.set_xlabel(grid.x, fontsize=9)
+    ax.set_ylabel(grid.y, fontsize=9)
+    ax.set_title(panel.title, fontsize=9)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _is_dark(scale: ScalarMappable, cell: Cell) -> bool:
+    red, green, blue, _ = scale.to_rgba(100 * cell.sample.mean)
+    return bool(0.299 * red + 0.587 * green + 0.114 * blue < 0.5)
+
+
+def _mean(cell: Cell | None) -> float:
+    return 100 * cell.sample.mean if cell is not None else math.nan
+
+
+def _best(grid: Grid) -> Cell | None:
+    """The cell that val chooses, the first of equals; None where val does not choose."""
+    cells = [cell for panel in grid.panels for cell in panel.cells.values() if cell.sample.n]
+    if not cells or not grid.chooses:
+        return None
+    return max(cells, key=lambda cell: cell.sample.mean)
+
+
+def words(cell: Cell | None) -> str:
+    """What stands in a cell."""
+    if cell is None:
+        return "no job"
+    if not cell.sample.n:
+        return "\n".join(cell.states)
+    lines = [f"{100 * cell.sample.mean:.2f}"]
+    if cell.sample.n > 1:
+        lines.append(f"± {100 * cell.sample.std:.2f}")
+    if cell.sample.n < cell.planned:
+        lines.append(f"n = {cell.sample.n} of {cell.planned}")
+    return "\n".join(lines)

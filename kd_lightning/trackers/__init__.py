@@ -1,0 +1,1 @@
+"""Experiment trackers: Lightning's loggers, made to last a whole run and never to stop one."""

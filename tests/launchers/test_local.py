@@ -1,0 +1,158 @@
+"""Jobs on this machine: lazily pulled, each in a process of its own, with devices of its own."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning.errors import UserError
+from kd_lightning.jobs import Job, Order, create
+from kd_lightning.launchers import local
+from kd_lightning.launchers.local import Local, visible_gpus
+
+# What stands in for a training: it writes down who it is, and ends as its job's variant says.
+PROGRAM = """
+import json, os, sys, time
+from pathlib import Path
+directory = Path(sys.argv[1])
+variant = json.loads((directory / "job.json").read_text())["variant"]
+about = {"pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+         "rank": os.environ.get("LOCAL_RANK"), "begun": time.time()}
+(directory / "about.json").write_text(json.dumps(about))
+time.sleep(0.3)
+if variant == "fails":
+    sys.exit(3)
+if variant == "dies":
+    os.kill(os.getpid(), 9)
+(directory / "about.json").write_text(json.dumps({**about, "ended": time.time()}))
+(directory / "metrics.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """jobs("fine", "fails"): a job each; their command is PROGRAM."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    monkeypatch.setattr(
+        Job, "command", lambda job: [sys.executable, f"{tmp_path}/program.py", str(job.directory)]
+    )
+
+    def jobs(*variants: str, **order) -> list[Job]:
+        return [
+            create(
+                tmp_path / "jobs" / f"{number:04d}",
+                Order(number=number, variant=variant, axes={}, overrides=[], **order),
+            )
+            for number, variant in enumerate(variants)
+        ]
+
+    return jobs
+
+
+def about(job: Job) -> dict:
+    return json.loads((job.directory / "about.json").read_text())
+
+
+def test_every_job_is_given_back_however_it_ended(jobs) -> None:
+    made = jobs("fine", "fails", "dies", "fine")
+    ended = list(Local(workers=2, warm=False).run(made))
+    assert sorted(job.number for job in ended) == [0, 1, 2, 3]
+    assert [job.is_over() for job in made] == [True, False, False, True]
+    assert made[1].error() == "its process was ended with exit code 3"
+    assert made[2].error().startswith("its process was ended by SIGKILL")
+    assert len({about(job)["pid"] for job in made}) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_as_many_at_once_as_there_are_workers(jobs, workers: int) -> None:
+    made = jobs(*["fine"] * 6)
+    list(Local(workers=workers, warm=False).run(made))
+    times = [(about(job)["begun"], about(job)["ended"]) for job in made]
+    at_once = max(sum(a <= begun < b for a, b in times) for begun, _ in times)
+    assert at_once <= workers
+    assert workers == 1 or at_once > 1
+
+
+def test_a_job_is_asked_for_only_when_there_is_room(jobs) -> None:
+    made = jobs(*["fine"] * 4)
+    asked: list[int] = []
+
+    def source() -> Iterator[Job]:
+        for job in made:
+            asked.append(job.number)
+            yield job
+
+    for ended in Local(workers=1, warm=False).run(source()):
+        # the next one is proposed when the search has heard of this one
+        assert asked == list(range(ended.number + 1))
+
+
+def test_no_jobs_no_processes() -> None:
+    assert list(Local().run([])) == []
+
+
+def test_jobs_share_out_the_gpus(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5", "7"])
+    made = jobs(*["fine"] * 3, devices=2)
+    list(Local(warm=False).run(made))
+    assert {about(job)["gpus"] for job in made} <= {"4,5", "7,4", "5,7"}
+    times = sorted((about(job)["begun"], about(job)["ended"]) for job in made)
+    for (_, ended), (begun, _) in pairwise(times):
+        assert begun >= ended - 0.05  # three GPUs are one job of two at a time
+
+
+def test_jobs_of_the_cpu_get_no_gpu(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (job,) = jobs("fine", accelerator="cpu")
+    list(Local(warm=False).run([job]))
+    assert about(job)["gpus"] is None
+
+
+def test_gpus_go_by_the_names_that_the_person_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
+    assert visible_gpus() == ["3", "GPU-8932f937"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1"]
+
+
+def test_no_rank_is_handed_on(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    (job,) = jobs("fine")
+    list(Local(warm=False).run([job]))
+    assert about(job)["rank"] is None
+
+
+def test_what_is_running_ends_when_the_sweep_does(jobs) -> None:
+    made = jobs("fine", "fine")
+    running = Local(workers=1, warm=False).run(made)
+    next(running)
+    running.close()  # as after Ctrl-C
+    assert made[0].is_over()
+    assert not made[1].is_over()
+    assert made[1].error() is None
+
+
+def test_a_job_that_does_not_end_when_asked_is_killed(jobs, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(local, "SECONDS_TO_END", 0.2)
+    (tmp_path / "program.py").write_text(
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open(f'{sys.argv[1]}/began', 'w').close()\ntime.sleep(600)\n"
+    )
+    (job,) = jobs("deaf")
+    running = local.Running(job, Local(warm=False).start(job, []), [])
+    while not (job.directory / "began").exists():
+        pass
+    local.end_all([running])
+    assert running.exit_code() == -signal.SIGKILL
+
+
+def test_no_workers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"launcher.workers must be >= 1 or null, got 0"):
+        Local(workers=0)

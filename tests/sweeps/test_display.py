@@ -1,0 +1,113 @@
+"""What a person sees of a sweep is what its files say."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from kd_lightning.jobs import Job, Order, create
+from kd_lightning.sweeps.display import Lines, Look, duration, seconds_left, summary, table
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    def order(number: int) -> Order:
+        axes = {"T": number // 2, "seed": number % 2}
+        return Order(number=number, variant=f"T={number // 2}", axes=axes, overrides=[])
+
+    return [create(tmp_path / "jobs" / f"{number:04d}", order(number)) for number in range(6)]
+
+
+def finish(job: Job, seconds: float, accuracy: float = 0.5) -> None:
+    now = time.time()
+    said = {"phase": "done", "begun": now - seconds, "time": now}
+    (job.directory / "progress.json").write_text(json.dumps(said))
+    (job.directory / "metrics.json").write_text(json.dumps({"objective": accuracy}))
+
+
+def printed(renderable, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(renderable)
+    console.file.close()
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59, "59 s"), (120, "2 min"), (3600, "60 min"), (7500, "2 h 05 min")],
+)
+def test_a_time_is_short(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_before_the_first_job_has_ended_no_time_is_guessed(jobs: list[Job]) -> None:
+    look = Look(jobs, 6)
+    assert seconds_left(look(), 6) is None
+    assert summary(look(), 6) == "0 of 6 done, 6 waiting"
+
+
+def test_the_rest_takes_as_long_as_the_median_job(jobs: list[Job]) -> None:
+    for job, seconds in zip(jobs, (100, 10, 10), strict=False):  # the first trained the teacher
+        finish(job, seconds)
+    snapshots = Look(jobs, 6)()
+    assert seconds_left(snapshots, 6) == pytest.approx(30)
+    assert summary(snapshots, 6) == "3 of 6 done, 3 waiting; about 30 s left"
+    with jobs[3].held(), jobs[4].held():
+        for job in jobs[3:5]:
+            job.report(phase="student", begun=time.time() - 4)
+        snapshots = Look(jobs, 6)()
+        # one waits, two have 6 s to go, two at once
+        assert seconds_left(snapshots, 6) == pytest.approx((10 + 6 + 6) / 2, abs=0.5)
+
+
+def test_trials_that_a_search_has_not_asked_for_yet_are_waiting(jobs: list[Job]) -> None:
+    finish(jobs[0], 10)
+    assert summary(Look(jobs[:2], 20)(), 20) == "1 of 20 done, 19 waiting; about 3 min left"
+
+
+def test_a_running_job_shows_its_phase_its_epoch_and_its_time_left(jobs: list[Job]) -> None:
+    now = time.time()
+    with jobs[2].held():
+        jobs[2].report(
+            phase="teacher mlp", epoch=6, epochs=10, first=2, started=now - 8, accuracy={"a": 0.9}
+        )
+        text = printed(table("sweep", Look(jobs, 6)(), 6, rows=6))
+    (line,) = [line for line in text.splitlines() if "running" in line and "teacher" in line]
+    assert "T=1 seed=0" in line
+    assert "epoch 6/10" in line
+    assert "val/accuracy a 0.900" in line
+    assert "8 s left" in line
+
+
+def test_failures_stand_before_what_is_done_where_room_is_short(jobs: list[Job]) -> None:
+    for job in jobs[:4]:
+        finish(job, 1)
+    (jobs[5].directory / "error.txt").write_text("Traceback …\nValueError: no such thing\n")
+    text = printed(table("sweep", Look(jobs, 6)(), 6, rows=2))
+    assert "ValueError: no such thing" in text
+    assert "… and 4 more" in text
+    assert "4 of 6 done, 1 waiting, 1 failed" in text
+
+
+def test_lines_name_the_job_its_time_and_its_accuracy(jobs: list[Job]) -> None:
+    with open("/dev/null", "w") as file:
+        console = Console(width=200, record=True, file=file)
+        lines = Lines(Look(jobs, 6), console)
+        lines.beginning(Path("there"))
+        finish(jobs[0], 12, accuracy=0.75)
+        lines.ended(jobs[0])
+    assert console.export_text().splitlines() == [
+        "6 jobs to run: there",
+        "job 0 (T=0 seed=0): done, in 12 s, val/accuracy 0.7500",
+        "  1 of 6 done, 5 waiting; about 60 s left",
+    ]
+
+
+def test_what_is_over_is_read_once(jobs: list[Job]) -> None:
+    look = Look(jobs, 6)
+    finish(jobs[0], 1)
+    look()
+    (jobs[0].directory / "job.json").unlink()
+    assert len(look()) == 6

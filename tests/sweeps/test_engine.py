@@ -1,0 +1,242 @@
+"""Sweeps with their real processes: whatever is killed, the end is that of an undisturbed one."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import TINY
+from omegaconf import OmegaConf
+
+from kd_lightning.jobs import Job, State, jobs_of
+
+pytestmark = pytest.mark.slow
+
+SETTING = [*TINY, "data.num_train=480", "trainer.max_epochs=6", "method.temperature=1,8"]
+VARYING = ("throughput",)  # all else is the same to the last bit
+
+
+def start(*words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kd_lightning.run", "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+
+
+def resume(directory: Path, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kd_lightning.sweep", str(directory), "--resume", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    printed, _ = process.communicate(timeout=280)
+    assert process.returncode == code, printed[-3000:]
+    return printed
+
+
+def until(condition, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def results(directory: Path) -> list[dict]:
+    """What the jobs found, without what no two runs share."""
+
+    def stripped(value):
+        if isinstance(value, dict):
+            return {k: stripped(v) for k, v in value.items() if k not in (*VARYING, "origin")}
+        return value
+
+    return [stripped(job.metrics()) for job in jobs_of(directory)]
+
+
+def tables(directory: Path) -> list[str]:
+    """The tables, without what no two runs share."""
+    texts = [(directory / name).read_text() for name in ("table.md", "table.csv", "table.tex")]
+    return [
+        "\n".join(line for line in text.splitlines() if not any(word in line for word in VARYING))
+        for text in texts
+    ]
+
+
+def states(directory: Path) -> list[State]:
+    return [job.state() for job in jobs_of(directory)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four jobs that nothing happened to."""
+    directory = tmp_path_factory.mktemp("undisturbed") / "sweep"
+    words = [*SETTING, "seed=0,1", f"outputs={directory.parent}", f"sweep.dir={directory}"]
+    printed = finish(start(*words))
+    (directory / "printed.txt").write_text(printed)
+    return directory
+
+
+def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
+    undisturbed: Path,
+) -> None:
+    lines = (undisturbed / "printed.txt").read_text().splitlines()
+    assert lines[0] == "4 jobs (2 variants x 2): checking them"
+    assert lines[1].startswith("4 jobs to run: ")
+    assert any(re.search(r"1 of 4 done.*; about \d+ (s|min) left", line) for line in lines)
+    assert any("job 3 (method.temperature=8 seed=1): done, in" in line for line in lines)
+
+
+def test_seeds_share_the_split_and_one_teacher_that_was_trained_once(undisturbed: Path) -> None:
+    assert states(undisturbed) == [State.DONE] * 4
+    assert len(list((undisturbed.parent / "teachers").glob("*/metrics.json"))) == 1
+    found = [
+        json.loads((job.directory / "environment.json").read_text()) for job in jobs_of(undisturbed)
+    ]
+    assert len({one["teacher"]["fingerprint"] for one in found}) == 1
+    assert len({one["data"]["fingerprint"] for one in found}) == 1
+    logs = [job.log.read_text() for job in jobs_of(undisturbed)]
+    assert sum("trained now" in log for log in logs) == 1
+    # the second job began while the first trained the teacher, and says that it waits
+    assert "another run is training teacher" in logs[1]
+
+
+def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
+    markdown, csv, latex = tables(undisturbed)
+    for text in (markdown, csv, latex):
+        assert "temperature=8" in text.replace("\\_", "_")
+    assert "±" in markdown
+    asked = OmegaConf.load(undisturbed / "sweep.yaml")
+    assert asked.title == "temperature"
+    assert asked.command[0] == "-m"
+
+
+@pytest.mark.parametrize("luck", [0, 1])
+def test_a_sweep_that_is_killed_at_any_moment_ends_as_an_undisturbed_one(
+    luck: int, tmp_path: Path, undisturbed: Path
+) -> None:
+    directory = tmp_path / "sweep"
+    words = [*SETTING, "seed=0,1", f"outputs={tmp_path}", f"sweep.dir={directory}"]
+    moment = random.Random(luck)
+    sweep = start(*words)
+    until(lambda: (directory / "sweep.yaml").exists())
+    # once while the teacher is trained or soon after, once in the middle, once near the end
+    for least in (0, 1, 2):
+        until(lambda: sum(s is State.DONE for s in states(directory)) >= least)  # noqa: B023
+        time.sleep(moment.uniform(0, 3))
+        sweep.send_signal(signal.SIGKILL)
+        sweep.communicate()
+        sweep = resume(directory)
+    finish(sweep)
+    assert results(directory) == results(undisturbed)
+    assert tables(directory) == tables(undisturbed)
+
+
+def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbed: Path) -> None:
+    directory = tmp_path / "sweep"
+    words = [*SETTING, "seed=0,1", "trainer.max_epochs=60", f"sweep.dir={directory}"]
+    sweep = start(*words, f"outputs={undisturbed.parent}", "launcher.workers=2")
+    until(lambda: (directory / "jobs" / "0001" / "last.ckpt").exists())
+    victims = subprocess.run(
+        ["pgrep", "-f", f"{directory}/jobs/0001"], capture_output=True, text=True
+    ).stdout.split()
+    pid = victims[0] if victims else holder_of(directory / "jobs" / "0001")
+    os.kill(int(pid), signal.SIGKILL)
+    printed = finish(sweep, code=1)
+    assert states(directory) == [State.DONE, State.FAILED, State.DONE, State.DONE]
+    reason = "its process was ended by SIGKILL: somebody killed it, or the memory was full"
+    assert Job(directory / "jobs" / "0001").error() == reason
+    assert reason in printed
+    assert "1 of 4 jobs failed" in printed
+    assert "3 of 4 done, 1 failed" in printed
+    assert reason in (directory / "table.md").read_text()  # named, not averaged over
+    before = [job.directory / "metrics.json" for job in jobs_of(directory)]
+    stamps = {path: path.stat().st_mtime_ns for path in before if path.exists()}
+    printed = finish(resume(directory))
+    assert "1 job to run, 3 over already" in printed
+    assert states(directory) == [State.DONE] * 4
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert "SIGKILL" not in (directory / "table.md").read_text()
+
+
+def holder_of(directory: Path) -> str:
+    """The process that holds a job's lock: a fork has no command line of its own."""
+    lock = os.stat(directory / ".lock")
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[5].endswith(f":{lock.st_ino}"):
+            return words[4]
+    raise AssertionError("nobody holds it")
+
+
+def test_jobs_of_two_devices_and_of_one_in_one_sweep(tmp_path: Path) -> None:
+    directory = tmp_path / "sweep"
+    words = [*TINY, "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2,1"]
+    words.remove("hardware=cpu")
+    printed = finish(start(*words, f"outputs={tmp_path}", f"sweep.dir={directory}"))
+    assert states(directory) == [State.DONE] * 2, printed
+    # one sweep, one directory a job, one table in each log: no rank began something of its own
+    assert not (tmp_path / "sweeps").exists()
+    assert not list(tmp_path.glob("2*"))
+    for job in jobs_of(directory):
+        assert job.log.read_text().count("ensemble of the students") == 1
+    two, one = (OmegaConf.load(job.directory / "config.yaml") for job in jobs_of(directory))
+    assert (two.hardware.devices, one.hardware.devices) == (2, 1)
+
+
+def test_a_sweep_without_a_warm_parent_finds_the_same(tmp_path: Path, undisturbed: Path) -> None:
+    directory = tmp_path / "sweep"
+    words = [*SETTING, "seed=0", f"outputs={undisturbed.parent}", f"sweep.dir={directory}"]
+    finish(start(*words, "launcher.warm=false"))
+    assert results(directory) == results(undisturbed)[:2]
+
+
+def test_ctrl_c_stops_the_jobs_and_says_how_to_go_on(tmp_path: Path) -> None:
+    directory = tmp_path / "sweep"
+    words = [*SETTING, "trainer.max_epochs=3000", f"outputs={tmp_path}", f"sweep.dir={directory}"]
+    sweep = start(*words)
+    until(lambda: (directory / "jobs" / "0000" / "last.ckpt").exists())
+    sweep.send_signal(signal.SIGINT)
+    printed = finish(sweep, code=130)
+    assert f"go on with: python -m kd_lightning.sweep {directory} --resume" in printed
+    assert set(states(directory)) <= {State.STOPPED, State.WAITING}
+    assert not any(job.error() for job in jobs_of(directory))
+
+
+def test_a_sweep_is_shown_and_what_is_none_is_a_sentence(undisturbed: Path, tmp_path: Path) -> None:
+    def sweep(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "kd_lightning.sweep", *words], capture_output=True, text=True
+        )
+
+    done = sweep(str(undisturbed))
+    assert done.returncode == 0
+    assert "4 of 4 done" in done.stdout
+    assert done.stdout.count("method.temperature=") == 4
+    done = sweep(str(tmp_path), "--resume")
+    assert done.returncode == 2
+    assert done.stderr == (f"Error: {tmp_path} is no sweep: expected sweep.yaml and jobs/ in it\n")
+    done = sweep(str(undisturbed), "--resume", "seed=3")
+    assert done.returncode == 2
+    assert "'seed=3' cannot be changed when a sweep is resumed" in done.stderr
+
+
+def test_a_mistake_is_one_sentence_before_anything_is_written(tmp_path: Path) -> None:
+    sweep_ = start("method.temprature=1,2", f"outputs={tmp_path}/o")
+    printed = finish(sweep_, code=2)
+    (last,) = [line for line in printed.splitlines() if line.startswith("Error: ")]
+    assert "did you mean method.temperature" in last
+    assert "Traceback" not in printed
+    assert not (tmp_path / "o").exists()

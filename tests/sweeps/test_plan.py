@@ -1,0 +1,207 @@
+"""From words to jobs."""
+
+import pytest
+from helpers import CONF
+from omegaconf import OmegaConf
+
+from kd_lightning.errors import UserError
+from kd_lightning.sweeps.plan import (
+    Settings,
+    expand,
+    fixed_words,
+    last_wins,
+    orders,
+    settings_of,
+    spelled,
+    split,
+    title_of,
+    value_of,
+    variation_of,
+)
+
+PRESETS = sorted(path.stem for path in (CONF / "sweep").glob("[!_]*.yaml"))
+
+
+def plain() -> Settings:
+    return settings_of([], None)[0]
+
+
+def test_words_are_the_sweeps_or_its_jobs() -> None:
+    words = ["sweep=seeds", "method=kd", "launcher.workers=2", "sampler@sweep.search.sampler=tpe"]
+    assert split([*words, "seed=0,1"]) == ([words[0], *words[2:]], ["method=kd", "seed=0,1"])
+
+
+@pytest.mark.parametrize("word", ["hydra/sweeper=optuna", "hydra.sweep.dir=x", "hydra/launcher=x"])
+def test_what_hydra_would_take_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match="has no effect on a sweep: choose sweep=…, launcher=…"):
+        split([word])
+
+
+def test_every_combination_is_a_job_and_each_seed_has_all_rows_first() -> None:
+    jobs = expand(plain(), ["method.temperature=1,2", "seed=0,1", "method=kd"])
+    assert [one.axes for one in jobs] == [
+        {"method.temperature": 1, "seed": 0},
+        {"method.temperature": 2, "seed": 0},
+        {"method.temperature": 1, "seed": 1},
+        {"method.temperature": 2, "seed": 1},
+    ]
+    assert [one.variant for one in jobs[:2]] == ["method.temperature=1", "method.temperature=2"]
+    assert jobs[1].overrides == ("method.temperature=2", "seed=0", "method=kd")
+
+
+def test_the_command_of_the_readme_is_48_jobs() -> None:
+    words = [
+        "method.temperature=1,2,4,8",
+        "method.confidence_threshold=0,0.25,0.5,0.75",
+        "seed=0,1,2",
+    ]
+    jobs = expand(plain(), words)
+    assert len(jobs) == 48
+    assert len({one.variant for one in jobs}) == 16
+    assert len({one.overrides for one in jobs}) == 48
+
+
+def test_the_command_line_wins_over_the_preset() -> None:
+    settings = Settings(
+        overrides=["method=kd", "trainer.max_epochs=30"],
+        grid={"seed": [0, 1, 2], "method.temperature": [1, 2]},
+    )
+    words = ["trainer.max_epochs=1", "method.temperature=4,8", "seed=5"]
+    jobs = expand(settings, words)
+    assert [one.axes for one in jobs] == [{"method.temperature": 4}, {"method.temperature": 8}]
+    assert jobs[0].overrides == (
+        "method=kd",
+        "trainer.max_epochs=1",
+        "method.temperature=4",
+        "seed=5",
+    )
+
+
+def test_variants_are_named_rows_with_every_cell_of_the_grid() -> None:
+    settings = Settings(
+        overrides=["method.temperature=4"],
+        variants={"kd": ["method.peer_weight=0"], "hot": ["method.temperature=8"]},
+        grid={"seed": [0, 1], "data.batch_size": [16, 32]},
+    )
+    jobs = expand(settings, [])
+    assert len(jobs) == 8
+    assert jobs[3].variant == "hot data.batch_size=32"
+    assert jobs[3].axes == {"variant": "hot", "data.batch_size": 32, "seed": 0}
+    # its own temperature, in place of everybody's
+    assert [o for o in jobs[3].overrides if "temperature" in o] == ["method.temperature=8"]
+
+
+def test_data_sets_are_no_rows() -> None:
+    settings = plain()
+    jobs = expand(settings, ["data=digits,synthetic", "method=kd,supervised"])
+    assert {one.variant for one in jobs} == {"method=kd", "method=supervised"}
+    assert jobs[0].axes == {"data": "digits", "method": "kd"}
+
+
+@pytest.mark.parametrize(
+    ("word", "cells"),
+    [
+        ("seed=range(0,3)", [0, 1, 2]),
+        ("title=a,'b c'", ["a", "b c"]),
+        ("method.learning_rates={a:0.1},{a:0.2}", [{"a": 0.1}, {"a": 0.2}]),
+        ("optimizer=glob(adam*)", ["adamw"]),
+        ("baselines=null,labels_only", [None, "labels_only"]),
+    ],
+)
+def test_hydras_ways_to_list_values(word: str, cells: list) -> None:
+    key = word.split("=")[0]
+    assert [one.axes[key] for one in expand(plain(), [word])] == cells
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["seed=0,1,0"], "seed=0 stands twice in the sweep"),
+        (["seed=interval(0,1)"], r"is no list of values: give them one by one, seed=1,2,3"),
+        (["run_dir=a,b"], "run_dir=… is for one run"),
+        (["optimizer=glob(x*)"], "optimizer must have a value or more to sweep over"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused(words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        expand(plain(), words)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, 1.5, True, None, "kd", "a b", "a=b", "it's", [1, "x"], {"a": 0.1}, "1", "", "[3]", "a,b"],
+)
+def test_a_value_is_spelled_so_that_it_is_read_back(value) -> None:
+    assert value_of(spelled("key", value)) == value
+
+
+def test_the_last_of_two_equal_keys_wins() -> None:
+    assert last_wins(["a=1", "+b=2", "a=3", "b=4"]) == ("a=3", "b=4")
+
+
+def test_words_that_do_not_vary() -> None:
+    assert fixed_words(["a=1", "b=1,2", "c='1,2'"]) == ["a=1", "c='1,2'"]
+
+
+def test_a_trials_label_is_short_and_its_values_are_whole() -> None:
+    one = variation_of({"overrides": ["method=kd"]}, {"method.temperature": 2.8823351409884284})
+    assert one.variant == "method.temperature=2.882"
+    assert one.overrides == ("method=kd", "method.temperature=2.8823351409884284")
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "search"])
+def test_every_preset_composes(preset: str) -> None:
+    settings, _, name = settings_of([f"sweep={preset}"], None)
+    jobs = expand(settings, [])
+    found, first = orders(jobs, folder=".", config_dir=None)
+    assert len(found) == len(jobs) > 0
+    assert name == preset
+    assert title_of(settings, name, jobs)
+    assert first.method
+    rows = {one.variant for one in found}
+    for pair in settings.pairs:
+        for end in pair:
+            assert end in rows or any(end in row.split(" ") for row in rows)
+
+
+def test_an_order_says_what_a_launcher_needs() -> None:
+    words = ["hardware=ddp", "hardware.devices=2,1", "hardware.accelerator=cpu", "data=digits"]
+    found, _ = orders(expand(plain(), words), folder="here", config_dir=None)
+    assert [(one.devices, one.num_nodes, one.accelerator, one.threads) for one in found] == [
+        (2, 1, "cpu", 1),
+        (1, 1, "cpu", 1),
+    ]
+    assert found[0].variant == "hardware.devices=2"
+
+
+def test_a_row_without_a_name_is_called_by_its_method() -> None:
+    found, _ = orders(expand(plain(), ["seed=0,1", "method=kd"]), folder=".", config_dir=None)
+    assert {one.variant for one in found} == {"kd"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["method.temprature=1,2"], "did you mean method.temperature"),
+        (["method=kd,dkd"], "unknown method 'dkd'"),
+        (["method=supervised", "teacher.seed=0,1"], "has no effect: method=supervised"),
+        (["seed=0,x"], "seed must be whole numbers, got x"),
+        (["hardware.devices=[0],[1]"], "hardware.devices must be a number in a sweep"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_anything_starts(words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        orders(expand(plain(), words), folder=".", config_dir=None)
+
+
+def test_unknown_keys_of_a_preset_are_refused() -> None:
+    with pytest.raises(UserError, match=r"sweep.pears.*did you mean sweep.pairs"):
+        settings_of(["+sweep.pears=[]"], None)
+
+
+def test_a_preset_of_ones_own_is_found(tmp_path) -> None:
+    (tmp_path / "sweep").mkdir()
+    own = {"defaults": ["_base", "_self_"], "grid": {"seed": [7, 8]}}
+    OmegaConf.save(OmegaConf.create(own), tmp_path / "sweep" / "mine.yaml")
+    settings, _, _ = settings_of(["sweep=mine"], str(tmp_path))
+    assert [one.axes for one in expand(settings, [])] == [{"seed": 7}, {"seed": 8}]

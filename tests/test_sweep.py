@@ -1,0 +1,71 @@
+"""What a sweep refuses, before anything is written. What it does is in sweeps/test_engine.py."""
+
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.errors import UserError
+from kd_lightning.run import distill, sweep_asked_for
+from kd_lightning.sweep import sweep
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["method.temprature=1,2"], "did you mean method.temperature"),
+        (["launcher.workers=0", "seed=0,1"], "launcher.workers must be >= 1 or null, got 0"),
+        (["launcher.wrokers=1"], "did you mean launcher.workers"),
+        (["launcher=slrum"], "unknown launcher 'slrum': did you mean slurm"),
+        (["sweep=seed"], "unknown sweep 'seed': did you mean seeds"),
+        (["sweep.workers=2"], "unknown key 'sweep.workers'"),
+        (["hydra/launcher=joblib"], "has no effect on a sweep: choose sweep=…, launcher=…"),
+        (["sweep=search", "sampler@sweep.search.sampler=tpr"], "unknown sampler 'tpr'"),
+        (["sweep=search", "sweep.search.trials=x"], "sweep.search.trials must be a whole number"),
+        (["sweep=search", "sampler@sweep.search.sampler=grid"], "a grid needs choices or a step"),
+        (["run_dir=x", "seed=0,1"], "run_dir=… is for one run"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        sweep(*words, f"outputs={tmp_path}/o")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "o").exists()
+
+
+def test_under_torchrun_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="start it without torchrun or srun"):
+        sweep("seed=0,1")
+
+
+def test_a_directory_that_holds_a_sweep_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "s" / "jobs").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds a sweep already: go on with it by .* --resume"):
+        sweep("seed=0,1", f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["seed=0"], None),
+        (["-m", "seed=0,1"], (["seed=0,1"], None)),
+        (["seed=0,1", "--multirun", "--config-dir", "own"], (["seed=0,1"], "own")),
+        (["-m", "-cd=own"], ([], "own")),
+        (["-m", "--help"], None),
+        (["-m", "--cfg", "job"], None),
+    ],
+)
+def test_which_command_lines_are_sweeps(words: list[str], asked) -> None:
+    assert sweep_asked_for(words) == asked
+
+
+def test_hydras_other_options_do_not_go_with_a_sweep() -> None:
+    with pytest.raises(UserError, match="--config-name=x does not go with -m"):
+        sweep_asked_for(["-m", "--config-name=x"])
+
+
+@pytest.mark.parametrize("word", ["launcher=slurm", "sweep=seeds", "sweep.dir=x"])
+def test_one_run_has_nothing_of_a_sweep(word: str) -> None:
+    with pytest.raises(UserError, match=f"{word} is for a sweep: add -m"):
+        distill(word)

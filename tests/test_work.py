@@ -1,0 +1,157 @@
+"""One job, as a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from helpers import TINY
+
+from kd_lightning.jobs import Job, Order, State, create
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def make(tmp_path: Path, store: Path):
+    """make("seed=1"): a job of a few seconds, with these overrides."""
+
+    def make(*overrides: str, number: int = 0) -> Job:
+        order = Order(
+            number=number,
+            variant="v",
+            axes={},
+            overrides=[*TINY, f"teacher.store={store}", *overrides],
+            sweep="s",
+            folder=str(tmp_path),
+        )
+        return create(tmp_path / "jobs" / f"{number:04d}", order)
+
+    return make
+
+
+def begin(job: Job, *prefix: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*prefix, *job.command()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+
+
+def do(job: Job) -> int:
+    process = begin(job)
+    process.communicate()
+    return process.returncode
+
+
+def until(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_job_leaves_a_run_a_log_and_its_progress(make, tmp_path: Path) -> None:
+    job = make("outputs=relative")
+    process = begin(job)
+    printed, _ = process.communicate()
+    assert process.returncode == 0
+    assert job.state() is State.DONE
+    assert printed == ""  # all of it is in the log
+    assert "ensemble of the students" in job.log.read_text()
+    assert job.progress()["phase"] == "done"
+    assert not (tmp_path / "relative" / "sweeps").exists()
+    before = (job.directory / "metrics.json").stat().st_mtime_ns
+    assert do(job) == 0  # there is nothing left to do
+    assert (job.directory / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_mistake_is_a_sentence_and_is_tried_again(make) -> None:
+    job = make("method.temperature=0")
+    assert do(job) == 2
+    assert job.state() is State.FAILED
+    assert job.error() == "temperature must be > 0, got 0 (method.temperature=…)"
+    assert "Traceback" not in job.log.read_text()
+    assert do(job) == 2
+    assert job.log.read_text().count("Error: temperature must be") == 2
+
+
+BROKEN = """
+from lightning.pytorch import Callback
+class Broken(Callback):
+    def on_train_start(self, *_):
+        1 / 0
+"""
+
+
+def test_a_bug_keeps_its_traceback_in_the_log(make, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = make("+callbacks.broken._target_=broken.Broken")
+    assert do(job) == 1
+    assert job.error().endswith("ZeroDivisionError: division by zero")
+    assert len(job.error().splitlines()) <= 6
+    assert "Traceback" in job.log.read_text()
+
+
+def test_a_killed_job_goes_on_from_its_last_epoch(make) -> None:
+    job = make("trainer.max_epochs=40", "data.num_train=480")
+    process = begin(job)
+    until(lambda: (job.directory / "last.ckpt").exists())
+    process.kill()
+    process.communicate()
+    assert job.state() is State.STOPPED
+    assert do(job) == 0
+    rows = (job.directory / "epochs.csv").read_text().splitlines()
+    assert len(rows) == 41
+    assert job.progress()["phase"] == "done"
+
+
+def test_a_job_that_finished_no_epoch_begins_anew(make) -> None:
+    job = make()
+    (job.directory / "config.yaml").write_text("of a run that was killed at once")
+    (job.directory / "log.txt").write_text("what it printed\n")
+    assert do(job) == 0
+    assert job.log.read_text().startswith("what it printed\n")
+    assert "of a run" not in (job.directory / "config.yaml").read_text()
+
+
+def test_who_comes_second_waits_and_finds_it_done(make) -> None:
+    job = make()
+    with FileLock(job.directory / ".lock"):
+        second = begin(job)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.communicate(timeout=12)
+        assert job.progress() == {}
+        (job.directory / "metrics.json").write_text("{}")
+    second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert (job.directory / "metrics.json").read_text() == "{}"
+
+
+def test_a_job_ends_with_the_process_that_started_it(make, tmp_path: Path) -> None:
+    job = make("trainer.max_epochs=5000")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])",
+         *job.command()],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    until(lambda: (job.directory / "last.ckpt").exists())
+    assert job.state() is State.RUNNING
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    until(lambda: job.state() is State.STOPPED, 30)
+
+
+def test_no_job_is_a_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_lightning.work", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"Error: {tmp_path} is no job: expected job.json in it\n"

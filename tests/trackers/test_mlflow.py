@@ -1,0 +1,124 @@
+"""MLflow, on its real database."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from written_runs import read_all_wandb
+
+from kd_lightning import run
+from kd_lightning.run import distill
+from kd_lightning.trackers.mlflow import flat
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+
+@pytest.fixture
+def runs_in() -> Callable[[Path], list[Run]]:
+    def runs(outputs: Path) -> list[Run]:
+        client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
+        (experiment,) = (e for e in client.search_experiments() if e.name == "kd_lightning")
+        return client.search_runs([experiment.experiment_id])
+
+    return runs
+
+
+def test_keys_are_those_of_the_command_line() -> None:
+    config = {"seed": 0, "method": {"temperature": 2.0, "students": {}}, "list": [{"a": 1}]}
+    expected = {"seed": 0, "method.temperature": 2.0, "method.students": {}, "list": [{"a": 1}]}
+    assert flat(config) == expected
+
+
+def test_a_run_is_kept_with_all_there_is_to_know_and_goes_on_as_itself(
+    runs_in: Callable, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    result = distill(*small, "logger=mlflow", f"outputs={tmp_path}")
+    (kept,) = runs_in(tmp_path)
+    assert kept.info.status == "FINISHED"
+    assert kept.info.run_name.startswith("method=supervised data=synthetic data.num_train=96")
+    assert kept.data.tags.items() >= {"job_type": "supervised", "tags": "synthetic"}.items()
+    assert kept.data.params["data.num_train"] == "96"
+    assert kept.data.params["optimizer._target_"].startswith("torch.optim")
+    tested = result.metrics["nets"]["student"]["test"]["accuracy"]
+    assert kept.data.metrics["test/student/accuracy"] == pytest.approx(tested)
+    files = {path.name for path in Path(kept.info.artifact_uri).iterdir()}
+    assert files == {"config.yaml", "metrics.json", "table.csv", "table.md"}
+    assert tmp_path in Path(kept.info.artifact_uri).parents
+
+    # a resume has other parameters, which MLflow does not let change
+    distill(f"resume={result.directory}", "trainer.max_epochs=3")
+    (again,) = runs_in(tmp_path)
+    assert (again.info.run_id, again.info.status) == (kept.info.run_id, "FINISHED")
+    assert again.data.metrics["epoch"] == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_fails_after_the_fit_has_failed(
+    runs_in: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def test_run(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run, "test_run", test_run)
+    with pytest.raises(RuntimeError):
+        distill(*small, "logger=mlflow", f"outputs={tmp_path}")
+    (kept,) = runs_in(tmp_path)
+    assert kept.info.status == "FAILED"
+    assert "val/student/accuracy" in kept.data.metrics
+
+
+def test_a_run_that_is_stopped_and_resumed_is_one_run_of_every_tracker(
+    runs_in: Callable, small: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    stopped = subprocess.Popen(
+        [sys.executable, "-m", "kd_lightning.run", *small, "logger=[mlflow,wandb]",
+         "trainer.max_epochs=60", f"outputs={tmp_path}", f"run_dir={directory}"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (directory / "epochs.csv").exists():
+        assert stopped.poll() is None, stopped.stderr.read()[-2000:]
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    stopped.communicate()
+    assert stopped.returncode == 128 + signal.SIGTERM
+    (kept,) = runs_in(tmp_path)
+    assert kept.info.status == "KILLED"
+    (first,) = read_all_wandb(directory)
+    assert first.exit_code == 130
+
+    distill(f"resume={directory}")
+    (again,) = runs_in(tmp_path)
+    assert (again.info.run_id, again.info.status) == (kept.info.run_id, "FINISHED")
+    assert again.data.metrics["epoch"] == 59
+    first, second = read_all_wandb(directory)
+    assert (second.about.run_id, second.exit_code) == (first.about.run_id, 0)
+
+
+def test_two_runs_may_begin_a_database_at_once(runs_in: Callable, tmp_path: Path) -> None:
+    program = """if True:
+        import sys
+        from kd_lightning.trackers.mlflow import mlflow_logger
+        outputs, seed = sys.argv[1:]
+        logger = mlflow_logger(
+            save_dir=f"{outputs}/{seed}", experiment="kd_lightning", config={"seed": seed},
+            tracking_uri=f"sqlite:///{outputs}/mlflow.db", artifacts=f"{outputs}/mlflow",
+        )
+        logger.experiment
+        logger.finalize("success")
+    """
+    both = []
+    for seed in "01":
+        (tmp_path / seed).mkdir()
+        words = [sys.executable, "-c", program, str(tmp_path), seed]
+        both.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert {one.info.status for one in runs_in(tmp_path)} == {"FINISHED"}
+    assert {one.data.params["seed"] for one in runs_in(tmp_path)} == {"0", "1"}

@@ -1,0 +1,109 @@
+"""What is logged has the same names everywhere, and these are the names of the README's table."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import METHODS
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from written_runs import read_wandb
+
+from kd_lightning.run import distill
+from kd_lightning.trackers.results import files_of, results_of
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
+
+
+def names_in_csv(directory: Path) -> set[str]:
+    (path,) = directory.glob("csv/*/metrics.csv")
+    return set(path.read_text().splitlines()[0].split(",")) - {"step"}
+
+
+def documented(method: str, *, val: bool) -> set[str]:
+    """The names that the README's table has for a method, one for each alternative."""
+    table = README.split("### Metrics")[1].split("\n## ")[0]
+    names = set()
+    for row in re.findall(r"^\| `.*$", table, re.M):
+        name, _, when, methods = re.split(r"(?<!\\) \| ", row.strip("| "))
+        said = re.findall(r"`(\w+)`", methods)
+        applies = method not in said if methods.startswith("all") else method in said
+        if applies and (val or "val part" not in when):
+            *above, alternatives = name.strip("`").split("/")
+            names |= {"/".join([*above, last]) for last in alternatives.split("\\|")}
+    return names
+
+
+def generalised(names: set[str], students: list[str]) -> set[str]:
+    """``names`` with what varies in them as the README writes it."""
+    one = "|".join(students)
+    nets = rf"{one}|teacher|ensemble|(?:{one})_labels_only"
+    names = {re.sub(rf"^(train|val|lr|last)/(?:{one})(?=/|$)", r"\1/<student>", n) for n in names}
+    return {re.sub(rf"^test/(?:{nets})/", "test/<net>/", name) for name in names}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_readme_has_exactly_the_names_that_are_logged(method: str, tiny: list[str]) -> None:
+    if method == "supervised":
+        tiny = [override for override in tiny if not override.startswith("teacher.")]
+    result = distill(f"method={method}", *tiny, *FEW_PASSES.get(method, []), "logger=csv",
+                     "trainer.log_every_n_steps=2")  # fmt: skip
+    students = [n for n, about in result.metrics["nets"].items() if "last" in about]
+    logged = generalised(names_in_csv(result.directory), students)
+    assert logged == documented(method, val=True)
+
+
+def test_without_a_val_part_the_names_of_val_are_not_there(tiny: list[str]) -> None:
+    result = distill("method=kd", *tiny, "logger=csv", "data.val_fraction=0",
+                     "trainer.log_every_n_steps=2")  # fmt: skip
+    logged = generalised(names_in_csv(result.directory), ["student"])
+    assert logged == documented("kd", val=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mlflow's own
+def test_several_loggers_at_once_have_the_same_names(tiny: list[str], tmp_path: Path) -> None:
+    result = distill("method=dual_student", *tiny, "logger=[csv,tensorboard,wandb,mlflow]",
+                     "trainer.log_every_n_steps=2")  # fmt: skip
+    expected = names_in_csv(result.directory)
+    assert "test/ensemble/agreement" in expected
+    events = EventAccumulator(str(result.directory / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == expected
+    assert read_wandb(result.directory).names == expected
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (kept,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert set(kept.data.metrics) == expected
+
+
+def test_results_are_all_that_test_measured_under_names_that_every_tracker_takes() -> None:
+    measured = {"accuracy": 0.5, "nll": 1.0}
+    metrics = {
+        "objective": None,
+        "nets": {
+            "teacher": {"test": measured},
+            "a": {"test": measured, "last": measured, "agreement": 0.25},
+            "a, labels only": {"test": measured, "agreement": 0.75},
+        },
+    }
+    assert results_of(metrics) == {
+        "test/teacher/accuracy": 0.5,
+        "test/teacher/nll": 1.0,
+        "test/a/accuracy": 0.5,
+        "test/a/nll": 1.0,
+        "last/a/accuracy": 0.5,
+        "last/a/nll": 1.0,
+        "test/a/agreement": 0.25,
+        "test/a_labels_only/accuracy": 0.5,
+        "test/a_labels_only/nll": 1.0,
+        "test/a_labels_only/agreement": 0.75,
+    }
+    assert results_of({"objective": 0.5, "nets": {}}) == {"objective": 0.5}
+
+
+def test_plots_are_kept_with_the_table(tmp_path: Path) -> None:
+    (tmp_path / "heatmap.png").touch()
+    (tmp_path / "last.ckpt").touch()
+    kept = [path.name for path in files_of(tmp_path)]
+    assert kept == ["table.md", "table.csv", "metrics.json", "config.yaml", "heatmap.png"]

@@ -1,0 +1,263 @@
+"""Weights & Biases, with its real client and without a network: what it wrote is read back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from written_runs import read_all_wandb, read_wandb
+
+from kd_lightning import jobs, run
+from kd_lightning.command_line import CONF, compose
+from kd_lightning.errors import UserError
+from kd_lightning.run import distill
+from kd_lightning.schema import check_configuration
+from kd_lightning.trackers.about import About, remembered
+from kd_lightning.trackers.wandb import has_key, wandb_logger
+
+
+def test_without_a_key_it_is_offline_and_says_how_to_upload(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a run").mkdir()
+    logger = wandb_logger(save_dir=tmp_path / "a run", project="p")
+    assert logger._wandb_init["mode"] == "offline"
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("wandb: no key found, so this run is written offline")
+    assert f"'wandb sync {tmp_path}/a run/wandb/offline-run-*'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("environment", "mode", "stated"),
+    [
+        ({"WANDB_API_KEY": "0" * 40}, None, None),
+        ({"WANDB_MODE": "disabled"}, None, None),  # wandb reads it itself
+        ({}, "online", "online"),
+        ({}, "disabled", "disabled"),
+        ({"WANDB_API_KEY": "0" * 40}, "offline", "offline"),
+    ],
+)
+def test_a_key_or_a_stated_mode_is_obeyed_in_silence(
+    environment, mode, stated, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    logger = wandb_logger(save_dir=tmp_path, project="p", mode=mode)
+    assert logger._wandb_init.get("mode") == stated
+    assert capsys.readouterr().err == ""
+
+
+def test_a_key_is_found_where_login_puts_it(home: Path, monkeypatch) -> None:
+    netrc = home / "netrc"
+    assert not has_key()
+    netrc.write_text("machine api.wandb.ai\n  login user\n  password 123\n")
+    netrc.chmod(0o600)
+    assert has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not has_key()  # that of another server
+    netrc.write_text("machine\n")
+    assert not has_key()
+
+
+def test_what_is_stated_wins_over_what_is_known_of_the_run(tmp_path: Path) -> None:
+    about = About("seed=1", "a sweep", "kd", ("digits",))
+    stated = {"name": "mine", "group": "ours", "job_type": "test", "tags": ["x", "digits"]}
+    for given, expected in (
+        ({}, ["seed=1", "a sweep", "kd", ["digits"]]),
+        (stated, ["mine", "ours", "test", ["x", "digits"]]),
+    ):
+        directory = tmp_path / str(len(given))
+        directory.mkdir()
+        logger = wandb_logger(save_dir=directory, project="p", mode="offline", about=about, **given)
+        init = logger._wandb_init
+        assert [init[key] for key in ("name", "group", "job_type", "tags")] == expected
+        assert init["settings"] == {"finish_timeout": 600.0}
+
+
+def test_an_id_is_remembered_and_an_agent_s_wins(tmp_path: Path, monkeypatch) -> None:
+    first = wandb_logger(save_dir=tmp_path, project="p", mode="offline")
+    again = wandb_logger(save_dir=tmp_path, project="p", mode="offline", about=About("resume"))
+    assert again.version == first.version
+    assert again._wandb_init["name"] == tmp_path.name
+    monkeypatch.setenv("WANDB_RUN_ID", "of-the-agent")
+    assert wandb_logger(save_dir=tmp_path, project="p", mode="offline").version == "of-the-agent"
+    assert remembered(tmp_path, "wandb") == "of-the-agent"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"project": "a/b"}, r"^logger.wandb: Invalid project name 'a/b'"),
+        ({"project": "p", "tags": ["x" * 65]}, r"^logger.wandb: Tag .* is 65 characters[^\n\[]*$"),
+    ],
+)
+def test_what_wandb_would_refuse_is_one_sentence(settings, says, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        wandb_logger(save_dir=tmp_path, mode="offline", **settings)
+
+
+# Whole runs
+
+
+@pytest.mark.slow
+def test_every_run_of_a_process_is_a_wandb_run_of_its_own_with_all_there_is_to_know(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ids = set()
+    for seed in (0, 1):
+        result = distill(*small, "logger=wandb", "logger.wandb.tags=[mine]", f"seed={seed}",
+                         f"outputs={tmp_path}")  # fmt: skip
+        assert wandb.run is None
+        written = read_wandb(result.directory)
+        about = written.about
+        ids.add(about.run_id)
+        said = [o for o in small if not o.startswith(("logger", "callbacks"))]
+        assert about.display_name == " ".join([*said, f"seed={seed}"])
+        assert (about.run_group, about.job_type) == ("", "supervised")
+        assert list(about.tags) == ["mine", "synthetic"]
+        assert about.project == "kd_lightning"
+        saved = OmegaConf.to_container(OmegaConf.load(result.directory / "config.yaml"))
+        assert {k: v for k, v in written.config.items() if not k.startswith("_wandb")} == saved
+        tested = result.metrics["nets"]["student"]["test"]["accuracy"]
+        assert written.summary["test/student/accuracy"] == tested
+        assert written.history[-1]["test/student/accuracy"] == tested
+        steps = {row["trainer/global_step"] for row in written.history}
+        assert steps == {2, 4, 6, 8, 9, 10}
+        files = ["config.yaml", "metrics.json", "table.csv", "table.md"]
+        assert written.artifacts == {f"results-{about.run_id}": files}
+        assert written.exit_code == 0
+    assert len(ids) == 2
+    assert capsys.readouterr().err.count("wandb: no key found") == 2
+
+
+@pytest.mark.slow
+def test_a_plot_goes_with_the_table(small: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/heatmap.png").write_bytes(b"a picture")
+    result = distill(*small, "logger=wandb", f"run_dir={tmp_path}/run")
+    ((files),) = read_wandb(result.directory).artifacts.values()
+    assert "heatmap.png" in files
+
+
+@pytest.mark.slow
+def test_a_job_is_grouped_by_its_sweep_and_named_by_its_axes(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = {"optimizer.lr": 0.01, "seed": 1}
+    overrides = [*small, "logger=wandb", "optimizer.lr=0.01", "seed=1"]
+    job = jobs.create(
+        tmp_path / "jobs/0000", jobs.Order(0, "optimizer.lr=0.01", axes, overrides, "a sweep")
+    )
+    monkeypatch.setenv(jobs.VARIABLE, str(job.directory))
+    distill(*overrides, f"run_dir={job.directory}")
+    about = read_wandb(job.directory).about
+    assert about.display_name == "optimizer.lr=0.01 seed=1"
+    assert about.run_group == "a sweep"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "code"), [(RuntimeError("a bug"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_a_run_that_ends_badly_after_the_fit_says_so(
+    error: BaseException, code: int, small: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    def test_run(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "test_run", test_run)
+    with pytest.raises(type(error)):
+        distill(*small, "logger=wandb", f"run_dir={tmp_path}/run")
+    written = read_wandb(tmp_path / "run")
+    assert written.exit_code == code
+    assert "val/student/accuracy" in written.names
+    assert wandb.run is None
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_says_so(small: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not finite"):
+        distill(*small, "logger=wandb", "optimizer.lr=1e30", f"run_dir={tmp_path}/run")
+    assert read_wandb(tmp_path / "run").exit_code == 1
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_its_id_and_name(small: list[str], tmp_path: Path) -> None:
+    first = distill(*small, "logger=wandb", f"outputs={tmp_path}")
+    distill(f"resume={first.directory}", "trainer.max_epochs=3")
+    written = read_all_wandb(first.directory)
+    assert len(written) == 2
+    assert len({one.about.run_id for one in written}) == 1
+    assert len({one.about.display_name for one in written}) == 1
+    assert max(row["trainer/global_step"] for row in written[1].history) == 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "starts",
+    [[], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]],
+    ids=["ddp", "torchrun"],
+)
+def test_two_processes_are_one_run_of_every_tracker(
+    starts: list[str], small: list[str], tmp_path: Path
+) -> None:
+    command = [sys.executable, *starts, "-m", "kd_lightning.run", *small, "hardware=ddp",
+               "hardware.accelerator=cpu", "hardware.devices=2", "logger=[csv,wandb]",
+               f"outputs={tmp_path}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (directory,) = tmp_path.iterdir()
+    written = read_wandb(directory)
+    assert written.exit_code == 0
+    assert "test/student/accuracy" in written.names
+    assert len(list(directory.glob("csv/*"))) == 1
+    assert done.stderr.count("wandb: no key found") == 1
+
+
+# W&B's own sweeps
+
+
+def sweep_as_agents_see_it() -> list[str]:
+    """The overrides that an agent makes of the first value of each parameter."""
+    parameters = OmegaConf.to_container(OmegaConf.load(CONF / "wandb_sweep.yaml").parameters)
+    values = {}
+    for key, parameter in parameters.items():
+        kinds = ("value", "values", "min")
+        (value,) = [parameter[kind] for kind in kinds if kind in parameter]
+        values[key] = {"value": value[0] if isinstance(value, list) else value}
+    return create_sweep_command_args({"args": values})["args_no_hyphens"]
+
+
+def test_a_sweep_of_wandb_drives_the_same_command() -> None:
+    sweep = OmegaConf.to_container(OmegaConf.load(CONF / "wandb_sweep.yaml"))
+    words = ["${env}", "python", "-m", "${program}", "logger=wandb", "${args_no_hyphens}"]
+    assert sweep["command"] == words
+    assert sweep["program"] == "kd_lightning.run"
+    assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
+    cfg = compose(["logger=wandb", *sweep_as_agents_see_it()])
+    check_configuration(cfg)
+    assert cfg.method.temperature == sweep["parameters"]["method.temperature"]["min"]
+    assert cfg.logger.wandb.project == sweep["project"]
+    assert instantiate(cfg.logger.wandb, _partial_=True).func is wandb_logger
+
+
+@pytest.mark.slow
+def test_an_agent_s_run_has_the_agent_s_id_and_sweep(tmp_path: Path) -> None:
+    short = ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
+             f"outputs={tmp_path}"]  # fmt: skip
+    agent = {"WANDB_RUN_ID": "of-the-agent", "WANDB_SWEEP_ID": "of-the-sweep"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kd_lightning.run", "logger=wandb", *sweep_as_agents_see_it(),
+         *short],
+        capture_output=True, text=True, env={**os.environ, **agent},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (directory,) = tmp_path.glob("2*")
+    written = read_wandb(directory)
+    assert (written.about.run_id, written.about.sweep_id) == ("of-the-agent", "of-the-sweep")
+    assert "val/accuracy" in written.names
