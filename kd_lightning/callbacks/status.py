@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kd_lightning.callbacks.progress import epochs_of
+
 
 class Status(Callback):
     """Reports at the start and after every epoch.
@@ -33,7 +35,7 @@ class Status(Callback):
         self.report(
             phase=self.title,
             epoch=epoch,
-            epochs=trainer.max_epochs,
+            epochs=epochs_of(trainer),
             first=self.first,
             started=self.started,
             accuracy={

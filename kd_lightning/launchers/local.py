@@ -8,17 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
+from types import ModuleType
 
 import torch
 
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, Order
-from kd_lightning.ranks import without_ranks
-
-SECONDS_TO_END = 30.0  # that a job has after SIGTERM
+from kd_lightning.launchers import process
 
 
 @dataclass
@@ -102,18 +101,24 @@ class Local:
         if self.warm and job.order.devices * job.order.num_nodes == 1:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["kd_lightning.run"])
-            process = context.Process(target=run_forked, args=(job.command(), mine))
-            process.start()
-            return process
-        with job.log.open("ab") as log:
-            return subprocess.Popen(
-                job.command(),
-                env={**without_ranks(os.environ), **mine},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is the sweep's to answer
-            )
+            fork = context.Process(target=run_forked, args=(job.command(), mine))
+            with no_main_module():
+                fork.start()
+            return fork
+        return process.start(job.command(), job.log, mine)
+
+
+@contextmanager
+def no_main_module() -> Iterator[None]:
+    """Hides the program's main module: multiprocessing would import it again in every child, which
+    needs nothing of it, and where it is a person's script would begin that once more.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def run_forked(command: list[str], environment: dict[str, str]) -> None:
@@ -135,7 +140,7 @@ def end_all(running: list[Running]) -> None:
     """Asks the jobs to stop, which they do at their last finished epoch, and waits for it."""
     for one in running:
         one.end(signal.SIGTERM)
-    deadline = time.monotonic() + SECONDS_TO_END
+    deadline = time.monotonic() + process.SECONDS_TO_END
     while any(one.exit_code() is None for one in running):
         if time.monotonic() > deadline:
             for one in running:

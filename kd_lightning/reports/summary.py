@@ -11,7 +11,7 @@ from kd_lightning.jobs import State
 from kd_lightning.reports.columns import OBJECTIVE, head, show, students_of
 from kd_lightning.reports.joining import name_of
 from kd_lightning.reports.records import Record
-from kd_lightning.reports.statistics import Sample
+from kd_lightning.reports.statistics import EQUAL, Sample
 from kd_lightning.reports.texts import Table
 
 
@@ -88,7 +88,8 @@ def main_table(
         + [row.show(column) for column in columns]
         for row in rows
     ]
-    notes = [_meaning(rows), _choice(rows, best), *_teacher(records), *missing(records, search)]
+    notes = [_meaning(rows), _choice(rows, best), *_equals(rows), *_teacher(records)]
+    notes += missing(records, search)
     heads = ["trial" if search else "variant", "n", *map(head, columns)]
     return Table(name, title, heads, cells, notes)
 
@@ -119,11 +120,33 @@ def _choice(rows: Sequence[Row], best: Row | None) -> str:
     nets = [*students_of(values), "ensemble"]
     shown = {net: best.show(f"test/{net}/accuracy") for net in nets}
     on_test = ", ".join(f"{net} {text} %" for net, text in shown.items() if text)
+    highest = best.sample(OBJECTIVE).mean
+    equals = sum(abs(row.sample(OBJECTIVE).mean - highest) < EQUAL for row in done)
+    tied = f", the first of {equals} equals" if equals > 1 else ""
     short = f" It has {best.n_in_words} seeds." if best.n < len(best.records) else ""
     return (
-        f"* chosen on val ({OBJECTIVE} {best.show(OBJECTIVE)} %, the highest of {len(done)}): "
-        f"{best.label}. Its test accuracy: {on_test}.{short}"
+        f"* chosen on val ({OBJECTIVE} {best.show(OBJECTIVE)} %, the highest of {len(done)}"
+        f"{tied}): {best.label}. Its test accuracy: {on_test}.{short}"
     )
+
+
+def _equals(rows: Sequence[Row]) -> list[str]:
+    """Rows whose runs are the same to the last bit: what sets them apart had no effect."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        runs = {
+            str(record.seed): [(k, v) for k, v in record.values.items() if "throughput" not in k]
+            for record in row.records
+            if record.values
+        }
+        if runs:
+            groups.setdefault(str(sorted(runs.items())), []).append(row.label)
+    return [
+        f"The same in every number under every seed, so what sets them apart had no effect: "
+        f"{'; '.join(labels)}."
+        for labels in groups.values()
+        if len(labels) > 1
+    ]
 
 
 def _teacher(records: Sequence[Record]) -> list[str]:

@@ -74,7 +74,7 @@ def write(report: Report, out: Path | str) -> list[Path]:
 
 def _texts(report: Report) -> dict[str, str]:
     texts = {
-        "table.md": f"# {report.source.title}\n\n" + "\n".join(map(markdown, report.tables)),
+        "table.md": _in_markdown(report),
         "table.csv": _csv(_summaries(report)),
         "values.csv": _csv(_values(report)),
         FILE: packed(report.source.records),
@@ -87,6 +87,13 @@ def _texts(report: Report) -> dict[str, str]:
     if "data_sets.tex" in texts:
         texts["data_sets.csv"] = _csv(_ranks(report))
     return texts
+
+
+def _in_markdown(report: Report) -> str:
+    text = "\n".join(map(markdown, report.tables))
+    if report.tables[0].title == report.source.title:
+        return text.removeprefix("#")  # the first table's title is that of the whole
+    return f"# {report.source.title}\n\n{text}"
 
 
 def _settings(report: Report) -> str:

@@ -108,9 +108,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def seconds_left(snapshots: Sequence[Snapshot], total: int) -> float | None:
-    """Of the sweep, at the pace of its finished jobs and as many at once as now; None before the
-    first has finished.
+def seconds_left(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> float | None:
+    """Of the sweep, at the pace of its finished jobs, ``at_once`` or as many as run now; None
+    before the first has finished.
     """
     spent = [one.seconds for one in snapshots if one.seconds is not None]
     if not spent:
@@ -121,17 +121,17 @@ def seconds_left(snapshots: Sequence[Snapshot], total: int) -> float | None:
     waiting = total - over - len(running)
     begun = [time.time() - one.progress.get("begun", time.time()) for one in running]
     rest = waiting * each + sum(max(0.0, each - seconds) for seconds in begun)
-    return rest / max(1, len(running))
+    return rest / max(at_once, len(running))
 
 
-def summary(snapshots: Sequence[Snapshot], total: int) -> str:
+def summary(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> str:
     """One line: how many jobs are how far, and how long the rest will take."""
     counts = Counter(one.state for one in snapshots)
     counts[State.WAITING] += total - len(snapshots)
     words = [f"{counts[State.DONE]} of {total} done"]
     words += [f"{counts[s]} {s}" for s in State if counts[s] and s is not State.DONE]
     line = ", ".join(words)
-    left = seconds_left(snapshots, total)
+    left = seconds_left(snapshots, total, at_once)
     if left is not None and left > 0:
         line += f"; about {duration(left)} left"
     return line
@@ -164,6 +164,7 @@ class Lines:
     def __init__(self, look: Look, console: Console) -> None:
         self.look = look
         self.console = console
+        self.at_once = 1
 
     def beginning(self, directory: Path) -> None:
         over = sum(job.is_over() for job in self.look.jobs)
@@ -174,6 +175,9 @@ class Lines:
     def ended(self, job: Job) -> None:
         snapshots = self.look()
         (one,) = [each for each in snapshots if each.order.number == job.number]
+        # this one has just made room, which the next has not taken yet
+        running = sum(each.state is State.RUNNING for each in snapshots)
+        self.at_once = max(self.at_once, min(running + 1, self.look.total))
         if self.console.is_terminal and one.state is State.DONE:
             return
         told = [f"{one.state}"]
@@ -184,7 +188,7 @@ class Lines:
         if one.doing:
             told.append(one.doing)
         self.line(f"job {one.order.number} ({one.name}): {', '.join(told)}")
-        self.line(f"  {summary(snapshots, self.look.total)}")
+        self.line(f"  {summary(snapshots, self.look.total, self.at_once)}")
 
     def line(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)

@@ -1,107 +1,257 @@
 import io
-from types import SimpleNamespace
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from helpers import TINY, net, sgd
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
+from torch.utils.data import DataLoader, TensorDataset
 
-from kd_lightning.callbacks.progress import RunProgress
+from kd_lightning.callbacks import progress
+from kd_lightning.callbacks.progress import LogFile, RunProgress, Screen
+from kd_lightning.methods.supervised import Supervised
 
-
-def trainer(epoch: int = 0, *, epochs: int = 20, first: bool = True, **accuracies: float):
-    """A trainer in an epoch; ``accuracies``: student=val accuracy."""
-    return SimpleNamespace(
-        current_epoch=epoch,
-        max_epochs=epochs,
-        is_global_zero=first,
-        num_training_batches=4,
-        fit_loop=SimpleNamespace(
-            epoch_loop=SimpleNamespace(
-                batch_progress=SimpleNamespace(current=SimpleNamespace(completed=2))
-            )
-        ),
-        callback_metrics={f"val/{k}/accuracy": torch.tensor(v) for k, v in accuracies.items()},
-    )
+TITLE = "kd on [a] digits"  # as good as markup
 
 
-METHOD = SimpleNamespace(students={"a": None, "b": None})
+@pytest.fixture
+def batches() -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 12, generator=generator), torch.arange(32) % 3
+    return DataLoader(TensorDataset(x, y), batch_size=8)
 
 
-def progress(*, terminal: bool) -> RunProgress:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
-    return RunProgress("kd on digits", console)
+def shown_on(*, terminal: bool, width: int = 100) -> RunProgress:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width, height=20)
+    return RunProgress(TITLE, console)
+
+
+def train(
+    shown: RunProgress, batches: DataLoader, folder: Path, epochs: int = 3, *more: Callback,
+    val: bool = True, ckpt_path: Path | None = None, **options: object,
+) -> Trainer:  # fmt: skip
+    """A real run of two students, without a log."""
+    trainer = Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[shown, *more],
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=folder, **options,
+    )  # fmt: skip
+    method = Supervised(students={"a": net(), "b": net()}, num_classes=3, optimizer=sgd())
+    trainer.fit(method, batches, batches if val else None, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
 
 
 def said(shown: RunProgress) -> str:
     return shown.console.file.getvalue()
 
 
-def train(shown: RunProgress, epochs: int, **options) -> None:
-    shown.on_train_start(trainer(epochs=epochs, **options), METHOD)
-    for epoch in range(epochs):
-        now = trainer(epoch, epochs=epochs, **options)
-        shown.on_train_batch_end(now, METHOD)
-        shown.on_train_epoch_end(now, METHOD)
-    shown.teardown(now, METHOD, "fit")
+def last_picture(shown: RunProgress) -> list[str]:
+    """What stands in the terminal at the end, without colours."""
+    drawn = re.split(r"\x1b\[1A\x1b\[2K|\r\x1b\[2K", said(shown))[-1]
+    return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn).splitlines()
 
 
-@pytest.mark.parametrize(("epochs", "lines"), [(100, 10), (20, 10), (3, 3), (1, 1), (25, 13)])
-def test_a_log_file_gets_about_a_line_per_tenth_and_the_last(epochs: int, lines: int) -> None:
-    shown = progress(terminal=False)
-    train(shown, epochs, a=0.5)
+# A log file
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(30, 10), (10, 10), (13, 10), (3, 3), (1, 1)])
+def test_a_log_file_gets_a_line_per_tenth(
+    epochs: int, lines: int, batches: DataLoader, tmp_path: Path
+) -> None:
+    shown = shown_on(terminal=False)
+    train(shown, batches, tmp_path, epochs, limit_train_batches=1)
     first, *rest = said(shown).splitlines()
-    assert first == f"kd on digits: {epochs} epochs"
+    assert first == f"{TITLE}: {epochs} epoch{'s' * (epochs > 1)}"
     assert len(rest) == lines
-    assert rest[-1] == f"kd on digits: epoch {epochs}/{epochs} val/accuracy a 0.500"
+    assert rest[-1].startswith(f"{TITLE}: epoch {epochs}/{epochs}, took 0:0")
+    assert all(" left, " in line and "/epoch; a: " in line for line in rest[:-1])
 
 
-def test_every_student_is_shown() -> None:
-    shown = progress(terminal=False)
-    train(shown, 1, a=0.25, b=0.75)
-    assert "val/accuracy a 0.250, b 0.750" in said(shown)
+def test_the_losses_and_accuracies_are_those_of_the_epoch_that_ended(
+    batches: DataLoader, tmp_path: Path
+) -> None:
+    class Told(Callback):
+        """After the epoch, for it asks when the next one begins."""
+
+        lines: list[str] = []  # noqa: RUF012
+
+        def tell(self, trainer: Trainer, *_: object) -> None:
+            metrics = trainer.callback_metrics
+            words = (
+                f"{key}: val accuracy {metrics[f'val/{key}/accuracy']:.2%}, "
+                f"hard {metrics[f'train/{key}/hard']:.3f}"
+                for key in "ab"
+            )
+            self.lines.append("; ".join(words))
+
+        def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+            if trainer.current_epoch:
+                self.tell(trainer)
+
+        on_train_end = tell
+
+    shown, told = shown_on(terminal=False), Told()
+    train(shown, batches, tmp_path, 3, told)
+    assert [line.partition("; ")[2] for line in said(shown).splitlines()[1:]] == told.lines
+    assert len(set(told.lines)) == 3, "the law needs epochs that differ"
 
 
-def test_without_a_val_part_no_accuracy_is_shown() -> None:
-    shown = progress(terminal=False)
-    train(shown, 2)
+def test_without_a_val_part_no_accuracy_is_shown(batches: DataLoader, tmp_path: Path) -> None:
+    shown = shown_on(terminal=False)
+    train(shown, batches, tmp_path, val=False)
     assert "val" not in said(shown)
+    assert "a: hard " in said(shown)
 
 
-def test_a_terminal_gets_a_bar_that_ends_full() -> None:
-    shown = progress(terminal=True)
-    train(shown, 4, a=0.5)
-    assert "kd on digits" in said(shown)
-    assert "4/4" in said(shown)
-    assert "val/accuracy a 0.500" in said(shown)
+def test_a_run_that_stops_early_says_how_far_it_came(batches: DataLoader, tmp_path: Path) -> None:
+    shown = shown_on(terminal=False)
+    stop = EarlyStopping("val/accuracy", min_delta=2.0, patience=3, mode="max")
+    trainer = train(shown, batches, tmp_path, 100, stop)
+    assert trainer.current_epoch == 4
+    assert "epoch 4/100, took " in said(shown).splitlines()[-1]
 
 
-def test_a_resumed_run_begins_where_it_was() -> None:
-    shown = progress(terminal=True)
-    shown.on_train_start(trainer(3, epochs=4), METHOD)
-    shown.on_exception(trainer(), METHOD, RuntimeError())
-    assert "3/4" in said(shown)
+def test_steps_may_end_a_run_before_its_epochs(batches: DataLoader, tmp_path: Path) -> None:
+    shown = shown_on(terminal=False)
+    train(shown, batches, tmp_path, 100, max_steps=7, accumulate_grad_batches=2)
+    assert f"{TITLE}: 4 epochs" in said(shown)  # of two steps each
+    assert "epoch 4/4, took " in said(shown).splitlines()[-1]
 
 
-def test_within_an_epoch_the_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = progress(terminal=True)
-    shown.on_train_start(trainer(1, epochs=4), METHOD)
-    shown._said -= 1  # a second ago
-    shown.on_train_batch_end(trainer(1, epochs=4), METHOD)
-    assert shown._bar.tasks[0].completed == 1.5  # one epoch, and two of four batches
-    shown._stop()
+def test_within_a_long_epoch_a_log_file_is_not_silent(
+    batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogFile, "PATIENCE", 0.0)
+    shown = shown_on(terminal=False)
+    train(shown, batches, tmp_path, 1)
+    done = re.findall(r"epoch ([\d.]+)/1", said(shown))
+    assert done == ["0.2", "0.5", "0.7", "0.9", "1"]
+
+
+@pytest.mark.slow
+def test_a_log_file_has_no_control_characters_whatever_the_environment(tmp_path: Path) -> None:
+    overrides = [word for word in TINY if not word.startswith("callbacks")]
+    command = [sys.executable, "-m", "kd_lightning.run", *overrides, f"outputs={tmp_path}"]
+    forced = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}
+    with (tmp_path / "log.txt").open("w") as log:
+        environment = {**os.environ, **forced, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, env=environment, check=True)
+    log = (tmp_path / "log.txt").read_text()
+    assert "dual_student on synthetic: epoch 2/2, took " in log
+    assert re.search(r"^teacher mlp\(.*\): 1 epoch$", log, re.MULTILINE)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", log)
+
+
+# A terminal
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 160])
+def test_a_terminal_ends_with_a_full_bar_and_each_student(
+    width: int, batches: DataLoader, tmp_path: Path
+) -> None:
+    shown = shown_on(terminal=True, width=width)
+    train(shown, batches, tmp_path, 4)
+    head, a, b, *rest = last_picture(shown)
+    assert not any(rest)
+    assert head.startswith(TITLE[:5])
+    assert (a[:5], b[:5]) == ("  a  ", "  b  ")
+    assert max(map(len, (head, a, b))) < width
+    if width > 20:
+        assert " 4/4 epochs, took 0:0" in head
+        assert ("━" in head) == (width > 40)
+        assert re.search(r"val( accuracy)? \d+\.\d\d%, hard \d\.\d{3}", a)
+
+
+def test_a_terminal_that_can_only_print_gets_lines(
+    batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    shown = shown_on(terminal=True)
+    train(shown, batches, tmp_path, 1)
+    assert "epoch 1/1" in re.sub(r"\x1b\[[\d;]*m", "", said(shown))
+    assert "━" not in said(shown)
+
+
+def test_a_terminal_is_drawn_when_it_is_due_and_at_the_end(
+    batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(Screen, "show", lambda self, glance: drawn.append(glance))
+    monkeypatch.setattr(Screen, "PERIOD", 3600.0)
+    train(shown_on(terminal=True), batches, tmp_path, 50)
+    assert [(glance.done, glance.over) for glance in drawn] == [(50, True)]
+
+    monkeypatch.setattr(Screen, "PERIOD", 0.0)
+    train(shown_on(terminal=True), batches, tmp_path, 1)
+    assert [glance.done for glance in drawn[1:]] == [0.25, 0.5, 0.75, 0.999, 1, 1]
+
+
+def test_no_thread_competes_with_the_training(
+    batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threading.Thread.start", lambda self: pytest.fail("a thread"))
+    train(shown_on(terminal=True), batches, tmp_path, 2)
+
+
+def test_a_resumed_run_begins_where_it_was(batches: DataLoader, tmp_path: Path) -> None:
+    train(shown_on(terminal=False), batches, tmp_path, 3).save_checkpoint(tmp_path / "last.ckpt")
+    for terminal in (True, False):
+        shown = shown_on(terminal=terminal)
+        train(shown, batches, tmp_path, 5, ckpt_path=tmp_path / "last.ckpt")
+        assert "3/5 epochs" in said(shown) or f"{TITLE}: 5 epochs, 3 of them done" in said(shown)
+        assert "5/5" in said(shown)
+        assert "1/5" not in said(shown)
+
+
+# Both
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_further_ranks_show_nothing(terminal: bool) -> None:
-    shown = progress(terminal=terminal)
-    train(shown, 3, first=False, a=0.5)
+def test_further_ranks_show_nothing(
+    terminal: bool, batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    shown = shown_on(terminal=terminal)
+    train(shown, batches, tmp_path)
     assert said(shown) == ""
 
 
-def test_after_an_error_the_terminal_is_free_again() -> None:
-    shown = progress(terminal=True)
-    shown.on_train_start(trainer(), METHOD)
-    assert "\x1b[?25l" in said(shown)  # the cursor is hidden
-    shown.on_exception(trainer(), METHOD, RuntimeError("out of memory"))
+def test_after_an_error_the_terminal_is_free_again(batches: DataLoader, tmp_path: Path) -> None:
+    class Fail(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            assert "\x1b[?25l" in said(shown)  # the cursor is hidden
+            raise RuntimeError("out of memory")
+
+    shown = shown_on(terminal=True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(shown, batches, tmp_path, 3, Fail())
     assert said(shown).endswith("\x1b[?25h")  # and shown again
-    shown.teardown(trainer(), METHOD, "fit")  # which Lightning calls as well
+
+
+def test_the_device_is_asked_once_an_epoch(
+    batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    read = progress.read_students
+    monkeypatch.setattr(progress, "read_students", lambda *a: asked.append(a) or read(*a))
+    monkeypatch.setattr(Screen, "PERIOD", 0.0)
+    train(shown_on(terminal=True), batches, tmp_path, 5)
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_shown_changes_no_weight(
+    terminal: bool, batches: DataLoader, tmp_path: Path
+) -> None:
+    weights = []
+    for callback in (shown_on(terminal=terminal), Callback()):
+        torch.manual_seed(0)
+        trainer = train(callback, batches, tmp_path)
+        weights.append(trainer.lightning_module.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -11,7 +11,7 @@ def test_every_epoch_is_reported_with_the_accuracies_of_the_students() -> None:
     heard = []
     status = Status("kd on digits", lambda **progress: heard.append(progress))
     trainer = SimpleNamespace(
-        is_global_zero=True, current_epoch=3, max_epochs=10, callback_metrics={}
+        is_global_zero=True, current_epoch=3, max_epochs=10, max_steps=-1, callback_metrics={}
     )
     method = SimpleNamespace(students={"a": None, "b": None})
     status.on_train_start(trainer, method)
@@ -26,6 +26,6 @@ def test_every_epoch_is_reported_with_the_accuracies_of_the_students() -> None:
 
 def test_only_the_first_rank_reports() -> None:
     status = Status("kd", lambda **_: 1 / 0)
-    trainer = SimpleNamespace(is_global_zero=False, current_epoch=0, max_epochs=1)
+    trainer = SimpleNamespace(is_global_zero=False, current_epoch=0, max_epochs=1, max_steps=-1)
     status.on_train_start(trainer, None)
     status.on_train_epoch_end(trainer, None)

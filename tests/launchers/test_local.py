@@ -12,7 +12,7 @@ import torch
 
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, Order, create
-from kd_lightning.launchers import local
+from kd_lightning.launchers import local, process
 from kd_lightning.launchers.local import Local, visible_gpus
 
 # What stands in for a training: it writes down who it is, and ends as its job's variant says.
@@ -140,7 +140,7 @@ def test_what_is_running_ends_when_the_sweep_does(jobs) -> None:
 
 
 def test_a_job_that_does_not_end_when_asked_is_killed(jobs, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(local, "SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(process, "SECONDS_TO_END", 0.2)
     (tmp_path / "program.py").write_text(
         "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "open(f'{sys.argv[1]}/began', 'w').close()\ntime.sleep(600)\n"

@@ -105,6 +105,18 @@ def test_lines_name_the_job_its_time_and_its_accuracy(jobs: list[Job]) -> None:
     ]
 
 
+def test_an_end_makes_room_that_counts_for_the_rest(jobs: list[Job]) -> None:
+    with open("/dev/null", "w") as file:
+        console = Console(width=200, record=True, file=file)
+        lines = Lines(Look(jobs, 6), console)
+        with jobs[1].held():
+            jobs[1].report(phase="student", begun=time.time())
+            finish(jobs[0], 10)
+            lines.ended(jobs[0])
+    # four wait, one has all its 10 s before it, two at once
+    assert "1 of 6 done, 4 waiting, 1 running; about 25 s left" in console.export_text()
+
+
 def test_what_is_over_is_read_once(jobs: list[Job]) -> None:
     look = Look(jobs, 6)
     finish(jobs[0], 1)

@@ -1,0 +1,130 @@
+"""Prints what there is to choose from, one line each, from the header of every choice's own YAML.
+
+    python -m kd_lightning.list                  the kinds of choices
+    python -m kd_lightning.list methods
+    python -m kd_lightning.list models/digits    the nets that a data set brings
+
+A kind is a folder of ``conf/``, by its name or in the plural. Nothing is composed and nothing
+heavy is imported, so the answer comes at once.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kd_lightning.command_line import CONF, report_errors
+from kd_lightning.errors import UserError
+
+# How one of a kind is chosen, where it is not <kind>=<name>.
+CHOSEN_BY = {
+    "model": "model@method.students.<key>=",
+    "augmentation": "augmentation@data.augmentation=",
+    "mixing": "mixing@data.mixing=",
+    "confidence": "confidence@method.confidence=",
+    "similarity": "similarity@method.similarity=",
+    "sampler": "sampler@sweep.search.sampler=",
+    "pruner": "pruner@sweep.search.pruner=",
+}
+NO_PLURAL = ("callbacks", "data", "hardware", "mixing")
+
+
+def plural(group: str) -> str:
+    if group in NO_PLURAL:
+        return group
+    return f"{group[:-1]}ies" if group.endswith("y") else f"{group}s"
+
+
+def header(path: Path) -> str:
+    """What a YAML file says of itself: its first comment line, Hydra's own left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.startswith("#"):
+            break
+        said = line.lstrip("#").strip()
+        if said and not said.startswith("@package"):
+            return said
+    return ""
+
+
+def files(group: str, roots: Sequence[Path]) -> dict[str, Path]:
+    """The choices of a group by name; what is only built upon is left out, and where two folders
+    have a name, the first one's counts, as it does for Hydra.
+    """
+    found: dict[str, Path] = {}
+    for root in roots:
+        for path in sorted((root / group).glob("[!_]*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def groups(roots: Sequence[Path]) -> list[str]:
+    """The folders that have choices in them."""
+    names = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
+    return [name for name in sorted(names) if files(name, roots)]
+
+
+def group_of(kind: str, roots: Sequence[Path]) -> str:
+    """The folder that a person's word names.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    word, slash, inside = kind.partition("/")
+    known = groups(roots)
+    for group in known:
+        if word in (group, plural(group)) and files(f"{group}{slash}{inside}", roots):
+            return f"{group}{slash}{inside}"
+    raise UserError(
+        f"unknown kind '{kind}': expected one of {', '.join(map(plural, known))} "
+        "(python -m kd_lightning.list <kind>)"
+    )
+
+
+def kinds(roots: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    for group in groups(roots):
+        names = list(files(group, roots))
+        yield plural(group), f"{CHOSEN_BY.get(group, f'{group}=')}{'|'.join(names)}"
+
+
+def lines(rows: Sequence[tuple[str, str]], width: int | None) -> Iterator[str]:
+    """Names and descriptions in two columns.
+
+    Args:
+        width: to which a line is cut; None: it is not.
+    """
+    longest = max((len(name) for name, _ in rows), default=0)
+    for name, description in rows:
+        line = f"{name:<{longest}}  {description}".rstrip()
+        yield line if width is None or len(line) <= width else f"{line[: width - 1]}…"
+
+
+def folders(config_dir: Path | None) -> list[Path]:
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir must be a folder of YAML files, got {config_dir}")
+    return [CONF] if config_dir is None else [CONF, config_dir]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kd_lightning.list", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("kind", nargs="?", help="methods, models, data, …; without it, all kinds")
+    parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML")
+    words = parser.parse_args()
+    with report_errors():
+        roots = folders(words.config_dir)
+        if words.kind is None:
+            rows = list(kinds(roots))
+        else:
+            found = files(group_of(words.kind, roots), roots)
+            rows = [(name, header(path)) for name, path in found.items()]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    try:
+        print("\n".join(lines(rows, width)), flush=True)
+    except BrokenPipeError:  # who reads has seen enough; Python would say so again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""joblib as launcher, with real processes."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers import TINY
+
+from kd_lightning.errors import UserError
+from kd_lightning.jobs import Job, Order, State, create
+from kd_lightning.launchers.joblib import Joblib
+
+SUPERVISED = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
+
+
+@dataclass(frozen=True)
+class Bash(Job):
+    """A job that runs a line of bash in its directory."""
+
+    line: str = "true"
+
+    def command(self) -> list[str]:
+        return ["bash", "-c", f"cd {self.directory}; {self.line}"]
+
+
+def bash(folder: Path, line: str, number: int = 0) -> Bash:
+    return Bash(create(folder / f"{number:04}", Order(number, f"{number}", {}, ())).directory, line)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_every_job_comes_back_and_a_failed_one_stops_none(tmp_path: Path) -> None:
+    lines = ["echo done > metrics.json", "exit 3", "kill -9 $$", "echo mine > error.txt; exit 1"]
+    jobs = [bash(tmp_path, line, number) for number, line in enumerate([*lines, lines[0]])]
+    assert set(Joblib(n_jobs=2).run(jobs)) == set(jobs)
+    assert [job.is_over() for job in jobs] == [True, False, False, False, True]
+    assert [job.error() for job in jobs] == [
+        None,
+        "its process was ended with exit code 3",
+        "its process was ended by SIGKILL: somebody killed it, or the memory was full",
+        "mine",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_a_job_is_asked_for_only_when_there_is_room_and_the_ended_one_was_heard_of(
+    slots: int, tmp_path: Path
+) -> None:
+    asked, heard, ahead = [], [], []
+
+    def source() -> Iterator[Job]:
+        for number in range(7):
+            ahead.append(len(asked) - len(heard))
+            asked.append(number)
+            yield bash(tmp_path, "sleep 0.05", number)
+
+    for job in Joblib(n_jobs=slots).run(source()):
+        heard.append(job.number)
+    assert sorted(heard) == list(range(7))
+    assert max(ahead) == slots - 1
+
+
+def test_as_many_jobs_run_at_once_as_there_are_slots(tmp_path: Path) -> None:
+    meet = "touch here; while [ ! -e ../000{}/here ]; do sleep 0.02; done; touch metrics.json"
+    jobs = [bash(tmp_path, meet.format(1 - number), number) for number in range(2)]
+    assert all(job.is_over() for job in Joblib(n_jobs=2).run(jobs))
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_cores_are_shared_out_unless_the_person_did_so(
+    slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    for given, expected in ((None, str(2 // slots)), ("7", "7")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        job = bash(tmp_path, "echo $OMP_NUM_THREADS > said")
+        list(Joblib(n_jobs=slots).run([job]))
+        assert (job.directory / "said").read_text().strip() == expected
+
+
+def test_slots_are_counted_as_joblib_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    assert [Joblib(n_jobs=n).slots for n in (-1, -2, 1, 5)] == [2, 1, 1, 5]
+    with pytest.raises(UserError, match=r"launcher.n_jobs must be >= 1, or -1"):
+        Joblib(n_jobs=0)
+
+
+def test_no_rank_of_the_sweep_reaches_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    job = bash(tmp_path, "echo rank ${LOCAL_RANK:-none}")
+    list(Joblib(n_jobs=1).run([job]))
+    assert job.log.read_text() == "rank none\n"
+
+
+def test_a_sweep_that_ends_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> None:
+    line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch {}; while :; do sleep 0.02; done"
+    jobs = [bash(tmp_path, line.format("begun"), number) for number in range(2)]
+    jobs += [bash(tmp_path, "true", 2)]
+    running = Joblib(n_jobs=3).run(jobs)
+    assert next(running) == jobs[2]
+    for job in jobs[:2]:
+        wait_for(job.directory / "begun")
+    running.close()
+    assert all((job.directory / "ended").exists() for job in jobs[:2])
+
+
+def test_a_job_that_cannot_be_started_is_no_silence(tmp_path: Path) -> None:
+    class Impossible(Job):
+        def command(self) -> list[str]:
+            return ["/no/such/program"]
+
+    job = Impossible(bash(tmp_path, "true").directory)
+    with pytest.raises(FileNotFoundError):
+        list(Joblib(n_jobs=1).run([job]))
+
+
+def test_without_joblib_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(UserError, match=r"pip install kd_lightning\[joblib\]"):
+        Joblib()
+
+
+@pytest.mark.slow
+def test_real_jobs(tmp_path: Path) -> None:
+    jobs = [
+        create(tmp_path / f"{number:04}", Order(number, word, {}, [*SUPERVISED, word]))
+        for number, word in enumerate(["seed=0", "trainer.max_epochs=0", "seed=1"])
+    ]
+    assert set(Joblib(n_jobs=2).run(jobs)) == set(jobs)
+    assert [job.state() for job in jobs] == [State.DONE, State.FAILED, State.DONE]
+    assert "trainer.max_epochs must be >= 1" in jobs[1].error()
+    assert jobs[0].metrics()["objective"] is not None
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_leaves_no_job_running(tmp_path: Path) -> None:
+    words = [*SUPERVISED, "trainer.max_epochs=100000"]
+    job = create(tmp_path / "0000", Order(0, "long", {}, words))
+    program = (
+        "import sys; from pathlib import Path; from kd_lightning.jobs import Job\n"
+        "from kd_lightning.launchers.joblib import Joblib\n"
+        "list(Joblib(n_jobs=1).run([Job(Path(sys.argv[1]))]))"
+    )
+    sweep = subprocess.Popen([sys.executable, "-c", program, job.directory])
+    wait_for(job.directory / "last.ckpt")
+    assert job.state() is State.RUNNING
+    sweep.kill()
+    sweep.wait()
+    deadline = time.monotonic() + 60
+    while job.is_held():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert job.state() is State.STOPPED

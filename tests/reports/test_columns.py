@@ -1,0 +1,78 @@
+import pytest
+from made_sweeps import metrics
+
+from kd_lightning.errors import UserError
+from kd_lightning.reports import columns
+
+TWO = columns.values_of(metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85}, 0.9))
+ONE = columns.values_of(metrics({"student": 0.6}, 0.75))
+
+
+def test_every_number_of_a_record_is_a_column():
+    assert TWO["val/accuracy"] == 0.9
+    assert (TWO["val/a/accuracy"], TWO["val/a/nll"], TWO["val/a/epoch"]) == (0.9, 0.25, 3)
+    assert (TWO["test/a/accuracy"], TWO["last/a/accuracy"]) == (0.8, 0.8 - 0.01)
+    assert (TWO["test/b/nll"], TWO["test/b/ece"], TWO["test/b/brier"]) == (
+        2 - 0.7,
+        0.7 / 10,
+        0.7 / 5,
+    )
+    assert TWO["test/ensemble/agreement"] == 0.5 + 0.85 / 10
+    assert (TWO["net/teacher/parameters"], TWO["net/a/throughput"]) == (4000, 30)
+
+
+def test_without_val_there_is_no_objective_and_no_chosen_epoch():
+    values = columns.values_of(metrics({"a": 0.8}, None))
+    assert not [name for name in values if name.startswith("val/")]
+
+
+def test_the_default_is_val_then_each_student_then_the_ensemble():
+    assert columns.default_columns([ONE, TWO]) == [
+        "val/accuracy",
+        *("test/student/accuracy", "last/student/accuracy"),
+        *("test/a/accuracy", "last/a/accuracy", "test/b/accuracy", "last/b/accuracy"),
+        "test/ensemble/accuracy",
+    ]
+
+
+def test_a_star_is_every_student_and_neither_teacher_nor_ensemble_nor_labels_only():
+    record = metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85})
+    record["nets"]["a, labels only"] = record["nets"]["a"]
+    values = columns.values_of(record)
+    assert columns.expand(["test/*/ece"], [values]) == ["test/a/ece", "test/b/ece"]
+    assert columns.expand(["test/a, labels only/ece"], [values]) == ["test/a, labels only/ece"]
+
+
+def test_a_column_stands_once():
+    asked = ["test/b/accuracy", "test/*/accuracy", "val/accuracy"]
+    assert columns.expand(asked, [TWO]) == ["test/b/accuracy", "test/a/accuracy", "val/accuracy"]
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "test/accuracy", "val/a/ece", "last/a/agreement", "test/z/ece", "a/b/c/d"]
+)
+def test_an_unknown_column_is_refused_with_the_known_ones(name):
+    with pytest.raises(UserError, match=f"unknown column '{name}'.*one of \\*, teacher, a, b"):
+        columns.expand([name], [TWO])
+
+
+def test_a_presets_column_may_have_no_number_here():
+    asked = ["val/accuracy", "test/ensemble/ece", "test/teacher/nll"]
+    assert columns.expand(asked, [columns.values_of(metrics({"a": 0.8}, None))]) == asked
+    assert columns.expand(["test/a/ece", "test/*/ece"], []) == ["test/a/ece"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        ("test/a/accuracy", 0.95264, "95.26"),
+        ("test/a/agreement", 1.0, "100.00"),
+        ("test/a/nll", 0.16352, "0.164"),
+        ("net/a/parameters", 308074.0, "308,074"),
+        ("net/a/throughput", 1234.5678, "1,235"),
+        ("val/a/epoch", 8.0, "8.0"),
+    ],
+)
+def test_a_value_is_shown_as_its_metric_is(column, value, shown):
+    assert columns.show(column, value) == shown
+    assert columns.head(column).endswith("%") == (columns.split(column)[2] in columns.PERCENT)

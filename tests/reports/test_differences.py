@@ -1,0 +1,122 @@
+import pytest
+from made_sweeps import job, metrics, rows_over_seeds, settings
+from scipy import stats
+
+from kd_lightning import reports
+from kd_lightning.reports.differences import p_in_words
+from kd_lightning.reports.statistics import holm
+
+A, B, C = [0.90, 0.93, 0.95, 0.91], [0.88, 0.92, 0.91, 0.90], [0.70, 0.71, 0.74, 0.70]
+
+
+def pairs_of(folder, *pairs, **options):
+    report = reports.build([folder], pairs=pairs, **options)
+    (table,) = [table for table in report.tables if table.name == "pairs"]
+    return report.differences, table
+
+
+def test_the_difference_is_paired_by_seed(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": A, "labels": B})
+    (one,), table = pairs_of(tmp_path, ("kd", "labels"))
+    second = stats.ttest_rel(A, B)
+    low, high = second.confidence_interval(0.95)
+    assert one.sample.mean == pytest.approx(0.02)
+    assert one.sample.p_value() == pytest.approx(second.pvalue)
+    assert one.sample.interval() == pytest.approx((low, high))
+    interval = f"{100 * low:+.2f} to {100 * high:+.2f}".replace("-", "−")
+    assert table.rows == [["kd − labels", "a", "4", "+2.00", interval, f"{second.pvalue:.3f}"]]
+    assert "Holm" not in " ".join([*table.heads, *table.notes])
+
+
+def test_only_seeds_that_both_have_are_compared_and_it_is_said(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": [0.9, "Boom", 0.8, 0.7], "labels": [0.8, 0.8, None, 0.5]})
+    (one,), table = pairs_of(tmp_path, ("kd", "labels"))
+    assert one.sample.values == pytest.approx((0.1, 0.2))
+    assert table.rows[0][2] == "2 of 4"
+    assert "n of m: seeds that only one of the rows has are left out." in table.notes
+
+
+def test_several_pairs_have_holms_p(tmp_path):
+    rows_over_seeds(tmp_path, {"a": A, "b": B, "c": C})
+    found, table = pairs_of(tmp_path, ("a", "b"), ("a", "c"), ("b", "c"))
+    adjusted = holm([stats.ttest_rel(*two).pvalue for two in ((A, B), (A, C), (B, C))])
+    assert [row[-1] for row in table.rows] == [p_in_words(p) for p in adjusted]
+    assert [d.pair.title for d in found] == ["a − b", "a − c", "b − c"]
+    assert table.heads[-1] == "p, Holm"
+    assert "p, Holm: adjusted for the tests of the same net, 3 at most." in table.notes
+
+
+def test_every_student_and_the_ensemble_are_compared_on_test(tmp_path):
+    for seed in (0, 1):
+        for name, shift in (("x", 0.05 * seed), ("y", 0.0)):
+            nets = {"a": 0.8 + shift, "b": 0.7 + 2 * shift, "ensemble": 0.85 + 3 * shift}
+            job(tmp_path, name, {"seed": seed}, metrics(nets))
+    _, table = pairs_of(tmp_path, ("x", "y"))
+    assert [(row[1], row[3]) for row in table.rows] == [
+        ("a", "+2.50"), ("b", "+5.00"), ("ensemble", "+7.50"),
+    ]  # fmt: skip
+    _, table = pairs_of(tmp_path, ("x", "y"), columns=["val/accuracy", "test/b/accuracy"])
+    assert [row[1] for row in table.rows] == ["b"]
+    _, table = pairs_of(tmp_path, ("x", "y"), columns=["test/a/ece"])
+    assert [row[1] for row in table.rows] == ["a", "b", "ensemble"]
+
+
+def test_one_seed_gives_a_difference_and_no_test(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": [0.9], "labels": [0.8]})
+    _, table = pairs_of(tmp_path, ("kd", "labels"))
+    assert table.rows == [["kd − labels", "a", "1", "+10.00", "", ""]]
+    assert "Where n < 2 there is no interval and no test." in table.notes
+
+
+def test_equal_differences_have_no_p_and_it_is_said(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": [0.75, 0.5], "labels": [0.5, 0.25]})
+    _, table = pairs_of(tmp_path, ("kd", "labels"))
+    assert table.rows == [["kd − labels", "a", "2", "+25.00", "+25.00 to +25.00", ""]]
+    assert any("all differences are equal" in note for note in table.notes)
+    assert "nan" not in str(table)
+
+
+def test_a_negative_difference_has_a_sign_and_none_has_none(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": [0.5, 0.25], "labels": [0.75, 0.5], "same": [0.75, 0.5]})
+    _, table = pairs_of(tmp_path, ("kd", "labels"), ("same", "labels"))
+    assert [row[3] for row in table.rows] == ["−25.00", "0.00"]
+
+
+def test_rows_without_a_net_in_common_are_named(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"student": 0.9}))
+    job(tmp_path, "dual", {"seed": 0}, metrics({"a": 0.8}))
+    found, table = pairs_of(tmp_path, ("kd", "dual"))
+    assert not found
+    assert "Not compared, no net in common: kd − dual." in table.notes
+
+
+@pytest.mark.parametrize(
+    ("varies", "said"),
+    [
+        ((), "all seeds share one teacher and one split, whose own variance they do not cover."),
+        (("teacher",), "all seeds share one split, whose own variance they do not cover; seeds "
+         "differ in their teacher too, so they cover that as well."),
+        (("teacher", "split"), "seeds differ in their teacher and split too, so they cover that"),
+        (("no teacher",), "all seeds share one split, whose own variance they do not cover."),
+    ],
+)  # fmt: skip
+def test_it_is_said_what_the_interval_covers(tmp_path, varies, said):
+    for seed in (0, 1):
+        for name in ("x", "y"):
+            own = seed if "teacher" in varies else 0
+            teacher = None if "no teacher" in varies else 0.9
+            record = metrics(
+                {"a": 0.8 + 0.01 * seed}, teacher=teacher, origin=f"trained, x/teacher-{own}"
+            )
+            split = seed if "split" in varies else 0
+            job(tmp_path, name, {"seed": seed}, record, split=split, teacher_seed=own)
+    _, table = pairs_of(tmp_path, ("x", "y"))
+    (note,) = [note for note in table.notes if note.startswith("The intervals")]
+    assert said in note
+
+
+def test_pairs_of_the_plan_and_of_the_command_line_are_both_tested(tmp_path):
+    rows_over_seeds(tmp_path, {"a": A, "b": B, "c": C})
+    settings(tmp_path, pairs=[["a", "b"]])
+    found, _ = pairs_of(tmp_path, ("a", "c"))
+    assert [one.pair.title for one in found] == ["a − b", "a − c"]

@@ -1,0 +1,90 @@
+import itertools
+
+import pytest
+from made_sweeps import job, metrics, rows_over_seeds, settings
+
+from kd_lightning.errors import UserError
+from kd_lightning.reports.pairs import resolve
+from kd_lightning.reports.sources import DATA_SETS, read
+
+
+def grid(folder, values):
+    """A sweep of every combination, one seed, its rows named as the plan does."""
+    for combination in itertools.product(*values.values()):
+        axes = dict(zip(values, combination, strict=True))
+        name = " ".join(f"{key}={value}" for key, value in axes.items())
+        job(folder, name, {**axes, "seed": 0}, metrics({"a": 0.9}))
+    return folder
+
+
+def found(folder, *asked):
+    (source,) = read([folder])
+    return [(p.a, p.b, p.title) for p in resolve(asked, source.records, DATA_SETS)]
+
+
+def test_rows_are_compared_by_their_names(tmp_path):
+    rows_over_seeds(tmp_path, {"kd + peer": [0.9], "kd": [0.8]})
+    assert found(tmp_path, ("kd + peer", "kd")) == [("kd + peer", "kd", "kd + peer − kd")]
+
+
+def test_two_values_of_a_key_compare_all_cells_that_agree_in_the_rest(tmp_path):
+    grid(tmp_path, {"peer": [0, 0.5], "T": [1, 4]})
+    assert found(tmp_path, ("peer=0.5", "peer=0")) == [
+        ("peer=0.5 T=1", "peer=0 T=1", "peer=0.5 − peer=0 at T=1"),
+        ("peer=0.5 T=4", "peer=0 T=4", "peer=0.5 − peer=0 at T=4"),
+    ]
+
+
+def test_a_named_variant_in_a_grid_is_compared_cell_by_cell(tmp_path):
+    for name, t in itertools.product(["kd", "dual"], [1, 4]):
+        job(tmp_path, f"{name} T={t}", {"variant": name, "T": t, "seed": 0}, None)
+    assert found(tmp_path, ("dual", "kd")) == [
+        ("dual T=1", "kd T=1", "dual − kd at T=1"),
+        ("dual T=4", "kd T=4", "dual − kd at T=4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "value"),
+    [("x=0", 0.0), ("x=1e-3", 0.001), ("x=null", None), ("x=[1,2]", [1, 2]), ("x=true", True)],
+)
+def test_a_value_is_found_as_the_command_line_spells_it(tmp_path, asked, value):
+    grid(tmp_path, {"x": [value, "other"]})
+    assert len(found(tmp_path, (asked, "x=other"))) == 1
+
+
+def test_neither_seed_nor_data_set_separates_rows(tmp_path):
+    for data, seed, t in itertools.product(["digits", "har"], [0, 1], [1, 4]):
+        job(tmp_path, f"T={t}", {"T": t, "data": data, "seed": seed}, None)
+    assert len(found(tmp_path, ("T=1", "T=4"))) == 1
+
+
+def test_a_pair_that_is_asked_for_twice_is_tested_once(tmp_path):
+    grid(tmp_path, {"T": [1, 4]})
+    assert len(found(tmp_path, ("T=1", "T=4"), ("T=1", "T=4"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("T=1", "T=8"), "unknown row in a pair 'T=8': did you mean"),
+        (("T=1", "nothing like it"), "unknown row in a pair 'nothing like it': expected one of"),
+        (("T=1", "T=[1"), r"unknown row in a pair 'T=\[1'"),
+        (("T=1", "seed=0"), "unknown row in a pair 'seed=0'"),
+        (("T=1", "peer=0"), "a pair names two values of one key, got 'T=1' and 'peer=0'"),
+        (("T=1", "T=1", "T=1"), "a pair names two rows"),
+        ("T=1", "a pair names two rows"),
+    ],
+)
+def test_a_pair_that_names_nothing_is_refused(tmp_path, pair, said):
+    grid(tmp_path, {"T": [1, 4], "peer": [0, 1]})
+    with pytest.raises(UserError, match=said):
+        found(tmp_path, pair)
+
+
+def test_values_that_never_differ_alone_are_refused(tmp_path):
+    job(tmp_path, "one", {"T": 1, "peer": 0}, None)
+    job(tmp_path, "two", {"T": 4, "peer": 1}, None)
+    settings(tmp_path)
+    with pytest.raises(UserError, match="no rows differ in nothing but 'T=1' and 'T=4'"):
+        found(tmp_path, ("T=1", "T=4"))

@@ -1,0 +1,141 @@
+import json
+import shutil
+
+import pytest
+import yaml
+from made_sweeps import config, job, metrics, rows_over_seeds, settings
+
+from kd_lightning import reports
+from kd_lightning.errors import UserError
+from kd_lightning.jobs import State
+from kd_lightning.reports.sources import read
+
+
+def run(folder, name, seed=0, val=0.9, done=True, **more):
+    """An ordinary run's directory."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "config.yaml").write_text(yaml.safe_dump(config(seed, **more)))
+    if done:
+        (folder / name / "metrics.json").write_text(json.dumps(metrics({"a": val}, val)))
+    return folder / name
+
+
+def rows(*directories):
+    (table,) = reports.build(directories).tables
+    return {row[0].removesuffix(" *"): row[1] for row in table.rows}
+
+
+def test_a_sweeps_records_are_its_jobs(tmp_path):
+    job(tmp_path, "kd", {"variant": "kd", "seed": 3}, metrics({"a": 0.9}), split=7, teacher_seed=5)
+    job(tmp_path, "kd", {"variant": "kd", "seed": 4}, "Traceback\nBoom\n")
+    (source,) = read([tmp_path])
+    done, failed = source.records
+    assert (done.number, done.variant, done.seed, done.state) == (0, "kd", 3, State.DONE)
+    assert done.seeds == {"seed": 3, "data.split_seed": 7, "teacher.seed": 5}
+    assert (failed.state, failed.error, failed.metrics) == (State.FAILED, "Boom", None)
+    assert source.title == tmp_path.name
+
+
+def test_a_seed_that_does_not_vary_is_read_from_the_configuration(tmp_path):
+    made = job(tmp_path, "kd", {"variant": "kd"}, metrics({"a": 0.9}))
+    (made.directory / "config.yaml").write_text(yaml.safe_dump(config(11)))
+    assert read([tmp_path])[0].records[0].seed == 11
+
+
+def test_ordinary_runs_of_one_title_are_seeds_of_one_row(tmp_path):
+    for seed in (0, 1):
+        run(tmp_path, f"run{seed}", seed)
+    run(tmp_path, "other", title="a title")
+    assert rows(tmp_path) == {"a title": "1", "kd on digits": "2"}
+
+
+def test_one_run_directory_is_a_report_of_one_run(tmp_path):
+    assert rows(run(tmp_path, "one")) == {"kd on digits": "1"}
+
+
+def test_runs_of_other_settings_are_other_rows_wherever_they_lie(tmp_path):
+    one = run(tmp_path / "x", "one", 0, trainer={"max_epochs": 5}, outputs="/home/a")
+    two = run(tmp_path / "y", "two", 1, trainer={"max_epochs": 9}, outputs="/home/b")
+    assert rows(one, two) == {
+        "kd on digits trainer.max_epochs=5": "1",
+        "kd on digits trainer.max_epochs=9": "1",
+    }
+
+
+def test_an_unfinished_run_is_named(tmp_path):
+    run(tmp_path, "done", 0)
+    run(tmp_path, "broken-off", 1, done=False)
+    (table,) = reports.build([tmp_path]).tables
+    assert table.rows[0][1] == "1 of 2"
+    assert table.notes[-1] == "broken-off (kd on digits, seed 1): stopped"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"nets": {}}', "KeyError"),
+     ('{"objective": 1, "has_val": true, "nets": {"a": {}}}', "KeyError")],
+)  # fmt: skip
+def test_an_unreadable_record_is_named_with_its_path(tmp_path, content, said):
+    made = job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
+    (made.directory / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=rf"jobs/0000/metrics.json is no record.*{said}"):
+        reports.build([tmp_path])
+
+
+@pytest.mark.parametrize("content", ["{", '{"number": 0}', '{"unheard": 1}'])
+def test_an_unreadable_order_is_named_with_its_path(tmp_path, content):
+    made = job(tmp_path, "kd", {"seed": 0}, None)
+    (made.directory / "job.json").write_text(content)
+    with pytest.raises(UserError, match=r"cannot read .*jobs/0000/job.json"):
+        reports.build([tmp_path])
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a", ""])
+@pytest.mark.parametrize("name", ["sweep.yaml", "jobs/0000/config.yaml"])
+def test_yaml_that_is_none_is_named_with_its_path(tmp_path, name, content):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        reports.build([tmp_path])
+
+
+def test_a_sweep_without_its_plan_is_refused(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
+    (tmp_path / "sweep.yaml").unlink()
+    with pytest.raises(UserError, match=r"has no sweep\.yaml"):
+        reports.build([tmp_path])
+
+
+def test_nothing_to_report_on_is_said(tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        reports.build([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="nothing to report on"):
+        reports.build([tmp_path])
+    (settings(tmp_path) / "records.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"its records\.jsonl is empty"):
+        reports.build([tmp_path])
+    with pytest.raises(UserError, match="got none"):
+        reports.build([])
+
+
+def test_a_record_may_lie_where_nothing_can_be_written(tmp_path):
+    sweep = rows_over_seeds(tmp_path / "sweep", {"kd": [0.9, "Boom"]})
+    for path in (*sweep.rglob("*"), sweep):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        written = reports.write(reports.build([sweep]), tmp_path / "out")
+    finally:
+        for path in (sweep, *sweep.rglob("*")):
+            path.chmod(0o755)
+    assert tmp_path / "out" / "table.md" in written
+
+
+def test_only_the_records_are_needed(tmp_path):
+    sweep = rows_over_seeds(tmp_path / "sweep", {"kd": [0.9, "Boom"], "x": [0.8, 0.7]})
+    copy = tmp_path / "elsewhere"
+    for path in sweep.glob("jobs/*/*"):
+        if path.name in ("job.json", "metrics.json", "config.yaml", "error.txt"):
+            (copy / path.relative_to(sweep)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy / path.relative_to(sweep))
+    shutil.copy(sweep / "sweep.yaml", copy)
+    assert reports.build([copy]).tables == reports.build([sweep]).tables

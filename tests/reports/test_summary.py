@@ -1,0 +1,171 @@
+import math
+
+import pytest
+from made_sweeps import job, metrics, rows_over_seeds, settings
+
+from kd_lightning import reports
+
+
+def tables(*directories, **options):
+    return reports.build(directories, **options).tables
+
+
+def cells(table):
+    return {row[0]: dict(zip(table.heads[1:], row[1:], strict=True)) for row in table.rows}
+
+
+def test_a_row_is_mean_and_deviation_over_its_seeds(tmp_path):
+    (table,) = tables(rows_over_seeds(tmp_path, {"kd": [0.90, 0.92, 0.97]}))
+    std = 100 * math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2)
+    row = cells(table)["kd *"]
+    assert row["n"] == "3"
+    assert row["val/accuracy %"] == row["test/a/accuracy %"] == f"93.00 ± {std:.2f}"
+    assert row["last/a/accuracy %"] == f"92.00 ± {std:.2f}"
+
+
+def test_one_seed_has_no_deviation_and_it_is_said(tmp_path):
+    (table,) = tables(rows_over_seeds(tmp_path, {"kd": [0.9], "labels": [0.8]}))
+    assert cells(table)["labels"]["test/a/accuracy %"] == "80.00"
+    assert table.notes[0].startswith("n = 1: no deviation")
+
+
+def test_rows_stand_in_the_order_of_the_plan(tmp_path):
+    (table,) = tables(rows_over_seeds(tmp_path, {"z": [0.1], "a": [0.3], "m": [0.2]}))
+    assert [row[0] for row in table.rows] == ["z", "a *", "m"]
+
+
+def test_val_chooses_and_test_does_not(tmp_path):
+    job(tmp_path, "best on test", {"seed": 0}, metrics({"a": 0.99, "b": 0.98}, 0.80))
+    job(tmp_path, "best on val", {"seed": 0}, metrics({"a": 0.70, "b": 0.75}, 0.85))
+    job(tmp_path, "as good on val", {"seed": 0}, metrics({"a": 0.90, "b": 0.95}, 0.85))
+    (table,) = tables(tmp_path)
+    assert [row[0] for row in table.rows] == ["best on test", "best on val *", "as good on val"]
+    assert (
+        "* chosen on val (val/accuracy 85.00 %, the highest of 3, the first of 2 equals): "
+        "best on val. Its test accuracy: a 70.00 %, b 75.00 %."
+    ) in table.notes
+
+
+def test_without_val_nothing_is_chosen_and_it_is_said_why(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}, None))
+    (table,) = tables(tmp_path)
+    assert table.rows[0][:3] == ["kd", "1", ""]
+    assert "Nothing was chosen: that takes a val part, which the runs have not." in table.notes
+    assert "no val part: test and last are both of the last epoch" in table.notes[0]
+    job(tmp_path, "with val", {"seed": 0}, metrics({"a": 0.9}, 0.5))
+    (table,) = tables(tmp_path)
+    assert "Nothing was chosen: that takes a val part, which kd have not." in table.notes
+
+
+def test_what_is_missing_is_named_and_its_row_marked(tmp_path):
+    error = "Traceback\n  in line 3\nRuntimeError: out of [memory]\n"
+    rows_over_seeds(tmp_path, {"kd": [0.9, error, 0.8], "labels": [0.7, None], "dead": [error]})
+    (table,) = tables(tmp_path)
+    assert cells(table)["kd *"]["n"] == "2 of 3"
+    assert cells(table)["kd *"]["test/a/accuracy %"].startswith("85.00 ±")
+    assert cells(table)["labels"]["n"] == "1 of 2"
+    assert set(cells(table)["dead"].values()) == {"0 of 1", ""}
+    assert list(table.notes[-4:]) == [
+        "Not in these numbers: 3 of 6 jobs.",
+        "job 2 (dead, seed 0): failed: RuntimeError: out of [memory]",
+        "job 3 (kd, seed 1): failed: RuntimeError: out of [memory]",
+        "job 4 (labels, seed 1): waiting",
+    ]
+    assert "It has 2 of 3 seeds." in " ".join(table.notes)
+
+
+def test_running_and_stopped_jobs_are_named_as_such(tmp_path):
+    running = job(tmp_path, "kd", {"seed": 0}, None)
+    stopped = job(tmp_path, "kd", {"seed": 1}, None)
+    for one in (running, stopped):
+        one.report(phase="train", epoch=1)
+    with running.held():
+        (table,) = tables(tmp_path)
+    assert list(table.notes[-2:]) == ["job 0 (kd, seed 0): running", "job 1 (kd, seed 1): stopped"]
+
+
+def test_a_sweep_with_nothing_done_is_a_report_too(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": ["Boom", None]})
+    settings(tmp_path, columns=["test/*/ece", "test/student/ece"], pairs=[["kd", "kd"]])
+    table, _ = tables(tmp_path)
+    assert table.rows == [["kd", "0 of 2", ""]]
+    assert "Nothing was chosen: no job is done." in table.notes
+
+
+def test_a_row_without_a_net_has_a_blank_cell(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"student": 0.9}))
+    job(tmp_path, "dual", {"seed": 0}, metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85}))
+    found = cells(tables(tmp_path)[0])
+    assert found["kd *"]["test/a/accuracy %"] == found["kd *"]["test/ensemble/accuracy %"] == ""
+    assert found["dual"]["test/student/accuracy %"] == ""
+    assert found["dual"]["test/ensemble/accuracy %"] == "85.00"
+
+
+def test_a_cell_of_fewer_runs_than_its_row_says_so(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9, "b": 0.5}))
+    job(tmp_path, "kd", {"seed": 1}, metrics({"a": 0.9}))
+    assert cells(tables(tmp_path)[0])["kd *"]["test/b/accuracy %"] == "50.00 (n = 1)"
+
+
+@pytest.mark.parametrize("source", ["sweep.yaml", "command line"])
+def test_chosen_columns_stand_in_their_order(tmp_path, source):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9, "b": 0.8}))
+    names = ["test/*/ece", "val/accuracy", "net/a/parameters"]
+    if source == "sweep.yaml":
+        settings(tmp_path, columns=names)
+    (table,) = tables(tmp_path, columns=names if source == "command line" else None)
+    assert table.heads == ["variant", "n", "test/a/ece", "test/b/ece", "val/accuracy %",
+                           "net/a/parameters"]  # fmt: skip
+    assert table.rows == [["kd *", "1", "0.090", "0.080", "90.00", "1,000"]]
+
+
+def test_every_column_shows_its_own_number(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.91, "ensemble": 0.77}, 0.66, teacher=0.5))
+    names = ["val/accuracy", "val/a/nll", "val/a/epoch", "test/a/accuracy", "test/a/nll",
+             "test/a/ece", "test/a/brier", "test/a/agreement", "last/a/accuracy",
+             "test/ensemble/accuracy", "test/teacher/accuracy", "net/teacher/parameters",
+             "net/a/parameters", "net/a/throughput"]  # fmt: skip
+    (row,) = tables(tmp_path, columns=names)[0].rows
+    assert row[2:] == ["66.00", "0.250", "3.0", "91.00", "1.090", "0.091", "0.182", "59.10",
+                       "90.00", "77.00", "50.00", "4,000", "1,000", "30"]  # fmt: skip
+
+
+def test_a_shared_teacher_has_its_line_and_several_have_their_mean(tmp_path):
+    for seed in (0, 1):
+        job(tmp_path / "one", "kd", {"seed": seed}, metrics({"a": 0.9}))
+        own = metrics({"a": 0.9}, teacher=0.9 + seed / 50, origin=f"trained, x/teacher-{seed}")
+        job(tmp_path / "own", "kd", {"seed": seed}, own)
+        job(tmp_path / "none", "kd", {"seed": seed}, metrics({"a": 0.9}, teacher=None))
+    said = {name: " ".join(tables(tmp_path / name)[0].notes) for name in ("one", "own", "none")}
+    assert "Teacher, the same in all: 98.00 % on test." in said["one"]
+    assert "Teachers: 91.00 ± 1.41 % on test, mean ± standard deviation of 2" in said["own"]
+    assert "eacher" not in said["none"]
+
+
+def search(folder):
+    """Five trials: done, pruned, best, failed, and one that tries the first again."""
+    for trial, val in enumerate([0.7, None, 0.9, "Boom", 0.7]):
+        outcome = metrics({"a": 0.5}, val) if isinstance(val, float) else val
+        made = job(folder, f"lr={trial % 4}", {"lr": trial % 4}, outcome)
+        if trial == 1:
+            (made.directory / "pruned.json").write_text("{}")
+    return settings(folder, search={"trials": 5})
+
+
+def test_a_searchs_rows_are_its_trials_the_best_first(tmp_path):
+    (table,) = tables(search(tmp_path))
+    assert table.heads[0] == "trial"
+    assert [row[0] for row in table.rows] == ["2: lr=2 *", "0: lr=0", "4: lr=0"]
+    assert list(table.notes[-3:]) == [
+        "Pruned by the search: 1 of 5 trials.",
+        "Not in these numbers: 1 of 5 jobs.",
+        "job 3 (lr=3, seed 0): failed: Boom",
+    ]
+
+
+def test_rows_without_any_difference_are_named(tmp_path):
+    rows = {"T=1": [0.9, 0.8], "T=2": [0.9, 0.8], "T=3": [0.8, 0.9], "T=4": [0.9, "Boom"]}
+    (table,) = tables(rows_over_seeds(tmp_path, rows))
+    said = [note for note in table.notes if note.startswith("The same in every number")]
+    assert len(said) == 1
+    assert said[0].endswith("so what sets them apart had no effect: T=1; T=2.")
