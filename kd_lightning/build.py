@@ -21,7 +21,7 @@ from kd_lightning.errors import UserError, placed
 from kd_lightning.jobs import current
 from kd_lightning.methods.base import Learner
 from kd_lightning.pruning import pruning_of
-from kd_lightning.ranks import is_first_rank
+from kd_lightning.ranks import check_processes, is_first_rank
 from kd_lightning.schema import arguments_of
 from kd_lightning.teachers import Teacher, build_net
 from kd_lightning.trackers.about import About, name_of
@@ -193,14 +193,19 @@ def strategy_for(hardware: DictConfig, on_gpu: bool) -> Strategy | str:
     Buffers are not broadcast: ranks may evaluate different numbers of batches, and batch-norm
     statistics are averaged once an epoch instead (``Learner``).
     """
+    if count_processes(hardware, on_gpu) > 1:
+        return DDPStrategy(broadcast_buffers=False)
+    return "auto"
+
+
+def count_processes(hardware: DictConfig, on_gpu: bool) -> int:
+    """One for each device of all machines."""
     devices = hardware.devices
     if OmegaConf.is_list(devices):
         devices = len(devices)
     elif devices in (-1, "auto"):
         devices = torch.cuda.device_count() if on_gpu else 1
-    if int(devices) * hardware.num_nodes > 1:
-        return DDPStrategy(broadcast_buffers=False)
-    return "auto"
+    return int(devices) * hardware.num_nodes
 
 
 def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
@@ -217,6 +222,7 @@ def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
         raise UserError("hardware.precision=16-mixed needs a GPU: on a CPU use bf16-mixed or 32")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("hardware.accelerator=gpu, and there is no GPU: use hardware=cpu")
+    check_processes(count_processes(cfg.hardware, on_gpu), cfg.hardware.num_nodes)
     trainer = Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),
         accelerator=accelerator,

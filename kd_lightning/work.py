@@ -21,11 +21,13 @@ from kd_lightning.files import write_text
 from kd_lightning.interrupts import Interrupted
 from kd_lightning.jobs import VARIABLE, Job
 from kd_lightning.pruning import Pruned
-from kd_lightning.ranks import is_first_rank
+from kd_lightning.ranks import is_first_rank, launch_id
 from kd_lightning.run import compose, run
 
 # What a job's directory holds besides its run; all else goes where a run is begun anew.
-OF_THE_JOB = ("job.json", "log.txt", "progress.json", "error.txt", "trackers.json", ".lock")
+OF_THE_JOB = (
+    "job.json", "log.txt", "progress.json", "error.txt", "trackers.json", ".lock", ".launch",
+)  # fmt: skip
 
 
 def work(directory: Path) -> int:
@@ -35,12 +37,14 @@ def work(directory: Path) -> int:
     job = Job(directory.resolve())
     os.environ[VARIABLE] = str(job.directory)
     if not is_first_rank():  # the first one holds the job, and speaks for it
-        if not job.is_over():
+        if wait_for_first(job):
             run_job(job)
         return 0
     with job.held():
         if job.is_over():
             return 0
+        if (mine := launch_id()) is not None:
+            write_text(job.directory / ".launch", mine)
         redirect_output(job.log)
         (job.directory / "error.txt").unlink(missing_ok=True)
         job.report(phase="starting", begun=time.time())
@@ -60,6 +64,18 @@ def work(directory: Path) -> int:
             write_text(job.directory / "error.txt", (sentence or "\n".join(lines[-6:])) + "\n")
             return 2 if sentence else 1
     return 0
+
+
+def wait_for_first(job: Job) -> bool:
+    """Whether there is something to do, once the first of the ranks that were started with this one
+    holds the job: another launch may hold it still, and even do it.
+    """
+    mine, told = launch_id(), job.directory / ".launch"
+    while mine is not None and not (told.exists() and told.read_text() == mine):
+        if job.is_over():
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def run_job(job: Job) -> None:

@@ -135,6 +135,32 @@ def test_who_comes_second_waits_and_finds_it_done(make) -> None:
     assert (job.directory / "metrics.json").read_text() == "{}"
 
 
+def test_two_launches_of_a_job_of_two_ranks_do_it_once(make) -> None:
+    job = make("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
+    with FileLock(job.directory / ".lock"):  # as if another launch were at it
+        ranks = subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+             *job.command()[1:]],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        with pytest.raises(subprocess.TimeoutExpired):
+            ranks.communicate(timeout=15)
+        assert not (job.directory / "config.yaml").exists()
+        (job.directory / "metrics.json").write_text("{}")
+    printed, _ = ranks.communicate(timeout=60)
+    assert ranks.returncode == 0, printed[-2000:]
+    (job.directory / "metrics.json").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         *job.command()[1:]],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert job.state() is State.DONE
+    assert job.log.read_text().count("ensemble of the students") == 1
+
+
 def test_a_job_ends_with_the_process_that_started_it(make, tmp_path: Path) -> None:
     job = make("trainer.max_epochs=5000")
     parent = subprocess.Popen(

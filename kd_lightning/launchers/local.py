@@ -18,6 +18,7 @@ import torch
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, Order
 from kd_lightning.launchers import process
+from kd_lightning.ranks import VARIABLES
 
 
 @dataclass
@@ -124,6 +125,10 @@ def no_main_module() -> Iterator[None]:
 def run_forked(command: list[str], environment: dict[str, str]) -> None:
     """Does in this process what ``command``, python -m <module> …, would do in a new one."""
     os.setsid()
+    for (
+        name
+    ) in VARIABLES:  # the sweep itself may be a job of SLURM's, this one is none of its ranks
+        os.environ.pop(name, None)
     os.environ.update(environment)
     _, _, module, *sys.argv[1:] = command
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,283 @@
+"""SLURM as launcher, with a real SLURM on this machine."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning.errors import UserError
+from kd_lightning.jobs import Job, Order, State, create
+from kd_lightning.launchers.slurm import Slurm, outside_any_job
+from kd_lightning.run import distill
+
+pytest.importorskip("submitit")
+
+
+def real(test: Callable) -> Callable:
+    """A test that needs the real SLURM."""
+    return pytest.mark.slow(pytest.mark.usefixtures("slurm")(test))
+
+
+@dataclass(frozen=True)
+class Bash(Job):
+    """A job that runs a line of bash in its directory."""
+
+    line: str = "true"
+
+    def command(self) -> list[str]:
+        return ["bash", "-c", f"cd {self.directory}; {self.line}"]
+
+
+def bash(folder: Path, line: str, number: int = 0, **order) -> Bash:
+    order = Order(number, f"variant {number}", {}, (), sweep=f"sweep of {folder.name}", **order)
+    return Bash(create(folder / f"{number:04}", order).directory, line)
+
+
+def launcher(**arguments) -> Slurm:
+    return Slurm(**{"timeout_min": 5, "poll_seconds": 0.5} | arguments)
+
+
+def squeue(job: Job, form: str) -> list[str]:
+    """A line for each job of that job's sweep."""
+    command = ["squeue", "--noheader", "--states=all", f"--format={form}"]
+    command.append(f"--name={job.order.sweep}")
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@real
+def test_a_job_has_a_task_for_each_device_with_all_that_slurm_says(tmp_path: Path) -> None:
+    names = ("NTASKS", "NNODES", "LOCALID", "NODEID", "NTASKS_PER_NODE", "CPUS_PER_TASK")
+    said = ",".join(f"$SLURM_{name}" for name in names)
+    job = bash(tmp_path, f"echo {said},$GREETING > said-$SLURM_PROCID", 7,
+               devices=2, num_nodes=2, threads=2)  # fmt: skip
+    # sbatch's own word for the cores is not what srun goes by
+    setup = ["unset SLURM_CPUS_PER_TASK", "export GREETING=hello"]
+    one = launcher(setup=setup, mem_gb=0.5, parameters={"nice": 3})
+    assert list(one.run([job])) == [job]
+    tasks = [(job.directory / f"said-{rank}").read_text().strip() for rank in range(4)]
+    assert tasks == [f"4,2,{rank % 2},{rank // 2},2,2,hello" for rank in range(4)]
+    (entry,) = (line.split("|") for line in squeue(job, "%j|%k|%C|%m|%l|%y|%T"))
+    assert entry == [job.order.sweep, "7: variant 7", "8", "512M", "5:00", "3", "COMPLETED"]
+    assert job.error() is None
+
+
+@real
+@pytest.mark.parametrize(
+    ("accelerator", "given", "asked"),
+    [
+        ("gpu", None, 2),
+        ("cuda", None, 2),
+        ("cpu", None, None),
+        ("auto", None, None),
+        ("auto", 4, 4),
+    ],
+)
+def test_gpus_are_asked_for_where_the_devices_are_gpus(
+    accelerator: str, given: int | None, asked: int | None
+) -> None:
+    order = Order(0, "", {}, (), "a sweep", devices=2, accelerator=accelerator)
+    assert launcher(gpus_per_node=given).request(order).get("gpus_per_node") == asked
+
+
+@real
+def test_a_job_is_taken_when_there_is_room_and_no_bad_end_stops_the_others(tmp_path: Path) -> None:
+    lines = ("exit 3", "scancel $SLURM_JOB_ID; sleep 60", "true", "echo no > error.txt; false")
+    taken = []
+
+    def jobs() -> Iterator[Job]:
+        for number, line in enumerate(lines):
+            taken.append(number)
+            yield bash(tmp_path, line, number)
+
+    ended = []
+    for job in launcher(max_jobs=2).run(jobs()):
+        ended.append(job)
+        assert len(taken) <= len(ended) + 1  # two in the queue, one of them ended
+    assert {job.number for job in ended} == set(taken) == {0, 1, 2, 3}
+    errors = [job.error() for job in sorted(ended, key=lambda job: job.number)]
+    assert re.fullmatch(r"SLURM's job \d+: FAILED \(NonZeroExitCode\); .* slurm/", errors[0])
+    assert re.fullmatch(r"SLURM's job \d+: CANCELLED; .* slurm/", errors[1])
+    assert errors[2:] == [None, "no"]
+
+
+@real
+def test_a_rank_that_fails_ends_the_others_and_the_first_can_say_why(tmp_path: Path) -> None:
+    endings = ("exec sleep 300", "sleep 2; echo why > error.txt; exit 2")
+    jobs = [
+        bash(tmp_path, f"if [ $SLURM_PROCID = 1 ]; then exit 1; fi; {ending}", number, devices=2)
+        for number, ending in enumerate(endings)
+    ]
+    assert set(launcher().run(jobs)) == set(jobs)
+    assert "FAILED" in jobs[0].error()
+    assert jobs[1].error() == "why"
+
+
+@real
+def test_what_slurm_refuses_is_said_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"SLURM refuses the job: .*partition.* \(launcher\.…=…\)"):
+        list(launcher(partition="nowhere").run([bash(tmp_path, "true")]))
+
+
+@real
+def test_a_refusal_is_no_end_while_other_jobs_may_make_room(tmp_path: Path) -> None:
+    """As SLURM's limit on a person's jobs makes it; here, a partition takes no more for a while."""
+    jobs = [bash(tmp_path, "sleep 4", 0), bash(tmp_path, "true", 1)]
+    scontrol = ["scontrol", "update", "PartitionName=all"]
+
+    def closing() -> Iterator[Job]:
+        yield jobs[0]
+        subprocess.run([*scontrol, "State=DRAIN"], check=True)
+        yield jobs[1]
+
+    ended = []
+    try:
+        for job in launcher().run(closing()):
+            ended.append(job)
+            subprocess.run([*scontrol, "State=UP"], check=True)
+    finally:
+        subprocess.run([*scontrol, "State=UP"], check=True)
+    assert ended == jobs
+
+
+@real
+def test_a_resumed_sweep_waits_for_what_it_had_submitted(tmp_path: Path) -> None:
+    job = bash(tmp_path, "echo once >> said; sleep 3; touch metrics.json")
+    killed = launcher().run([job, bash(tmp_path, "true", 1)])
+    assert next(killed).number == 1
+    killed.close()
+    assert list(launcher().run([job])) == [job]
+    assert (job.directory / "said").read_text() == "once\n"
+    assert job.is_over()
+    assert len(squeue(job, "%A")) == 2
+
+
+@real
+def test_sbatch_hears_nothing_of_the_job_that_a_sweep_runs_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SLURM_NTASKS", "SLURM_MEM_PER_NODE", "SUBMITIT_EXECUTOR", "MASTER_ADDR", "RANK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    before = dict(os.environ)
+    with outside_any_job():
+        left = {name: value for name, value in before.items() if name in os.environ}
+        assert set(before) - set(left) == {
+            "SLURM_NTASKS", "SLURM_MEM_PER_NODE", "SUBMITIT_EXECUTOR", "MASTER_ADDR", "RANK",
+        }  # fmt: skip
+        assert {"SLURM_CONF", "SBATCH_ACCOUNT"} <= set(left)
+    assert dict(os.environ) == before
+
+
+def test_what_is_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"launcher.max_jobs must be >= 1, got 0"):
+        launcher(max_jobs=0)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"there is no sbatch on this machine: .*launcher=local"):
+        launcher()
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r"pip install kd_lightning\[slurm\]"):
+        launcher()
+
+
+# Real runs
+
+# like in test_ddp: without batch norm, two processes have the gradients of one
+RUN = (
+    "method=dual_student", "data=synthetic", "data.num_train=96", "data.num_test=33",
+    "data.batch_size=16", "teacher.trainer.max_epochs=1", "optimizer=sgd",
+    "model@method.students.a=mlp", "model@method.students.b=mlp", "method.students.b.widths=[24]",
+    "callbacks=quiet", "logger=none", "threads=1",
+)  # fmt: skip
+
+
+def run(folder: Path, number: int, *overrides: str, **order) -> Job:
+    overrides = (*RUN, *overrides, f"outputs={folder}")
+    order = Order(number, "", {}, overrides, sweep=f"sweep of {folder.name}", **order)
+    return create(folder / f"{number:04}", order)
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def number_of(job: Job) -> str:
+    (path,) = (job.directory / "slurm").glob("*_submitted.pkl")
+    return path.name.partition("_")[0]
+
+
+def disturb(jobs: Mapping[Job, Sequence[str]]) -> None:
+    """Runs the command of each job on its number, when it has finished an epoch."""
+    left = dict(jobs)
+
+    def nothing_is_left() -> bool:
+        assert not [job.error() for job in left if job.error()]
+        for job in [job for job in left if (job.directory / "last.ckpt").exists()]:
+            subprocess.run([*left.pop(job), number_of(job)], check=True)
+        return not left
+
+    wait_until(nothing_is_left)
+
+
+def spare_the_wait(job: Job) -> None:
+    """SLURM waits two minutes before it starts a requeued job again: here it does not."""
+    wait_until(lambda: f"{number_of(job)}|PENDING" in squeue(job, "%A|%T"))
+    command = ["scontrol", "update", f"JobId={number_of(job)}", "StartTime=now"]
+    subprocess.run(command, check=True)
+
+
+@real
+def test_a_sweep_of_runs_survives_what_slurm_does_to_them(tmp_path: Path) -> None:
+    epochs = 60
+    preempted = run(tmp_path, 0, f"trainer.max_epochs={epochs}", "hardware=cpu")
+    requeued = run(tmp_path, 1, f"trainer.max_epochs={epochs}", "hardware=ddp",
+                   "hardware.accelerator=cpu", devices=2)  # fmt: skip
+    two_machines = run(tmp_path, 2, f"trainer.max_epochs={epochs}", "hardware=multi_node",
+                       "hardware.accelerator=cpu", "hardware.devices=1", "hardware.precision=32",
+                       num_nodes=2)  # fmt: skip
+    wrong = run(tmp_path, 3, "data.batch_size=0")
+    jobs = [preempted, requeued, two_machines, wrong]
+    # the nodes of this SLURM have names that nobody can resolve
+    one = launcher(setup=["export MASTER_ADDR=127.0.0.1"])
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(lambda: list(one.run(jobs)))
+        disturb(
+            {
+                preempted: ["scancel", "--signal=USR2"],  # what submitit asks SLURM to send
+                requeued: ["scontrol", "requeue"],
+            }
+        )
+        spare_the_wait(preempted)
+        spare_the_wait(requeued)
+        assert set(ended.result(200)) == set(jobs)
+
+    assert [job.state() for job in jobs] == [*[State.DONE] * 3, State.FAILED]
+    assert "data.batch_size" in wrong.error()
+    undisturbed = distill(*RUN, f"trainer.max_epochs={epochs}", f"outputs={tmp_path}",
+                          "hardware=cpu")  # fmt: skip
+    for name, value in weights(undisturbed.directory).items():
+        assert torch.equal(value, weights(preempted.directory)[name])
+        for several in (requeued, two_machines):
+            torch.testing.assert_close(
+                value, weights(several.directory)[name], rtol=1e-3, atol=1e-5
+            )
+    for job in jobs[:3]:
+        assert len((job.directory / "epochs.csv").read_text().splitlines()) == epochs + 1
+        assert job.log.read_text().count("ensemble of the students") == 1
+    assert len(list(tmp_path.glob("teachers/*/metrics.json"))) == 1  # all wanted it at once
+    assert list(tmp_path.glob("2*")) == [undisturbed.directory]
+    assert not (tmp_path / "of-the-first-rank").exists()

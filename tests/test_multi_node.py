@@ -1,0 +1,112 @@
+"""Two processes as two machines, started by torchrun or as SLURM starts them, are one run."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning.ranks import without_ranks
+from kd_lightning.run import distill
+
+pytestmark = pytest.mark.slow
+
+# As in test_ddp: without batch norm, two processes have the gradients of one.
+SETTING = (
+    "method=dual_student", "data=synthetic", "data.num_train=96", "data.num_test=33",
+    "data.batch_size=16", "teacher.trainer.max_epochs=1", "optimizer=sgd", "callbacks=quiet",
+    "model@method.students.a=mlp", "model@method.students.b=mlp", "method.students.b.widths=[24]",
+    "logger=csv", "threads=1",
+)  # fmt: skip
+MACHINES = (
+    "hardware=multi_node", "hardware.accelerator=cpu", "hardware.num_nodes=2",
+    "hardware.devices=1", "hardware.precision=32",
+)  # fmt: skip
+Start = Callable[..., list[subprocess.Popen]]
+
+
+def free_port() -> int:
+    """A port that SLURM's number of a job can stand for: 15000 + its last four digits."""
+    while True:
+        port = random.randrange(15001, 25000)
+        with closing(socket.socket()) as one:
+            if one.connect_ex(("127.0.0.1", port)):
+                return port
+
+
+def start(command: list[str], **variables: object) -> subprocess.Popen:
+    environment = without_ranks(os.environ) | {"OMP_NUM_THREADS": "1"}
+    environment |= {name: str(value) for name, value in variables.items()}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def by_torchrun(*words: str) -> list[subprocess.Popen]:
+    port = free_port()
+    return [
+        start(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}",
+             "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
+             "-m", "kd_lightning.run", *words]
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+
+
+def by_slurm(*words: str) -> list[subprocess.Popen]:
+    """With the variables that srun gives to the two tasks of a job on two nodes."""
+    of_the_job = {
+        "SLURM_JOB_ID": f"{free_port() - 15000:04}", "SLURM_JOB_NAME": "distil",
+        "SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_NODELIST": "127.0.0.1", "SLURM_NNODES": 2,
+        "SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 1, "SLURM_LOCALID": 0,
+        "SLURM_STEP_ID": 0,
+    }  # fmt: skip
+    return [
+        start([sys.executable, "-m", "kd_lightning.run", *words], **of_the_job,
+              SLURM_PROCID=rank, SLURM_NODEID=rank)
+        for rank in range(2)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen]) -> list[str]:
+    """What they printed, when all have ended well."""
+    try:
+        said = [process.communicate(timeout=200) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()  # where one failed, the other waits for it
+    for process, (_, errors) in zip(processes, said, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [out for out, _ in said]
+
+
+@pytest.mark.parametrize("started", [by_torchrun, by_slurm])
+def test_two_machines_make_one_run_and_resume_it(started: Start, tmp_path: Path) -> None:
+    one = distill(*SETTING, "trainer.max_epochs=1", f"outputs={tmp_path}/one", "hardware=cpu")
+    one = distill(f"resume={one.directory}", "trainer.max_epochs=2")
+    said = finish(started(*SETTING, *MACHINES, "trainer.max_epochs=1", f"outputs={tmp_path}/two"))
+    assert "ensemble of the students" in said[0]
+    assert said[1] == ""  # the second machine says nothing
+    assert {path.name[:2] for path in (tmp_path / "two").iterdir()} == {"20", "te"}
+    (directory,) = (tmp_path / "two").glob("20*")
+    assert len(list((tmp_path / "two").glob("teachers/*/metrics.json"))) == 1
+    finish(started(f"resume={directory}", "trainer.max_epochs=2"))
+    assert len((directory / "epochs.csv").read_text().splitlines()) == 3
+    assert list((tmp_path / "two").glob("20*")) == [directory]
+    ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, directory)]
+    for name, value in ends[0]["state_dict"].items():
+        torch.testing.assert_close(value, ends[1]["state_dict"][name], rtol=1e-4, atol=1e-6)
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert metrics["objective"] == pytest.approx(one.objective, abs=1e-6)
+    for name, net in one.metrics["nets"].items():  # 33 test samples, each counted once
+        assert metrics["nets"][name]["test"]["accuracy"] == pytest.approx(
+            net["test"]["accuracy"], abs=1e-6
+        )
