@@ -1,16 +1,20 @@
-# make demo: the main job on real data, from nothing.  make test: everything that is checked.
+# make demo: the main job on real data, from nothing.  make test: what is checked; make test-sweeps: with
+# real schedulers and kills.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test install lint fast clean
+.PHONY: demo test test-sweeps install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not sweeps"
+
+test-sweeps: $(READY)
+	$(BIN)/python -m pytest -n 2 -m sweeps
 
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

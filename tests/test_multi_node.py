@@ -16,7 +16,7 @@ import torch
 from kd_lightning.ranks import without_ranks
 from kd_lightning.run import distill
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
 # As in test_ddp: without batch norm, two processes have the gradients of one.
 SETTING = (

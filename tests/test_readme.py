@@ -4,6 +4,8 @@ layout at the place that is printed, and all of them are made short.
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import timm
 from safetensors.torch import save_file
 
 from kd_lightning.run import distill
+from kd_lightning.schema import check_targets
+from kd_lightning.sweeps import engine, plan
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = [
@@ -79,9 +83,18 @@ def made_short(words: list[str], place: Path) -> list[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_runs_as_printed(command: str, in_place: Path) -> None:
     words = shlex.split(command)[3:]
-    if words[:1] == ["-m"]:
-        # each job of the sweep, as Hydra deals them out
-        words = [word.split(",")[0] for word in words[1:]]
+    if words[:1] == ["-m"]:  # its jobs are composed; sweeps/test_engine.py runs some
+        of_sweep, of_jobs = plan.split(words[1:])
+        settings, launcher, _ = plan.settings_of(of_sweep, None)
+        check_targets(launcher, "launcher")
+        if settings.search is None:
+            jobs = plan.expand(settings, of_jobs)
+        else:
+            asked = {"overrides": [*settings.overrides, *of_jobs]}
+            jobs = [plan.variation_of(asked, engine.first_values(settings.search))]
+        orders, _ = plan.orders(jobs, folder=".", config_dir=None)
+        assert len(orders) == len(jobs) > 0
+        return
     for printed in re.findall(r"outputs/\S*-digits_\w+", command):
         method = re.search(r"_(\w+)-digits", printed).group(1)
         if not (in_place / printed).exists():
@@ -114,3 +127,19 @@ def test_every_linked_file_exists() -> None:
     root = Path(__file__).parent.parent
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert link.startswith("http") or (root / link).exists(), link
+
+
+@pytest.mark.parametrize("module", ["list", "sweep", "report"])
+def test_the_other_commands_are_as_printed(module: str) -> None:
+    commands = re.findall(rf"^python -m kd_lightning\.{module}\b.*$", README, re.M)
+    assert commands
+    for command in commands:
+        words = shlex.split(command.split(" #")[0])[3:]
+        if module == "list":
+            subprocess.run([sys.executable, "-m", "kd_lightning.list", *words], check=True)
+        else:  # tests/test_report.py and sweeps/test_engine.py run them
+            known = subprocess.run(
+                [sys.executable, "-m", f"kd_lightning.{module}", "--help"],
+                capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            assert all(word in known for word in words if word.startswith("--"))

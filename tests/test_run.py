@@ -1,8 +1,6 @@
 """Whole runs on real data: what a person gets from one command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -157,17 +155,3 @@ def test_real_fashion_mnist(tmp_path: Path) -> None:
                      "callbacks=quiet")  # fmt: skip
     assert result.metrics["nets"]["student"]["test"]["accuracy"] > 0.75
     assert "54000 / 6000 / 10000" in result.metrics["protocol"]
-
-
-@pytest.mark.slow
-def test_multirun_leaves_a_directory_a_job(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.run", "-m", "seed=0,1", "data=synthetic",
-         "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1",
-         "teacher.trainer.max_epochs=1", "callbacks=quiet", "logger=none", f"outputs={tmp_path}"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    runs = [json.loads(p.read_text()) for p in tmp_path.glob("2*/metrics.json")]
-    assert sorted(run["seed"] for run in runs) == [0, 1]
-    assert done.stdout.count("reused from") == 1

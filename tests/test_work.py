@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from filelock import FileLock
 from helpers import TINY
 
 from kd_lightning.jobs import Job, Order, State, create
+from kd_lightning.launchers.local import Local
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
 
 @pytest.fixture
@@ -34,20 +36,15 @@ def make(tmp_path: Path, store: Path):
     return make
 
 
-def begin(job: Job, *prefix: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*prefix, *job.command()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-    )
+def begin(job: Job) -> ForkServerProcess:
+    """Its process, from the warm parent that all tests here share."""
+    return Local().start(job, [])
 
 
 def do(job: Job) -> int:
     process = begin(job)
-    process.communicate()
-    return process.returncode
+    process.join()
+    return process.exitcode
 
 
 def until(condition, seconds: float = 120) -> None:
@@ -59,11 +56,10 @@ def until(condition, seconds: float = 120) -> None:
 
 def test_a_job_leaves_a_run_a_log_and_its_progress(make, tmp_path: Path) -> None:
     job = make("outputs=relative")
-    process = begin(job)
-    printed, _ = process.communicate()
-    assert process.returncode == 0
+    done = subprocess.run(job.command(), capture_output=True, text=True)
+    assert done.returncode == 0
     assert job.state() is State.DONE
-    assert printed == ""  # all of it is in the log
+    assert done.stdout + done.stderr == ""  # all of it is in the log
     assert "ensemble of the students" in job.log.read_text()
     assert job.progress()["phase"] == "done"
     assert not (tmp_path / "relative" / "sweeps").exists()
@@ -90,11 +86,11 @@ class Broken(Callback):
 """
 
 
-def test_a_bug_keeps_its_traceback_in_the_log(make, tmp_path: Path, monkeypatch) -> None:
+def test_a_bug_keeps_its_traceback_in_the_log(make, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     job = make("+callbacks.broken._target_=broken.Broken")
-    assert do(job) == 1
+    done = subprocess.run(job.command(), env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
     assert job.error().endswith("ZeroDivisionError: division by zero")
     assert len(job.error().splitlines()) <= 6
     assert "Traceback" in job.log.read_text()
@@ -105,7 +101,7 @@ def test_a_killed_job_goes_on_from_its_last_epoch(make) -> None:
     process = begin(job)
     until(lambda: (job.directory / "last.ckpt").exists())
     process.kill()
-    process.communicate()
+    process.join()
     assert job.state() is State.STOPPED
     assert do(job) == 0
     rows = (job.directory / "epochs.csv").read_text().splitlines()
@@ -126,12 +122,12 @@ def test_who_comes_second_waits_and_finds_it_done(make) -> None:
     job = make()
     with FileLock(job.directory / ".lock"):
         second = begin(job)
-        with pytest.raises(subprocess.TimeoutExpired):
-            second.communicate(timeout=12)
+        second.join(timeout=3)
+        assert second.is_alive()
         assert job.progress() == {}
         (job.directory / "metrics.json").write_text("{}")
-    second.communicate(timeout=60)
-    assert second.returncode == 0
+    second.join(timeout=60)
+    assert second.exitcode == 0
     assert (job.directory / "metrics.json").read_text() == "{}"
 
 

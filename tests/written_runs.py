@@ -94,6 +94,8 @@ def _records(content: bytes):
             continue
         length, kind = struct.unpack("<HB", content[position + 4 : position + HEADER])
         position += HEADER
+        if position + length > len(content):
+            return  # its end is not written yet
         record += content[position : position + length]
         position += length
         if kind in (FULL, LAST):

@@ -52,7 +52,7 @@ def start(words: Sequence[str], config_dir: str | None, console: Console) -> Pat
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
         "folder": str(Path.cwd()),
         **{key: getattr(settings, key) for key in plan.RECORDED},
-        "overrides": [*settings.overrides, *plan.fixed_words(of_jobs)],
+        "overrides": list(plan.last_wins([*settings.overrides, *plan.fixed_words(of_jobs)])),
         "launcher": OmegaConf.to_container(launcher, resolve=True),
     }
     console.print(f"{counted(variations, settings)}: checking them", highlight=False)

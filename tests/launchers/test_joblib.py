@@ -135,6 +135,7 @@ def test_without_joblib_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_real_jobs(tmp_path: Path) -> None:
     jobs = [
         create(tmp_path / f"{number:04}", Order(number, word, {}, [*SUPERVISED, word]))
@@ -147,6 +148,7 @@ def test_real_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_a_killed_sweep_leaves_no_job_running(tmp_path: Path) -> None:
     words = [*SUPERVISED, "trainer.max_epochs=100000"]
     job = create(tmp_path / "0000", Order(0, "long", {}, words))

@@ -65,6 +65,7 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_every_job_comes_back_and_a_failed_one_or_a_dead_worker_stops_none(tmp_path: Path) -> None:
     program = f"""
         lines = ["{OVER}", "exit 3", "kill -9 $$", "kill -9 $PPID; sleep 60", "{OVER}"]
@@ -91,6 +92,7 @@ def test_every_job_comes_back_and_a_failed_one_or_a_dead_worker_stops_none(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_in_a_cluster_that_was_there_jobs_get_what_they_asked_for(tmp_path: Path) -> None:
     line = "echo $OMP_NUM_THREADS,${CUDA_VISIBLE_DEVICES-none},${LOCAL_RANK-none} > said"
     program = f"""
@@ -114,6 +116,7 @@ def test_in_a_cluster_that_was_there_jobs_get_what_they_asked_for(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_an_interrupted_sweep_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> None:
     line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch begun; while :; do sleep 0.02; done"
     program = f"""
@@ -133,6 +136,7 @@ def test_an_interrupted_sweep_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_real_jobs(tmp_path: Path) -> None:
     words = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
     for number, word in enumerate(["seed=0", "trainer.max_epochs=0", "seed=1"]):
@@ -146,6 +150,7 @@ def test_real_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     program = """
         try:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.jobs import Job, State, jobs_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
 SETTING = [*TINY, "data.num_train=480", "trainer.max_epochs=6", "method.temperature=1,8"]
 VARYING = ("throughput",)  # all else is the same to the last bit

@@ -185,6 +185,7 @@ def start(*words: str, module: str = "run") -> subprocess.Popen:
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_a_real_search_prunes_is_killed_goes_on_with_two_workers_and_ends_with_a_command(
     tmp_path: Path,
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_real_search_prunes_is_killed_goes_on_with_two_workers_and_ends_with_a
 
 
 @pytest.mark.slow
+@pytest.mark.sweeps
 def test_a_search_without_a_val_part_is_a_sentence(tmp_path: Path) -> None:
     sweep = start("-m", *TINY, "sweep=search", "sweep.search.trials=1", "data.val_fraction=0",
                   f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")  # fmt: skip
