@@ -66,13 +66,13 @@ class Snapshot:
             return ""
         if "epochs" not in told:
             return str(told["phase"])
-        words = [str(told["phase"]), f"epoch {told['epoch']}/{told['epochs']}"]
+        words = [f"epoch {told['epoch']}/{told['epochs']}"]
+        if (left := self.seconds_left) is not None:
+            words.append(f"{duration(left)} left")
         if told.get("accuracy"):
             shown = ", ".join(f"{key} {value:.3f}" for key, value in told["accuracy"].items())
             words.append(f"val/accuracy {shown}")
-        if (left := self.seconds_left) is not None:
-            words.append(f"{duration(left)} left")
-        return "  ".join(words)
+        return ", ".join([*words, str(told["phase"])])
 
 
 class Look:
@@ -137,18 +137,26 @@ def summary(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> str:
     return line
 
 
-def table(title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int) -> Group:
-    """The whole, at most ``rows`` jobs long: what runs and what failed first, then the others."""
+def table(
+    title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int, cut: bool = False
+) -> Group:
+    """The whole, at most ``rows`` jobs long: what runs and what failed first, then the others.
+
+    Args:
+        cut: long names and words are cut where the console is narrow.
+    """
     order = [
         State.RUNNING, State.FAILED, State.STOPPED, State.WAITING, State.DONE, State.PRUNED,
     ]  # fmt: skip
     first = sorted(snapshots, key=lambda one: order.index(one.state))[:rows]
-    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name in ("number", "state", "name", "doing"):
-        grid.add_column(name, justify="right" if name == "number" else "left", no_wrap=True)
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=cut)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    for share in (2, 3):
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=share if cut else None)
     for one in sorted(first, key=lambda one: one.order.number):
         state = Text(str(one.state), STYLES[one.state])
-        grid.add_row(str(one.order.number), state, one.name, Text(one.doing))
+        grid.add_row(str(one.order.number), state, Text(one.name), Text(one.doing))
     head = Text.assemble((title, "bold"), f": {summary(snapshots, total)}")
     hidden = len(snapshots) - len(first)
     rest = [Text(f"… and {hidden} more", "dim")] if hidden else []

@@ -224,7 +224,7 @@ def live(title: str, look: display.Look, console: Console) -> Iterator[None]:
         return
 
     def draw() -> Any:
-        return display.table(title, look(), look.total, rows=max(4, console.height - 4))
+        return display.table(title, look(), look.total, rows=max(4, console.height - 4), cut=True)
 
     with Live(get_renderable=draw, console=console, refresh_per_second=2, transient=True):
         yield

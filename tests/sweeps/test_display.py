@@ -81,6 +81,18 @@ def test_a_running_job_shows_its_phase_its_epoch_and_its_time_left(jobs: list[Jo
     assert "8 s left" in line
 
 
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_a_narrow_terminal_cuts_names_and_never_numbers_or_states(
+    jobs: list[Job], width: int
+) -> None:
+    (jobs[5].directory / "error.txt").write_text("ValueError: " + "no such thing " * 20)
+    text = printed(table("sweep", Look(jobs, 6)(), 6, rows=6, cut=True), width=width)
+    (line,) = [line for line in text.splitlines() if "ValueError" in line]
+    assert line.split()[:3] == ["5", "failed", "T=2"]
+    assert len(line) <= width
+    assert all(len(line) <= width for line in text.splitlines())
+
+
 def test_failures_stand_before_what_is_done_where_room_is_short(jobs: list[Job]) -> None:
     for job in jobs[:4]:
         finish(job, 1)
