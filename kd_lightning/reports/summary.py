@@ -71,9 +71,11 @@ def rows_of(records: Sequence[Record], search: bool) -> list[Row]:
 
 
 def chosen(rows: Sequence[Row]) -> Row | None:
-    """The row that val chooses, the first of equals; None if there is one row that has no val."""
+    """The row that val chooses, the first of equals; None if there is one row that has no val, or
+    no other row.
+    """
     done = [row for row in rows if row.n]
-    if not done or any(row.sample(OBJECTIVE).n < row.n for row in done):
+    if len(rows) < 2 or not done or any(row.sample(OBJECTIVE).n < row.n for row in done):
         return None
     return max(done, key=lambda row: row.sample(OBJECTIVE).mean)
 
@@ -112,8 +114,10 @@ def _choice(rows: Sequence[Row], best: Row | None) -> str:
     done = [row for row in rows if row.n]
     if not done:
         return "Nothing was chosen: no job is done."
+    without = [row.label for row in done if row.sample(OBJECTIVE).n < row.n]
+    if len(rows) == 1 and not without:
+        return "One variant: there was nothing to choose between."
     if best is None:
-        without = [row.label for row in done if row.sample(OBJECTIVE).n < row.n]
         who = "the runs" if len(without) == len(done) else ", ".join(without)
         return f"Nothing was chosen: that takes a val part, which {who} have not."
     values = [record.values for record in best.records]

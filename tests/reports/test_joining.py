@@ -14,7 +14,7 @@ def sweep(folder, *overrides, seeds=(0,), val=0.9):
 def test_further_seeds_of_the_same_rows_join_them(tmp_path):
     a, b = sweep(tmp_path / "a", seeds=(0, 1)), sweep(tmp_path / "b", seeds=(2,))
     (table,) = reports.build([a, b]).tables
-    assert [row[:2] for row in table.rows] == [["T=1 *", "3"]]
+    assert [row[:2] for row in table.rows] == [["T=1", "3"]]
     assert table.title == "a + b"
 
 

@@ -17,7 +17,7 @@ def cells(table):
 def test_a_row_is_mean_and_deviation_over_its_seeds(tmp_path):
     (table,) = tables(rows_over_seeds(tmp_path, {"kd": [0.90, 0.92, 0.97]}))
     std = 100 * math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2)
-    row = cells(table)["kd *"]
+    row = cells(table)["kd"]
     assert row["n"] == "3"
     assert row["val/accuracy %"] == row["test/a/accuracy %"] == f"93.00 ± {std:.2f}"
     assert row["last/a/accuracy %"] == f"92.00 ± {std:.2f}"
@@ -44,6 +44,13 @@ def test_val_chooses_and_test_does_not(tmp_path):
         "* chosen on val (val/accuracy 85.00 %, the highest of 3, the first of 2 equals): "
         "best on val. Its test accuracy: a 70.00 %, b 75.00 %."
     ) in table.notes
+
+
+def test_one_row_is_no_choice(tmp_path):
+    job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
+    (table,) = tables(tmp_path)
+    assert table.rows[0][0] == "kd"
+    assert "One variant: there was nothing to choose between." in table.notes
 
 
 def test_without_val_nothing_is_chosen_and_it_is_said_why(tmp_path):
@@ -104,7 +111,7 @@ def test_a_row_without_a_net_has_a_blank_cell(tmp_path):
 def test_a_cell_of_fewer_runs_than_its_row_says_so(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9, "b": 0.5}))
     job(tmp_path, "kd", {"seed": 1}, metrics({"a": 0.9}))
-    assert cells(tables(tmp_path)[0])["kd *"]["test/b/accuracy %"] == "50.00 (n = 1)"
+    assert cells(tables(tmp_path)[0])["kd"]["test/b/accuracy %"] == "50.00 (n = 1)"
 
 
 @pytest.mark.parametrize("source", ["sweep.yaml", "command line"])
@@ -116,7 +123,7 @@ def test_chosen_columns_stand_in_their_order(tmp_path, source):
     (table,) = tables(tmp_path, columns=names if source == "command line" else None)
     assert table.heads == ["variant", "n", "test/a/ece", "test/b/ece", "val/accuracy %",
                            "net/a/parameters"]  # fmt: skip
-    assert table.rows == [["kd *", "1", "0.090", "0.080", "90.00", "1,000"]]
+    assert table.rows == [["kd", "1", "0.090", "0.080", "90.00", "1,000"]]
 
 
 def test_every_column_shows_its_own_number(tmp_path):
