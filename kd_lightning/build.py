@@ -166,7 +166,9 @@ def build_trainer(
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
     if (job := current()) is not None:
         extra.append(Status(title, job.report))
-        is_its_own = directory.resolve() == job.directory.resolve()  # and no teacher's
+        # by the configuration, which every rank has, and not by the directory, which only one has
+        own = cfg.resume or cfg.run_dir
+        is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
         if is_its_own and (search := job.order.search) is not None:
             extra.append(pruning_of(job, search))
     return bare_trainer(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -66,7 +67,8 @@ def compose(
     """
     search = []
     if config_dir is not None:
-        search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+        place = QuotedString(f"file://{Path(config_dir).resolve()}", Quote.single)
+        search = [f"hydra.searchpath=[{place.with_quotes()}]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, [*overrides, *search])
 

@@ -12,6 +12,7 @@ A job's state is read from these files, never kept: whoever is killed, whenever,
 Who works on a job holds the operating system's lock on it, so a dead process holds none.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -24,8 +25,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from kd_lightning.errors import UserError
 from kd_lightning.files import write_text
 
 # Where a job's process, and what it starts, find the directory of the job.
@@ -84,7 +86,11 @@ class Job:
 
     @property
     def order(self) -> Order:
-        return Order(**json.loads((self.directory / "job.json").read_text()))
+        path = self.directory / "job.json"
+        try:
+            return Order(**json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is no job's order: {error}") from error
 
     @property
     def number(self) -> int:
@@ -118,16 +124,7 @@ class Job:
 
     def is_held(self) -> bool:
         """Whether a process works on it."""
-        path = self.directory / ".lock"
-        if not path.exists():
-            return False
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError):  # a record that may not be written to is nobody's work
-            return os.access(path, os.W_OK)
-        lock.release()
-        return False
+        return is_held(self.directory / ".lock")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -141,8 +138,8 @@ class Job:
         seconds since 1970), ``begun`` (the job), ``time`` (of saying so), ``accuracy`` (val, by
         student); {} if nothing.
         """
-        with suppress(FileNotFoundError):
-            return json.loads((self.directory / "progress.json").read_text())
+        with suppress(FileNotFoundError, ValueError):  # not there, or cut by a power failure
+            return json.loads((self.directory / "progress.json").read_text("utf-8"))
         return {}
 
     def report(self, **progress: Any) -> None:
@@ -156,7 +153,7 @@ class Job:
     def error(self) -> str | None:
         """Why it failed; None if it did not."""
         with suppress(FileNotFoundError):
-            return (self.directory / "error.txt").read_text().strip()
+            return (self.directory / "error.txt").read_text("utf-8").strip()
         return None
 
     def explain(self, exit_code: int | None) -> None:
@@ -173,13 +170,28 @@ class Job:
             how = f"by {signal.Signals(signum).name}"
             if signum == signal.SIGKILL:
                 how += ": somebody killed it, or the memory was full"
-        write_text(self.directory / "error.txt", f"its process was ended {how}\n")
+        with suppress(OSError):  # the other jobs go on, whatever this one left
+            write_text(self.directory / "error.txt", f"its process was ended {how}\n")
 
     def metrics(self) -> dict[str, Any] | None:
         """Its ``metrics.json``; None if it is not done."""
         with suppress(FileNotFoundError):
-            return json.loads((self.directory / "metrics.json").read_text())
+            return json.loads((self.directory / "metrics.json").read_text("utf-8"))
         return None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock at ``path``. To look takes a shared lock for a moment, so
+    that those who look do not take each other for the holder.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def create(directory: Path, order: Order) -> Job:

@@ -186,7 +186,7 @@ def run_file(path: str) -> None:
 def say(sentence: str) -> None:
     if (job := current()) is not None:
         job.report(phase=sentence)
-    console.print(sentence, soft_wrap=True, highlight=False)
+    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
 def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:

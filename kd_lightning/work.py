@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning.command_line import sentence_of
@@ -48,7 +49,9 @@ def work(directory: Path) -> int:
         redirect_output(job.log)
         (job.directory / "error.txt").unlink(missing_ok=True)
         job.report(phase="starting", begun=time.time())
+        overrides: Sequence[str] = ()
         try:
+            overrides = job.order.overrides
             run_job(job)
             job.report(phase="done")
         except Pruned as pruned:
@@ -58,7 +61,7 @@ def work(directory: Path) -> int:
         except Interrupted as interrupted:
             return 128 + interrupted.signum
         except Exception as error:
-            sentence = sentence_of(error, job.order.overrides)
+            sentence = sentence_of(error, overrides)
             lines = "".join(traceback.format_exception(error)).splitlines()
             print(f"Error: {sentence}" if sentence else "\n".join(lines), file=sys.stderr)
             write_text(job.directory / "error.txt", (sentence or "\n".join(lines[-6:])) + "\n")

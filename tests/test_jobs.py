@@ -1,5 +1,6 @@
 """A job's state is what its files say, whoever was killed and whenever."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kd_lightning import jobs
+from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, Order, State, create, jobs_of
 
 
@@ -25,6 +27,7 @@ def job(tmp_path: Path, order: Order) -> Job:
 HOLD = """
 import sys
 from pathlib import Path
+from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job
 with Job(Path(sys.argv[1])).held():
     print("held", flush=True)
@@ -142,3 +145,23 @@ def test_looking_at_a_record_that_cannot_be_written_to_needs_no_lock(job: Job) -
     assert job.state() is State.DONE
     assert not (job.directory / ".lock").exists()
     assert job.metrics() == {"objective": 1.0}
+
+
+def test_what_a_power_failure_cut_is_no_progress_and_no_order(job: Job) -> None:
+    (job.directory / "progress.json").write_text("")
+    assert job.progress() == {}
+    job.report(phase="teacher")
+    assert job.progress()["phase"] == "teacher"
+    (job.directory / "job.json").write_text('{"number": 3')
+    with pytest.raises(UserError, match=r"job\.json is no job's order"):
+        _ = job.order
+
+
+def test_those_who_look_do_not_take_each_other_for_the_holder(job: Job) -> None:
+    path = job.directory / ".lock"
+    path.touch()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # another one is looking
+        assert not job.is_held()
+    with job.held():
+        assert job.is_held()

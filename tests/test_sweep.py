@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kd_lightning.errors import UserError
+from kd_lightning.jobs import jobs_of
 from kd_lightning.run import distill, sweep_asked_for
 from kd_lightning.sweep import sweep
+from kd_lightning.sweeps import engine
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,9 @@ from kd_lightning.sweep import sweep
         (["sweep=search", "sweep.search.trials=x"], "sweep.search.trials must be a whole number"),
         (["sweep=search", "sampler@sweep.search.sampler=grid"], "a grid needs choices or a step"),
         (["run_dir=x", "seed=0,1"], "run_dir=… is for one run"),
+        (["sweep=search", "seed=0,1"], "seed varies, and a search chooses its jobs itself"),
+        (["sweep=dual_variants", "method.peer_weight=1"], "would replace what the variant 'labels"),
+        (["sweep.columns=[test/a/acc]", "seed=0,1"], "unknown column 'test/a/acc'"),
     ],
 )
 def test_a_mistake_is_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
@@ -40,9 +46,24 @@ def test_under_torchrun_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_directory_that_holds_a_sweep_is_not_written_over(tmp_path: Path) -> None:
-    (tmp_path / "s" / "jobs").mkdir(parents=True)
+    (tmp_path / "s" / "jobs" / "0000").mkdir(parents=True)
+    (tmp_path / "s" / "jobs" / "0000" / "progress.json").write_text("{}")
+    with pytest.raises(UserError, match="holds jobs of a sweep: choose another"):
+        sweep("seed=0,1", f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
+    (tmp_path / "s" / "sweep.yaml").write_text("")
     with pytest.raises(UserError, match=r"holds a sweep already: go on with it by .* --resume"):
         sweep("seed=0,1", f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
+
+
+def test_a_plan_that_was_never_whole_is_made_anew(tmp_path: Path) -> None:
+    words = (f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
+    directory = engine.start(["seed=0,1,2", *words], None, Console(quiet=True))
+    (directory / "sweep.yaml").unlink()  # killed just before the end
+    assert engine.start(["seed=5,6", *words], None, Console(quiet=True)) == directory
+    assert [job.order.axes for job in jobs_of(directory)] == [{"seed": 5}, {"seed": 6}]
+    (directory / "jobs" / "0000" / "job.json").unlink()
+    with pytest.raises(UserError, match="has 1 of its 2 jobs"):
+        engine.Given(directory, engine.settings_in(directory)["jobs"])
 
 
 @pytest.mark.parametrize(

@@ -67,14 +67,18 @@ class Local:
         if job is None:
             return
         gpus = visible_gpus() if job.order.accelerator != "cpu" else []
-        free = gpus[: self.slots(job.order, len(gpus))] or [""] * self.slots(job.order, 0)
-        total, running = len(free), list[Running]()
+        free = list(gpus)
+        at_once = self.workers or (len(gpus) if gpus else jobs_for_cores(job.order))
+        running = list[Running]()
         try:
             while job is not None or running:
-                while job is not None and (needed := min(job.order.devices, total)) <= len(free):
+                while job is not None and len(running) < at_once:
+                    needed = min(job.order.devices, len(gpus))
+                    if needed > len(free):
+                        break
                     mine, free = free[:needed], free[needed:]
                     running.append(Running(job, self.start(job, mine), mine))
-                    job = next(source, None) if free else None
+                    job = next(source, None) if len(running) < at_once else None
                 ended = [one for one in running if one.exit_code() is not None]
                 for one in ended:
                     running.remove(one)
@@ -89,14 +93,6 @@ class Local:
         finally:
             end_all(running)
 
-    def slots(self, first: Order, gpus: int) -> int:
-        """How many devices there are to share out; on a CPU, jobs of one process at once."""
-        if gpus:
-            return gpus if self.workers is None else min(gpus, self.workers * first.devices)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = self.workers or (cores or 1) // ((first.threads or cores or 1) * first.devices)
-        return max(1, workers) * first.devices
-
     def start(self, job: Job, devices: list[str]) -> subprocess.Popen | ForkServerProcess:
         mine = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
         if self.warm and job.order.devices * job.order.num_nodes == 1:
@@ -107,6 +103,12 @@ class Local:
                 fork.start()
             return fork
         return process.start(job.command(), job.log, mine)
+
+
+def jobs_for_cores(first: Order) -> int:
+    """How many jobs at once the cores allow, with the threads of the first in each process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // ((first.threads or cores or 1) * first.devices))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ test over all rows with Nemenyi's as post-hoc, Wilcoxon's signed ranks for two.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,13 @@ class Across:
         column: the metric.
         samples: row -> data set -> values over the seeds.
         data_sets: all, in the order of the plan.
+        planned: row -> data set -> how many values there would be, were all jobs done.
     """
 
     column: str
     samples: Mapping[str, Mapping[str, Sample]]
     data_sets: tuple[str, ...]
+    planned: Mapping[str, Mapping[str, int]]
 
     @property
     def complete(self) -> tuple[str, ...]:
@@ -93,14 +96,16 @@ def across(
     found = []
     for column in columns:
         values: dict[str, dict[str, list[float]]] = {}
+        planned: dict[str, Counter[str]] = {}
         for record in records:
+            planned.setdefault(record.variant, Counter())[record.data_set(data_sets)] += 1
             if column in record.values:
                 row = values.setdefault(record.variant, {})
                 row.setdefault(record.data_set(data_sets), []).append(record.values[column])
         samples = {
             label: {name: Sample(tuple(row[name])) for name in row} for label, row in values.items()
         }
-        found.append(Across(column, samples, names))
+        found.append(Across(column, samples, names, planned))
     return found
 
 
@@ -113,13 +118,17 @@ def across_table(one: Across, diagram: str | None) -> Table:
     ranks = one.mean_ranks()
     rows = []
     for label, row in one.samples.items():
-        cells = [_cell(one.column, row.get(name)) for name in one.data_sets]
+        cells = [
+            _cell(one.column, row.get(name), one.planned[label][name]) for name in one.data_sets
+        ]
         rows.append([label, *cells, f"{ranks[label]:.2f}" if ranks else ""])
     net = split(one.column)[1]
     notes = [f"{one.column} in %, mean ± standard deviation over seeds; mean rank: 1 is best."]
     if len(one.complete) < len(one.data_sets):
         left = [name for name in one.data_sets if name not in one.complete]
         notes.append(f"Ranks leave out data sets that lack a row: {', '.join(left)}.")
+    if any("(n = " in cell for row in rows for cell in row[1:]):
+        notes.append("Where jobs are missing (n = … of …) ranks and tests are of what there is.")
     if one.can_be_tested:
         p = one.friedman()
         said = "all rows are equal" if p is None else f"p {_is(p)}"
@@ -137,11 +146,12 @@ def _is(p: float) -> str:
     return p_in_words(p) if p < 0.001 else f"= {p_in_words(p)}"
 
 
-def _cell(column: str, sample: Sample | None) -> str:
+def _cell(column: str, sample: Sample | None, planned: int) -> str:
     if sample is None or not sample.n:
         return ""
     mean = show(column, sample.mean)
-    return f"{mean} ± {show(column, sample.std)}" if sample.n > 1 else mean
+    shown = f"{mean} ± {show(column, sample.std)}" if sample.n > 1 else mean
+    return shown if sample.n == planned else f"{shown} (n = {sample.n} of {planned})"
 
 
 def wilcoxon_table(found: Sequence[Difference]) -> Table:

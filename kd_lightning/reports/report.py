@@ -1,10 +1,11 @@
 """From directories to a report: records, tables in words, and what is to be drawn."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -59,16 +60,34 @@ def build(
     if not directories:
         raise UserError("expected the directory of a sweep, or of several, got none")
     source = join(read([Path(directory) for directory in directories]))
+    of_preset = source.settings
     settings = {
-        **source.settings,
-        "columns": list(columns or source.settings.get("columns") or []) or None,
-        "pairs": [*(source.settings.get("pairs") or []), *map(list, pairs or [])],
+        **of_preset,
+        "columns": list(columns or of_preset.get("columns") or []) or None,
+        "pairs": [*(of_preset.get("pairs") or []), *map(list, pairs or [])],
     }
     source = replace(source, settings=settings)
     records, keys, search = source.records, source.data_sets, bool(settings.get("search"))
     values = [record.values for record in records if record.values]
-    shown = expand(settings["columns"], values) if settings["columns"] else default_columns(values)
-    found = resolve(settings["pairs"], records, keys)
+    notes: list[str] = []
+
+    def known(names: Sequence[Any], find: Callable[[list], list]) -> list[Any]:
+        """What is found of a preset's names: the sweep may have been narrowed since."""
+        found = []
+        for name in names:
+            try:
+                found += find([name])
+            except UserError as error:
+                notes.append(f"Left out: {error}.")
+        return list(dict.fromkeys(found))
+
+    if columns:
+        shown = expand(columns, values)
+    else:
+        shown = known(of_preset.get("columns") or [], lambda names: expand(names, values))
+        shown = shown or default_columns(values)
+    found = known(of_preset.get("pairs") or [], lambda names: resolve(names, records, keys))
+    found = list(dict.fromkeys([*found, *resolve(pairs or [], records, keys)]))
     tested = accuracies(shown, records)
     compared = differences(found, tested, records, keys)
 
@@ -80,6 +99,8 @@ def build(
         tables.append(main_table(title, of_it, shown, search))
         grid = grid_of(title, of_it, keys, _file("heatmap", name if len(names) > 1 else ""), search)
         grids += [grid] * (grid is not None)
+    if notes:
+        tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
     if grids and not find_spec("matplotlib"):
         note = "No heat map: it needs matplotlib, pip install kd_lightning[stats]."
         tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, note])

@@ -199,4 +199,4 @@ class Lines:
         self.line(f"  {summary(snapshots, self.look.total, self.at_once)}")
 
     def line(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)

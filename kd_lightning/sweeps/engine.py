@@ -8,6 +8,7 @@
 Nothing else is kept: who is killed, whenever, is resumed from these files.
 """
 
+import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -26,7 +28,8 @@ from kd_lightning.directories import make_directory, new_directory
 from kd_lightning.errors import UserError
 from kd_lightning.files import whole
 from kd_lightning.interrupts import Interrupted, interruptible
-from kd_lightning.jobs import Job, Order, State, create, jobs_of
+from kd_lightning.jobs import Job, Order, State, create, is_held, jobs_of
+from kd_lightning.reports.columns import expand as expand_columns
 from kd_lightning.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.sweeps import display, plan, search
 
@@ -46,6 +49,7 @@ def start(words: Sequence[str], config_dir: str | None, console: Console) -> Pat
     build_launcher(launcher)
     variations = plan.expand(settings, of_jobs)
     title = plan.title_of(settings, preset, variations)
+    expand_columns(settings.columns or [], [])  # a wrong one is refused now, not at the end
     asked = {
         "title": title,
         "command": ["-m", *words],
@@ -55,24 +59,37 @@ def start(words: Sequence[str], config_dir: str | None, console: Console) -> Pat
         "overrides": list(plan.last_wins([*settings.overrides, *plan.fixed_words(of_jobs)])),
         "launcher": OmegaConf.to_container(launcher, resolve=True),
     }
-    console.print(f"{counted(variations, settings)}: checking them", highlight=False)
+    console.print(f"{counted(variations, settings)}: checking them", highlight=False, markup=False)
     if settings.search is not None:
+        if variations[0].axes:
+            raise UserError(
+                f"{next(iter(variations[0].axes))} varies, and a search chooses its jobs itself: "
+                "give it one value, or put it into sweep.search.space"
+            )
+        storage = settings.search.get("storage") or ""
+        if relative := re.fullmatch(r"sqlite:///(?!/)(.+)", storage):
+            settings.search["storage"] = f"sqlite:///{Path(relative[1]).resolve()}"
         variations = [plan.variation_of(asked, first_values(settings.search))]
     orders, first = plan.orders(variations, folder=asked["folder"], config_dir=asked["config_dir"])
     if settings.dir is None:
         directory = new_directory(Path(first.outputs) / "sweeps", title).resolve()
     else:
         directory = Path(settings.dir).resolve()
-        if (directory / "jobs").exists():
+        if (directory / "sweep.yaml").exists():
             raise UserError(
                 f"sweep.dir={settings.dir} holds a sweep already: go on with it by "
                 f"python -m kd_lightning.sweep {settings.dir} --resume"
             )
+        if any(directory.glob("jobs/*/progress.json")):
+            raise UserError(f"sweep.dir={settings.dir} holds jobs of a sweep: choose another")
+        for job in jobs_of(directory):  # of a plan that was never whole
+            (job.directory / "job.json").unlink()
         make_directory(directory / "jobs", "sweep.dir")
     for order in orders if settings.search is None else []:
         create(directory / "jobs" / f"{order.number:04d}", replace(order, sweep=directory.name))
+    about = {"name": directory.name, "jobs": None if settings.search else len(orders), **asked}
     with whole(directory / "sweep.yaml") as unfinished:
-        OmegaConf.save(OmegaConf.create({"name": directory.name, **asked}), unfinished)
+        OmegaConf.save(OmegaConf.create(about), unfinished)
     return directory
 
 
@@ -133,13 +150,20 @@ def conduct(directory: Path, launcher: Any, console: Console) -> bool:
         Interrupted: by Ctrl-C or SIGTERM, with the command that goes on.
     """
     asked = settings_in(directory)
-    jobs = Given(directory) if asked["search"] is None else search_of(directory, asked)
+    if asked["search"] is None:
+        jobs: Given | search.Search = Given(directory, asked["jobs"])
+    else:
+        jobs = search_of(directory, asked)
+    for job in jobs.jobs:  # what failed waits again
+        if not job.is_over() and not job.is_held():
+            (job.directory / "error.txt").unlink(missing_ok=True)
     look = display.Look(jobs.jobs, jobs.total)
     say = display.Lines(look, console)
     say.beginning(directory)
     try:
         with (
             interruptible(),
+            at_work(directory),
             live(directory.name, look, console),
             closing(launcher.run(jobs.todo())) as ended,
         ):
@@ -156,21 +180,42 @@ def conduct(directory: Path, launcher: Any, console: Console) -> bool:
     if asked["search"] is not None and (best := jobs.best()) is not None:
         words = shlex.join(best.order.overrides)
         say.line(f"Best on val: python -m kd_lightning.run {words}")
-    failed = [job for job in jobs.jobs if not job.is_over()]
+    states = [job.state() for job in jobs_of(directory)]
+    running = states.count(State.RUNNING)
+    if running:
+        say.line(f"Another process is still at work on {running} of the jobs.")
+    failed = sum(state in (State.FAILED, State.STOPPED, State.WAITING) for state in states)
     if failed:
         say.line(
-            f"{len(failed)} of {jobs.total} jobs failed: why stands above, and in log.txt of each; "
+            f"{failed} of {jobs.total} jobs failed: why stands above, and in log.txt of each; "
             f"run them again with: python -m kd_lightning.sweep {directory} --resume"
         )
     return not failed
 
 
+@contextmanager
+def at_work(directory: Path) -> Iterator[None]:
+    """Says, to whoever follows the sweep, that a process is at work on it."""
+    lock = FileLock(directory / ".at-work")
+    with suppress(Timeout):  # another one says so already
+        lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Given:
     """The jobs of a sweep that is no search: all are there from the start."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, total: int) -> None:
         self.jobs = jobs_of(directory)
-        self.total = len(self.jobs)
+        self.total = total
+        if len(self.jobs) != total:
+            raise UserError(
+                f"{directory} has {len(self.jobs)} of its {total} jobs: expected job.json in each "
+                "folder of jobs/"
+            )
 
     def todo(self) -> Iterator[Job]:
         """Those that are not over; at the end those that another process works on just now."""
@@ -208,8 +253,8 @@ def first_values(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     check_arguments(OmegaConf.create(settings), arguments_of(search.Settings), "sweep.search")
     check_targets(OmegaConf.create(settings), "sweep.search")
+    total_trials(settings)
     distributions = search.distributions_of(settings["space"])
-    search.total_of(search.Settings(**settings), distributions)
     return {
         key: one.choices[0] if hasattr(one, "choices") else one.low
         for key, one in distributions.items()
@@ -234,12 +279,21 @@ def follow(directory: Path, console: Console) -> None:
     """Shows a sweep's jobs; in a terminal until none of them runs any more, or Ctrl-C."""
     asked = settings_in(directory)
     jobs = jobs_of(directory)
-    look = display.Look(jobs, len(jobs) if asked["search"] is None else asked["search"]["trials"])
+    look = display.Look(jobs, asked["jobs"] or total_trials(asked["search"]))
     if console.is_terminal:
         with suppress(KeyboardInterrupt), live(directory.name, look, console):
-            while any(one.state is State.RUNNING for one in look()):
+            while is_held(directory / ".at-work") or any(job.is_held() for job in jobs):
                 time.sleep(1)
                 jobs[:] = jobs_of(directory)  # a search has more of them by and by
     snapshots = look()
-    table = display.table(directory.name, snapshots, look.total, rows=len(snapshots))
-    console.print(table, soft_wrap=True)
+    cut = console.is_terminal
+    table = display.table(directory.name, snapshots, look.total, rows=len(snapshots), cut=cut)
+    if not cut:  # no width to keep to
+        console.width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    console.print(table)
+
+
+def total_trials(settings: Mapping[str, Any]) -> int:
+    """How many jobs a search will have."""
+    asked = search.Settings(**settings)
+    return search.total_of(asked, search.distributions_of(asked.space))

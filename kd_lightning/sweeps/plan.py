@@ -92,7 +92,8 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
     """
     given = OverridesParser.create().parse_overrides(list(words))
     grid: dict[str, list[str]] = {
-        key: [spelled(key, value) for value in values] for key, values in settings.grid.items()
+        key.lstrip("+~"): [spelled(key, value) for value in values]
+        for key, values in settings.grid.items()
     }
     for override in given:
         key = key_of(override)
@@ -106,6 +107,7 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
     seeds = grid.pop("seed", [None])
     data_sets = [key for key in grid if key in settings.data_sets]
     variants = settings.variants or {"": []}
+    check_variants(variants, {*grid, *(key_of(override) for override in given)})
     variations = []
     for seed, (name, own), *cells in itertools.product(seeds, variants.items(), *grid.values()):
         axes = {"variant": name} if name else {}
@@ -156,6 +158,17 @@ def cells_of(override: Override) -> list[str]:
         names = sorted(path.stem for path in group.glob("[!_]*.yaml"))
         return [f"{key}={name}" for name in override.value().filter(names)]
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def check_variants(variants: Mapping[str, Sequence[str]], keys: set[str]) -> None:
+    """Raises ``UserError`` where a key of everybody's would replace what a named row is made of."""
+    for name, own in variants.items():
+        for override in OverridesParser.create().parse_overrides(list(own)):
+            if key_of(override) in keys:
+                raise UserError(
+                    f"{key_of(override)}=… would replace what the variant '{name}' is made of "
+                    f"({override.input_line}): leave it out, or write a preset of your own"
+                )
 
 
 def check_grid(grid: Mapping[str, Sequence[str]]) -> None:
@@ -270,9 +283,7 @@ def hardware_of(cfg: DictConfig) -> dict[str, Any]:
 
 def title_of(settings: Settings, preset: str, variations: Sequence[Variation]) -> str:
     """The sweep's name: its own, its preset's, or those of what varies."""
-    if settings.title:
-        return settings.title
-    if preset != "grid":
-        return preset
     names = [re.split(r"[.@/]", key)[-1] for key in variations[0].axes if key != "seed"]
-    return "-".join(names)[:60] or "seeds"
+    of_axes = "-".join(names) or "seeds"
+    title = settings.title or (preset if preset != "grid" else of_axes)
+    return re.sub(r"[^\w.+-]+", "-", title)[:60]  # part of a directory's name

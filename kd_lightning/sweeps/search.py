@@ -93,19 +93,27 @@ class Search:
 
     def todo(self) -> Iterator[Job]:
         """First the jobs that were begun and are not over, then new ones, as they are asked for."""
-        running = [trial for trial in self.study().trials if not trial.state.is_finished()]
-        for trial in running:
-            job = self._job(trial)
+        with self._lock:  # or another worker's trial may be half asked for
+            begun = [trial for trial in self.study().trials if not trial.state.is_finished()]
+            jobs = [self._job(self._whole(trial)) for trial in begun]
+        held = []
+        for job in jobs:
             if job.is_over():
                 self.heard(job)
-            elif not job.is_held():  # what another process works on, it will tell
+            elif job.is_held():
+                held.append(job)
+            else:
                 yield job
         while (job := self._ask()) is not None:
             yield job
+        for job in held:  # another worker will tell of it, unless that one is gone
+            if not job.is_over():
+                yield job
 
     def heard(self, job: Job) -> None:
         """Tells Optuna how a job ended; a failed one is not told."""
         optuna = need_optuna()
+        self.jobs[:] = jobs_of(self.directory)  # other workers' too
         metrics, told = job.metrics(), {}
         if metrics is not None:
             told = {"values": metrics["objective"]}
@@ -128,6 +136,19 @@ class Search:
             if number >= self.total:
                 return None
             return self._job(self.study(number).ask(self.distributions))
+
+    def _whole(self, trial: Any) -> Any:
+        """A trial with all its values: a worker that was killed may have asked for some of them."""
+        if trial.params.keys() == self.distributions.keys():
+            return trial
+        study = self.study(trial.number)
+        whole = need_optuna().trial.Trial(study, trial._trial_id)
+        for key, one in self.distributions.items():
+            if key in trial.params and not whole._is_relative_param(key, one):
+                # drawn once more, so that what is drawn after it is what would have been
+                study.sampler.sample_independent(study, trial, key, one)
+            whole._suggest(key, one)
+        return whole
 
     def _job(self, trial: Any) -> Job:
         directory = self.directory / "jobs" / f"{trial.number:04d}"

@@ -74,11 +74,13 @@ def wandb_logger(
             f"'wandb sync {save_dir}/wandb/offline-run-*', or log in with 'wandb login'",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )
     if mode is not None:
         settings["mode"] = mode
-    # an agent of a W&B sweep has given the run its id already
-    id = os.environ.get("WANDB_RUN_ID") or remembered(directory, "wandb") or secrets.token_hex(4)
+    # an agent of a W&B sweep has given its run an id already; ours give each job one of its own
+    given = None if about.group else os.environ.get("WANDB_RUN_ID")
+    id = given or remembered(directory, "wandb") or secrets.token_hex(4)
     name = name or remembered(directory, "name") or about.name
     remember(directory, "wandb", id)
     remember(directory, "name", name)

@@ -106,6 +106,15 @@ def test_jobs_share_out_the_gpus(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
         assert begun >= ended - 0.05  # three GPUs are one job of two at a time
 
 
+def test_workers_are_jobs_whatever_devices_these_have(jobs, monkeypatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    two = jobs("fine", "fine", devices=2)[1]
+    (one,) = jobs("fine")
+    list(Local(workers=1, warm=False).run([one, two]))
+    assert (about(one)["gpus"], about(two)["gpus"]) == ("0", "1,2")
+    assert about(two)["begun"] >= about(one)["ended"] - 0.05
+
+
 def test_jobs_of_the_cpu_get_no_gpu(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -128,3 +128,13 @@ def test_the_critical_difference_separates_what_scikit_posthocs_separates(tmp_pa
             if i != j:
                 apart = abs(a - b) > one.critical_difference()
                 assert apart == (p.iloc[i, j] < data_sets.ALPHA)
+
+
+def test_a_cell_that_lacks_a_seed_says_so_and_the_table_too(tmp_path):
+    sweep(tmp_path)
+    job(tmp_path, "kd", {"variant": "kd", "data.name": "Plane", "seed": 2}, "out of memory")
+    (table,) = tables(tmp_path)
+    assert table.rows[1][4] == "90.00 ± 0.71 (n = 2 of 3)"
+    assert (
+        "Where jobs are missing (n = … of …) ranks and tests are of what there is." in table.notes
+    )

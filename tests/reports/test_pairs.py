@@ -3,6 +3,7 @@ import itertools
 import pytest
 from made_sweeps import job, metrics, rows_over_seeds, settings
 
+from kd_lightning import reports
 from kd_lightning.errors import UserError
 from kd_lightning.reports.pairs import resolve
 from kd_lightning.reports.sources import DATA_SETS, read
@@ -88,3 +89,15 @@ def test_values_that_never_differ_alone_are_refused(tmp_path):
     settings(tmp_path)
     with pytest.raises(UserError, match="no rows differ in nothing but 'T=1' and 'T=4'"):
         found(tmp_path, ("T=1", "T=4"))
+
+
+def test_a_pair_of_a_preset_that_the_sweep_was_narrowed_out_of_is_a_note(tmp_path):
+    rows_over_seeds(tmp_path, {"T=1": [0.9, 0.8], "T=2": [0.7, 0.8]})
+    settings(tmp_path, pairs=[["T=1", "T=2"], ["T=4", "T=1"]], columns=["test/zzz/accuracy"])
+    report = reports.build([tmp_path])
+    assert [one.pair.title for one in report.differences] == ["T=1 − T=2"]
+    notes = [note for table in report.tables for note in table.notes]
+    assert any(note.startswith("Left out: unknown row in a pair 'T=4'") for note in notes)
+    assert any(note.startswith("Left out: unknown column 'test/zzz/accuracy'") for note in notes)
+    with pytest.raises(UserError, match="unknown row in a pair 'T=4'"):
+        reports.build([tmp_path], pairs=[["T=4", "T=1"]])

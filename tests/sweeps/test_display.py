@@ -135,3 +135,16 @@ def test_what_is_over_is_read_once(jobs: list[Job]) -> None:
     look()
     (jobs[0].directory / "job.json").unlink()
     assert len(look()) == 6
+
+
+def test_square_brackets_of_a_name_are_no_markup(tmp_path: Path) -> None:
+    axes = {"logger": ["csv"], "teacher.source": "[/x]"}
+    order = Order(number=0, variant="logger=[csv] teacher.source=[/x]", axes=axes, overrides=[])
+    job = create(tmp_path / "jobs" / "0000", order)
+    (job.directory / "error.txt").write_text("there is no [/x]")
+    with open("/dev/null", "w") as file:
+        console = Console(width=200, record=True, file=file)
+        Lines(Look([job], 1), console).ended(job)
+    said = "job 0 (logger=[csv] teacher.source=[/x]): failed, there is no [/x]"
+    assert said in console.export_text()
+    assert "logger=[csv] teacher.source=[/x]" in printed(table("s", Look([job], 1)(), 1, rows=1))

@@ -200,8 +200,36 @@ def test_unknown_keys_of_a_preset_are_refused() -> None:
 
 
 def test_a_preset_of_ones_own_is_found(tmp_path) -> None:
-    (tmp_path / "sweep").mkdir()
+    folder = tmp_path / "my conf (1), and [more]"
+    (folder / "sweep").mkdir(parents=True)
     own = {"defaults": ["_base", "_self_"], "grid": {"seed": [7, 8]}}
-    OmegaConf.save(OmegaConf.create(own), tmp_path / "sweep" / "mine.yaml")
-    settings, _, _ = settings_of(["sweep=mine"], str(tmp_path))
+    OmegaConf.save(OmegaConf.create(own), folder / "sweep" / "mine.yaml")
+    settings, _, _ = settings_of(["sweep=mine"], str(folder))
     assert [one.axes for one in expand(settings, [])] == [{"seed": 7}, {"seed": 8}]
+
+
+def test_a_plus_is_no_part_of_a_key() -> None:
+    settings = Settings(grid={"+trainer.limit_train_batches": [1, 2]})
+    jobs = expand(settings, [])
+    assert [one.axes for one in jobs] == [
+        {"trainer.limit_train_batches": 1},
+        {"trainer.limit_train_batches": 2},
+    ]
+    assert jobs[0].overrides == ("+trainer.limit_train_batches=1",)
+    (job,) = expand(settings, ["+trainer.limit_train_batches=3"])
+    assert (job.axes, job.overrides) == ({}, ("+trainer.limit_train_batches=3",))
+
+
+def test_a_named_row_is_what_its_name_says() -> None:
+    settings = Settings(variants={"kd": ["method.peer_weight=0"]})
+    for word in ("method.peer_weight=1", "method.peer_weight=0,1"):
+        with pytest.raises(UserError, match="would replace what the variant 'kd' is made of"):
+            expand(settings, [word])
+
+
+@pytest.mark.parametrize(
+    ("title", "name"), [("a/b", "a-b"), ("x" * 300, "x" * 60), ("kd vs. dual", "kd-vs.-dual")]
+)
+def test_a_title_can_be_part_of_a_directorys_name(title: str, name: str) -> None:
+    settings = Settings(title=title)
+    assert title_of(settings, "grid", expand(settings, ["seed=0,1"])) == name

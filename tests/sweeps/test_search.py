@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from helpers import TINY
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, Order, State, jobs_of
+from kd_lightning.sweeps import engine
 from kd_lightning.sweeps.plan import settings_of
 from kd_lightning.sweeps.search import Search, Settings, distributions_of, grid_of
 
@@ -87,6 +89,32 @@ def test_what_was_asked_for_and_never_made_is_made(tmp_path: Path) -> None:
     job = next(search(tmp_path).todo())
     assert (job.number, job.order.axes) == (0, one.study().trials[0].params)
     assert job.order.search["trial"] == 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("asked", [0, 1])
+def test_what_was_half_asked_for_is_asked_for_whole(
+    asked: int, sampler: str, tmp_path: Path
+) -> None:
+    space = {"method.temperature": {"low": 1, "high": 5, "step": 2}, "seed": {"choices": [0, 1]}}
+    whole = search(tmp_path / "whole", sampler=sampler, space=space)
+    expected = next(whole.todo()).order.axes
+    one = search(tmp_path / "half", sampler=sampler, space=space)
+    one.study(0).ask(dict(list(one.distributions.items())[:asked]))  # killed in the middle
+    assert len(one.study().trials[0].params) == asked
+    assert (
+        next(search(tmp_path / "half", sampler=sampler, space=space).todo()).order.axes == expected
+    )
+
+
+def test_a_job_of_a_worker_that_is_gone_is_done_in_the_end(tmp_path: Path) -> None:
+    one = search(tmp_path, trials=2)
+    first = next(one.todo())
+    with first.held():  # by a process that has not heard yet that its sweep was killed
+        source = search(tmp_path, trials=2).todo()
+        second = next(source)
+        assert second != first
+    assert next(source) == first
 
 
 def test_two_workers_share_one_search_and_never_one_job(tmp_path: Path) -> None:
@@ -239,3 +267,31 @@ def test_a_search_without_a_val_part_is_a_sentence(tmp_path: Path) -> None:
     printed, _ = sweep.communicate(timeout=200)
     assert sweep.returncode == 1
     assert "a search needs a val part to choose by (data.val_fraction=…)" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.sweeps
+def test_a_trial_on_two_ranks_of_torchrun_ends_with_both(tmp_path: Path) -> None:
+    two = ["hardware=ddp", "hardware.devices=2", "hardware.accelerator=cpu"]
+    words = [*TINY, *two, "sweep=search", "sweep.search.trials=1"]
+    words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
+    words.remove("hardware=cpu")
+    directory = engine.start(words, None, Console(quiet=True))
+    (job,) = engine.search_of(directory, engine.settings_in(directory)).todo()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+         *job.command()[1:]],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert job.state() is State.DONE
+
+
+def test_a_storage_by_a_relative_path_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep=search", "sweep.search.storage=sqlite:///my.db", "data=synthetic"]
+    directory = engine.start([*words, "sweep.dir=s"], None, Console(quiet=True))
+    asked = engine.settings_in(directory)
+    assert asked["search"]["storage"] == f"sqlite:///{tmp_path}/my.db"
