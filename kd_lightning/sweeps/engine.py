@@ -1,14 +1,9 @@
-"""Makes a sweep's directory, and runs what of it is not over.
+"""Runs what of a sweep is not over, shows how far it is, and ends it with its report.
 
-    <outputs>/sweeps/<time>_<title>_<4 digits>/
-      jobs/0000/ …   the jobs (``jobs.py``)
-      sweep.yaml     what was asked for; written last, so it says that all jobs are there
-      table.md …     the report, rewritten whenever the sweep ends
-
-Nothing else is kept: who is killed, whenever, is resumed from these files.
+Of all this nothing is kept but the files of the jobs (``jobs.py``) and the directory's
+``sweep.yaml`` (``making.py``): who is killed, whenever, is resumed from these.
 """
 
-import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,93 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.live import Live
 
 from kd_lightning import reports
-from kd_lightning.directories import make_directory, new_directory
 from kd_lightning.errors import UserError
-from kd_lightning.files import whole
 from kd_lightning.interrupts import Interrupted, interruptible
-from kd_lightning.jobs import Job, Order, State, create, is_held, jobs_of
-from kd_lightning.reports.columns import expand as expand_columns
-from kd_lightning.schema import arguments_of, check_arguments, check_targets
-from kd_lightning.sweeps import display, plan, search
-
-
-def start(words: Sequence[str], config_dir: str | None, console: Console) -> Path:
-    """Makes the directory of the sweep that a command line asks for.
-
-    Args:
-        words: of the command line, without options.
-        config_dir: a folder of the person's own YAML.
-
-    Raises:
-        UserError: before anything is written, if a job could not start.
-    """
-    of_sweep, of_jobs = plan.split(words)
-    settings, launcher, preset = plan.settings_of(of_sweep, config_dir)
-    build_launcher(launcher)
-    variations = plan.expand(settings, of_jobs)
-    title = plan.title_of(settings, preset, variations)
-    expand_columns(settings.columns or [], [])  # a wrong one is refused now, not at the end
-    asked = {
-        "title": title,
-        "command": ["-m", *words],
-        "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
-        "folder": str(Path.cwd()),
-        **{key: getattr(settings, key) for key in plan.RECORDED},
-        "overrides": list(plan.last_wins([*settings.overrides, *plan.fixed_words(of_jobs)])),
-        "launcher": OmegaConf.to_container(launcher, resolve=True),
-    }
-    console.print(f"{counted(variations, settings)}: checking them", highlight=False, markup=False)
-    if settings.search is not None:
-        if variations[0].axes:
-            raise UserError(
-                f"{next(iter(variations[0].axes))} varies, and a search chooses its jobs itself: "
-                "give it one value, or put it into sweep.search.space"
-            )
-        storage = settings.search.get("storage") or ""
-        if relative := re.fullmatch(r"sqlite:///(?!/)(.+)", storage):
-            settings.search["storage"] = f"sqlite:///{Path(relative[1]).resolve()}"
-        variations = [plan.variation_of(asked, first_values(settings.search))]
-    orders, first = plan.orders(variations, folder=asked["folder"], config_dir=asked["config_dir"])
-    if settings.dir is None:
-        directory = new_directory(Path(first.outputs) / "sweeps", title).resolve()
-    else:
-        directory = Path(settings.dir).resolve()
-        if (directory / "sweep.yaml").exists():
-            raise UserError(
-                f"sweep.dir={settings.dir} holds a sweep already: go on with it by "
-                f"python -m kd_lightning.sweep {settings.dir} --resume"
-            )
-        if any(directory.glob("jobs/*/progress.json")):
-            raise UserError(f"sweep.dir={settings.dir} holds jobs of a sweep: choose another")
-        for job in jobs_of(directory):  # of a plan that was never whole
-            (job.directory / "job.json").unlink()
-        make_directory(directory / "jobs", "sweep.dir")
-    for order in orders if settings.search is None else []:
-        create(directory / "jobs" / f"{order.number:04d}", replace(order, sweep=directory.name))
-    about = {"name": directory.name, "jobs": None if settings.search else len(orders), **asked}
-    with whole(directory / "sweep.yaml") as unfinished:
-        OmegaConf.save(OmegaConf.create(about), unfinished)
-    return directory
-
-
-def counted(variations: Sequence[plan.Variation], settings: plan.Settings) -> str:
-    """How many jobs there are, and how that comes."""
-    if settings.search is not None:
-        return f"A search of {settings.search['trials']} trials"
-    rows = len({one.variant for one in variations})
-    rest = len(variations) // rows
-    jobs = "1 job" if len(variations) == 1 else f"{len(variations)} jobs"
-    return jobs if rest == 1 or rows == 1 else f"{jobs} ({rows} variants x {rest})"
+from kd_lightning.jobs import Job, Order, State, is_held, jobs_of
+from kd_lightning.sweeps import display, making, plan, search
 
 
 def settings_in(directory: Path) -> dict[str, Any]:
-    """What ``start`` wrote.
+    """What ``making.make`` wrote.
 
     Raises:
         UserError: the directory holds no sweep.
@@ -113,12 +34,6 @@ def settings_in(directory: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{directory} is no sweep: expected sweep.yaml and jobs/ in it")
     return OmegaConf.to_container(OmegaConf.load(path))
-
-
-def build_launcher(config: DictConfig) -> Any:
-    """The launcher that a configuration names; a wrong key or value is a ``UserError``."""
-    check_targets(config, "launcher")
-    return instantiate(config, _convert_="object")
 
 
 def changed_launcher(directory: Path, words: Sequence[str]) -> DictConfig:
@@ -245,22 +160,6 @@ def search_of(directory: Path, asked: Mapping[str, Any]) -> search.Search:
     return search.Search(directory, asked["name"], search.Settings(**asked["search"]), order)
 
 
-def first_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Some values of a search's space, to see whether a job of it can be composed.
-
-    Raises:
-        UserError: for settings that no search can have.
-    """
-    check_arguments(OmegaConf.create(settings), arguments_of(search.Settings), "sweep.search")
-    check_targets(OmegaConf.create(settings), "sweep.search")
-    total_trials(settings)
-    distributions = search.distributions_of(settings["space"])
-    return {
-        key: one.choices[0] if hasattr(one, "choices") else one.low
-        for key, one in distributions.items()
-    }
-
-
 @contextmanager
 def live(title: str, look: display.Look, console: Console) -> Iterator[None]:
     """In a terminal, a table of the jobs that follows them; elsewhere nothing."""
@@ -279,7 +178,7 @@ def follow(directory: Path, console: Console) -> None:
     """Shows a sweep's jobs; in a terminal until none of them runs any more, or Ctrl-C."""
     asked = settings_in(directory)
     jobs = jobs_of(directory)
-    look = display.Look(jobs, asked["jobs"] or total_trials(asked["search"]))
+    look = display.Look(jobs, asked["jobs"] or making.total_trials(asked["search"]))
     if console.is_terminal:
         with suppress(KeyboardInterrupt), live(directory.name, look, console):
             while is_held(directory / ".at-work") or any(job.is_held() for job in jobs):
@@ -291,9 +190,3 @@ def follow(directory: Path, console: Console) -> None:
     if not cut:  # no width to keep to
         console.width = console.measure(table, options=console.options.update(width=10_000)).maximum
     console.print(table)
-
-
-def total_trials(settings: Mapping[str, Any]) -> int:
-    """How many jobs a search will have."""
-    asked = search.Settings(**settings)
-    return search.total_of(asked, search.distributions_of(asked.space))

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, Order, State, jobs_of
-from kd_lightning.sweeps import engine
+from kd_lightning.sweeps import engine, making
 from kd_lightning.sweeps.plan import settings_of
 from kd_lightning.sweeps.search import Search, Settings, distributions_of, grid_of
 
@@ -256,7 +256,8 @@ def test_a_real_search_prunes_is_killed_goes_on_with_two_workers_and_ends_with_a
         assert word in best
     assert f"method.temperature={study.best_params['method.temperature']}" in best
     once = start(*best.removeprefix("Best on val: python -m kd_lightning.run ").split())
-    assert once.wait(120) == 0, once.communicate()[0][-2000:]
+    said, _ = once.communicate(timeout=120)
+    assert once.returncode == 0, said[-2000:]
 
 
 @pytest.mark.slow
@@ -276,7 +277,7 @@ def test_a_trial_on_two_ranks_of_torchrun_ends_with_both(tmp_path: Path) -> None
     words = [*TINY, *two, "sweep=search", "sweep.search.trials=1"]
     words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
     words.remove("hardware=cpu")
-    directory = engine.start(words, None, Console(quiet=True))
+    directory = making.make(words, None, Console(quiet=True))
     (job,) = engine.search_of(directory, engine.settings_in(directory)).todo()
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
@@ -292,6 +293,6 @@ def test_a_storage_by_a_relative_path_is_the_same_from_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["sweep=search", "sweep.search.storage=sqlite:///my.db", "data=synthetic"]
-    directory = engine.start([*words, "sweep.dir=s"], None, Console(quiet=True))
+    directory = making.make([*words, "sweep.dir=s"], None, Console(quiet=True))
     asked = engine.settings_in(directory)
     assert asked["search"]["storage"] == f"sqlite:///{tmp_path}/my.db"
