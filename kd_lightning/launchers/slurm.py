@@ -18,10 +18,10 @@ from typing import Any
 from kd_lightning.errors import UserError
 from kd_lightning.files import write_text
 from kd_lightning.jobs import Job, Order
+from kd_lightning.launchers.process import end
 from kd_lightning.launchers.slurm_queue import Entry, is_over, look_at_queue
 from kd_lightning.ranks import VARIABLES
 
-SECONDS_TO_END = 30.0  # that a run has after SIGTERM
 SECONDS_TO_SPEAK = 10.0  # that the first rank has to say what went wrong with all of them
 
 
@@ -194,16 +194,6 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-
-def end(process: subprocess.Popen) -> None:
-    """Asks a process to stop, which a run does at its last finished epoch, and waits for it."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def explain(job: Job, number: str, entry: Entry | None) -> None:
