@@ -14,7 +14,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not sweeps"
 
 test-sweeps: $(READY)
-	$(BIN)/python -m pytest -n 2 -m sweeps
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
 
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -17,6 +17,9 @@ from kd_lightning.jobs import Order, State, create, jobs_of
 from kd_lightning.launchers import ray as launcher
 from kd_lightning.launchers.ray import Ray
 
+# one after the other: address="auto" finds whatever Ray the machine has
+pytestmark = pytest.mark.xdist_group("ray")
+
 pytest.importorskip("ray")
 
 # What every driver begins with; Bash is a job that runs a line of bash in its directory.
