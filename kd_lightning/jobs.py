@@ -12,7 +12,6 @@ A job's state is read from these files, never kept: whoever is killed, whenever,
 Who works on a job holds the operating system's lock on it, so a dead process holds none.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -184,6 +183,8 @@ def is_held(path: Path) -> bool:
     """Whether a process holds the lock at ``path``. To look takes a shared lock for a moment, so
     that those who look do not take each other for the holder.
     """
+    import fcntl  # Windows has none: a single run works there, a sweep does not
+
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
