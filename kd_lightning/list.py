@@ -24,11 +24,12 @@ CHOSEN_BY = {
     "augmentation": "augmentation@data.augmentation=",
     "mixing": "mixing@data.mixing=",
     "confidence": "confidence@method.confidence=",
-    "similarity": "similarity@method.similarity=",
+    "guidance": "guidance@method.guidance=",
+    "similarity": "similarity@method.guidance.similarity=",
     "sampler": "sampler@sweep.search.sampler=",
     "pruner": "pruner@sweep.search.pruner=",
 }
-NO_PLURAL = ("callbacks", "data", "hardware", "mixing")
+NO_PLURAL = ("callbacks", "data", "guidance", "hardware", "mixing")
 
 
 def plural(group: str) -> str:

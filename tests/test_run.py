@@ -22,7 +22,7 @@ def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
         words += ["data.name=ItalyPowerDemand"]
         words += ["model@method.teacher=fcn"] if method != "supervised" else []
     if method == "stochastic_self_distillation":
-        words += ["method.num_passes=5", "method.percentile=50"]
+        words += ["method.num_passes=5", "method.guidance.percentile=50"]
     return words
 
 

@@ -8,7 +8,7 @@ import functools
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from kd_lightning.data.batches import Samples, SampleSet, make_loader
 from kd_lightning.data.checks import check_samples, fingerprint
+from kd_lightning.data.scarcity import few_per_class, with_noise
 from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 
@@ -50,6 +51,11 @@ class ClassificationData(LightningDataModule):
         val_fraction: share of train that becomes val. 0: no val, the last epoch is the result.
         split_seed: of the train/val split. Not the run's seed: all seeds share one split, so no
             teacher has seen its student's val part.
+        train_per_class: so many samples of each class make up train, before val is cut from it;
+            None: all.
+        label_noise: share of train's labels that are made wrong, before val is cut from it: val is
+            as wrong as it would be in practice. A val part of the data set's own, and test, stay
+            right.
         seed: of order, augmentation and mixing.
         num_workers: processes that load; 0 is fastest for data that are in memory.
         augmentation: (C, *size) -> (C, *size), on training samples; torchvision transforms v2.
@@ -79,6 +85,8 @@ class ClassificationData(LightningDataModule):
         root: str | None = None,
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        train_per_class: int | None = None,
+        label_noise: float = 0.0,
         seed: int = 0,
         num_workers: int = 0,
         augmentation: Callable[[Tensor], Tensor] | None = None,
@@ -93,12 +101,18 @@ class ClassificationData(LightningDataModule):
             raise UserError(f"data.batch_size must be >= 1, got {batch_size}")
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
+        if train_per_class is not None and train_per_class < 1:
+            raise UserError(f"data.train_per_class must be >= 1 or null, got {train_per_class}")
+        if not 0 <= label_noise < 1:
+            raise UserError(f"data.label_noise must be in [0, 1), got {label_noise}")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be >= 0, got {num_workers}")
         self.batch_size = batch_size
         self.root = None if root is None else Path(root).expanduser()
         self.val_fraction = val_fraction
         self.split_seed = split_seed
+        self.train_per_class = train_per_class
+        self.label_noise = label_noise
         self.seed = seed
         self.num_workers = num_workers
         self.augmentation = augmentation
@@ -132,6 +146,7 @@ class ClassificationData(LightningDataModule):
         for name, part in (("train", train), ("val", val), ("test", parts.test)):
             if part is not None:
                 check_samples(part, parts.class_names, name)
+        train, scarcity = self._made_scarce(train, len(parts.class_names))
         if val is None and self.val_fraction > 0:
             kept, held = split(train.y, train.groups, self.val_fraction, self.split_seed)
             train, val = train.subset(kept), train.subset(held)
@@ -145,9 +160,10 @@ class ClassificationData(LightningDataModule):
         self.class_names = list(parts.class_names)
         self.num_classes = len(self.class_names)
         self.fingerprint = fingerprint(train, val, parts.test)
-        self.protocol = f"val: {how if val is not None else 'none, last epoch'}; test: " + (
-            f"{parts.test_is} ({len(train)} / {0 if val is None else len(val)} / "
-            f"{len(parts.test)} samples)"
+        how = how if val is not None else "none, last epoch"
+        self.protocol = (
+            f"{scarcity}val: {how}; test: {parts.test_is} "
+            f"({len(train)} / {0 if val is None else len(val)} / {len(parts.test)} samples)"
         )
         self._measure(train)
         self._check_mixing()
@@ -157,6 +173,19 @@ class ClassificationData(LightningDataModule):
     def classes_sha256(self) -> str:
         """Hash of the classes' names, in label order."""
         return hashlib.sha256("\n".join(self.class_names).encode()).hexdigest()
+
+    def _made_scarce(self, train: Samples, num_classes: int) -> tuple[Samples, str]:
+        """``train`` with as few and as wrong labels as asked for, and what was done, in words."""
+        done = ""
+        if self.train_per_class is not None:
+            train = train.subset(few_per_class(train.y, self.train_per_class, self.split_seed))
+            done += f"train: {self.train_per_class} samples of each class; "
+        if self.label_noise:
+            y = with_noise(train.y, num_classes, self.label_noise, self.split_seed)
+            train = replace(train, y=y)
+            done += f"{self.label_noise:.0%} of train's labels made wrong (split_seed "
+            done += f"{self.split_seed}); "
+        return train, done
 
     def _measure(self, train: Samples) -> None:
         if isinstance(train.x, Tensor):

@@ -6,8 +6,9 @@ Student-guided distillation, arXiv 2504.14307, in its steps 4 to 6, for one inpu
     a_k    = 0 below the e-th percentile of a       filter_weights
     target = sum_k a_k f_T,k                        guided_target
 
-``guidance_weights`` is the first two; the loss (step 7) is ``features.feature_mse``. Dimensions:
-B batch, D features, K samples (teacher passes with dropout on).
+``attention_guidance`` is the first two; the loss (step 7) is ``features.feature_mse``. Its controls
+take its place: ``mean_guidance`` and ``nearest_guidance``. (A random pass needs none: it is K = 1.)
+Dimensions: B batch, D features, K samples (teacher passes with dropout on).
 
 Where the gradient goes: through the weights into the student's features, never into the samples.
 Detach the student's features first, and the choice itself does not learn.
@@ -18,14 +19,28 @@ would take a matrix product back to half precision, and because equal samples th
 
 import math
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from kd_lightning.losses.features import unit_features
 
 Similarity = Callable[[Float[Tensor, "B D"], Float[Tensor, "K B D"]], Float[Tensor, "B K"]]
+
+
+class Guidance(NamedTuple):
+    """What the student makes of each sample.
+
+    Attributes:
+        weights: a_k of the target.
+        attention: the weights before any was dropped; each row sums to 1.
+    """
+
+    weights: Float[Tensor, "B K"]
+    attention: Float[Tensor, "B K"]
 
 
 def dot_similarity(
@@ -46,23 +61,23 @@ def attention_weights(
     student_features: Float[Tensor, "B D"],
     samples: Float[Tensor, "K B D"],
     *,
-    bandwidth: float | None,
+    bandwidth: float | Literal["auto"],
     similarity: Similarity,
 ) -> Float[Tensor, "B K"]:
     """``a = softmax_k(similarity(f_S, f_T,k) / h)``: step 4. Each row sums to 1.
 
     Args:
-        bandwidth: h, in units of the similarity; None is sqrt(D), which suits ``dot_similarity``.
+        bandwidth: h, in units of the similarity; "auto" is sqrt(D), which suits ``dot_similarity``.
             h -> infinity is the mean of the samples, h -> 0 the most similar one.
         similarity: ``dot_similarity`` (paper) or ``cosine_similarity``.
 
     Raises:
         ValueError: the bandwidth is not > 0.
     """
-    if bandwidth is None:
+    if bandwidth == "auto":
         bandwidth = math.sqrt(student_features.shape[1])
     if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be > 0 or None, got {bandwidth}")
+        raise ValueError(f"bandwidth must be > 0 or auto, got {bandwidth}")
     return torch.softmax(similarity(student_features, samples.detach()) / bandwidth, dim=1)
 
 
@@ -87,32 +102,85 @@ def filter_weights(
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile must be in [0, 100], got {percentile}")
     first_kept = math.ceil(percentile * (weights.shape[1] - 1) / 100)
+    return _keep_from(weights, first_kept, renormalize)
+
+
+def keep_top(
+    weights: Float[Tensor, "B K"], *, top_k: int, renormalize: bool
+) -> Float[Tensor, "B K"]:
+    """Keeps the ``top_k`` largest weights of each row, all if K is smaller; zeroes the rest.
+
+    The fixed number that the paper compares its percentile with. Ties with the last that is kept
+    are kept too, so that the order of the samples does not matter.
+
+    Raises:
+        ValueError: top_k is not >= 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be >= 1, got {top_k}")
+    return _keep_from(weights, max(0, weights.shape[1] - top_k), renormalize)
+
+
+def _keep_from(weights: Tensor, first_kept: int, renormalize: bool) -> Tensor:
     threshold = weights.detach().sort(dim=1).values[:, first_kept : first_kept + 1]
     kept = weights.masked_fill(weights < threshold, 0)
     return kept / kept.sum(dim=1, keepdim=True) if renormalize else kept
 
 
-def guidance_weights(
+def attention_guidance(
     student_features: Float[Tensor, "B D"],
     samples: Float[Tensor, "K B D"],
     *,
-    bandwidth: float | None,
-    percentile: float,
+    bandwidth: float | Literal["auto"],
+    percentile: float | None,
+    top_k: int | None,
     renormalize: bool,
     similarity: Similarity,
-) -> Float[Tensor, "B K"]:
-    """What the student makes of each sample: ``attention_weights``, then ``filter_weights``.
+) -> Guidance:
+    """The student chooses: ``attention_weights``, of which few are kept.
 
-    1 when K = 1; equal for equal samples, which are all kept. The released code has h = 5 (for
-    2250 features after a LayerNorm), the 90th percentile of K = 30, renormalised.
+    Weight 1 when K = 1; equal for equal samples, which are all kept. The released code has h = 5
+    (for 2250 features after a LayerNorm), the 90th percentile of K = 30, renormalised.
+
+    Args:
+        percentile: as ``filter_weights``, where ``top_k`` is None.
+        top_k: as ``keep_top``, where ``percentile`` is None.
 
     Raises:
-        ValueError: the bandwidth is not > 0, or the percentile is not in [0, 100].
+        ValueError: a value that cannot be, or not exactly one of percentile and top_k.
     """
-    weights = attention_weights(
+    if (percentile is None) == (top_k is None):
+        raise ValueError(
+            f"percentile or top_k must be null, and not both: got {percentile} and {top_k}"
+        )
+    attention = attention_weights(
         student_features, samples, bandwidth=bandwidth, similarity=similarity
     )
-    return filter_weights(weights, percentile=percentile, renormalize=renormalize)
+    if top_k is not None:
+        return Guidance(keep_top(attention, top_k=top_k, renormalize=renormalize), attention)
+    kept = filter_weights(attention, percentile=percentile, renormalize=renormalize)
+    return Guidance(kept, attention)
+
+
+def mean_guidance(
+    student_features: Float[Tensor, "B D"], samples: Float[Tensor, "K B D"]
+) -> Guidance:
+    """``a_k = 1 / K``: no choice, the target is the mean of the samples. A control."""
+    weights = samples.new_full((samples.shape[1], len(samples)), 1 / len(samples)).float()
+    return Guidance(weights, weights)
+
+
+def nearest_guidance(
+    student_features: Float[Tensor, "B D"], samples: Float[Tensor, "K B D"]
+) -> Guidance:
+    """All weight on the sample with the least ``||f_S - f_T,k||``; of equals the first. A control.
+
+    It has no gradient: a choice of one does not change by a little.
+    """
+    offset = samples.detach().float() - student_features.detach().float()
+    nearest = offset.square().sum(dim=-1).argmin(dim=0)
+    weights = F.one_hot(nearest, len(samples)).float()
+    return Guidance(weights, weights)
 
 
 def guided_target(
@@ -120,6 +188,20 @@ def guided_target(
 ) -> Float[Tensor, "B D"]:
     """``sum_k a_k f_T,k``, per input: step 6. Equal samples give that sample, to rounding."""
     return (weights.float().T.unsqueeze(-1) * samples.detach().float()).sum(dim=0)
+
+
+def similarity_to_target(
+    student_features: Float[Tensor, "B D"],
+    samples: Float[Tensor, "K B D"],
+    weights: Float[Tensor, "B K"],
+) -> Float[Tensor, "B"]:
+    """``sum_k a_k cos(f_S, f_T,k)``, a renormalised: how near the chosen samples are, in [-1, 1].
+
+    To log, so detached. Against the mean over all samples it shows whether there is a choice.
+    """
+    weights = weights.detach()
+    shares = weights / weights.sum(dim=1, keepdim=True)
+    return (shares * cosine_similarity(student_features.detach(), samples)).sum(dim=1)
 
 
 def passes_kept(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:

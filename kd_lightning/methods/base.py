@@ -226,11 +226,27 @@ class Distiller(Learner):
 
     Args:
         teacher: a trained net that returns ``ModelOutput``.
+        start_from_teacher: the students begin with the teacher's weights: they must be its twins.
     """
 
-    def __init__(self, *, teacher: nn.Module, **learner: Any) -> None:
+    def __init__(
+        self, *, teacher: nn.Module, start_from_teacher: bool = False, **learner: Any
+    ) -> None:
         super().__init__(**learner)
         object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
+        if start_from_teacher:
+            self._start_from_teacher()
+
+    def _start_from_teacher(self) -> None:
+        for key, student in self.students.items():
+            try:
+                student.load_state_dict(self.teacher.state_dict())
+            except RuntimeError as error:
+                raise UserError(
+                    f"student {key} is to begin with its teacher's weights, and these two nets "
+                    f"differ: make it the teacher's twin (method.students.{key}="
+                    "'${method.teacher}'), or set method.start_from_teacher=false"
+                ) from error
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":
         self.teacher._apply(fn)

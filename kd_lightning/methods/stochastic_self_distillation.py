@@ -8,10 +8,15 @@ dropout on give K feature vectors f_k, and the student's feature f_s chooses amo
 
 Student: the classifier's input before its own dropout; teacher: after it. Tested as one plain
 deterministic pass. ``detach_weights`` keeps the gradient out of a (the released code lets it in).
+
+Its controls are options: ``guidance`` (mean or nearest pass), ``num_passes=1`` (a random pass),
+``stochastic=false`` (the teacher's deterministic features), ``feature_weight=0`` (the same training
+from the teacher's weights, without a teacher).
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +24,26 @@ from torch import Tensor
 from kd_lightning.errors import UserError
 from kd_lightning.losses.features import feature_mse
 from kd_lightning.losses.guidance import (
-    attention_weights,
+    Guidance,
+    attention_guidance,
     dot_similarity,
-    filter_weights,
     guided_target,
     passes_kept,
+    similarity_to_target,
     weight_entropy,
 )
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.methods.base import Distiller, check_positive, check_weights
 from kd_lightning.models.stochastic import require_dropout, sample_features
+
+PAPER = partial(
+    attention_guidance,
+    bandwidth=5.0,
+    percentile=90.0,
+    top_k=None,
+    renormalize=True,
+    similarity=dot_similarity,
+)
 
 
 class StochasticSelfDistillation(Distiller):
@@ -36,11 +51,10 @@ class StochasticSelfDistillation(Distiller):
 
     Args:
         num_passes: K.
-        bandwidth: h; "auto" is sqrt(D), which follows the feature's scale.
-        percentile: e in [0, 100), of each sample's K weights.
-        renormalize: kept weights sum to 1; without it the target shrinks.
+        guidance: (f_s (B, D), f_k (K, B, D)) -> ``Guidance``: who chooses the target, and how.
+        stochastic: False: the teacher's passes are deterministic, hence all equal, so one is made
+            and there is nothing to choose.
         detach_weights: no gradient through the weights.
-        similarity: (f_s (B, D), f_k (K, B, D)) -> (B, K).
         start_from_teacher: False: random weights, which the paper found to end below the baseline.
         hard_weight, feature_weight: of the labels and of the teacher's features.
         max_rows: most rows in one teacher pass, where dropout stands in the blocks.
@@ -50,67 +64,48 @@ class StochasticSelfDistillation(Distiller):
         self,
         *,
         num_passes: int = 30,
-        bandwidth: float | Literal["auto"] = 5.0,
-        percentile: float = 90.0,
-        renormalize: bool = True,
+        guidance: Callable[[Tensor, Tensor], Guidance] = PAPER,
+        stochastic: bool = True,
         detach_weights: bool = True,
-        similarity: Callable[[Tensor, Tensor], Tensor] = dot_similarity,
         start_from_teacher: bool = True,
         hard_weight: float = 1.0,
         feature_weight: float = 1.0,
         max_rows: int = 1024,
         **distiller: Any,
     ) -> None:
-        super().__init__(**distiller)
+        super().__init__(start_from_teacher=start_from_teacher, **distiller)
         if len(self.students) != 1:
             raise UserError(
                 f"stochastic_self_distillation has one student, got {len(self.students)}"
             )
         check_positive(num_passes=num_passes, max_rows=max_rows)
-        if bandwidth != "auto":
-            check_positive(bandwidth=bandwidth)
         check_weights(hard_weight=hard_weight, feature_weight=feature_weight)
-        if not 0 <= percentile < 100:
-            raise UserError(
-                f"percentile must be in [0, 100), got {percentile} (method.percentile=…)"
-            )
-        require_dropout(self.teacher)
+        check_guidance(guidance)
+        if stochastic:
+            require_dropout(self.teacher)
         (self.key,) = self.students
-        if start_from_teacher:
-            self._start_from_teacher()
         self.num_passes = num_passes
-        self.bandwidth = None if bandwidth == "auto" else bandwidth
-        self.percentile = percentile
-        self.renormalize = renormalize
+        self.guidance = guidance
+        self.stochastic = stochastic
         self.detach_weights = detach_weights
-        self.similarity = similarity
         self.hard_weight = hard_weight
         self.feature_weight = feature_weight
         self.max_rows = max_rows
         self._proved = False
 
-    def _start_from_teacher(self) -> None:
-        try:
-            self.students[self.key].load_state_dict(self.teacher.state_dict())
-        except RuntimeError as error:
-            raise UserError(
-                "the student of self-distillation is its teacher's twin, and these two nets differ:"
-                " choose both with model@method.teacher=…, or set method.start_from_teacher=false"
-            ) from error
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
+        if not self.feature_weight:
+            student = self.forward_student(self.key, x)
+            hard = label_cross_entropy(student.logits, y)
+            return self.log_losses({f"{self.key}/hard": self.hard_weight * hard.mean()})
         samples = self.teacher_samples(x)
         student = self.forward_student(self.key, x)
         guide = student.features.detach() if self.detach_weights else student.features
-        attention = attention_weights(
-            guide, samples, bandwidth=self.bandwidth, similarity=self.similarity
-        )
-        weights = filter_weights(
-            attention, percentile=self.percentile, renormalize=self.renormalize
-        )
+        weights, attention = self.guidance(guide, samples)
         hard = label_cross_entropy(student.logits, y)
         feature = feature_mse(student.features, guided_target(weights, samples))
+        nearness = similarity_to_target(student.features, samples, weights)
         return self.log_losses(
             {
                 f"{self.key}/hard": self.hard_weight * hard.mean(),
@@ -120,11 +115,14 @@ class StochasticSelfDistillation(Distiller):
                 "guidance/passes_kept": passes_kept(weights).mean(),
                 "guidance/attention_entropy": weight_entropy(attention).mean(),
                 "guidance/weight_entropy": weight_entropy(weights).mean(),
+                "guidance/similarity": nearness.mean(),
             },
         )
 
     def teacher_samples(self, x: Tensor) -> Tensor:
         """K random features of each input, (K, B, D); their masks have a stream of their own."""
+        if not self.stochastic:
+            return self.teacher_output(x).features.unsqueeze(0)
         self.seed_step_stream("teacher_masks")
         samples = sample_features(self.teacher, x, self.num_passes, self.max_rows)
         if not self._proved:
@@ -136,3 +134,13 @@ class StochasticSelfDistillation(Distiller):
                 )
             self._proved = True
         return samples
+
+
+def check_guidance(guidance: Callable[[Tensor, Tensor], Guidance]) -> None:
+    """Raises ``UserError`` for values that the guidance refuses."""
+    try:
+        guidance(torch.zeros(1, 2), torch.zeros(2, 1, 2))
+    except ValueError as error:
+        raise UserError(f"the guidance refuses its settings: {error} (method.guidance.…=…)") from (
+            error
+        )

@@ -5,19 +5,29 @@ import torch
 
 from kd_lightning.losses.features import feature_mse
 from kd_lightning.losses.guidance import (
+    attention_guidance,
     attention_weights,
     cosine_similarity,
     dot_similarity,
     filter_weights,
-    guidance_weights,
     guided_target,
+    keep_top,
+    mean_guidance,
+    nearest_guidance,
     passes_kept,
+    similarity_to_target,
     weight_entropy,
 )
 
 HALVES = [torch.bfloat16, torch.float16]
 SIMILARITIES = [dot_similarity, cosine_similarity]
-OPTIONS = {"bandwidth": 2.0, "percentile": 60.0, "renormalize": True, "similarity": dot_similarity}
+OPTIONS = {
+    "bandwidth": 2.0,
+    "percentile": 60.0,
+    "top_k": None,
+    "renormalize": True,
+    "similarity": dot_similarity,
+}
 
 
 def normal(*shape, seed=0):
@@ -25,7 +35,7 @@ def normal(*shape, seed=0):
 
 
 def guide(student, samples, **options):
-    weights = guidance_weights(student, samples, **{**OPTIONS, **options})
+    weights, _ = attention_guidance(student, samples, **{**OPTIONS, **options})
     return weights, guided_target(weights, samples)
 
 
@@ -175,7 +185,7 @@ def test_ties_stay_together():
 
 def test_automatic_bandwidth_is_the_root_of_the_number_of_features():
     student, samples = normal(6, 9), normal(10, 6, 9, seed=1)
-    automatic, stated, other = (guide(student, samples, bandwidth=h)[0] for h in (None, 3.0, 5.0))
+    automatic, stated, other = (guide(student, samples, bandwidth=h)[0] for h in ("auto", 3.0, 5.0))
     assert torch.equal(automatic, stated)
     assert not torch.allclose(automatic, other)
 
@@ -190,6 +200,7 @@ def test_every_argument_changes_the_result():
         guide(student, normal(10, 6, 5, seed=2)),
         guide(student, samples, bandwidth=4.0),
         guide(student, samples, percentile=80.0),
+        guide(student, samples, percentile=None, top_k=2),
         guide(student, samples, renormalize=False),
         guide(student, samples, similarity=cosine_similarity),
     ):
@@ -282,7 +293,7 @@ def test_entropy_of_the_weights():
 
 @pytest.mark.parametrize("bandwidth", [0.0, -1.0, math.nan])
 def test_bandwidth_must_be_positive(bandwidth):
-    with pytest.raises(ValueError, match="bandwidth must be > 0 or None, got"):
+    with pytest.raises(ValueError, match="bandwidth must be > 0 or auto, got"):
         guide(normal(6, 5), normal(10, 6, 5), bandwidth=bandwidth)
 
 
@@ -290,3 +301,59 @@ def test_bandwidth_must_be_positive(bandwidth):
 def test_percentile_must_be_a_percentage(percentile):
     with pytest.raises(ValueError, match=r"percentile must be in \[0, 100\], got"):
         guide(normal(6, 5), normal(10, 6, 5), percentile=percentile)
+
+
+@pytest.mark.parametrize(("num_samples", "top_k", "count"), [(10, 3, 3), (10, 1, 1), (2, 5, 2)])
+def test_the_largest_are_kept(num_samples, top_k, count):
+    student, samples = normal(6, 5), normal(num_samples, 6, 5, seed=1)
+    weights, _ = guide(student, samples, percentile=None, top_k=top_k)
+    attention, _ = guide(student, samples, percentile=0.0)
+    assert torch.equal(passes_kept(weights), torch.full((6,), float(count)))
+    assert torch.equal(
+        (weights > 0).nonzero(),
+        (attention >= attention.sort(1).values[:, -count:][:, :1]).nonzero(),
+    )
+    torch.testing.assert_close(weights.sum(1), torch.ones(6))
+
+
+def test_ties_with_the_last_that_is_kept_are_kept():
+    weights = torch.tensor([[0.4, 0.2, 0.2, 0.2]])
+    assert torch.equal(keep_top(weights, top_k=2, renormalize=False), weights)
+    assert torch.equal(
+        keep_top(weights, top_k=1, renormalize=False), torch.tensor([[0.4, 0.0, 0.0, 0.0]])
+    )
+
+
+def test_mean_guidance_is_the_mean_of_the_passes():
+    student, samples = normal(6, 5), normal(8, 6, 5, seed=1)
+    weights, attention = mean_guidance(student, samples)
+    assert torch.equal(weights, attention)
+    torch.testing.assert_close(guided_target(weights, samples), samples.mean(0))
+
+
+def test_nearest_guidance_is_the_pass_at_the_least_distance():
+    student, samples = normal(6, 5), normal(8, 6, 5, seed=1)
+    weights, _ = nearest_guidance(student, samples)
+    nearest = torch.cdist(student.unsqueeze(1), samples.transpose(0, 1)).squeeze(1).argmin(1)
+    assert torch.equal(guided_target(weights, samples), samples[nearest, torch.arange(6)])
+    equal = samples[:1].expand(4, -1, -1)
+    assert torch.equal(nearest_guidance(student, equal)[0][:, 0], torch.ones(6))
+
+
+def test_similarity_to_the_chosen_by_hand():
+    student = torch.tensor([[3.0, 4.0]])
+    samples = torch.tensor([[[6.0, 8.0]], [[0.0, -1.0]]])  # cosines 1 and -0.8
+    for weights, expected in (([[0.5, 0.5]], 0.1), ([[0.25, 0.0]], 1.0), ([[0.0, 2.0]], -0.8)):
+        found = similarity_to_target(student, samples, torch.tensor(weights))
+        assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("percentile", "top_k"), [(None, None), (90.0, 3)])
+def test_exactly_one_of_percentile_and_top_k(percentile, top_k):
+    with pytest.raises(ValueError, match="percentile or top_k must be null, and not both"):
+        guide(normal(6, 5), normal(10, 6, 5), percentile=percentile, top_k=top_k)
+
+
+def test_top_k_must_keep_something():
+    with pytest.raises(ValueError, match="top_k must be >= 1, got 0"):
+        guide(normal(6, 5), normal(10, 6, 5), percentile=None, top_k=0)

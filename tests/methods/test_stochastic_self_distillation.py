@@ -1,6 +1,7 @@
 """The laws of stochastic self-distillation (arXiv 2504.14307)."""
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,14 @@ from helpers import net, sgd
 from torch import Tensor
 
 from kd_lightning.errors import UserError
-from kd_lightning.losses.guidance import cosine_similarity
+from kd_lightning.losses.guidance import cosine_similarity, mean_guidance, nearest_guidance
 from kd_lightning.methods import stochastic_self_distillation as module
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
+
+
+def guided(**settings: object) -> partial:
+    """The paper's guidance with other settings."""
+    return partial(module.PAPER, **({"bandwidth": "auto"} | settings))
 
 
 def make(teacher: torch.nn.Module | None = None, **options: object) -> StochasticSelfDistillation:
@@ -18,7 +24,7 @@ def make(teacher: torch.nn.Module | None = None, **options: object) -> Stochasti
     teacher = teacher or net(dropout=0.5)
     torch.manual_seed(1)
     student = options.pop("student", None) or net(dropout=0.5)
-    settings = {"num_passes": 10, "bandwidth": "auto"}
+    settings = {"num_passes": 10, "guidance": guided()}
     return StochasticSelfDistillation(
         students={"student": student}, teacher=teacher, num_classes=3, optimizer=sgd(),
         **(settings | options),
@@ -81,38 +87,75 @@ def test_masks_are_their_own_stream() -> None:
 def test_gradient_through_the_weights_only_if_asked() -> None:
     gradients = []
     for detach in (True, False):
-        options = {"start_from_teacher": False, "hard_weight": 0.0, "percentile": 0.0}
-        method = make(detach_weights=detach, bandwidth=0.3, **options)
+        options = {"start_from_teacher": False, "hard_weight": 0.0}
+        guidance = guided(bandwidth=0.3, percentile=0.0)
+        method = make(detach_weights=detach, guidance=guidance, **options)
         method.training_step(batch(), 0).backward()
         gradients.append(method.students["student"].trunk[1].weight.grad)
     assert not torch.allclose(*gradients)
 
 
+FOUND = {"bandwidth": 1.0, "percentile": 50.0}
 OPTIONS = {
-    "num_passes": 3,
-    "bandwidth": 0.1,
-    "percentile": 0.0,
-    "renormalize": False,
-    "similarity": cosine_similarity,
-    "start_from_teacher": False,
-    "hard_weight": 0.3,
-    "feature_weight": 7.0,
+    "fewer passes": {"num_passes": 3},
+    "a random pass": {"num_passes": 1},
+    "a narrow bandwidth": {"guidance": guided(**{**FOUND, "bandwidth": 0.1})},
+    "all passes": {"guidance": guided(**{**FOUND, "percentile": 0.0})},
+    "two passes": {"guidance": guided(**{**FOUND, "percentile": None, "top_k": 2})},
+    "shrunk": {"guidance": guided(**FOUND, renormalize=False)},
+    "cosine": {"guidance": guided(**FOUND, similarity=cosine_similarity)},
+    "mean": {"guidance": mean_guidance},
+    "nearest": {"guidance": nearest_guidance},
+    "deterministic": {"stochastic": False},
+    "random start": {"start_from_teacher": False},
+    "fewer labels": {"hard_weight": 0.3},
+    "more features": {"feature_weight": 7.0},
+    "no features": {"feature_weight": 0.0},
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_changes_the_loss(name: str) -> None:
-    plain, changed = (
-        make(**({"bandwidth": 1.0, "percentile": 50.0} | o)).training_step(batch(), 0)
-        for o in ({}, {name: OPTIONS[name]})
-    )
-    assert not torch.allclose(plain, changed)
+    losses = [
+        make(**({"guidance": guided(**FOUND)} | options)).training_step(batch(), 0)
+        for options in ({}, OPTIONS[name])
+    ]
+    assert not torch.allclose(*losses)
+
+
+def test_without_stochastic_passes_the_target_is_the_teachers_feature() -> None:
+    method = make(net(dropout=0.0), student=net(dropout=0.0), stochastic=False, num_passes=30,
+                  start_from_teacher=False)  # fmt: skip
+    x, y = batch()
+    expected = method.teacher(x).features
+    assert torch.equal(method.teacher_samples(x), expected.unsqueeze(0))
+    method.training_step((x, y), 0)
+    found = (method.students["student"](x).features - expected).square().mean()
+    assert method.ledger.read_epoch()["student/feature"] == pytest.approx(found.item())
+
+
+def test_without_a_feature_loss_no_teacher_is_asked() -> None:
+    method = make(feature_weight=0.0)
+    asked = []
+    method.teacher.trunk.register_forward_hook(lambda *_: asked.append(1))
+    method.training_step(batch(), 0)
+    assert not asked
+    assert set(method.ledger.read_epoch()) == {"student/hard"}
+
+
+@pytest.mark.parametrize("top_k", [2, 5])
+def test_top_k_passes_are_kept(top_k: int) -> None:
+    wide = net(features=64, dropout=0.5)  # of few features two masks may be equal
+    method = make(wide, student=deepcopy(wide), guidance=guided(percentile=None, top_k=top_k))
+    method.training_step(batch(), 0)
+    assert method.ledger.read_epoch()["guidance/passes_kept"] == top_k
 
 
 def test_logs_passes_kept_and_their_entropy() -> None:
-    method = make(num_passes=30, percentile=90.0)
+    method = make(num_passes=30, guidance=guided(percentile=90.0))
     method.training_step(batch(), 0)
     logged = method.ledger.read_epoch()
+    assert 0 < logged["guidance/similarity"] <= 1  # the student starts as its teacher
     assert logged["guidance/passes_kept"] == 3
     assert 0 <= logged["guidance/weight_entropy"] <= 1
 
@@ -132,8 +175,9 @@ def test_teacher_is_never_left_in_train_mode() -> None:
     ("options", "key"),
     [
         ({"num_passes": 0}, "num_passes"),
-        ({"percentile": 100.0}, "percentile"),
-        ({"bandwidth": 0.0}, "bandwidth"),
+        ({"guidance": guided(percentile=101.0)}, "guidance"),
+        ({"guidance": guided(top_k=3)}, "guidance"),
+        ({"guidance": guided(bandwidth=0.0)}, "guidance"),
         ({"feature_weight": -1.0}, "feature_weight"),
     ],
 )
