@@ -76,10 +76,19 @@ def settings_of(words: Sequence[str], config_dir: str | None) -> tuple[Settings,
         UserError: a key that a preset does not have, or a value of another kind.
     """
     cfg = compose(words, config_dir, "multirun")
-    check_arguments(cfg.sweep, arguments_of(Settings), "sweep")
     plain = OmegaConf.to_container(cfg.sweep)  # not resolved: an override may be key=${other}
+    check_arguments(OmegaConf.create(without_references(plain)), arguments_of(Settings), "sweep")
     chosen = [word.partition("=")[2] for word in words if re.match(r"sweep=", word)]
     return Settings(**plain), cfg.launcher, [*chosen, "grid"][0]
+
+
+def without_references(value: Any) -> Any:
+    """``value`` with the text of ${other} as mere text: it is for a job's configuration."""
+    if isinstance(value, dict):
+        return {key: without_references(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(without_references, value))
+    return value.replace("${", "$ {") if isinstance(value, str) else value
 
 
 def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:

@@ -1,0 +1,142 @@
+"""The studies: sweeps whose records are committed, run once and rebuilt from these records.
+
+    python -m benchmarks.studies                    what is missing of all of them; hours
+    python -m benchmarks.studies dual_digits        of one
+    python -m benchmarks.studies --rebuild          the tables alone, from the committed records
+
+Each part of a study is a sweep; its records and tables lie in
+``benchmarks/results/<study>/<part>``, and those of a study over data sets also in one table, in
+``benchmarks/results/<study>``. A part whose records are all there is done. One that was stopped
+goes on where it was if ``outputs`` is still there, and else begins again.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_lightning.jobs import State
+from kd_lightning.reports import build, write
+from kd_lightning.reports.records import FILE, unpacked
+
+RESULTS = Path(__file__).parent / "results"
+OUTPUTS = Path("outputs") / "studies"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Sweeps with one question.
+
+    Attributes:
+        parts: name -> the words of its sweep, after ``python -m kd_lightning.run -m``.
+        over_data_sets: the parts are the data sets of one table.
+    """
+
+    parts: dict[str, str]
+    over_data_sets: bool = False
+
+
+QUIET = "threads=1 callbacks=quiet logger=none"
+# so the intervals cover the teacher, the split and, where labels are few, which ones they are
+WHOLE = f"'teacher.seed=${{seed}}' 'data.split_seed=${{seed}}' {QUIET}"
+# what val chose in kd_tuning
+TUNED = "method.temperature=4 method.soft_weight=1"
+FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
+DUAL = f"sweep=dual_variants {TUNED} {WHOLE}"
+# from small to large
+UCR = (
+    *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
+    *("JapaneseVowels", "OSULeaf", "ACSF1"),
+)
+
+STUDIES = {
+    "ucr_net": Study({"four_sets": f"sweep=ucr_net {QUIET}"}),
+    "kd_tuning": Study({"digits": f"sweep=kd_tuning data=digits {WHOLE}"}),
+    "dual_digits": Study(
+        {
+            "all_labels": f"{DUAL} data=digits",
+            "20_percent_noise": f"{DUAL} data=digits data.label_noise=0.2",
+            "40_percent_noise": f"{DUAL} data=digits data.label_noise=0.4",
+            "20_a_class": f"{DUAL} data=digits data.train_per_class=20 {FEW} "
+            "trainer.max_epochs=60 teacher.trainer.max_epochs=60",
+            "5_a_class": f"{DUAL} data=digits data.train_per_class=5 {FEW} "
+            "trainer.max_epochs=200 teacher.trainer.max_epochs=200",
+        }
+    ),
+    "ssd_ucr": Study(
+        {name: f"sweep=ssd_ucr data.name={name} {QUIET}" for name in UCR}, over_data_sets=True
+    ),
+    "ssd_ucr_early": Study(
+        {name: f"sweep=ssd_ucr_early data.name={name} {QUIET}" for name in UCR},
+        over_data_sets=True,
+    ),
+}
+
+
+def parts_of(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Study, part and words of every sweep of some studies."""
+    for name in names:
+        for part, words in STUDIES[name].parts.items():
+            yield name, part, words
+
+
+def is_done(packed: Path) -> bool:
+    """Whether the records of a part are all there."""
+    path = packed / FILE
+    return path.exists() and all(record.state == State.DONE for record in unpacked(path))
+
+
+def run(words: str, directory: Path) -> None:
+    """Starts a sweep, or goes on with it. A job that fails is named in the report, and no more."""
+    if (directory / "sweep.yaml").exists():
+        command = ["kd_lightning.sweep", str(directory), "--resume"]
+    else:
+        command = ["kd_lightning.run", "-m", *shlex.split(words), f"sweep.dir={directory}"]
+    subprocess.run([sys.executable, "-m", *command], check=False)
+
+
+def join(name: str) -> None:
+    """Writes the tables over the data sets of a study that are there."""
+    folder = RESULTS / name
+    there = [folder / part for part in STUDIES[name].parts if (folder / part / FILE).exists()]
+    if STUDIES[name].over_data_sets and there:
+        write(build(there), folder)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all if none")
+    parser.add_argument("--rebuild", action="store_true", help="the tables, from the records")
+    given = parser.parse_args(words)
+    if unknown := [name for name in given.studies if name not in STUDIES]:
+        parser.error(f"no study '{unknown[0]}': expected some of {', '.join(STUDIES)}")
+    names = given.studies or list(STUDIES)
+    for name, part, words_of_part in parts_of(names):
+        packed, directory = RESULTS / name / part, OUTPUTS / name / part
+        if given.rebuild:
+            if (packed / FILE).exists():
+                write(build([packed]), packed)
+        elif is_done(packed):
+            say(f"{name} {part}: its records are there")
+        else:
+            begun = time.monotonic()
+            run(words_of_part, directory)
+            write(build([directory]), packed)
+            say(
+                f"{name} {part}: {(time.monotonic() - begun) / 60:.1f} minutes, written to {packed}"
+            )
+        join(name)
+
+
+if __name__ == "__main__":
+    main()
