@@ -109,7 +109,8 @@ def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData)
 
 def teacher_run(cfg: DictConfig) -> DictConfig:
     """The ordinary supervised run that trains the teacher of ``cfg``."""
-    run = deepcopy(cfg)
+    # resolved: what refers to ${seed}, such as a split, is this run's and not its teacher's
+    run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     # streams of its own, or a student of the same net and seed would begin as its teacher did
     run.seed = run.data.seed = stream_seed("teacher", cfg.teacher.seed) % 2**31
     run.data.batch_size = cfg.teacher.batch_size

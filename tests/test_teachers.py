@@ -111,3 +111,11 @@ def test_load_student_gives_the_chosen_weights(tiny: list[str]) -> None:
     saved = torch.load(result.directory / "best-student.ckpt", weights_only=True)
     loaded = load_student(result.directory, "student").state_dict()
     assert all(torch.equal(saved["state_dict"][name], loaded[name]) for name in loaded)
+
+
+def test_the_teacher_has_the_split_of_its_run_when_that_follows_the_seed() -> None:
+    cfg = composed("method=kd", "data.split_seed=${seed}", "seed=5")
+    run = teacher_run(cfg)
+    assert run.data.split_seed == 5
+    assert run.seed != 5
+    assert run.data.seed == run.seed
