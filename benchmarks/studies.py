@@ -44,9 +44,17 @@ QUIET = "threads=1 callbacks=quiet logger=none"
 # so the intervals cover the teacher, the split and, where labels are few, which ones they are
 WHOLE = f"'teacher.seed=${{seed}}' 'data.split_seed=${{seed}}' {QUIET}"
 # what val chose in kd_tuning
-TUNED = "method.temperature=4 method.soft_weight=1"
+TUNED = "method.temperature=1 method.soft_weight=4"
+TUNED_NOISE = "method.temperature=4 method.soft_weight=1"
 FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
-DUAL = f"sweep=dual_variants {TUNED} {WHOLE}"
+NOISY = "data=digits data.label_noise=0.4"
+DUAL = f"sweep=dual_variants {WHOLE}"
+SSD_NET = (
+    "model@method.teacher=fcn 'method.teacher.widths=[32,64,32]' method.teacher.dropout=0.2 "
+    "data.val_fraction=0 'teacher.seed=${seed}' teacher.trainer.max_epochs=200 "
+    "trainer.max_epochs=100 optimizer.lr=3.0e-3 teacher.optimizer.lr=3.0e-3"
+)
+SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
 # from small to large
 UCR = (
     *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
@@ -55,15 +63,20 @@ UCR = (
 
 STUDIES = {
     "ucr_net": Study({"four_sets": f"sweep=ucr_net {QUIET}"}),
-    "kd_tuning": Study({"digits": f"sweep=kd_tuning data=digits {WHOLE}"}),
+    "kd_tuning": Study(
+        {
+            "digits": f"sweep=kd_tuning data=digits {WHOLE}",
+            "40_percent_noise": f"sweep=kd_tuning {NOISY} {WHOLE}",
+        }
+    ),
     "dual_digits": Study(
         {
-            "all_labels": f"{DUAL} data=digits",
-            "20_percent_noise": f"{DUAL} data=digits data.label_noise=0.2",
-            "40_percent_noise": f"{DUAL} data=digits data.label_noise=0.4",
-            "20_a_class": f"{DUAL} data=digits data.train_per_class=20 {FEW} "
+            "all_labels": f"{DUAL} {TUNED} data=digits",
+            "20_percent_noise": f"{DUAL} {TUNED_NOISE} data=digits data.label_noise=0.2",
+            "40_percent_noise": f"{DUAL} {TUNED_NOISE} {NOISY}",
+            "20_a_class": f"{DUAL} {TUNED} data=digits data.train_per_class=20 {FEW} "
             "trainer.max_epochs=60 teacher.trainer.max_epochs=60",
-            "5_a_class": f"{DUAL} data=digits data.train_per_class=5 {FEW} "
+            "5_a_class": f"{DUAL} {TUNED} data=digits data.train_per_class=5 {FEW} "
             "trainer.max_epochs=200 teacher.trainer.max_epochs=200",
         }
     ),
@@ -73,6 +86,19 @@ STUDIES = {
     "ssd_ucr_early": Study(
         {name: f"sweep=ssd_ucr_early data.name={name} {QUIET}" for name in UCR},
         over_data_sets=True,
+    ),
+    "ucr_averages": Study(
+        {name: f"sweep=ucr_averages data.name={name} {QUIET}" for name in UCR},
+        over_data_sets=True,
+    ),
+    "sensitivity": Study(
+        {
+            "temperature_threshold": f"sweep=temperature_threshold {NOISY} {WHOLE} "
+            "method.confidence_temperature=1 method.confidence_threshold=0,0.2,0.4,0.6",
+            "passes_percentile": f"sweep=passes_percentile {SSD_ARROWHEAD}",
+            "bandwidth": "method=stochastic_self_distillation seed=0,1,2 "
+            f"method.guidance.bandwidth=0.01,0.1,1,5,auto {SSD_ARROWHEAD}",
+        }
     ),
 }
 

@@ -98,18 +98,22 @@ def _versions() -> dict[str, str | None]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source tree this runs from, and whether it was changed; None if installed."""
+    """Commit of the source tree this runs from, and whether code or YAML there differ from it; None
+    if installed.
+    """
+
+    folder = Path(__file__).parent
 
     def git(*words: str) -> str:
-        folder = Path(__file__).parent
         return subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != Path(__file__).parent.parent:
+        if Path(git("rev-parse", "--show-toplevel")) != folder.parent:
             return None
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        changed = git("status", "--porcelain", "--", str(folder), str(folder.parent / "conf"))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return None
 
