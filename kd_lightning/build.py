@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from kd_lightning.callbacks.confidence import ConfidenceBins
 from kd_lightning.callbacks.record import Record
 from kd_lightning.callbacks.status import Status
 from kd_lightning.data.classification import ClassificationData
@@ -74,6 +75,7 @@ def build_data(cfg: DictConfig) -> ClassificationData:
         "num_classes": data.num_classes,
         "channels": data.channels,
         "size": data.size,
+        "shape": list(shape),
         "num_inputs": torch.Size(shape).numel(),
         "mean": [round(value, 6) for value in data.mean],
         "std": [round(value, 6) for value in data.std],
@@ -96,6 +98,9 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
     }
     if teacher is not None:
         nets["teacher"] = teacher.net
+        check_net(teacher.net, cfg.task, "method.teacher")
+    for key, net in nets["students"].items():
+        check_net(net, cfg.task, f"method.students.{key}")
     config = OmegaConf.masked_copy(
         cfg.method, [key for key in cfg.method if key not in ("students", "teacher")]
     )
@@ -110,10 +115,6 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             f"method.num_classes must be the data's {cfg.task.num_classes}, "
             f"got {method.num_classes}"
         )
-    for key, net in nets["students"].items():
-        check_net(net, cfg.task, f"method.students.{key}")
-    if teacher is not None:
-        check_net(teacher.net, cfg.task, "method.teacher")
     return method
 
 
@@ -123,8 +124,7 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
     Raises:
         UserError: it does not take such samples, or answers with another number of classes.
     """
-    is_series = task.num_inputs == task.channels * task.size
-    x = torch.zeros(1, task.channels, *[task.size] * (1 if is_series else 2))
+    x = torch.zeros(1, *task.shape)
     training = net.training
     try:
         with torch.no_grad():
@@ -177,7 +177,7 @@ def build_trainer(
             Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
             for key, node in cfg.logger.items()
         ],
-        callbacks=[*extra, *callbacks, Record(directory)],
+        callbacks=[*extra, *callbacks, ConfidenceBins(directory), Record(directory)],
         default_root_dir=directory,
     )
 

@@ -13,7 +13,7 @@ from kd_lightning.ranks import is_first_rank
 # How rank 0 tells the processes that Lightning starts for the other ranks.
 VARIABLE = "KD_LIGHTNING_RUN_DIR"
 
-# What may change when a run is resumed: how it is computed and shown, not what.
+# What may change when a run is resumed: how it is computed, tested and shown, not what is learnt.
 HARMLESS = (
     "hardware",
     "threads",
@@ -21,6 +21,7 @@ HARMLESS = (
     "callbacks.progress",
     "outputs",
     "baselines",
+    "evaluation",
     "data.root",
     "data.num_workers",
     "data.download",
@@ -84,7 +85,8 @@ def check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
     """Raises ``UserError`` for an override that would silently do nothing."""
     of_teacher = [o for o in overrides if o.lstrip("+").startswith(("teacher.", "method.teacher"))]
     if of_teacher and "teacher" not in cfg.method:
-        raise UserError(f"{of_teacher[0]} has no effect: method=supervised has no teacher")
+        method = cfg.method._target_.split(".")[-2]
+        raise UserError(f"{of_teacher[0]} has no effect: method={method} has no teacher")
 
 
 def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -102,6 +104,8 @@ def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfi
     if not path.exists():
         raise UserError(f"resume={directory} is no run directory: expected config.yaml in it")
     old = OmegaConf.load(path)
+    if "evaluation" not in old:  # the run of a version that had none of it
+        old.evaluation = cfg.evaluation
     cfg = cfg.copy()
     cfg.task = old.task  # what the data say: then both are resolved
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd_lightning.uncertainty.calibration import (
+    adaptive_calibration_error,
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,
 )
+from kd_lightning.uncertainty.confidence import predictive_entropy
+from kd_lightning.uncertainty.selective import area_under_risk_coverage
 
 Logits = Float[Tensor, "N C"]
 
@@ -49,12 +52,19 @@ def predict(
 
 
 def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[str, float]:
-    """accuracy, nll (nats), ece (15 equal-width bins) and brier of one net's predictions."""
+    """What is said of one net's predictions, in the order of a record.
+
+    accuracy; nll (nats); ece and adaptive_ece, of 15 bins of equal width and of equal mass; brier;
+    aurc, the mean error over all coverages; entropy, the mean of the predictions' (nats).
+    """
     return {
         "accuracy": (logits.argmax(-1) == labels).float().mean().item(),
         "nll": negative_log_likelihood(logits, labels).mean().item(),
-        "ece": float(expected_calibration_error(logits, labels)),
+        "ece": expected_calibration_error(logits, labels).item(),
+        "adaptive_ece": adaptive_calibration_error(logits, labels).item(),
         "brier": brier_score(logits, labels).mean().item(),
+        "aurc": area_under_risk_coverage(logits, labels).item(),
+        "entropy": predictive_entropy(logits).mean().item(),
     }
 
 

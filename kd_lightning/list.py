@@ -25,7 +25,9 @@ CHOSEN_BY = {
     "mixing": "mixing@data.mixing=",
     "confidence": "confidence@method.confidence=",
     "guidance": "guidance@method.guidance=",
+    "feature_loss": "feature_loss@method.feature_loss=",
     "similarity": "similarity@method.guidance.similarity=",
+    "soft_loss": "soft_loss@method.soft_loss=",
     "sampler": "sampler@sweep.search.sampler=",
     "pruner": "pruner@sweep.search.pruner=",
 }
@@ -35,7 +37,9 @@ NO_PLURAL = ("callbacks", "data", "guidance", "hardware", "mixing")
 def plural(group: str) -> str:
     if group in NO_PLURAL:
         return group
-    return f"{group[:-1]}ies" if group.endswith("y") else f"{group}s"
+    if group.endswith("y"):
+        return f"{group[:-1]}ies"
+    return f"{group}es" if group.endswith("s") else f"{group}s"
 
 
 def header(path: Path) -> str:

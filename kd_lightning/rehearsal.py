@@ -1,16 +1,21 @@
 """What cannot work is refused before a teacher trains for hours, and before anything is written."""
 
+import inspect
 import re
+from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.build import bare_trainer, build_method
+from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
+from kd_lightning.soups import check_alike
 from kd_lightning.teachers import Teacher, build_net
 
 
@@ -24,6 +29,8 @@ def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
     for section in sections:
         check_length(OmegaConf.select(cfg, section), section)
     check_monitors(cfg, data)
+    check_averaging(cfg)
+    check_evaluation(cfg, data)
     try:
         bare_trainer(cfg, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
@@ -36,7 +43,9 @@ def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
         teacher = Teacher(
             build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
         )
-    build_method(cfg, teacher)
+    method = build_method(cfg, teacher)
+    if cfg.evaluation.soups:
+        check_alike(method.students)
 
 
 def check_length(trainer: DictConfig, key: str) -> None:
@@ -67,6 +76,37 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
         if data.parts["val"] is not None:
             reason = f"expected one of {', '.join(names)} (callbacks.{key}.monitor=…)"
         raise UserError(f"callbacks.{key} watches {name}, which is not logged: {reason}")
+
+
+def check_averaging(cfg: DictConfig) -> None:
+    """Raises ``UserError`` for a callback that averages weights, and cannot be right here."""
+    targets = {key: get_object(node._target_) for key, node in cfg.callbacks.items() if node}
+    kinds = (WeightAveraging, StochasticWeightAveraging)
+    found = {k: t for k, t in targets.items() if inspect.isclass(t) and issubclass(t, kinds)}
+    for key, target in found.items():
+        if not issubclass(target, AveragedStudents):
+            raise UserError(
+                f"callbacks.{key} validates other weights than the run keeps: use Lightning's "
+                f"averaging by callbacks=swa or callbacks=ema, not {target.__name__} itself"
+            )
+        instantiate(cfg.callbacks[key])
+    if len(found) > 1:
+        raise UserError(f"callbacks.{' and callbacks.'.join(found)} both average: choose one")
+    if cfg.resume and SWA in found.values():
+        was = OmegaConf.load(Path(cfg.resume) / "config.yaml").trainer.max_epochs
+        if was != cfg.trainer.max_epochs:
+            raise UserError(
+                f"callbacks.swa.start is a share of trainer.max_epochs={was}, so this run cannot "
+                f"be resumed with {cfg.trainer.max_epochs}: start a new one"
+            )
+
+
+def check_evaluation(cfg: DictConfig, data: ClassificationData) -> None:
+    if cfg.evaluation.temperature_scaling and data.parts["val"] is None:
+        raise UserError(
+            "evaluation.temperature_scaling=true fits temperatures on val, and there is no val "
+            "part: set data.val_fraction > 0, or evaluation.temperature_scaling=false"
+        )
 
 
 def check_optimizer(cfg: DictConfig, key: str) -> None:

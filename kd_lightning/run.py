@@ -23,7 +23,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning import tables
+from kd_lightning import calibration_report, tables
 from kd_lightning.build import (
     build_data,
     build_method,
@@ -137,7 +137,9 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
             sys.exit(0)  # test and record are rank 0's alone
 
         metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
-        metrics |= test_run(trainer, method, data, best, cfg, teacher, baseline)
+        tested, curves = test_run(trainer, method, data, best, cfg, teacher, baseline)
+        metrics |= tested
+        calibration_report.write(curves, directory, plots=cfg.evaluation.plots)
         write_text(directory / "table.md", tables.markdown(metrics))
         write_text(directory / "table.csv", tables.as_csv(metrics))
         # the last of the record: its presence says that the run is done

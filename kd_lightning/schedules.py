@@ -19,24 +19,33 @@ def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: int, *, warmup: float = 0.0, final: float = 0.0
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    warmup: float = 0.0,
+    final: float = 0.0,
+    end: float = 1.0,
 ) -> LambdaLR:
     """Linear warm-up from 0, then half a cosine down (Loshchilov and Hutter, 1608.03983, T_mult 1).
 
     Args:
         warmup: share of the steps that warm up, in [0, 1).
         final: last learning rate, as a share of the first, in [0, 1].
+        end: share of the steps after which it stays at ``final``, in (warmup, 1].
     """
     if not 0 <= warmup < 1:
         raise UserError(f"scheduler.warmup must be in [0, 1), got {warmup}")
     if not 0 <= final <= 1:
         raise UserError(f"scheduler.final must be in [0, 1], got {final}")
+    if not warmup < end <= 1:
+        raise UserError(f"scheduler.end must be above scheduler.warmup and at most 1, got {end}")
     rising = round(warmup * total_steps)
+    falling = round(end * total_steps) - rising
 
     def factor(step: int) -> float:
         if step < rising:
             return (step + 1) / (rising + 1)
-        done = min(1.0, (step - rising) / max(1, total_steps - rising))
+        done = min(1.0, (step - rising) / max(1, falling))
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
 
     return LambdaLR(optimizer, factor)

@@ -26,6 +26,9 @@ PLAIN = {
     "resume": str | None,
     "baselines": Literal["labels_only"] | None,
     "threads": int | None,
+    "evaluation.temperature_scaling": bool,
+    "evaluation.plots": bool,
+    "evaluation.soups": bool,
     "dropout.head": float,
     "dropout.blocks": float,
     "teacher.source": str,
@@ -39,7 +42,7 @@ PLAIN = {
     "hardware.precision": str | int,
 }
 SECTIONS = (
-    *("task", "dropout", "teacher", "teacher.trainer", "trainer", "hardware"),
+    *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "trainer", "hardware"),
     *("callbacks", "logger"),
     *("data", "method", "method.students", "optimizer", "scheduler"),
 )

@@ -11,7 +11,6 @@ from kd_lightning.command_line import CONF
 from kd_lightning.models.classifier import Classifier
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
-DISTILLERS = [name for name in METHODS if name != "supervised"]
 DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
 
 # A few seconds of anything: made-up data, small nets, two epochs.
@@ -31,6 +30,15 @@ TINY = (
 def compose(*overrides: str) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", list(overrides))
+
+
+DISTILLERS = [name for name in METHODS if "teacher" in compose(f"method={name}").method]
+
+
+def of_method(method: str, overrides: list[str]) -> list[str]:
+    """``overrides`` without those of a teacher, where the method has none."""
+    has_teacher = method in DISTILLERS
+    return [o for o in overrides if has_teacher or not o.startswith("teacher.")]
 
 
 def net(

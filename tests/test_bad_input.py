@@ -153,7 +153,11 @@ TOGETHER = {
     ),
     "model@method.students.a=fcn": "this net takes series (B, C, L), got a batch of shape (1,",
     "method=supervised teacher.seed=1": "teacher.seed=1 has no effect: method=supervised has",
+    "method=mutual_learning teacher.seed=1": "seed=1 has no effect: method=mutual_learning has",
     "method=supervised model@method.teacher=mlp": "unknown choice 'model@method.teacher'",
+    "method=kd soft_loss@method.soft_loss=dkd method.soft_loss.target_weight=-1": (
+        "the soft loss refuses its settings: target_weight must be >= 0, got -1"
+    ),
     "callbacks=early_stopping data.val_fraction=0": "early_stopping watches val/accuracy, which is",
     "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
         "watches loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
@@ -162,7 +166,9 @@ TOGETHER = {
     "augmentation@data.augmentation=imagenet": "Interpolation key 'data.image_size' not found",
     "mixing@data.mixing=mixup data.mixing.alpha=-1": "the mixing refuses its settings: ",
     "logger=wandb logger.wandb.mode=of": "must be online or offline or disabled or null, got of",
-    "method=stochastic_self_distillation method.bandwidth=wide": "must be a number or auto, got w",
+    "method=stochastic_self_distillation method.guidance.bandwidth=wide": (
+        "must be a number or auto, got wide"
+    ),
     "data=ucr data.name=OSULeef": "no UCR/UEA problem 'OSULeef'",
 }
 

@@ -24,9 +24,11 @@ GIVEN = {
     *("students", "teacher", "optimizer", "scheduler"),  # a method
     *("params", "total_steps", "title", "save_dir"),  # optimizer, scheduler, callbacks, logger
     *("logits", "labels", "samples", "student_features"),  # confidence, similarity
+    *("student_shape", "teacher_shape"),  # feature_loss
+    *("student_logits", "teacher_logits", "temperature"),  # soft_loss
 }
 GROUPS = ("optimizer", "scheduler", "hardware", "callbacks", "logger", "confidence", "similarity",
-          "augmentation", "mixing")  # fmt: skip
+          "guidance", "feature_loss", "soft_loss", "augmentation", "mixing")  # fmt: skip
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -37,7 +39,8 @@ def targets(node: Any) -> list[DictConfig]:
         plain = [key for key in node if not OmegaConf.is_missing(node, key)]
         below = [node[key] for key in plain if not OmegaConf.is_interpolation(node, key)]
     else:
-        below = list(node) if OmegaConf.is_list(node) else []
+        plain = range(len(node)) if OmegaConf.is_list(node) else []
+        below = [node[i] for i in plain if not OmegaConf.is_interpolation(node, i)]
     return found + [deeper for one in below for deeper in targets(one)]
 
 
@@ -93,7 +96,8 @@ def test_every_method_goes_with_every_data_set(method: str, data: str) -> None:
     assert cfg.trainer.max_epochs >= 1
     assert cfg.teacher.trainer.max_epochs >= 1
     assert cfg.method.students
-    assert ("teacher" in cfg.method) == (method != "supervised")
+    takes_a_teacher = "teacher" in arguments_of(get_object(cfg.method._target_)).known
+    assert ("teacher" in cfg.method) == takes_a_teacher
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -185,6 +189,42 @@ def test_every_confidence_is_one_value_a_sample_in_0_1(name: str, choices: DictC
 @pytest.mark.parametrize("name", names("similarity"))
 def test_every_similarity_compares_a_student_with_each_pass(name: str, choices: DictConfig) -> None:
     assert built(choices, "similarity", name)(torch.ones(4, 8), torch.ones(5, 4, 8)).shape == (4, 5)
+
+
+@pytest.mark.parametrize("name", names("guidance"))
+def test_every_guidance_gives_each_pass_a_weight(name: str, choices: DictConfig) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(4, 8, generator=generator)
+    samples = torch.randn(30, 4, 8, generator=generator)
+    weights, attention = built(choices, "guidance", name)(features, samples)
+    for rows in (weights, attention):
+        assert rows.shape == (4, 30)
+        assert bool((rows >= 0).all())
+        torch.testing.assert_close(rows.sum(1), torch.ones(4))
+
+
+@pytest.mark.parametrize("name", names("feature_loss"))
+def test_every_feature_loss_compares_maps_of_different_shapes(
+    name: str, choices: DictConfig
+) -> None:
+    make = built(choices, "feature_loss", name)
+    student, teacher = torch.rand(4, 6, 8, 8), torch.rand(4, 10, 4, 4)
+    loss = make(student_shape=student.shape[1:], teacher_shape=teacher.shape[1:])
+    assert loss(student, teacher).shape == (4,)
+    assert loss.field_weight > 0
+
+
+@pytest.mark.parametrize("name", names("soft_loss"))
+def test_every_soft_loss_is_one_value_a_sample_and_zero_at_equality(
+    name: str, choices: DictConfig
+) -> None:
+    loss = built(choices, "soft_loss", name)
+    student, teacher = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    for labels in (torch.tensor([0, 1, 2, 0]), torch.full((4, 3), 1 / 3)):
+        apart, equal = (loss(student, other, labels, 2.0) for other in (teacher, student))
+        assert apart.shape == (4,)
+        assert bool((apart > 0).all())
+        torch.testing.assert_close(equal, torch.zeros(4), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", names("augmentation"))

@@ -22,6 +22,8 @@ SETTING = [
     "data.batch_size=16",
     "trainer.max_epochs=2",
     "teacher.trainer.max_epochs=1",
+    "method.confidence_threshold=0.05",  # half of the samples have less
+    "method.normalize_confidence=true",
     "optimizer=sgd",
     "callbacks=quiet",
     "logger=csv",
@@ -47,6 +49,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, store: Path) ->
     one = distill(*shared, f"outputs={tmp_path}/one", "hardware=cpu")
     done = command_line(*shared, f"outputs={tmp_path}/two", *TWO)
     assert done.returncode == 0, done.stderr
+    assert "sync_dist" not in done.stderr  # nothing is logged of one rank alone
     (two,) = (tmp_path / "two").glob("2*")  # one run directory for both ranks
     ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, two)]
     for name, value in ends[0]["state_dict"].items():
@@ -63,6 +66,8 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, store: Path) ->
     ]
     for a, b in zip(*rows, strict=True):
         assert float(a) == pytest.approx(float(b), rel=1e-3, abs=1e-4)
+    bins = [(d / "confidence.csv").read_text() for d in (one.directory, two)]
+    assert bins[0] == bins[1]
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(
@@ -76,8 +81,10 @@ def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(
 def test_a_ddp_run_resumes(tmp_path: Path, store: Path) -> None:
     directory = tmp_path / "run"
     done = command_line(*SETTING, *no_batch_norm(), f"teacher.store={store}", *TWO,
-                        "trainer.max_epochs=1", f"run_dir={directory}")  # fmt: skip
+                        "method.confidence_threshold=1", "trainer.max_epochs=1",
+                        f"run_dir={directory}")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the teacher hardly counts") == 1  # of two ranks
     done = command_line(f"resume={directory}", "trainer.max_epochs=2")
     assert done.returncode == 0, done.stderr
     assert len((directory / "epochs.csv").read_text().splitlines()) == 3

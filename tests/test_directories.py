@@ -122,6 +122,7 @@ OLD = {
     "trainer": {"max_epochs": 2},
     "hardware": {"devices": 1},
     "task": {"num_classes": 3},
+    "evaluation": {"plots": False},
     "callbacks": {"progress": {"_target_": "old"}, "early_stopping": {"patience": 3}},
 }
 
@@ -151,6 +152,7 @@ def test_a_resumed_run_has_its_own_configuration(old: Path) -> None:
         ("hardware.devices=2", 2),
         ("data.root=/new", "/new"),
         ("+data.num_workers=3", 3),
+        ("evaluation.plots=true", True),
     ],
 )
 def test_what_changes_no_number_may_change(override: str, value, old: Path) -> None:
@@ -194,6 +196,12 @@ def test_an_override_that_says_what_is_so_is_accepted(old: Path) -> None:
     assert resumed(old, asked("seed=0"), ["seed=0"]).seed == 0
 
 
+def test_a_run_that_knew_of_no_evaluation_gets_this_ones(tmp_path: Path) -> None:
+    of_an_older_version = {key: value for key, value in OLD.items() if key != "evaluation"}
+    OmegaConf.save(OmegaConf.create(of_an_older_version), tmp_path / "config.yaml")
+    assert resumed(tmp_path, asked(), []).evaluation == {"plots": False}
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run directory: expected config.yaml in it"):
         resumed(tmp_path, asked(), [])
@@ -201,7 +209,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["teacher.seed=1", "+teacher.x=1", "method.teacher.depth=8"])
 def test_a_teacher_of_a_method_without_one_is_refused(override: str) -> None:
-    cfg = OmegaConf.create({"method": {"students": {}}})
-    with pytest.raises(UserError, match=r"has no effect: method=supervised has no teacher"):
+    cfg = OmegaConf.create({"method": {"_target_": "methods.alone.Alone", "students": {}}})
+    with pytest.raises(UserError, match=r"has no effect: method=alone has no teacher"):
         check_overrides(cfg, ["seed=1", override])
     check_overrides(OmegaConf.create({"method": {"teacher": {}}}), [override])

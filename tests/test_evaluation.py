@@ -25,6 +25,7 @@ class Fixed(nn.Module):
 
 LOGITS = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]]).log()
 LABELS = torch.tensor([0, 1, 1, 0])
+SAMPLE_BY_SAMPLE = ("accuracy", "nll", "brier", "entropy")
 
 
 def test_metrics_by_hand():
@@ -35,6 +36,22 @@ def test_metrics_by_hand():
     assert metrics["brier"] == pytest.approx(sum(2 * (1 - p) ** 2 for p in right) / 4)
     # each in a bin of its own: |confidence - correct|
     assert metrics["ece"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3) / 4)
+    assert metrics["adaptive_ece"] == pytest.approx(metrics["ece"])
+    # wrong is only the least sure one
+    assert metrics["aurc"] == pytest.approx((0 + 0 + 0 + 1 / 4) / 4)
+    of_each = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.9, 0.8, 0.6, 0.7)]
+    assert metrics["entropy"] == pytest.approx(sum(of_each) / 4)
+
+
+def test_metrics_of_a_set_are_not_those_of_its_parts():
+    numbers = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(400, 5, generator=numbers)
+    labels = logits.softmax(dim=1).multinomial(1, generator=numbers).squeeze(1)
+    whole = evaluation.classification_metrics(logits, labels)
+    halves = [evaluation.classification_metrics(logits[i::2], labels[i::2]) for i in (0, 1)]
+    for name, value in whole.items():
+        mean = (halves[0][name] + halves[1][name]) / 2
+        assert (value == pytest.approx(mean, abs=1e-6)) == (name in SAMPLE_BY_SAMPLE)
 
 
 def test_predict_keeps_the_order_of_the_loader():

@@ -10,7 +10,7 @@ import kd_lightning
 ROOT = Path(kd_lightning.__file__).parent
 FLOORS = {"losses": 0, "uncertainty": 0, "models": 1, "data": 1, "methods": 2, "callbacks": 3}
 FLOORS |= {"trackers": 3, "launchers": 5, "reports": 5, "sweeps": 6}
-FOR_METHODS = {"models.outputs", "models.stochastic", "models.classifier"}  # and no concrete net
+FOR_METHODS = {"models.outputs", "models.stochastic", "models.classifier", "models.taps"}  # no net
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+from helpers import DISTILLERS, compose
 from safetensors.torch import save_file
 
 from kd_lightning.run import distill
@@ -62,7 +63,7 @@ def made_short(words: list[str], place: Path) -> list[str]:
     """The command with its files where they are and as little work as shows that it runs."""
     words = [re.sub(r"=/(data|models)", rf"={place}/\1", word) for word in words]
     short = list(SHORT)
-    if "method=supervised" not in words:
+    if "teacher" in compose(*words).method:
         short += SHORT_TEACHER
     if "data=fashion_mnist" in words:
         short += ["data.batch_size=8"]
@@ -98,7 +99,7 @@ def test_command_runs_as_printed(command: str, in_place: Path) -> None:
     for printed in re.findall(r"outputs/\S*-digits_\w+", command):
         method = re.search(r"_(\w+)-digits", printed).group(1)
         if not (in_place / printed).exists():
-            teacher = SHORT_TEACHER if method != "supervised" else []
+            teacher = SHORT_TEACHER if method in DISTILLERS else []
             own = [] if teacher else ["model@method.students.student=digits/teacher"]
             distill(f"method={method}", f"run_dir={printed}", *SHORT, *teacher, *own)
     if any(word.startswith("resume=") for word in words):

@@ -52,6 +52,7 @@ def assert_same_outcome(a: Path, b: Path) -> None:
     assert weights.keys() == weights_b.keys()
     assert all(torch.equal(weights[name], weights_b[name]) for name in weights)
     assert metrics == metrics_b
+    assert (a / "confidence.csv").read_bytes() == (b / "confidence.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")

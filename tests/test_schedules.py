@@ -46,6 +46,12 @@ def test_warmup_rises_linearly_and_never_is_zero():
     assert all(after < before for before, after in pairwise(seen[4:]))
 
 
+def test_a_cosine_that_ends_early_is_a_shorter_one_and_then_constant():
+    seen = rates(cosine, 20, warmup=0.1, final=0.1, end=0.6)
+    assert seen[:12] == pytest.approx(rates(cosine, 12, warmup=2 / 12, final=0.1))
+    assert seen[12:] == pytest.approx([0.1] * 8)
+
+
 def test_schedules_keep_their_shape_in_a_longer_run():
     for schedule, options in ((cosine, {}), (multistep, {"milestones": [0.5, 0.75]})):
         short, long = rates(schedule, 20, **options), rates(schedule, 40, **options)
@@ -62,6 +68,8 @@ def test_multistep_multiplies_at_each_milestone():
     [
         (cosine, {"warmup": 1.0}, r"scheduler.warmup must be in \[0, 1\), got 1.0"),
         (cosine, {"warmup": -0.1}, "scheduler.warmup"),
+        (cosine, {"end": 1.5}, "scheduler.end must be above scheduler.warmup and at most 1, got 1"),
+        (cosine, {"end": 0.1, "warmup": 0.1}, "scheduler.end must be above"),
         (cosine, {"final": 1.5}, r"scheduler.final must be in \[0, 1\], got 1.5"),
         (
             multistep,

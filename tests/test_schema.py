@@ -144,7 +144,7 @@ def test_a_good_configuration_passes_with_its_facts_and_without(cfg: DictConfig)
 def test_every_key_without_a_target_has_a_kind() -> None:
     says = OmegaConf.load(CONF / "config.yaml")
     keys = {key for key in says if not OmegaConf.is_dict(says[key])} - {"defaults"}
-    for section in ("dropout", "teacher"):
+    for section in ("evaluation", "dropout", "teacher"):
         keys |= {f"{section}.{key}" for key in says[section] if key != "trainer"}
     hardware = OmegaConf.load(CONF / "hardware" / "auto.yaml")
     keys |= {f"hardware.{key}" for key in hardware}

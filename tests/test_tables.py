@@ -38,6 +38,42 @@ def printed(metrics: dict, width: int = 200) -> str:
     return console.file.getvalue()
 
 
+@pytest.fixture
+def scaled(metrics) -> dict:
+    """The same where temperatures were fitted."""
+    for key, t, ece in (("teacher", 1.234, 0.0111), ("a", 0.01, 0.0222), ("ensemble", 100.0, 0.3)):
+        metrics["nets"][key]["scaled"] = {"temperature": t, "ece": ece}
+    return metrics
+
+
+def test_fitted_temperatures_are_two_columns_more(scaled):
+    (row,) = [line for line in tables.markdown(scaled).splitlines() if "a · mlp" in line]
+    assert row.split(" | ")[3:8] == ["1.234", "0.068", "0.01", "0.022", "500"]
+    assert "| ECE | T | ECE scaled | parameters |" in tables.markdown(scaled)
+    assert "ECE scaled" in printed(scaled)
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(scaled))))
+    assert [(row["T"], row["ECE scaled"]) for row in rows] == [
+        ("1.234", "0.0111"), ("0.01", "0.0222"), ("100.0", "0.3")
+    ]  # fmt: skip
+    assert "T: the temperature fitted on val" in tables.caption(scaled)
+
+
+def test_a_temperature_that_is_no_optimum_is_said(scaled):
+    said = tables.caption(scaled)
+    assert "T = 0.01 is the limit, and no optimum: all of val is right (a)." in said
+    assert "T = 100 is the limit, and no optimum: a uniform prediction" in said
+    assert said.count("is the limit") == 2
+    for key in ("a", "ensemble"):
+        scaled["nets"][key]["scaled"]["temperature"] = 2.0
+    assert "is the limit" not in tables.caption(scaled)
+
+
+def test_without_temperatures_nothing_speaks_of_them(metrics):
+    for text in (tables.markdown(metrics), printed(metrics), tables.as_csv(metrics)):
+        assert "scaled" not in text
+        assert "T:" not in text
+
+
 def test_rows_stand_in_the_order_of_the_nets(metrics):
     rows = tables.rows_of(metrics)
     assert [row["net"] for row in rows] == [
@@ -52,6 +88,24 @@ def test_values_and_what_follows_from_them(metrics):
     assert (a["accuracy"], a["last"], a["NLL"], a["ECE"]) == (0.9, 0.85, 1.2345, 0.0678)
     assert (teacher["compression"], a["compression"]) == (1, 2)
     assert (teacher["last"], teacher["agreement"], ensemble["last"]) == (None, None, None)
+
+
+def test_a_vote_has_no_probabilities(metrics):
+    metrics["nets"]["vote"] = {"title": "vote of the students", "test": {"accuracy": 0.94},
+                               "parameters": 1000, "throughput": 2000.0}  # fmt: skip
+    *_, vote = tables.rows_of(metrics)
+    assert (vote["accuracy"], vote["NLL"], vote["ECE"]) == (0.94, None, None)
+    assert "| vote of the students | 94.00% |  |  |  | 1,000 |" in tables.markdown(metrics)
+    assert "None" not in printed(metrics) + tables.as_csv(metrics)
+
+
+def test_averaged_weights_are_said(metrics):
+    assert "Weights of the students" not in tables.caption(metrics)
+    metrics["averaging"] = "their mean over the ends of the last 3 epochs (SWA)"
+    assert "Weights of the students: their mean over the ends" in tables.caption(metrics)
+    assert "labels only" not in tables.caption(metrics)
+    metrics["nets"]["a, labels only"] = metrics["nets"]["a"]
+    assert "Those that learnt from labels only are not averaged." in tables.caption(metrics)
 
 
 def test_without_a_teacher_there_is_no_compression(metrics):

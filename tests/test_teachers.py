@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from kd_lightning.build import build_data
 from kd_lightning.errors import UserError
 from kd_lightning.run import distill
+from kd_lightning.store import shape_hash
 from kd_lightning.teachers import (
     Teacher,
     baseline_run,
@@ -53,6 +54,15 @@ def test_nothing_that_could_stop_or_change_it_is_in_a_kept_run() -> None:
         assert run.logger == {}
     assert baseline_run(cfg).method.learning_rates == {"a": 0.5}
     assert baseline_run(cfg).trainer == cfg.trainer
+
+
+def test_a_kept_run_is_tested_by_the_run_that_asks_and_shaped_by_none_of_it() -> None:
+    plain, asking = composed(), composed("evaluation.temperature_scaling=true",
+                                         "evaluation.plots=true")  # fmt: skip
+    for kept in (teacher_run, baseline_run):
+        assert not any(kept(asking).evaluation.values())
+        assert shape_hash(kept(asking), "") == shape_hash(kept(plain), "")
+    assert asking.evaluation.plots
 
 
 def test_baseline_of_a_twin_has_the_teachers_net() -> None:

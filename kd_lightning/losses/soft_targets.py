@@ -5,15 +5,22 @@ Dimensions: B batch, C classes. T is the temperature: ``p^T = softmax(z / T)``.
 The functions compute in float32 whatever comes in (bf16 and fp16 lose the small probabilities
 that soft targets are made of), and in log space, so logits of 1e4 are finite. The Kullback-Leibler
 divergence is the real one: its entropy term is subtracted, so it is zero at equality.
+
+What a student makes of its teacher's prediction is a choice (``conf/soft_loss/``): ``kl_soft_loss``
+here, ``decoupled.py`` and ``correlation.py``. They have one signature,
+``soft_loss(student_logits, teacher_logits, labels, temperature) -> (B,)``, and each uses what it
+needs of it.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
 
 
 def soft_log_probs(logits: Float[Tensor, "B C"], temperature: float) -> Float[Tensor, "B C"]:
@@ -89,3 +96,22 @@ def soft_target_kl_to(
     target = target_log_probs.detach().float()
     kl = F.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * kl
+
+
+def kl_soft_loss(
+    student_logits: Float[Tensor, "B C"],
+    teacher_logits: Float[Tensor, "B C"],
+    labels: Labels | None,
+    temperature: float,
+) -> Float[Tensor, "B"]:
+    """``soft_target_kl`` with the signature of a soft loss; the labels are not used."""
+    return soft_target_kl(student_logits, teacher_logits, temperature)
+
+
+def check_weights(**weights: float) -> None:
+    """Raises ``ValueError`` for a weight that is negative or no number, or where all are 0."""
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{name} must be >= 0, got {weight}")
+    if not any(weights.values()):
+        raise ValueError(f"one of {', '.join(weights)} must be > 0, got 0 for each")

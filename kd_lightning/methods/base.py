@@ -5,7 +5,7 @@ that are logged: ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` 
 the students, ``val/accuracy``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ from kd_lightning.methods.ledger import Ledger
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.streams import seed_stream
 from kd_lightning.uncertainty.calibration import CalibrationError
+
+# The rows of a run's table that no student may take the name of.
+OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
 
 
 class Learner(LightningModule):
@@ -51,7 +54,7 @@ class Learner(LightningModule):
         super().__init__()
         if not students:
             raise UserError("a method needs a student (model@method.students.student=…)")
-        if odd := [k for k in students if not k.isidentifier() or k in ("teacher", "ensemble")]:
+        if odd := [k for k in students if not k.isidentifier() or k in OTHER_NETS]:
             raise UserError(
                 f"a student's key is a short name such as a or b, got '{odd[0]}' (method.students)"
             )
@@ -187,10 +190,15 @@ class Learner(LightningModule):
 
     # Optimization
 
+    def parameters_of(self, key: str) -> Iterator[nn.Parameter]:
+        """What learns with a student: its weights, to which a method may add some of its own."""
+        return self.students[key].parameters()
+
     def configure_optimizers(self) -> Any:
         groups = []
-        for key, student in self.students.items():
-            group = {"params": [p for p in student.parameters() if p.requires_grad], "name": key}
+        for key in self.students:
+            learnt = [p for p in self.parameters_of(key) if p.requires_grad]
+            group = {"params": learnt, "name": key}
             if key in self.learning_rates:
                 group["lr"] = self.learning_rates[key]
             groups.append(group)

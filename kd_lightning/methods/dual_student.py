@@ -19,17 +19,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MaxMetric, MeanMetric, MetricCollection, MinMetric
 
 from kd_lightning.errors import UserError, unknown
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
 from kd_lightning.methods.base import Distiller, check_positive, check_weights
+from kd_lightning.methods.confidence_log import Bins, ConfidenceLog
+from kd_lightning.methods.ramp import check_ramp, ramp
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.stochastic import require_dropout, sample_features
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
 
 GATES = {"soft": soft_gate, "hard": hard_gate}
+FAINT = 0.05  # mean weight below which the teacher hardly counts
 
 
 class DualStudent(Distiller):
@@ -43,14 +45,18 @@ class DualStudent(Distiller):
         confidence_threshold: samples below it lose the teacher; 0 keeps all.
         confidence_gate: "soft": samples at or above the threshold keep their confidence as
             weight; "hard": their weight is 1.
-        normalize_confidence: divide the soft term by the mean weight of the batch, so that weights
-            only shift emphasis between samples and do not scale the term down.
+        normalize_confidence: divide the weights by their mean over the batch, so that they only
+            shift emphasis between samples and do not scale the soft term down.
         temperature: T, of teacher and students in the soft term.
         peer_temperature: T_p, of students in the peer term.
         hard_weight, soft_weight, peer_weight: of labels, teacher and peers.
         peer_ramp: share of the run over which the peer term rises from 0; random students teach
             noise.
-        peer_confidence: weigh the peer term by the peer's own confidence.
+        peer_confidence: weigh the peer term by the confidence, not gated, of the prediction that
+            is its target.
+
+    Attributes:
+        confidence_bins: of the last epoch, for callbacks: see ``ConfidenceSummary``.
     """
 
     def __init__(
@@ -77,20 +83,18 @@ class DualStudent(Distiller):
                 "dual_student needs two students or more, got 1: add one with "
                 "model@method.students.b=…, or use method=kd"
             )
-        if self.num_classes < 2:
-            raise UserError(f"a confidence needs two classes or more, got {self.num_classes}")
         check_positive(
             temperature=temperature,
             peer_temperature=peer_temperature,
             confidence_temperature=confidence_temperature,
         )
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight, peer_weight=peer_weight)
-        for name, value in (
-            ("confidence_threshold", confidence_threshold),
-            ("peer_ramp", peer_ramp),
-        ):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name} must be in [0, 1], got {value} (method.{name}=…)")
+        check_ramp(peer_ramp=peer_ramp)
+        if not 0 <= confidence_threshold <= 1:
+            raise UserError(
+                f"confidence_threshold must be in [0, 1], got {confidence_threshold} "
+                "(method.confidence_threshold=…)"
+            )
         if confidence_gate not in GATES:
             raise unknown("gate", confidence_gate, GATES, "method.confidence_gate")
         if confidence_passes:
@@ -113,31 +117,28 @@ class DualStudent(Distiller):
         self.peer_weight = peer_weight
         self.peer_ramp = peer_ramp
         self.peer_confidence = peer_confidence
-        self.seen_weights = MetricCollection(
-            {
-                "mean": MeanMetric(nan_strategy="disable"),
-                "min": MinMetric(nan_strategy="disable"),
-                "max": MaxMetric(nan_strategy="disable"),
-            }
-        )
+        self.confidence_log = ConfidenceLog(self.students, threshold=confidence_threshold)
+        self.confidence_bins: Bins = []
+        self._has_warned = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
         teacher = self.teacher_output(x)
         students = self(x)
-        weight = self.sample_weight(teacher.logits, y, self.teacher_samples(x))
-        self.seen_weights.update(weight)
+        confidence = self.teacher_confidence(teacher.logits, y, self.teacher_samples(x))
+        weight = self.gate(confidence, self.confidence_threshold)
+        self.confidence_log.update(confidence, weight, {"teacher": teacher, **students}, y)
+        if self.normalize_confidence:
+            weight = weight / mean_over_ranks(weight).clamp_min(1e-8)
+        peer_weight = self.peer_weight * ramp(self.progress, self.peer_ramp)
         terms = {}
         for key, student in students.items():
             hard = label_cross_entropy(student.logits, y)
             soft = weight * soft_target_kl(student.logits, teacher.logits, self.temperature)
-            if self.normalize_confidence:
-                soft = soft / weight.mean().clamp_min(1e-8)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             if self.peer_weight:
-                peer = self.peer_weight * self.ramp() * self.peer_loss(key, students, y).mean()
-                terms[f"{key}/peer"] = peer
+                terms[f"{key}/peer"] = peer_weight * self.peer_loss(key, students, y).mean()
         return self.log_losses(terms)
 
     def teacher_samples(self, x: Tensor) -> Tensor | None:
@@ -148,14 +149,14 @@ class DualStudent(Distiller):
         with torch.no_grad():
             return self.teacher.head(sample_features(self.teacher, x, self.confidence_passes))
 
-    def sample_weight(
+    def teacher_confidence(
         self, teacher_logits: Tensor, labels: Tensor, samples: Tensor | None = None
     ) -> Tensor:
-        """w of every sample, (B,): the teacher's confidence, gated."""
+        """w of every sample before the gate, (B,)."""
         logits = teacher_logits.float() / self.confidence_temperature
         if samples is not None:
             samples = samples.float() / self.confidence_temperature
-        return self.gate(self.confidence(logits, labels, samples), self.confidence_threshold)
+        return self.confidence(logits, labels, samples)
 
     def peer_loss(self, key: str, students: dict[str, ModelOutput], labels: Tensor) -> Tensor:
         """Distance of a student to its peers' mean prediction, which is a constant to it, (B,)."""
@@ -168,23 +169,40 @@ class DualStudent(Distiller):
             loss = self.confidence(peer_logits, labels, None) * loss
         return loss
 
-    def ramp(self) -> float:
-        """How much of the peer term counts by now, in [0, 1]."""
-        return 1.0 if self.peer_ramp == 0 else min(1.0, self.progress / self.peer_ramp)
-
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        seen = self.seen_weights.compute()
-        self.seen_weights.reset()
-        for name, value in seen.items():
-            self.log(f"train/weight/{name}", value)
-        if self.soft_weight and seen["mean"] < 0.05:
-            warnings.warn(
-                f"the mean weight of the teacher's soft targets was {seen['mean']:.3f} this epoch, "
-                "so the teacher hardly counts: lower method.confidence_threshold or "
-                "method.confidence_temperature, or set method.normalize_confidence=true",
-                stacklevel=2,
-            )
+        seen, self.confidence_bins = self.confidence_log.compute()
+        self.confidence_log.reset()
+        self.log_dict({f"train/{name}": value for name, value in seen.items()}, sync_dist=True)
+        if self.soft_weight and self.global_rank == 0 and not self._has_warned:
+            self._warn_of_a_faint_teacher(seen["weight/mean"], seen["confidence/share_kept"])
+
+    def _warn_of_a_faint_teacher(self, mean_weight: Tensor, share_kept: Tensor) -> None:
+        if mean_weight >= FAINT or (self.normalize_confidence and mean_weight > 0):
+            return
+        self._has_warned = True
+        remedies = [
+            "lower method.confidence_threshold",
+            "choose another method.confidence_temperature",
+            "set method.normalize_confidence=true",
+        ]
+        if self.normalize_confidence:
+            remedies.pop()
+        warnings.warn(
+            f"the mean weight of the teacher's soft targets was {mean_weight:.3f} in epoch "
+            f"{self.current_epoch}, where {share_kept:.0%} of the samples were at or above the "
+            f"threshold, so the teacher hardly counts: {', or '.join(remedies)}",
+            stacklevel=3,
+        )
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Mean of a batch that is dealt out over the ranks in equal parts."""
+    mean = values.detach().mean()
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(mean)
+        mean = mean / torch.distributed.get_world_size()
+    return mean
 
 
 def check_needs_no_samples(confidence: Callable[..., Tensor], num_classes: int) -> None:

@@ -1,50 +1,93 @@
-"""Knowledge distillation, Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
+"""Knowledge distillation, Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), and its relatives.
 
-    L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
+    L = hard_weight * CE(z, y) + soft_weight * mean_x[ soft_loss(z, z_t) ]
+    soft_loss = T^2 KL(softmax(z_t / T) || softmax(z / T))
 
 The field's tables use 0.1 and 0.9 or 1 and 1; here every weight has its own name and default 1.
+What differs from this by a function is an option: other soft losses (DKD, DIST: conf/soft_loss/),
+and logits that are standardized first (arXiv 2403.01427). A student that is the teacher's twin
+makes born-again networks (arXiv 1805.04770) and continued training: conf/experiment/.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from kd_lightning.errors import UserError
 from kd_lightning.losses.labels import label_cross_entropy
-from kd_lightning.losses.soft_targets import soft_target_kl
+from kd_lightning.losses.soft_targets import kl_soft_loss
+from kd_lightning.losses.standardization import standardize
 from kd_lightning.methods.base import Distiller, check_positive, check_weights
+from kd_lightning.methods.ramp import check_ramp, ramp
+
+SoftLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 class KnowledgeDistillation(Distiller):
     """Each student imitates the teacher's softened predictions, by itself.
 
     Args:
+        soft_loss: (student logits (B, C), teacher logits, labels, temperature) -> (B,).
+        standardize_logits: student and teacher enter the soft loss with logits of mean 0 and
+            standard deviation 1 over the classes of each sample, so that only their pattern counts.
         temperature: T, of both softmaxes.
         hard_weight: of the labels.
-        soft_weight: of the teacher's soft targets.
+        soft_weight: of the teacher's soft targets; 0: the teacher is not asked while training.
+        soft_ramp: share of the run over which the soft term rises from 0.
     """
 
     def __init__(
         self,
         *,
+        soft_loss: SoftLoss = kl_soft_loss,
+        standardize_logits: bool = False,
         temperature: float = 4.0,
         hard_weight: float = 1.0,
         soft_weight: float = 1.0,
+        soft_ramp: float = 0.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
         check_positive(temperature=temperature)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight)
+        check_ramp(soft_ramp=soft_ramp)
+        check_soft_loss(soft_loss, self.num_classes)
+        self.soft_loss = soft_loss
+        self.standardize_logits = standardize_logits
         self.temperature = temperature
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
+        self.soft_ramp = soft_ramp
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
-        teacher = self.teacher_output(x)
+        teacher = self.teacher_output(x) if self.soft_weight else None
+        soft_weight = self.soft_weight * ramp(self.progress, self.soft_ramp)
         terms = {}
         for key, student in self(x).items():
             hard = label_cross_entropy(student.logits, y)
-            soft = soft_target_kl(student.logits, teacher.logits, self.temperature)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
-            terms[f"{key}/soft"] = self.soft_weight * soft.mean()
+            if teacher is not None:
+                soft = self.distance(student.logits, teacher.logits, y)
+                terms[f"{key}/soft"] = soft_weight * soft.mean()
         return self.log_losses(terms)
+
+    def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """How far a student is from the teacher, (B,)."""
+        if self.standardize_logits:
+            student_logits, teacher_logits = map(standardize, (student_logits, teacher_logits))
+        return self.soft_loss(student_logits, teacher_logits, labels, self.temperature)
+
+
+def check_soft_loss(soft_loss: SoftLoss, num_classes: int) -> None:
+    """Raises ``UserError`` for values that the soft loss refuses."""
+    logits = torch.zeros(2, num_classes)
+    try:
+        soft_loss(logits, logits, torch.zeros(2, dtype=torch.long), 1.0)
+    except ValueError as error:
+        raise UserError(
+            f"the soft loss refuses its settings: {error} (method.soft_loss.…=…, or "
+            "soft_loss@method.soft_loss=…)"
+        ) from error

@@ -2,12 +2,16 @@
 
     val/accuracy           the objective: val accuracy of the chosen weights, mean of the students
     val/<net>/<metric>     of a student's chosen weights: accuracy, nll, epoch
-    test/<net>/<metric>    of a net, students by their chosen weights: accuracy, nll, ece, brier,
-                           agreement (same class as the teacher)
-    last/<net>/<metric>    on test, of a student's last epoch: accuracy, nll, ece, brier
+    test/<net>/<metric>    of a net, students by their chosen weights: accuracy, nll, ece,
+                           adaptive_ece, brier, aurc, entropy, agreement (same class as the teacher)
+    last/<net>/<metric>    on test, of a student's last epoch: as test, without agreement
+    scaled/<net>/<metric>  as test, with the temperature that was fitted on val, if that was asked
+                           for: temperature, nll, ece, adaptive_ece, brier, aurc, entropy
     net/<net>/<metric>     parameters, throughput (samples a second)
 
-``<net>`` is a student's key, ``teacher``, ``ensemble``, or ``*`` for every student.
+``<net>`` is a student's key, ``*`` for every student, ``teacher``, or what the students make
+together: ``ensemble``, ``vote`` (of three or more; test accuracy and agreement alone),
+``uniform_soup``, ``greedy_soup``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +20,18 @@ from typing import Any
 from kd_lightning.errors import UserError
 
 OBJECTIVE = "val/accuracy"
-QUALITY = ("accuracy", "nll", "ece", "brier")
+PROBABILITIES = ("nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")
+QUALITY = ("accuracy", *PROBABILITIES)
 METRICS = {
     "val": ("accuracy", "nll", "epoch"),
     "test": (*QUALITY, "agreement"),
     "last": QUALITY,
+    "scaled": ("temperature", *PROBABILITIES),
     "net": ("parameters", "throughput"),
 }
 # nets that a column may name though no run of this report has them: a preset's columns serve all
-COMMON = ("teacher", "ensemble")
+TOGETHER = ("ensemble", "vote", "uniform_soup", "greedy_soup")
+COMMON = ("teacher", *TOGETHER)
 PERCENT = ("accuracy", "agreement")
 
 
@@ -36,6 +43,7 @@ def values_of(metrics: Mapping[str, Any]) -> dict[str, float]:
             "val": {"epoch": net.get("epoch"), **net.get("val", {})} if metrics["has_val"] else {},
             "test": {**net["test"], "agreement": net.get("agreement")},
             "last": net.get("last", {}),
+            "scaled": net.get("scaled", {}),
             "net": {metric: net.get(metric) for metric in METRICS["net"]},
         }
         for part, numbers in parts.items():
@@ -64,14 +72,14 @@ def students_of(values: Iterable[Mapping[str, float]]) -> list[str]:
 
 
 def default_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
-    """The objective, then each student's test accuracy and that of its last epoch, then the
-    ensemble's.
+    """The objective, then each student's test accuracy and that of its last epoch, then that
+    of what they make together.
     """
     rows = list(values)
     columns = [OBJECTIVE]
     for name in students_of(rows):
         columns += [f"test/{name}/accuracy", f"last/{name}/accuracy"]
-    return columns + ["test/ensemble/accuracy"] * ("ensemble" in nets_of(rows))
+    return columns + [f"test/{name}/accuracy" for name in TOGETHER if name in nets_of(rows)]
 
 
 def expand(names: Sequence[str], values: Iterable[Mapping[str, float]]) -> list[str]:
@@ -113,4 +121,5 @@ def show(column: str, value: float) -> str:
         return f"{100 * value:.2f}"
     if metric in METRICS["net"]:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if metric == "epoch" else f"{value:.3f}"
+    decimals = {"epoch": 1, "aurc": 4}.get(metric, 3)  # an aurc is some thousandths
+    return f"{value:.{decimals}f}"

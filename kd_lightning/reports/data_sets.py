@@ -1,4 +1,4 @@
-"""Over several data sets: a mean rank for each row, and whether the ranks differ.
+"""Over several data sets: a mean and a mean rank for each row, and whether the ranks differ.
 
 After Demšar, Statistical comparisons of classifiers over multiple data sets (JMLR 2006): Friedman's
 test over all rows with Nemenyi's as post-hoc, Wilcoxon's signed ranks for two.
@@ -15,10 +15,12 @@ from kd_lightning.reports.columns import show, split
 from kd_lightning.reports.differences import Difference, p_in_words, signed
 from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.records import Record
+from kd_lightning.reports.reported import Reported, numbers_of
 from kd_lightning.reports.statistics import EQUAL, Sample, holm_within, wilcoxon
 from kd_lightning.reports.texts import Table
 
 ALPHA = 0.05
+MOST = 12  # data sets that stand in columns; more are in tables of their own alone
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class Across:
         samples: row -> data set -> values over the seeds.
         data_sets: all, in the order of the plan.
         planned: row -> data set -> how many values there would be, were all jobs done.
+        seeds: row -> data set -> the seeds of its values, in their order.
+        reported: row -> what papers report of its mean over all data sets.
     """
 
     column: str
     samples: Mapping[str, Mapping[str, Sample]]
     data_sets: tuple[str, ...]
     planned: Mapping[str, Mapping[str, int]]
+    seeds: Mapping[str, Mapping[str, tuple[str, ...]]]
+    reported: Mapping[str, float]
 
     @property
     def complete(self) -> tuple[str, ...]:
@@ -53,6 +59,21 @@ class Across:
             label: [row[data_set].mean for data_set in self.complete]
             for label, row in self.samples.items()
         }
+
+    def over_all(self, label: str) -> Sample:
+        """A row's mean over the complete data sets, each of which counts once: a value for each
+        seed that all of them have, or one of their means where they have none in common.
+        """
+        if not self.complete:
+            return Sample(())
+        of_row = [
+            dict(zip(self.seeds[label][name], self.samples[label][name].values, strict=True))
+            for name in self.complete
+        ]
+        seeds = [seed for seed in of_row[0] if all(seed in values for values in of_row)]
+        if not seeds:
+            return Sample((sum(self.means[label]) / len(of_row),))
+        return Sample(tuple(sum(v[seed] for v in of_row) / len(of_row) for seed in seeds))
 
     def mean_ranks(self) -> dict[str, float]:
         """Row -> its mean rank, 1 the best, equals sharing theirs; {} without a complete set."""
@@ -89,57 +110,84 @@ class Across:
 
 
 def across(
-    columns: Sequence[str], records: Sequence[Record], data_sets: Sequence[str]
+    columns: Sequence[str],
+    records: Sequence[Record],
+    data_sets: Sequence[str],
+    reported: Sequence[Reported] = (),
 ) -> list[Across]:
-    """One for each column; rows that have the metric nowhere are left out."""
+    """One for each column; rows that have the metric nowhere are left out.
+
+    Args:
+        reported: means over these data sets.
+    """
     names = tuple(dict.fromkeys(record.data_set(data_sets) for record in records))
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        rows.setdefault(record.variant, []).append(record)
+    means = {label: numbers_of(reported, row[0]) for label, row in rows.items()}
     found = []
     for column in columns:
-        values: dict[str, dict[str, list[float]]] = {}
+        samples: dict[str, dict[str, Sample]] = {}
+        seeds: dict[str, dict[str, tuple[str, ...]]] = {}
         planned: dict[str, Counter[str]] = {}
-        for record in records:
-            planned.setdefault(record.variant, Counter())[record.data_set(data_sets)] += 1
-            if column in record.values:
-                row = values.setdefault(record.variant, {})
-                row.setdefault(record.data_set(data_sets), []).append(record.values[column])
-        samples = {
-            label: {name: Sample(tuple(row[name])) for name in row} for label, row in values.items()
-        }
-        found.append(Across(column, samples, names, planned))
+        for label, row in rows.items():
+            planned[label] = Counter(record.data_set(data_sets) for record in row)
+            for name in planned[label]:
+                of_it = [r for r in row if r.data_set(data_sets) == name and column in r.values]
+                if of_it:
+                    values = Sample(tuple(record.values[column] for record in of_it))
+                    samples.setdefault(label, {})[name] = values
+                    seeds.setdefault(label, {})[name] = tuple(str(r.seed) for r in of_it)
+        of_column = {label: row[column] for label, row in means.items() if column in row}
+        found.append(Across(column, samples, names, planned, seeds, of_column))
     return found
 
 
-def across_table(one: Across, diagram: str | None) -> Table:
+def across_table(one: Across, diagram: str | None, notes: Sequence[str] = ()) -> Table:
     """The table of one metric.
 
     Args:
         diagram: the sentence on its critical-difference diagram, if it is tested.
+        notes: further sentences.
     """
     ranks = one.mean_ranks()
+    shown = one.data_sets if len(one.data_sets) <= MOST else ()
     rows = []
     for label, row in one.samples.items():
-        cells = [
-            _cell(one.column, row.get(name), one.planned[label][name]) for name in one.data_sets
-        ]
+        cells = [_cell(one.column, row.get(name), one.planned[label][name]) for name in shown]
+        cells.append(_spread(one.column, one.over_all(label)))
+        if one.reported:
+            number = one.reported.get(label)
+            cells.append("" if number is None else show(one.column, number))
         rows.append([label, *cells, f"{ranks[label]:.2f}" if ranks else ""])
     net = split(one.column)[1]
-    notes = [f"{one.column} in %, mean ± standard deviation over seeds; mean rank: 1 is best."]
+    said = [
+        f"{one.column} in %, mean ± standard deviation over seeds; mean: over the data sets, each "
+        "of which counts once; mean rank: 1 is best."
+    ]
+    if not shown:
+        said.append(
+            f"Each of the {len(one.data_sets)} data sets has a table of its own in table.md."
+        )
     if len(one.complete) < len(one.data_sets):
         left = [name for name in one.data_sets if name not in one.complete]
-        notes.append(f"Ranks leave out data sets that lack a row: {', '.join(left)}.")
-    if any("(n = " in cell for row in rows for cell in row[1:]):
-        notes.append("Where jobs are missing (n = … of …) ranks and tests are of what there is.")
+        said.append(f"Means and ranks leave out data sets that lack a row: {', '.join(left)}.")
+    if _lacks_jobs(one):
+        said.append(
+            "Where jobs are missing (n = … of …) means, ranks and tests are of what there is."
+        )
     if one.can_be_tested:
         p = one.friedman()
-        said = "all rows are equal" if p is None else f"p {_is(p)}"
-        notes.append(
-            f"Friedman test of {len(one.samples)} rows on {len(one.complete)} data sets: {said}. "
-            f"Post-hoc: Nemenyi, mean ranks differ at {ALPHA:.0%} if by more than "
+        verdict = "all rows are equal" if p is None else f"p {_is(p)}"
+        said.append(
+            f"Friedman test of {len(one.samples)} rows on {len(one.complete)} data sets: "
+            f"{verdict}. Post-hoc: Nemenyi, mean ranks differ at {ALPHA:.0%} if by more than "
             f"{one.critical_difference():.2f}."
         )
-        notes += [diagram] * (diagram is not None)
-    heads = ["variant", *one.data_sets, "mean rank"]
-    return Table("data_sets", f"Over data sets: {net}", heads, rows, notes)
+        said += [diagram] * (diagram is not None)
+    of_papers = ["reported mean"] * bool(one.reported)
+    heads = ["variant", *shown, "mean", *of_papers, "mean rank"]
+    return Table("data_sets", f"Over data sets: {net}", heads, rows, [*said, *notes])
 
 
 def _is(p: float) -> str:
@@ -149,9 +197,24 @@ def _is(p: float) -> str:
 def _cell(column: str, sample: Sample | None, planned: int) -> str:
     if sample is None or not sample.n:
         return ""
-    mean = show(column, sample.mean)
-    shown = f"{mean} ± {show(column, sample.std)}" if sample.n > 1 else mean
+    shown = _spread(column, sample)
     return shown if sample.n == planned else f"{shown} (n = {sample.n} of {planned})"
+
+
+def _spread(column: str, sample: Sample) -> str:
+    if not sample.n:
+        return ""
+    mean = show(column, sample.mean)
+    return f"{mean} ± {show(column, sample.std)}" if sample.n > 1 else mean
+
+
+def _lacks_jobs(one: Across) -> bool:
+    """Whether a data set has fewer values of a row than it was to have, and not none."""
+    return any(
+        0 < row[name].n < one.planned[label][name]
+        for label, row in one.samples.items()
+        for name in row
+    )
 
 
 def wilcoxon_table(found: Sequence[Difference]) -> Table:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kd_lightning.reports.columns import split, students_of
+from kd_lightning.reports.columns import TOGETHER, split, students_of
 from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.records import Record
 from kd_lightning.reports.statistics import Sample, holm_within
@@ -33,11 +33,11 @@ class Difference:
 
 
 def accuracies(columns: Sequence[str], records: Iterable[Record]) -> list[str]:
-    """The columns that are tested: test accuracies of students and ensemble among ``columns``; all
-    there are, if it has none.
+    """The columns that are tested: test accuracies of students and of what they make together among
+    ``columns``; all there are, if it has none.
     """
     values = [record.values for record in records]
-    known = [f"test/{net}/accuracy" for net in (*students_of(values), "ensemble")]
+    known = [f"test/{net}/accuracy" for net in (*students_of(values), *TOGETHER)]
     known = [column for column in known if any(column in row for row in values)]
     return [column for column in columns if column in known] or known
 

@@ -77,11 +77,14 @@ def _placed(
 def _settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[str, Any]:
     columns = [name for source in sources for name in source.settings.get("columns") or []]
     pairs = [tuple(pair) for source in sources for pair in source.settings.get("pairs") or []]
+    reported = [one for source in sources for one in source.settings.get("reported") or []]
     searches = [source.settings.get("search") for source in sources]
     return {
         "columns": list(dict.fromkeys(columns)) or None,
         "pairs": [list(pair) for pair in dict.fromkeys(pairs)],
         "data_sets": list(data_sets),
+        "reported": [one for i, one in enumerate(reported) if one not in reported[:i]],
+        "made": [one for source in sources for one in source.settings.get("made") or []],
         "search": searches[0] if all(searches) else None,
     }
 

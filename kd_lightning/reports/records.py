@@ -13,8 +13,9 @@ from kd_lightning.jobs import State
 from kd_lightning.reports.columns import values_of
 
 FILE = "records.jsonl"
-# what a run's numbers do not depend on; its length is not among them, as it is for a resumed run
-ELSEWHERE = tuple(key for key in HARMLESS if key != "trainer.max_epochs")
+# what a run's numbers do not depend on; its length is not among them, as it is for a resumed run,
+# nor is what is tested besides
+ELSEWHERE = tuple(key for key in HARMLESS if key not in ("trainer.max_epochs", "evaluation"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ def key_of(override: str) -> str:
 def is_elsewhere(key: str) -> bool:
     """Whether a run's numbers do not depend on this key of its configuration."""
     return any(key == name or key.startswith(f"{name}.") for name in ELSEWHERE)
+
+
+def is_a_place(override: str) -> bool:
+    """Whether a word of a command line says where something is, or how fast, and no more."""
+    key = key_of(override)
+    return is_elsewhere(key) or key in ("sweep.dir", "sweep.search.storage")
 
 
 def packed(records: Sequence[Record]) -> str:

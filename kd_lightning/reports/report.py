@@ -11,13 +11,16 @@ from rich.console import Console
 
 from kd_lightning.errors import UserError
 from kd_lightning.reports.columns import default_columns, expand
-from kd_lightning.reports.data_sets import Across, across, across_table, wilcoxon_table
+from kd_lightning.reports.data_sets import MOST, Across, across, across_table, wilcoxon_table
 from kd_lightning.reports.differences import Difference, accuracies, differences, pair_table
 from kd_lightning.reports.grids import Grid, grid_of
 from kd_lightning.reports.joining import join
 from kd_lightning.reports.pairs import resolve
+from kd_lightning.reports.provenance import sentences as made_in_words
+from kd_lightning.reports.reported import Reported, is_over, left_out, sentences
+from kd_lightning.reports.reported import read as read_reported
 from kd_lightning.reports.sources import Source, read
-from kd_lightning.reports.summary import main_table
+from kd_lightning.reports.summary import main_table, missing
 from kd_lightning.reports.texts import Table, print_tables
 
 
@@ -32,6 +35,7 @@ class Report:
         diagrams: file name -> what is shown in a critical-difference diagram.
         differences: of the pairs.
         across: metrics over several data sets.
+        reported: what papers report of one data set.
     """
 
     source: Source
@@ -40,6 +44,7 @@ class Report:
     diagrams: Mapping[str, Across]
     differences: Sequence[Difference]
     across: Sequence[Across]
+    reported: Sequence[Reported] = ()
 
 
 def build(
@@ -90,34 +95,44 @@ def build(
     found = list(dict.fromkeys([*found, *resolve(pairs or [], records, keys)]))
     tested = accuracies(shown, records)
     compared = differences(found, tested, records, keys)
+    reported = read_reported(of_preset.get("reported") or [])
+    notes += left_out(reported, records, keys)
+    notes += made_in_words(settings.get("made") or [])
+    of_means = [one for one in reported if is_over(one, records, keys)]
+    reported = [one for one in reported if one.mean_over is None]
 
     tables, grids = [], []
     names = list(dict.fromkeys(record.data_set(keys) for record in records))
     for name in names:
         of_it = [record for record in records if record.data_set(keys) == name]
         title = source.title if len(names) == 1 else f"{source.title}: {name}"
-        tables.append(main_table(title, of_it, shown, search))
+        tables.append(main_table(title, of_it, shown, search, reported))
         grid = grid_of(title, of_it, keys, _file("heatmap", name if len(names) > 1 else ""), search)
         grids += [grid] * (grid is not None)
-    if notes:
-        tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
     if grids and not find_spec("matplotlib"):
-        note = "No heat map: it needs matplotlib, pip install kd_lightning[stats]."
-        tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, note])
+        notes.append("No heat map: it needs matplotlib, pip install kd_lightning[stats].")
+    over = across(tested, records, keys, of_means) if len(names) > 1 and not search else []
+    are_many = bool(over) and len(names) > MOST
+    if not are_many:
+        tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
     if found:
         tables.append(pair_table(found, compared))
     diagrams: dict[str, Across] = {}
-    over = across(tested, records, keys) if len(names) > 1 and not search else []
     if over:
         for one in over:
             file = _file("critical_difference", one.column.split("/")[1])
             can_be_drawn = one.can_be_tested and one.friedman() is not None
             if can_be_drawn and find_spec("scikit_posthocs"):
                 diagrams[file] = one
-            tables.append(across_table(one, _on_diagram(file) if can_be_drawn else None))
+            said = sentences(of_means, records, [one.column])
+            if are_many:  # in a terminal their own tables, with notes of their own, are left out
+                said += [*missing(records, search), *notes]
+            tables.append(across_table(one, _on_diagram(file) if can_be_drawn else None, said))
         if found:
             tables.append(wilcoxon_table(compared))
-    return Report(source, tables, grids, diagrams, compared, over)
+    if are_many:
+        tables.sort(key=lambda table: table.name != "data_sets")
+    return Report(source, tables, grids, diagrams, compared, over, reported)
 
 
 def _on_diagram(file: str) -> str:
@@ -135,5 +150,8 @@ def _file(stem: str, name: str) -> str:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Prints all tables."""
-    print_tables(report.tables, console)
+    """Prints the tables; where data sets are many, those over all of them alone."""
+    tables = report.tables
+    if report.across and len(report.across[0].data_sets) > MOST:
+        tables = [table for table in tables if table.name == "data_sets"]
+    print_tables(tables, console)

@@ -15,6 +15,7 @@ import yaml
 
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Job, State, jobs_of
+from kd_lightning.reports.provenance import made_by
 from kd_lightning.reports.records import FILE, Record, is_elsewhere, portable, unpacked
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -71,7 +72,8 @@ def read(directories: Sequence[Path]) -> list[Source]:
 
 
 def _of_sweep(directory: Path) -> Source | None:
-    if any(directory.glob("jobs/*/job.json")):
+    is_live = any(directory.glob("jobs/*/job.json"))
+    if is_live:
         records = [_of_job(job) for job in jobs_of(directory)]
     elif (directory / FILE).exists():
         records = unpacked(directory / FILE)
@@ -80,6 +82,8 @@ def _of_sweep(directory: Path) -> Source | None:
     settings = _settings(directory)
     if not records:
         raise UserError(f"nothing to report on in {directory}: its {FILE} is empty")
+    if is_live:  # a packed one has kept it
+        settings["made"] = made_by(settings.get("command") or [], directory)
     title = settings.get("title") or records[0].sweep
     return Source(str(title), [portable(record) for record in records], settings, directory)
 

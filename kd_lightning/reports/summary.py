@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_lightning.jobs import State
-from kd_lightning.reports.columns import OBJECTIVE, head, show, students_of
+from kd_lightning.reports.columns import OBJECTIVE, TOGETHER, show, students_of
 from kd_lightning.reports.joining import name_of
 from kd_lightning.reports.records import Record
+from kd_lightning.reports.reported import Reported, beside, numbers_of, sentences
 from kd_lightning.reports.statistics import EQUAL, Sample
 from kd_lightning.reports.texts import Table
 
@@ -81,19 +82,22 @@ def chosen(rows: Sequence[Row]) -> Row | None:
 
 
 def main_table(
-    title: str, records: Sequence[Record], columns: Sequence[str], search: bool, name: str = "table"
+    title: str,
+    records: Sequence[Record],
+    columns: Sequence[str],
+    search: bool,
+    reported: Sequence[Reported] = (),
+    name: str = "table",
 ) -> Table:
     rows = rows_of(records, search)
     best = chosen(rows)
-    cells = [
-        [f"{row.label} *" if row is best else row.label, row.n_in_words]
-        + [row.show(column) for column in columns]
-        for row in rows
-    ]
+    ours = [[row.show(column) for column in columns] for row in rows]
+    heads, cells = beside(columns, ours, [numbers_of(reported, row.records[0]) for row in rows])
+    first = [[f"{row.label} *" if row is best else row.label, row.n_in_words] for row in rows]
     notes = [_meaning(rows), _choice(rows, best), *_equals(rows), *_teacher(records)]
-    notes += missing(records, search)
-    heads = ["trial" if search else "variant", "n", *map(head, columns)]
-    return Table(name, title, heads, cells, notes)
+    notes += [*sentences(reported, records, columns), *missing(records, search)]
+    heads = ["trial" if search else "variant", "n", *heads]
+    return Table(name, title, heads, [a + b for a, b in zip(first, cells, strict=True)], notes)
 
 
 def _meaning(rows: Sequence[Row]) -> str:
@@ -121,7 +125,7 @@ def _choice(rows: Sequence[Row], best: Row | None) -> str:
         who = "the runs" if len(without) == len(done) else ", ".join(without)
         return f"Nothing was chosen: that takes a val part, which {who} have not."
     values = [record.values for record in best.records]
-    nets = [*students_of(values), "ensemble"]
+    nets = [*students_of(values), *TOGETHER]
     shown = {net: best.show(f"test/{net}/accuracy") for net in nets}
     on_test = ", ".join(f"{net} {text} %" for net, text in shown.items() if text)
     highest = best.sample(OBJECTIVE).mean

@@ -2,10 +2,10 @@
 
 table.md           everything in words
 table.tex          the main table; pairs.tex and data_sets.tex the others
-table.csv          mean, std and n of every number of every net, at full precision
+table.csv          mean, std and n of every number of every net, at full precision; what is reported
 values.csv         the same for each job by itself
 pairs.csv          the paired differences
-data_sets.csv      the mean ranks
+data_sets.csv      the means over data sets and the mean ranks
 heatmap*.png  critical_difference*.png
 records.jsonl      what all this was made from; with sweep.yaml enough to make it again
 """
@@ -23,8 +23,9 @@ from kd_lightning.errors import UserError
 from kd_lightning.files import whole, write_text
 from kd_lightning.reports.columns import split
 from kd_lightning.reports.differences import adjusted_p_values
-from kd_lightning.reports.records import FILE, is_elsewhere, key_of, packed
+from kd_lightning.reports.records import FILE, is_a_place, packed
 from kd_lightning.reports.report import Report
+from kd_lightning.reports.reported import numbers_of
 from kd_lightning.reports.summary import rows_of
 from kd_lightning.reports.texts import latex, markdown
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
 # of a sweep.yaml, what does not belong to the machine it ran on
 PORTABLE = (
-    "title", "command", "overrides", "grid", "variants", "pairs", "columns", "data_sets", "search",
+    "title", "command", "overrides", "grid", "variants", "pairs", "columns", "data_sets",
+    "reported", "search", "made",
 )  # fmt: skip
 
 
@@ -101,15 +103,11 @@ def _settings(report: Report) -> str:
     settings = {k: v for k, v in report.source.settings.items() if k in PORTABLE}
     for key in ("overrides", "command"):
         if isinstance(settings.get(key), list):
-            settings[key] = [word for word in settings[key] if not _is_a_place(key_of(word))]
+            settings[key] = [word for word in settings[key] if not is_a_place(word)]
     if settings.get("search"):
         settings["search"] = {k: v for k, v in settings["search"].items() if k != "storage"}
     settings["title"] = report.source.title
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-
-
-def _is_a_place(key: str) -> bool:
-    return is_elsewhere(key) or key in ("sweep.dir", "sweep.search.storage")
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -128,6 +126,8 @@ def _summaries(report: Report) -> Iterable[dict[str, Any]]:
         of_it = [r for r in source.records if r.data_set(source.data_sets) == data_set]
         for row in rows_of(of_it, search):
             columns = dict.fromkeys(key for record in row.records for key in record.values)
+            reported = numbers_of(report.reported, row.records[0])
+            columns |= dict.fromkeys(reported)
             # a row with nothing done stands there too
             for column in columns or [""]:
                 sample = row.sample(column)
@@ -139,6 +139,7 @@ def _summaries(report: Report) -> Iterable[dict[str, Any]]:
                     "std": sample.std if sample.n > 1 else "",
                     "n": sample.n,
                     "planned": len(row.records),
+                    **({"reported": reported.get(column, "")} if report.reported else {}),
                 }
 
 
@@ -185,11 +186,16 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
 
 
 def _ranks(report: Report) -> Iterable[dict[str, Any]]:
+    has_reported = any(one.reported for one in report.across)
     for one in report.across:
         for variant, rank in one.mean_ranks().items():
+            mean = one.over_all(variant)
             yield {
                 "column": one.column,
                 "variant": variant,
+                "mean": mean.mean,
+                "std": mean.std if mean.n > 1 else "",
+                **({"reported": one.reported.get(variant, "")} if has_reported else {}),
                 "mean_rank": rank,
                 "data_sets": len(one.complete),
             }

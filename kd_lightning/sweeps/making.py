@@ -20,6 +20,7 @@ from kd_lightning.errors import UserError
 from kd_lightning.files import whole
 from kd_lightning.jobs import create, jobs_of
 from kd_lightning.reports.columns import expand as expand_columns
+from kd_lightning.reports.reported import read as read_reported
 from kd_lightning.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.sweeps import plan, search
 
@@ -40,6 +41,7 @@ def make(words: Sequence[str], config_dir: str | None, console: Console) -> Path
     variations = plan.expand(settings, of_jobs)
     title = plan.title_of(settings, preset, variations)
     expand_columns(settings.columns or [], [])  # a wrong one is refused now, not at the end
+    read_reported(settings.reported)
     asked = {
         "title": title,
         "command": ["-m", *words],

@@ -6,6 +6,7 @@ The words that begin with ``sweep`` or ``launcher`` choose and change the preset
 (``conf/multirun.yaml``); all others are for the jobs, and a comma in one makes it an axis.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,15 @@ from kd_lightning.jobs import Order
 from kd_lightning.schema import arguments_of, check_arguments, check_configuration
 
 NOT_OF_A_JOB = ("run_dir", "resume")
-RECORDED = ("grid", "variants", "pairs", "columns", "data_sets", "search")  # in sweep.yaml
+RECORDED = (
+    "grid",
+    "variants",
+    "pairs",
+    "columns",
+    "data_sets",
+    "reported",
+    "search",
+)  # in sweep.yaml
 Axes = dict[str, Any]
 
 
@@ -40,6 +49,7 @@ class Settings:
     pairs: list[list[str]] = field(default_factory=list)
     columns: list[str] | None = None
     data_sets: list[str] = field(default_factory=list)
+    reported: list[dict[str, Any]] = field(default_factory=list)
     search: dict[str, Any] | None = None
 
 
@@ -194,14 +204,18 @@ def check_grid(grid: Mapping[str, Sequence[str]]) -> None:
 
 def last_wins(overrides: Sequence[str]) -> tuple[str, ...]:
     """The overrides without those that a later one sets again."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return tuple({key_of(override): override.input_line for override in parsed}.values())
+    return tuple({key_of(parsed(one)): one for one in overrides}.values())
 
 
 def value_of(cell: str) -> Any:
     """The plain value of an override."""
-    (override,) = OverridesParser.create().parse_overrides([cell])
-    return plain(override.value())
+    return plain(parsed(cell).value())
+
+
+@functools.cache  # an archive's plan has thousands of jobs of the same words
+def parsed(override: str) -> Override:
+    (one,) = OverridesParser.create().parse_overrides([override])
+    return one
 
 
 def plain(value: Any) -> Any:
@@ -239,18 +253,25 @@ def orders(
     config_dir: str | None,
 ) -> tuple[list[Order], DictConfig]:
     """What each job is to run, and the first job's configuration. Each row is composed and checked,
-    so that a wrong word is refused before anything starts.
+    so that a wrong word is refused before anything starts; a plain value of the data, such as one
+    of the many folds or names of an archive, with one row.
 
     Raises:
         UserError: a job that cannot be composed, by its overrides.
     """
     composed: dict[tuple[str, ...], DictConfig] = {}
     found: list[Order] = []
+    seen: set[str] = set()
     for number, variation in enumerate(variations):
-        without_seed = tuple(o for o in variation.overrides if not o.startswith("seed="))
-        if without_seed not in composed:
-            composed[without_seed] = checked(variation.overrides, config_dir)
-        cfg = composed[without_seed]
+        of_data = {o for o in variation.overrides if is_value_of_data(o, variation.axes)}
+        row = tuple(
+            o for o in variation.overrides if not o.startswith("seed=") and o not in of_data
+        )
+        if row not in composed or not of_data <= seen:
+            cfg = checked(variation.overrides, config_dir)
+            composed.setdefault(row, cfg)
+            seen |= of_data
+        cfg = composed[row]
         found.append(
             Order(
                 number=number,
@@ -263,6 +284,14 @@ def orders(
             )
         )
     return found, next(iter(composed.values()))
+
+
+def is_value_of_data(override: str, axes: Axes) -> bool:
+    """Whether an override varies a value of the data: it chooses nothing, so that what goes with
+    one row goes with all.
+    """
+    key = override.lstrip("+~").partition("=")[0]
+    return key in axes and key.startswith("data.")
 
 
 def checked(overrides: Sequence[str], config_dir: str | None) -> DictConfig:

@@ -22,7 +22,7 @@ def results_of(metrics: dict[str, Any]) -> dict[str, float]:
     numbers = {}
     for net, of_net in metrics["nets"].items():
         name = net.replace(", ", "_").replace(" ", "_")  # "a, labels only"
-        for part in ("test", "last"):
+        for part in ("test", "last", "scaled"):
             for metric, value in of_net.get(part, {}).items():
                 numbers[f"{part}/{name}/{metric}"] = value
         if "agreement" in of_net:
@@ -33,6 +33,6 @@ def results_of(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """The table of a run, what it was made from, and its plots."""
-    names = ("table.md", "table.csv", "metrics.json", "config.yaml")
+    """The table of a run, what it was made from, its curves, and its plots."""
+    names = ("table.md", "table.csv", "metrics.json", "calibration.json", "config.yaml")
     return [*(directory / name for name in names), *sorted(directory.glob("*.png"))]

@@ -1,1 +1,4 @@
-"""How sure a classifier is of each sample: pure functions of tensors, one value per sample."""
+"""How sure a classifier is, and whether it should be: pure functions of tensors.
+
+One value per sample, but for what can only be said of a whole set: errors, curves, a temperature.
+"""

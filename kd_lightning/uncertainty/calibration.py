@@ -4,8 +4,8 @@ All take logits and soften them here, at temperature 1: whether numbers are logi
 is not guessed from their range. Log-probabilities are logits too, so an ensemble's mean is measured
 by passing ``mean_log_probs``. Computed in float32 whatever comes in.
 
-``expected_calibration_error`` is the one function of this folder whose value is of a whole set, not
-of a sample: give it all samples at once, a mean over batches is another number.
+The calibration errors are of a whole set, not of a sample: give them all samples at once, a mean
+over batches is another number.
 """
 
 import torch
@@ -13,6 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
+
+from kd_lightning.uncertainty.reliability import (
+    equal_mass,
+    equal_width,
+    reliability_curve,
+    top_prediction,
+)
 
 
 def expected_calibration_error(
@@ -43,13 +50,28 @@ def bin_gaps(
     Raises:
         ValueError: there is no bin.
     """
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be >= 1, got {num_bins}")
-    confidence, predicted = logits.detach().float().softmax(dim=1).max(dim=1)
-    gap = (predicted == labels).float() - confidence
-    edges = torch.linspace(0, 1, num_bins + 1, device=gap.device)
-    in_bin = F.one_hot(torch.bucketize(confidence, edges[1:-1]), num_bins)
-    return (in_bin * gap.unsqueeze(1)).sum(dim=0)
+    confidence, right = top_prediction(logits, labels)
+    in_bin = F.one_hot(equal_width(confidence, num_bins), num_bins)
+    return (in_bin * (right - confidence).unsqueeze(1)).sum(dim=0)
+
+
+def adaptive_calibration_error(
+    logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], num_bins: int = 15
+) -> Float[Tensor, ""]:
+    """``expected_calibration_error`` over bins that hold equally many samples, in [0, 1].
+
+    Bins of equal width hold almost all samples of a sure net in the last one, where what is too
+    sure and what is not sure enough cancel. Bins of equal mass: Nguyen & O'Connor, arXiv
+    1508.05154; Nixon et al., arXiv 1904.01685, whose own ACE also takes every class, where this
+    takes the predicted one. Samples of equal confidence share their accuracy, so the error does
+    not depend on the order of the samples. Zero when, in every bin, the mean probability is the
+    accuracy. It has no gradient.
+
+    Raises:
+        ValueError: there is no bin.
+    """
+    count, confidence, accuracy = reliability_curve(logits, labels, num_bins, equal_mass)
+    return (count * (accuracy - confidence).abs().nan_to_num(0)).sum() / len(labels)
 
 
 class CalibrationError(Metric):

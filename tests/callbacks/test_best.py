@@ -21,7 +21,9 @@ def trainer(epoch: int, *, first: bool = True, **metrics: tuple[float, float]) -
         for key, pair in metrics.items()
         for name, value in zip(("accuracy", "nll"), pair, strict=True)
     }
-    return SimpleNamespace(current_epoch=epoch, is_global_zero=first, callback_metrics=values)
+    return SimpleNamespace(
+        current_epoch=epoch, is_global_zero=first, callback_metrics=values, callbacks=[]
+    )
 
 
 def chosen_epochs(best: BestStudents) -> dict[str, float]:

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kd_lightning.losses.soft_targets import (
+    kl_soft_loss,
     mean_log_probs,
     soft_log_probs,
     soft_target_kl,
@@ -171,6 +172,13 @@ def test_temperature_must_be_positive(temperature):
 def test_mean_of_no_nets_is_refused():
     with pytest.raises(ValueError, match="one net or more"):
         mean_log_probs([], 1.0)
+
+
+def test_as_a_soft_loss_it_is_the_same_whatever_the_labels():
+    student, teacher = normal(8, 10), normal(8, 10, seed=1)
+    for labels in (None, torch.arange(8), torch.full((8, 10), 0.1)):
+        found = kl_soft_loss(student, teacher, labels, 4.0)
+        assert torch.equal(found, soft_target_kl(student, teacher, 4.0))
 
 
 class FixedLogits(nn.Module):

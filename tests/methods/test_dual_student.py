@@ -1,30 +1,52 @@
 """The laws of uncertainty-aware dual-student distillation (arXiv 2511.18826)."""
 
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
-from helpers import net, sgd
+from helpers import TINY, compose, net, sgd
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+from kd_lightning.build import build_data
+from kd_lightning.command_line import CONF
 from kd_lightning.errors import UserError
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.models.classifier import Classifier
+from kd_lightning.run import Result, distill
+from kd_lightning.teachers import load_student
 from kd_lightning.uncertainty.confidence import mutual_information_confidence, uniform_confidence
 
 
-def students(*keys: str) -> dict:
-    built = {}
-    for seed, key in enumerate(keys):
-        torch.manual_seed(seed)
-        built[key] = net(features=4 + 2 * seed)
-    return built
+def sure_net(seed: int, **shape: float) -> Classifier:
+    """A net whose confidences are spread: untrained ones are sure of nothing."""
+    torch.manual_seed(seed)
+    made = net(**shape)
+    with torch.no_grad():
+        made.head.weight.mul_(5)
+    return made
+
+
+def students(*keys: str) -> dict[str, Classifier]:
+    return {key: sure_net(seed, features=4 + 2 * seed) for seed, key in enumerate(keys)}
+
+
+def sure_teacher(**shape: float) -> Classifier:
+    return sure_net(99, **shape)
 
 
 def make(*keys: str, **options: object) -> DualStudent:
-    torch.manual_seed(99)
-    teacher = options.pop("teacher", None) or net()
     return DualStudent(
         students=students(*(keys or ("a", "b"))),
-        teacher=teacher,
+        teacher=options.pop("teacher", None) or sure_teacher(),
         num_classes=3,
         optimizer=sgd(),
         **options,
@@ -37,130 +59,206 @@ def batch(seed: int = 0, size: int = 16) -> tuple[Tensor, Tensor]:
     return x, torch.randint(3, (size,), generator=generator)
 
 
-def gradients(method: DualStudent, loss: Tensor) -> dict[str, list[Tensor | None]]:
-    method.zero_grad()
-    loss.backward(retain_graph=True)
-    return {k: [p.grad for p in s.parameters()] for k, s in method.students.items()}
+# The loss, once more: from the paper, with the options that it leaves open
 
 
-def test_uniform_and_no_peer_is_plain_kd_to_the_bit() -> None:
-    dual = make(confidence=uniform_confidence, peer_weight=0.0)
-    torch.manual_seed(99)
-    teacher = net()
-    for key in ("a", "b"):
-        alone = KnowledgeDistillation(
-            students={key: students("a", "b")[key]}, teacher=teacher, num_classes=3, optimizer=sgd()
+def entropy(p: Tensor) -> Tensor:
+    return -(p * p.log()).sum(-1)
+
+
+# of p (B, C), labels, and p of dropout passes (K, B, C)
+FORMULAS: dict[str, Callable[..., Tensor]] = {
+    "entropy": lambda p, *_: 1 - entropy(p) / math.log(3),
+    "entropy_weight": lambda p, *_: entropy(p) / math.log(3),
+    "uniform": lambda p, *_: torch.ones(len(p)),
+    "max_probability": lambda p, *_: p.amax(1),
+    "margin": lambda p, *_: p.sort(1).values[:, 2] - p.sort(1).values[:, 1],
+    "correct": lambda p, y, *_: (p.argmax(1) == y).float(),
+    "mutual_information": lambda p, y, k: (
+        1 - (entropy(k.mean(0)) - entropy(k).mean(0)) / math.log(3)
+    ),
+}
+
+
+def kl(target: Tensor, own: Tensor, t: float) -> Tensor:
+    """T^2 KL(target || student), of softened probabilities and of logits."""
+    return t * t * (target * (target.log() - (own / t).log_softmax(-1))).sum(-1)
+
+
+def expected_loss(
+    method: DualStudent,
+    *,
+    confidence: str = "entropy",
+    confidence_temperature: float = 1.0,
+    confidence_threshold: float = 0.0,
+    confidence_gate: str = "soft",
+    normalize_confidence: bool = False,
+    temperature: float = 4.0,
+    peer_temperature: float = 4.0,
+    hard_weight: float = 1.0,
+    soft_weight: float = 1.0,
+    peer_weight: float = 0.5,
+    peer_share: float = 1.0,
+    peer_confidence: bool = False,
+    samples: Tensor | None = None,
+) -> Tensor:
+    x, y = batch()
+    z_t = method.teacher(x).logits
+    z = {key: student(x).logits for key, student in method.students.items()}
+    t_w = confidence_temperature
+    passes = None if samples is None else (samples / t_w).softmax(-1)
+    w = FORMULAS[confidence]((z_t / t_w).softmax(-1), y, passes)
+    kept = w >= confidence_threshold
+    w = kept.float() if confidence_gate == "hard" else w * kept
+    w = w / w.mean() if normalize_confidence else w
+    total = torch.zeros(())
+    for key, own in z.items():
+        others = [logits.detach() for other, logits in z.items() if other != key]
+        peer = torch.stack([(z / peer_temperature).softmax(-1) for z in others]).mean(0)
+        u = torch.ones(len(x))
+        if peer_confidence:
+            u = FORMULAS[confidence](torch.stack([(z / t_w).softmax(-1) for z in others]).mean(0))
+        soft = (w * kl((z_t / temperature).softmax(-1), own, temperature)).mean()
+        total = total + hard_weight * F.cross_entropy(own, y) + soft_weight * soft
+        total = total + peer_weight * peer_share * (u * kl(peer, own, peer_temperature)).mean()
+    return total
+
+
+OPTIONS = [
+    {"confidence_temperature": 4.0},
+    {"confidence_threshold": 0.3},
+    {"confidence_gate": "hard"},
+    {"confidence_gate": "hard", "confidence_threshold": 0.3},
+    {"normalize_confidence": True},
+    {"normalize_confidence": True, "confidence_threshold": 0.3},
+    {"temperature": 1.5},
+    {"peer_temperature": 1.5},
+    {"hard_weight": 0.1},
+    {"hard_weight": 0.0},
+    {"soft_weight": 3.0},
+    {"soft_weight": 0.0},
+    {"peer_weight": 2.0},
+    {"peer_weight": 0.0},
+    {"peer_confidence": True},
+    {"peer_confidence": True, "confidence_temperature": 2.0},
+]
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", "b", "c")])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_changes_the_loss_to_what_the_formula_says(
+    options: dict, keys: tuple[str, ...]
+) -> None:
+    method, plain = make(*keys, **options), make(*keys)
+    loss = method.training_step(batch(), 0)
+    torch.testing.assert_close(loss, expected_loss(method, **options))
+    torch.testing.assert_close(plain.training_step(batch(), 0), expected_loss(plain))
+    assert (loss - expected_loss(plain)).abs() > 1e-3
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_every_confidence_weighs_by_its_formula(name: str) -> None:
+    confidence = instantiate(OmegaConf.load(CONF / "confidence" / f"{name}.yaml"))
+    passes = 7 if name == "mutual_information" else 0
+    method = make(
+        confidence=confidence, confidence_passes=passes, confidence_temperature=1.5,
+        teacher=sure_teacher(dropout=0.5),
+    )  # fmt: skip
+    samples = method.teacher_samples(batch()[0])
+    loss = method.training_step(batch(), 0)
+    expected = expected_loss(method, confidence=name, confidence_temperature=1.5, samples=samples)
+    torch.testing.assert_close(loss, expected)
+    if name != "entropy":
+        other = expected_loss(method, confidence_temperature=1.5)
+        assert (loss - other).abs() > 1e-3
+
+
+def test_no_confidence_is_left_out() -> None:
+    assert FORMULAS.keys() == {path.stem for path in (CONF / "confidence").glob("*.yaml")}
+
+
+def test_the_teachers_passes_are_as_many_as_asked_for_and_of_a_stream_of_their_own() -> None:
+    method = make(teacher=sure_teacher(dropout=0.5), confidence_passes=6)
+    x, _ = batch()
+    samples = method.teacher_samples(x)
+    assert samples.shape == (6, 16, 3)
+    assert not torch.equal(samples[0], samples[1])
+    torch.rand(3)
+    assert torch.equal(method.teacher_samples(x), samples)
+    assert make().teacher_samples(x) is None
+
+
+def test_peer_term_rises_over_its_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make(peer_ramp=0.2)
+    for progress, share in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (1.0, 1.0)):
+        monkeypatch.setattr(DualStudent, "progress", progress)
+        loss = method.training_step(batch(), 0)
+        torch.testing.assert_close(loss, expected_loss(method, peer_share=share))
+
+
+def test_without_a_ramp_peers_teach_from_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make(peer_ramp=0.0)
+    monkeypatch.setattr(DualStudent, "progress", 0.0)
+    torch.testing.assert_close(method.training_step(batch(), 0), expected_loss(method))
+
+
+# Limits
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_uniform_and_no_peer_is_plain_kd_to_the_bit(clip: float | None) -> None:
+    both = make("a", "b", "c", confidence=uniform_confidence, peer_weight=0.0)
+    alone = [
+        KnowledgeDistillation(
+            students={key: student}, teacher=sure_teacher(), num_classes=3, optimizer=sgd()
         )
-        optimizers = [m.make_optimizer(m.parameters()) for m in (alone, dual)]
-        # three steps each, on the same batches
-        fresh = make(confidence=uniform_confidence, peer_weight=0.0)
-        optimizers = [m.make_optimizer(list(m.students.parameters())) for m in (alone, fresh)]
+        for key, student in students("a", "b", "c").items()
+    ]
+    for method in (both, *alone):
+        optimizer = method.configure_optimizers()
         for step in range(3):
-            for method, optimizer in zip((alone, fresh), optimizers, strict=True):
-                optimizer.zero_grad()
-                method.training_step(batch(step), step).backward()
-                optimizer.step()
-        for p, q in zip(
-            alone.students[key].parameters(), fresh.students[key].parameters(), strict=True
-        ):
+            optimizer.zero_grad()
+            method.training_step(batch(step), step).backward()
+            method.configure_gradient_clipping(optimizer, clip, "norm")
+            optimizer.step()
+    ends = [{**method.students} for method in alone]
+    for key, student in {key: s for end in ends for key, s in end.items()}.items():
+        for p, q in zip(student.parameters(), both.students[key].parameters(), strict=True):
             assert torch.equal(p, q)
 
 
 def test_uniform_teacher_teaches_nothing() -> None:
     method = make()
-    with torch.no_grad():
-        method.teacher.head.weight.zero_()
-        method.teacher.head.bias.zero_()
-    weight = method.sample_weight(method.teacher_output(batch()[0]).logits, batch()[1])
-    assert weight.abs().max() < 1e-6
+    confidence = method.teacher_confidence(torch.full((5, 3), 2.5), torch.zeros(5).long())
+    assert confidence.abs().max() < 1e-6
 
 
 def test_certain_teacher_is_plain_kd() -> None:
     logits = torch.zeros(5, 3)
     logits[:, 1] = 1e4
-    assert torch.equal(make().sample_weight(logits, torch.zeros(5).long()), torch.ones(5))
+    assert torch.equal(make().teacher_confidence(logits, torch.zeros(5).long()), torch.ones(5))
+
+
+def a_confidence_with_a_gradient(logits: Tensor, *_: object) -> Tensor:
+    return logits.softmax(-1).amax(1)
 
 
 def test_no_gradient_between_students_nor_into_the_teacher() -> None:
-    method = make(hard_weight=0.0, soft_weight=0.0, peer_weight=1.0, peer_ramp=0.0)
+    method = make("a", "b", "c", peer_confidence=True, confidence=a_confidence_with_a_gradient)
     x, y = batch()
     outputs = method(x)
-    got = gradients(method, method.peer_loss("b", outputs, y).mean())
-    assert all(g is None or not g.any() for g in got["a"])
-    assert any(g is not None and g.any() for g in got["b"])
+    method.peer_loss("b", outputs, y).mean().backward()
+    for key in ("a", "c"):
+        assert all(p.grad is None for p in method.students[key].parameters())
+    assert any(p.grad is not None and p.grad.any() for p in method.students["b"].parameters())
+    method.training_step((x, y), 0).backward()
     assert all(p.grad is None for p in method.teacher.parameters())
 
 
-def test_peer_target_of_three_is_the_mean_of_the_others() -> None:
-    method = make("a", "b", "c", peer_temperature=2.0)
-    x, y = batch()
-    outputs = method(x)
-    target = (outputs["b"].logits.div(2).softmax(-1) + outputs["c"].logits.div(2).softmax(-1)) / 2
-    own = outputs["a"].logits.div(2).log_softmax(-1)
-    expected = 4 * (target * (target.log() - own)).sum(-1)
-    torch.testing.assert_close(method.peer_loss("a", outputs, y), expected)
-
-
-def test_loss_is_the_papers_sum() -> None:
-    method = make(
-        temperature=3.0, peer_temperature=2.0, hard_weight=0.7, soft_weight=1.3, peer_weight=0.4,
-        peer_ramp=0.0, confidence_temperature=1.5,
-    )  # fmt: skip
-    x, y = batch()
-    z_t = method.teacher(x).logits
-    z = {k: net(x).logits for k, net in method.students.items()}
-    p = (z_t / 1.5).softmax(-1)
-    w = 1 + (p * p.log()).sum(-1) / torch.tensor(3.0).log()
-
-    def kl(target: Tensor, own: Tensor, t: float) -> Tensor:
-        q = (target / t).softmax(-1)
-        return t * t * (q * (q.log() - (own / t).log_softmax(-1))).sum(-1)
-
-    expected = sum(
-        0.7 * torch.nn.functional.cross_entropy(z[i], y)
-        + 1.3 * (w * kl(z_t, z[i], 3.0)).mean()
-        + 0.4 * kl(z[j], z[i], 2.0).mean()
-        for i, j in (("a", "b"), ("b", "a"))
-    )
-    torch.testing.assert_close(method.training_step((x, y), 0), expected)
-
-
-OPTIONS = {
-    "confidence": uniform_confidence,
-    "confidence_temperature": 4.0,
-    "confidence_threshold": 0.05,
-    "normalize_confidence": True,
-    "temperature": 1.0,
-    "peer_temperature": 1.0,
-    "hard_weight": 0.1,
-    "soft_weight": 3.0,
-    "peer_weight": 2.0,
-    "peer_confidence": True,
-}
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_changes_the_loss(name: str) -> None:
-    plain, changed = (make(**o).training_step(batch(), 0) for o in ({}, {name: OPTIONS[name]}))
-    assert not torch.allclose(plain, changed)
-
-
-def test_hard_gate_makes_kept_weights_one() -> None:
-    logits = torch.tensor([[9.0, 0, 0], [0.1, 0, 0]])
-    soft = make(confidence_threshold=0.5).sample_weight(logits, torch.zeros(2).long())
-    hard = make(confidence_threshold=0.5, confidence_gate="hard").sample_weight(logits, None)
-    assert 0.5 < soft[0] < 1
-    assert soft[1] == 0
-    assert hard.tolist() == [1, 0]
-
-
-def test_peer_term_rises_over_its_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = make(peer_ramp=0.2)
-    shares = []
-    for progress in (0.0, 0.1, 0.2, 1.0):
-        monkeypatch.setattr(DualStudent, "progress", progress)
-        shares.append(method.ramp())
-    assert shares == [0.0, 0.5, 1.0, 1.0]
+def test_a_teacher_that_passes_no_threshold_is_finite_when_normalized() -> None:
+    method = make(normalize_confidence=True, confidence_threshold=1.0)
+    loss = method.training_step(batch(), 0)
+    torch.testing.assert_close(loss, expected_loss(method, soft_weight=0.0))
 
 
 def test_finite_at_extreme_logits() -> None:
@@ -176,8 +274,11 @@ def test_finite_at_extreme_logits() -> None:
 
 def test_mixed_labels_are_accepted() -> None:
     x, y = batch()
-    mixed = torch.nn.functional.one_hot(y, 3).float()
+    mixed = F.one_hot(y, 3).float()
     torch.testing.assert_close(make().training_step((x, mixed), 0), make().training_step((x, y), 0))
+
+
+# Mistakes
 
 
 @pytest.mark.parametrize(
@@ -185,7 +286,11 @@ def test_mixed_labels_are_accepted() -> None:
     [
         ({"temperature": 0.0}, "method.temperature"),
         ({"peer_temperature": -1.0}, "method.peer_temperature"),
+        ({"confidence_temperature": 0.0}, "method.confidence_temperature"),
+        ({"confidence_passes": -1, "teacher": net(dropout=0.5)}, "method.confidence_passes"),
         ({"hard_weight": -1.0}, "method.hard_weight"),
+        ({"soft_weight": -1.0}, "method.soft_weight"),
+        ({"peer_weight": -1.0}, "method.peer_weight"),
         ({"confidence_threshold": 1.5}, "method.confidence_threshold"),
         ({"peer_ramp": 2.0}, "method.peer_ramp"),
         ({"confidence_gate": "sotf"}, "method.confidence_gate"),
@@ -197,20 +302,140 @@ def test_bad_values_name_their_key(options: dict, key: str) -> None:
         make(**options)
 
 
-def test_mutual_information_uses_the_teachers_dropout_passes() -> None:
-    teacher = net(dropout=0.5)
-    method = make(teacher=teacher, confidence=mutual_information_confidence, confidence_passes=50)
-    x, y = batch()
-    samples = method.teacher_samples(x)
-    assert samples.shape == (50, 16, 3)
-    weight = method.sample_weight(method.teacher_output(x).logits, y, samples)
-    assert ((weight > 0) & (weight < 1)).all()
+def test_mutual_information_wants_dropout_passes_of_a_teacher_that_has_dropout() -> None:
     with pytest.raises(UserError, match=r"method\.confidence_passes"):
         make(confidence=mutual_information_confidence)
     with pytest.raises(UserError, match=r"method\.teacher\.dropout"):
         make(confidence=mutual_information_confidence, confidence_passes=5)
+    with pytest.raises(UserError, match="leave peer_confidence off"):
+        make(confidence=mutual_information_confidence, confidence_passes=5, peer_confidence=True,
+             teacher=net(dropout=0.5))  # fmt: skip
 
 
 def test_one_student_is_refused() -> None:
     with pytest.raises(UserError, match="two students or more"):
         make("a")
+
+
+# What an epoch leaves
+
+
+def fit(method: DualStudent, tmp_path: Path, epochs: int = 1, seed: int = 0) -> dict[str, float]:
+    """Trains on three batches an epoch; what was logged in the last one."""
+    x, y = batch(seed, size=48)
+    trainer = Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(method, DataLoader(TensorDataset(x, y), 16))
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def test_an_epoch_logs_confidence_before_and_weight_after_the_gate(tmp_path: Path) -> None:
+    method = make("a", "b", "c", confidence_threshold=0.3, confidence_temperature=1.5)
+    x, y = batch(size=48)
+    p = (method.teacher(x).logits / 1.5).softmax(-1)
+    w = FORMULAS["entropy"](p)
+    logged = fit(method, tmp_path, epochs=2)
+    assert 0 < (w >= 0.3).float().mean() < 1
+    assert logged["train/confidence/share_kept"] == pytest.approx((w >= 0.3).float().mean().item())
+    for name, values in (("confidence", w), ("weight", w * (w >= 0.3))):
+        for statistic in ("mean", "min", "max"):
+            expected = getattr(values, statistic)().item()
+            assert logged[f"train/{name}/{statistic}"] == pytest.approx(expected, abs=1e-6)
+    right = {row["low"]: row for row in method.confidence_bins if row["share"]}
+    assert sum(row["share"] for row in right.values()) == pytest.approx(1)
+    accuracy = sum(row["share"] * row["teacher_accuracy"] for row in right.values())
+    assert accuracy == pytest.approx((p.argmax(1) == y).float().mean().item())
+    assert [name for name in logged if "agreement" in name] == [
+        f"train/agreement/{pair}"
+        for pair in ("teacher_a", "teacher_b", "teacher_c", "a_b", "a_c", "b_c")
+    ]
+
+
+def test_what_an_epoch_logs_is_of_that_epoch_alone(tmp_path: Path) -> None:
+    method = make()
+    first, second = (fit(method, tmp_path, seed=seed) for seed in (0, 1))
+    fresh = fit(make(), tmp_path, seed=1)
+    for name in ("train/confidence/mean", "train/confidence/min", "train/weight/max"):
+        assert second[name] == fresh[name] != first[name]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"confidence_threshold": 1.0},
+        {"confidence_temperature": 100.0},
+        {"confidence_threshold": 1.0, "normalize_confidence": True},
+    ],
+    ids=str,
+)
+def test_a_teacher_that_hardly_counts_is_told_of_once_with_the_remedy(
+    options: dict, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="the mean weight") as said:
+        fit(make(**options), tmp_path, epochs=3)
+    (sentence,) = (text for text in (str(one.message) for one in said) if "mean weight" in text)
+    assert "in epoch 0" in sentence
+    assert "lower method.confidence_threshold" in sentence
+    assert "method.confidence_temperature" in sentence
+    normalized = "normalize_confidence" in options
+    assert ("set method.normalize_confidence=true" in sentence) != normalized
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"confidence_temperature": 100.0, "normalize_confidence": True},
+        {"confidence_threshold": 1.0, "soft_weight": 0.0},
+    ],
+    ids=str,
+)
+def test_a_teacher_that_counts_or_is_not_asked_is_not_told_of(
+    options: dict, tmp_path: Path
+) -> None:
+    fit(make(**options), tmp_path)  # a warning would be an error
+
+
+# From the command line
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Result:
+    """Three students, and a teacher whose dropout passes say how sure it is."""
+    return distill(
+        "method=dual_student", *TINY, f"outputs={tmp_path_factory.mktemp('whole')}",
+        f"teacher.store={store}", "+model@method.students.c=synthetic/a",
+        "confidence@method.confidence=mutual_information", "method.confidence_passes=5",
+        "method.teacher.dropout=0.5", "trainer.gradient_clip_val=1.0",
+    )  # fmt: skip
+
+
+def test_mutual_information_of_the_teachers_dropout_weighs_a_whole_run(whole: Result) -> None:
+    epochs = list(csv.DictReader((whole.directory / "epochs.csv").read_text().splitlines()))
+    for row in epochs:
+        low, high = (float(row[f"train/confidence/{name}"]) for name in ("min", "max"))
+        assert 1 - math.log(5) / math.log(10) < low < high < 1  # 5 passes, 10 classes
+
+
+def test_confidence_csv_has_a_row_for_each_epoch_and_bin(whole: Result) -> None:
+    rows = list(csv.DictReader((whole.directory / "confidence.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["epoch", "low", "high", "share", "teacher_accuracy", "a_accuracy",
+                             "b_accuracy", "c_accuracy"]  # fmt: skip
+    assert [row["epoch"] for row in rows] == ["0"] * 20 + ["1"] * 20
+    for epoch in (rows[:20], rows[20:]):
+        assert sum(float(row["share"]) for row in epoch) == pytest.approx(1)
+    for row in rows:
+        assert (row["teacher_accuracy"] == "") == (float(row["share"]) == 0)
+
+
+def test_the_ensemble_is_tested_as_the_mean_of_the_students_probabilities(whole: Result) -> None:
+    data = build_data(compose(*TINY, f"outputs={whole.directory}"))
+    x, y = data.parts["test"].x, data.parts["test"].y
+    nets = [load_student(whole.directory, key).eval() for key in ("a", "b", "c")]
+    with torch.no_grad():
+        p = torch.stack([net(x).logits.softmax(-1) for net in nets]).mean(0)
+    found = whole.metrics["nets"]["ensemble"]["test"]
+    assert found["accuracy"] == pytest.approx((p.argmax(1) == y).float().mean().item())
+    assert found["nll"] == pytest.approx(F.nll_loss(p.log(), y).item(), rel=1e-4)

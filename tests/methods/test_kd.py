@@ -1,26 +1,42 @@
-"""Single-student distillation, against its formula."""
+"""Single-student distillation, against its formula, with every soft loss."""
+
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import net, sgd
+from helpers import compose, net, sgd
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_lightning.build import build_data, build_method
 from kd_lightning.errors import UserError
+from kd_lightning.losses.correlation import correlation_soft_loss
+from kd_lightning.losses.decoupled import decoupled_soft_loss
+from kd_lightning.losses.soft_targets import kl_soft_loss, soft_target_kl
+from kd_lightning.losses.standardization import standardize
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.supervised import Supervised
+from kd_lightning.run import distill
+from kd_lightning.teachers import Teacher, build_net
+
+DKD = partial(decoupled_soft_loss, target_weight=1.0, nontarget_weight=8.0)
+DIST = partial(correlation_soft_loss, inter_weight=2.0, intra_weight=1.0)
+SOFT_LOSSES = {"kl": kl_soft_loss, "dkd": DKD, "dist": DIST}
 
 
 def make(**options: object) -> KnowledgeDistillation:
     torch.manual_seed(0)
     return KnowledgeDistillation(
         students={"student": net()},
-        teacher=net(hidden=5),
+        teacher=options.pop("teacher", None) or net(hidden=5),
         num_classes=3,
         optimizer=sgd(),
         **options,
     )
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(8, 12, generator=generator), torch.arange(8) % 3
 
@@ -32,6 +48,155 @@ def test_loss_is_the_formula() -> None:
     soft = F.kl_div((student / 3).log_softmax(-1), (teacher / 3).softmax(-1), reduction="batchmean")
     expected = 0.1 * F.cross_entropy(student, y) + 0.9 * 9 * soft
     torch.testing.assert_close(method.training_step((x, y), 0), expected)
+
+
+class ForTimm(nn.Module):
+    """What timm asks of a net, around one of ours."""
+
+    num_classes = 3
+    in_chans = 3
+    pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # noqa: RUF012 - timm's own form
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).logits
+
+
+def test_agrees_with_timm() -> None:
+    # timm.task came after the oldest timm that the package itself runs with
+    distillation = pytest.importorskip("timm.task", exc_type=ImportError)
+    method = make(temperature=4.0, hard_weight=0.1, soft_weight=0.9)
+    task = distillation.LogitDistillationTask(
+        ForTimm(method.students["student"]),
+        ForTimm(method.teacher),
+        criterion=nn.CrossEntropyLoss(),
+        temperature=4.0,
+        task_loss_weight=0.1,
+        distill_loss_weight=0.9,
+        verbose=False,
+    )
+    x, y = batch()
+    losses = task(x.view(8, 3, 2, 2), y)["loss"], method.training_step((x, y), 0)
+    torch.testing.assert_close(*losses)
+    parameters = list(method.students.parameters())
+    for ours, theirs in zip(
+        *(torch.autograd.grad(loss, parameters) for loss in losses), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("standardized", [False, True])
+@pytest.mark.parametrize("name", SOFT_LOSSES)
+def test_every_soft_loss_is_asked_for_what_it_says(name: str, standardized: bool) -> None:
+    method = make(
+        soft_loss=SOFT_LOSSES[name],
+        standardize_logits=standardized,
+        temperature=2.0,
+        hard_weight=0.3,
+        soft_weight=9.0,
+    )
+    x, y = batch()
+    hard = F.cross_entropy(method.students["student"](x).logits, y)
+    logits = method.students["student"](x).logits, method.teacher(x).logits
+    if standardized:
+        logits = tuple((z - z.mean(1, keepdim=True)) / z.std(1, False, True) for z in logits)
+    soft = SOFT_LOSSES[name](*logits, y, 2.0)
+    assert soft.shape == (8,)
+    found = method.training_step((x, y), 0)
+    torch.testing.assert_close(found, 0.3 * hard + 9 * soft.mean(), rtol=1e-4, atol=1e-4)
+
+
+OPTIONS = {
+    "soft_loss": DKD,
+    "standardize_logits": True,
+    "temperature": 1.0,
+    "hard_weight": 0.1,
+    "soft_weight": 3.0,
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_changes_the_loss(name: str) -> None:
+    plain, changed = (make(**o).training_step(batch(), 0) for o in ({}, {name: OPTIONS[name]}))
+    assert not torch.allclose(plain, changed, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", SOFT_LOSSES)
+def test_mixed_labels_are_accepted(name: str) -> None:
+    x, y = batch()
+    method = make(soft_loss=SOFT_LOSSES[name])
+    one_hot = method.training_step((x, F.one_hot(y, 3).float()), 0)
+    torch.testing.assert_close(one_hot, method.training_step((x, y), 0))
+    mixed = 0.7 * F.one_hot(y, 3) + 0.3 * F.one_hot((y + 1) % 3, 3)
+    assert method.training_step((x, mixed), 0).isfinite()
+
+
+@pytest.mark.parametrize("standardized", [False, True])
+@pytest.mark.parametrize("name", SOFT_LOSSES)
+def test_finite_at_extreme_logits(name: str, standardized: bool) -> None:
+    method = make(soft_loss=SOFT_LOSSES[name], standardize_logits=standardized)
+    with torch.no_grad():
+        for head in (method.teacher.head, method.students["student"].head):
+            head.weight.mul_(1e5)
+    loss = method.training_step(batch(), 0)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in method.students.parameters())
+
+
+def test_standardized_logits_are_those_of_both_nets() -> None:
+    method = make(standardize_logits=True, temperature=2.0)
+    student, teacher = torch.randn(8, 3), 5 * torch.randn(8, 3) + 2
+    found = method.distance(student, teacher, batch()[1])
+    expected = soft_target_kl(standardize(student), standardize(teacher), 2.0)
+    assert torch.equal(found, expected)
+    for one in (
+        soft_target_kl(student, standardize(teacher), 2.0),
+        soft_target_kl(standardize(student), teacher, 2.0),
+    ):
+        assert not torch.allclose(found, one)
+
+
+def test_soft_term_rises_over_its_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, whole = make(soft_ramp=0.2, hard_weight=0.0), make(hard_weight=0.0)
+    full = whole.training_step(batch(), 0)
+    for progress, share in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (1.0, 1.0)):
+        monkeypatch.setattr(KnowledgeDistillation, "progress", progress)
+        torch.testing.assert_close(method.training_step(batch(), 0), share * full)
+        assert torch.equal(whole.training_step(batch(), 0), full)
+
+
+@pytest.mark.parametrize(("soft_weight", "calls_a_step"), [(0.0, 0), (1.0, 1)])
+def test_a_teacher_that_counts_for_nothing_is_not_asked(
+    soft_weight: float, calls_a_step: int
+) -> None:
+    method = make(soft_weight=soft_weight)
+    calls = []
+    method.teacher.register_forward_hook(lambda *_: calls.append(1))
+    for step in range(3):
+        method.training_step(batch(), step)
+    assert len(calls) == 3 * calls_a_step
+
+
+def test_continued_training_is_supervised_training_from_the_teachers_weights() -> None:
+    torch.manual_seed(7)
+    teacher, twin = net(), net()
+    twin.load_state_dict(teacher.state_dict())
+    methods = (
+        make(teacher=teacher, start_from_teacher=True, soft_weight=0.0),
+        Supervised(students={"student": twin}, num_classes=3, optimizer=sgd()),
+    )
+    for step in range(3):
+        for method in methods:
+            optimizer = method.make_optimizer(list(method.students.parameters()))
+            method.training_step(batch(), step).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for p, q in zip(*(method.students.parameters() for method in methods), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_teacher_gets_no_gradient() -> None:
@@ -59,3 +224,46 @@ def test_temperature_must_be_positive(temperature: float) -> None:
 def test_weights_all_zero_are_refused() -> None:
     with pytest.raises(UserError, match="must be > 0"):
         make(hard_weight=0.0, soft_weight=0.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_ramp_is_a_share_of_the_run(share: float) -> None:
+    with pytest.raises(UserError, match=r"soft_ramp must be in \[0, 1\], got .* \(method\.soft_ra"):
+        make(soft_ramp=share)
+
+
+def test_what_a_soft_loss_refuses_is_a_sentence_before_training() -> None:
+    bad = partial(decoupled_soft_loss, target_weight=-1.0, nontarget_weight=8.0)
+    with pytest.raises(UserError, match=r"target_weight must be >= 0, got -1.*method\.soft_loss"):
+        make(soft_loss=bad)
+
+
+# The twin as a student
+
+
+def of_experiment(name: str) -> KnowledgeDistillation:
+    cfg = compose(f"experiment={name}", "data=synthetic", "data.num_train=64")
+    build_data(cfg)  # says what the nets need to know
+    teacher = Teacher(build_net(cfg.method.teacher, 1, "teacher"), "a test", "a net")
+    return build_method(cfg, teacher)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_born_with_its_weights"), [("born_again", False), ("continue_training", True)]
+)
+def test_the_student_is_the_teachers_twin(name: str, is_born_with_its_weights: bool) -> None:
+    method = of_experiment(name)
+    student, teacher = method.students["student"].state_dict(), method.teacher.state_dict()
+    assert [(k, v.shape) for k, v in student.items()] == [(k, v.shape) for k, v in teacher.items()]
+    equal = all(torch.equal(student[key], teacher[key]) for key in teacher)
+    assert equal == is_born_with_its_weights
+
+
+def test_a_generation_is_taught_by_the_one_before(tiny: list[str]) -> None:
+    first = distill("experiment=born_again", *tiny)
+    own = [word for word in tiny if not word.startswith("teacher.")]
+    second = distill("experiment=born_again", *own, "seed=1", f"teacher.source={first.directory}")
+    teacher, student = (run.metrics["nets"] for run in (second, first))
+    assert teacher["teacher"]["test"] == student["student"]["test"]
+    assert str(first.directory) in teacher["teacher"]["origin"]
+    assert Path(second.directory / "best-student.ckpt").exists()

@@ -21,6 +21,39 @@ def test_every_number_of_a_record_is_a_column():
     assert (TWO["net/teacher/parameters"], TWO["net/a/throughput"]) == (4000, 30)
 
 
+def test_what_a_temperature_makes_of_a_net_is_a_column():
+    record = metrics({"a": 0.8})
+    record["nets"]["a"]["scaled"] = {"temperature": 1.5, "ece": 0.01, "aurc": 0.002}
+    values = columns.values_of(record)
+    assert (values["scaled/a/temperature"], values["scaled/a/ece"]) == (1.5, 0.01)
+    asked = ["scaled/*/temperature", "scaled/teacher/ece"]
+    assert columns.expand(asked, [values]) == ["scaled/a/temperature", "scaled/teacher/ece"]
+    with pytest.raises(UserError, match="unknown column 'scaled/a/accuracy'"):
+        columns.expand(["scaled/a/accuracy"], [values])
+
+
+def test_what_students_make_together_stands_after_them_in_the_default_columns():
+    record = metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85})
+    of_students = {name: record["nets"].pop(name) for name in ("a", "b", "ensemble")}
+    record["nets"] |= {"greedy_soup": {"test": {"accuracy": 0.75, "nll": 1.0},
+                                       "val": {"accuracy": 0.6}, "members": ["a"]},
+                       "vote": {"test": {"accuracy": 0.82}, "agreement": 0.5},
+                       **of_students}  # fmt: skip
+    values = columns.values_of(record)
+    assert columns.students_of([values]) == ["a", "b"]
+    assert columns.default_columns([values])[-3:] == [
+        "test/ensemble/accuracy", "test/vote/accuracy", "test/greedy_soup/accuracy"
+    ]  # fmt: skip
+    assert values["val/greedy_soup/accuracy"] == 0.6
+    assert {c for c in values if "/vote/" in c} == {"test/vote/accuracy", "test/vote/agreement"}
+
+
+@pytest.mark.parametrize("metric", ["adaptive_ece", "aurc", "entropy"])
+def test_a_record_of_an_older_version_has_no_number_for_a_newer_metric(metric):
+    assert columns.expand([f"test/*/{metric}"], [TWO]) == [f"test/a/{metric}", f"test/b/{metric}"]
+    assert not [column for column in TWO if column.endswith(metric)]
+
+
 def test_without_val_there_is_no_objective_and_no_chosen_epoch():
     values = columns.values_of(metrics({"a": 0.8}, None))
     assert not [name for name in values if name.startswith("val/")]
@@ -71,6 +104,8 @@ def test_a_presets_column_may_have_no_number_here():
         ("net/a/parameters", 308074.0, "308,074"),
         ("net/a/throughput", 1234.5678, "1,235"),
         ("val/a/epoch", 8.0, "8.0"),
+        ("test/a/aurc", 0.00234, "0.0023"),
+        ("scaled/a/temperature", 1.23456, "1.235"),
     ],
 )
 def test_a_value_is_shown_as_its_metric_is(column, value, shown):

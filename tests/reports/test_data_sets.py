@@ -1,7 +1,9 @@
+import io
 import math
 
 import pytest
 from made_sweeps import job, metrics, settings
+from rich.console import Console
 from scipy import stats
 
 from kd_lightning import reports
@@ -40,10 +42,11 @@ def test_each_data_set_has_a_table_and_a_choice_of_its_own(tmp_path):
     assert found[0].rows[1][3] == "85.00 ± 0.71"
 
 
-def test_rows_stand_against_data_sets_with_their_mean_rank(tmp_path):
+def test_rows_stand_against_data_sets_with_their_mean_and_mean_rank(tmp_path):
     (table,) = tables(sweep(tmp_path))
-    assert table.heads == ["variant", *NAMES, "mean rank"]
-    assert table.rows[0] == ["dual", *(f"{100 * m:.2f} ± 0.71" for m in MEANS["dual"]), "1.25"]
+    assert table.heads == ["variant", *NAMES, "mean", "mean rank"]
+    cells = [f"{100 * mean:.2f} ± 0.71" for mean in [*MEANS["dual"], 0.8375]]
+    assert table.rows[0] == ["dual", *cells, "1.25"]
     # kd is second but for GunPoint, where it is first, and Plane, where it shares 2 and 3
     assert [row[-1] for row in table.rows] == ["1.25", "1.88", "2.88"]
 
@@ -79,7 +82,9 @@ def test_equal_rows_are_not_tested(tmp_path):
 def test_ranks_leave_out_a_data_set_that_lacks_a_row_and_say_so(tmp_path):
     (table,) = tables(sweep(tmp_path, {**MEANS, "kd": [0.85, "Boom", 0.60, 0.90]}))
     assert table.rows[1][2] == ""
-    assert "Ranks leave out data sets that lack a row: GunPoint." in table.notes
+    assert "Means and ranks leave out data sets that lack a row: GunPoint." in table.notes
+    # of 0.85, 0.60 and 0.90, and of dual's on the same three
+    assert [row[-2] for row in table.rows[:2]] == ["85.00 ± 0.71", "78.33 ± 0.71"]
     assert [row[-1] for row in table.rows] == ["1.00", "2.17", "2.83"]
 
 
@@ -136,5 +141,60 @@ def test_a_cell_that_lacks_a_seed_says_so_and_the_table_too(tmp_path):
     (table,) = tables(tmp_path)
     assert table.rows[1][4] == "90.00 ± 0.71 (n = 2 of 3)"
     assert (
-        "Where jobs are missing (n = … of …) ranks and tests are of what there is." in table.notes
+        "Where jobs are missing (n = … of …) means, ranks and tests are of what there is."
+        in table.notes
     )
+
+
+def test_a_mean_spreads_over_seeds_and_not_over_data_sets(tmp_path):
+    """Data sets differ a lot and the seeds' means do not: a mean's deviation is theirs."""
+    values = {"Coffee": [0.9, 0.8], "Plane": [0.3, 0.5]}
+    for data_set, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            axes = {"variant": "kd", "data.name": data_set, "seed": seed}
+            job(tmp_path, "kd", axes, metrics({"a": value}))
+    (table,) = tables(tmp_path)
+    # 0.60 and 0.65
+    assert table.rows[0][3] == f"62.50 ± {100 * 0.05 / math.sqrt(2):.2f}"
+
+
+def test_data_sets_without_a_seed_in_common_have_a_mean_without_deviation(tmp_path):
+    for seed, (data_set, value) in enumerate({"Coffee": 0.9, "Plane": 0.3}.items()):
+        axes = {"variant": "kd", "data.name": data_set, "seed": seed}
+        job(tmp_path, "kd", axes, metrics({"a": value}))
+    (table,) = tables(tmp_path)
+    assert table.rows[0][3] == "60.00"
+
+
+def many(folder):
+    """Two rows on more data sets than stand in columns, one job of which has failed."""
+    for number in range(data_sets.MOST + 1):
+        for name in ("kd", "dual"):
+            axes = {"variant": name, "data.fold": number, "seed": 0}
+            failed = (name, number) == ("kd", 4)
+            job(folder, name, axes, "Boom" if failed else metrics({"a": 0.5 + number / 100}))
+    return settings(folder, pairs=[["dual", "kd"], ["dual", "ghost"]])
+
+
+def test_many_data_sets_are_no_columns_and_come_after_what_is_over_them(tmp_path):
+    report = reports.build([many(tmp_path)])
+    first, *others = report.tables
+    assert first.heads == ["variant", "mean", "mean rank"]
+    # of 0 to 12 without 4: 74 / 12
+    assert first.rows[0][1] == f"{50 + 74 / 12:.2f}"
+    assert [table.name for table in others] == ["data_sets"] + ["table"] * 13 + ["pairs"]
+
+
+def test_of_many_data_sets_a_terminal_shows_what_is_over_them_and_what_is_missing(tmp_path):
+    console = Console(file=io.StringIO(), width=300)
+    report = reports.build([many(tmp_path)])
+    reports.print_report(report, console)
+    said = console.file.getvalue()
+    assert "Over data sets: a" in said
+    assert "Pairs over data sets" in said
+    assert "job 8 (kd, seed 0): failed: Boom" in said
+    assert "Left out: unknown row in a pair 'ghost'" in said
+    assert "Each of the 13 data sets has a table of its own in table.md." in said
+    assert f"{tmp_path.name}: 3" not in said
+    reports.write(report, tmp_path)
+    assert f"## {tmp_path.name}: 3" in (tmp_path / "table.md").read_text()

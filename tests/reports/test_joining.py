@@ -46,7 +46,7 @@ def test_sweeps_of_other_data_are_data_sets_and_not_averaged(tmp_path):
     sources = [sweep(tmp_path / name, f"data={name}") for name in ("digits", "har")]
     tables = reports.build(sources).tables
     assert [table.title for table in tables[:2]] == ["digits + har: digits", "digits + har: har"]
-    assert tables[-1].heads == ["variant", "digits", "har", "mean rank"]
+    assert tables[-1].heads == ["variant", "digits", "har", "mean", "mean rank"]
 
 
 def test_a_sweep_that_leaves_the_data_to_the_default_is_a_data_set_too(tmp_path):

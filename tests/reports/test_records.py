@@ -33,6 +33,13 @@ def test_a_packed_record_names_no_folder_of_its_machine(tmp_path):
     assert portable(record) == record
 
 
+def test_a_packed_record_keeps_what_was_tested_besides(tmp_path):
+    overrides = ["evaluation.temperature_scaling=true", "threads=1"]
+    job(tmp_path / "s", "kd", {"seed": 0}, metrics({"a": 0.9}), overrides=overrides)
+    (source,) = read([tmp_path / "s"])
+    assert list(source.records[0].overrides) == [overrides[0], "seed=0"]
+
+
 def test_teachers_are_told_apart_by_origin_and_accuracy():
     record = Record("s", 0, "kd", {}, metrics=metrics({"a": 0.9}))
     others = [metrics({"a": 0.9}, origin="trained, x/other"), metrics({"a": 0.9}, teacher=0.5)]

@@ -5,8 +5,13 @@ from helpers import CONF
 from omegaconf import OmegaConf
 
 from kd_lightning.errors import UserError
+from kd_lightning.reports.columns import default_columns
+from kd_lightning.reports.records import Record
+from kd_lightning.reports.reported import read as read_reported
+from kd_lightning.sweeps import plan
 from kd_lightning.sweeps.plan import (
     Settings,
+    checked,
     expand,
     fixed_words,
     last_wins,
@@ -20,6 +25,8 @@ from kd_lightning.sweeps.plan import (
 )
 
 PRESETS = sorted(path.stem for path in (CONF / "sweep").glob("[!_]*.yaml"))
+# of the many data sets of these one is enough to compose their rows
+NARROWED = {"ucr_archive": ["data.name=ACSF1"], "biovid_loso": ["data.fold=0"]}
 
 
 def plain() -> Settings:
@@ -152,7 +159,7 @@ def test_a_trials_label_is_short_and_its_values_are_whole() -> None:
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "search"])
 def test_every_preset_composes(preset: str) -> None:
     settings, _, name = settings_of([f"sweep={preset}"], None)
-    jobs = expand(settings, [])
+    jobs = expand(settings, NARROWED.get(preset, []))
     found, first = orders(jobs, folder=".", config_dir=None)
     assert len(found) == len(jobs) > 0
     assert name == preset
@@ -162,6 +169,36 @@ def test_every_preset_composes(preset: str) -> None:
     for pair in settings.pairs:
         for end in pair:
             assert end in rows or any(end in row.split(" ") for row in rows)
+    for one in read_reported(settings.reported):
+        assert set(one.rows) <= rows
+        records = [Record("", job.number, job.variant, job.axes, job.overrides) for job in found]
+        assert any(one.is_of(record) for record in records)
+        assert one.mean_over is None or one.mean_over in settings.data_sets
+        nets = first.method.students
+        record = {f"{part}/{net}/accuracy": 1.0 for part in ("test", "last") for net in nets}
+        shown = settings.columns or default_columns([record])
+        assert {column for row in one.rows.values() for column in row} <= set(shown)
+
+
+def test_each_row_and_each_data_set_is_composed_and_not_each_with_each(monkeypatch) -> None:
+    composed = []
+
+    def count(overrides, config_dir):
+        composed.append(overrides)
+        return checked(overrides, config_dir)
+
+    monkeypatch.setattr(plan, "checked", count)
+    words = ["data=biovid", "method=kd,supervised", "data.fold=0,1,2", "seed=0,1"]
+    found, _ = orders(expand(plain(), words), folder=".", config_dir=None)
+    assert len(found) == 12
+    assert [value_of(o) for one in composed for o in one if "fold" in o] == [0, 1, 2, 0]
+    assert {one.variant for one in found} == {"method=kd", "method=supervised"}
+
+
+def test_a_wrong_data_set_among_many_is_refused() -> None:
+    words = ["data=biovid", "data.fold=0,1,x"]
+    with pytest.raises(UserError, match=r"data\.fold must be a whole number, got x"):
+        orders(expand(plain(), words), folder=".", config_dir=None)
 
 
 def test_an_order_says_what_a_launcher_needs() -> None:

@@ -48,7 +48,7 @@ def test_a_run_is_kept_with_all_there_is_to_know_and_goes_on_as_itself(
     tested = result.metrics["nets"]["student"]["test"]["accuracy"]
     assert kept.data.metrics["test/student/accuracy"] == pytest.approx(tested)
     files = {path.name for path in Path(kept.info.artifact_uri).iterdir()}
-    assert files == {"config.yaml", "metrics.json", "table.csv", "table.md"}
+    assert files == {*("calibration.json", "config.yaml", "metrics.json", "table.csv", "table.md")}
     assert tmp_path in Path(kept.info.artifact_uri).parents
 
     # a resume has other parameters, which MLflow does not let change

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import METHODS
+from helpers import METHODS, of_method
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written_runs import read_wandb
@@ -21,7 +21,7 @@ def names_in_csv(directory: Path) -> set[str]:
     return set(path.read_text().splitlines()[0].split(",")) - {"step"}
 
 
-def documented(method: str, *, val: bool) -> set[str]:
+def documented(method: str, *, val: bool, scaled: bool = False) -> set[str]:
     """The names that the README's table has for a method, one for each alternative."""
     table = README.split("### Metrics")[1].split("\n## ")[0]
     names = set()
@@ -29,7 +29,8 @@ def documented(method: str, *, val: bool) -> set[str]:
         name, _, when, methods = re.split(r"(?<!\\) \| ", row.strip("| "))
         said = re.findall(r"`(\w+)`", methods)
         applies = method not in said if methods.startswith("all") else method in said
-        if applies and (val or "val part" not in when):
+        conditions = {"val part": val, "temperature_scaling": scaled}
+        if applies and all(holds or words not in when for words, holds in conditions.items()):
             *above, alternatives = name.strip("`").split("/")
             names |= {"/".join([*above, last]) for last in alternatives.split("\\|")}
     return names
@@ -38,15 +39,17 @@ def documented(method: str, *, val: bool) -> set[str]:
 def generalised(names: set[str], students: list[str]) -> set[str]:
     """``names`` with what varies in them as the README writes it."""
     one = "|".join(students)
-    nets = rf"{one}|teacher|ensemble|(?:{one})_labels_only"
+    nets = rf"{one}|teacher|ensemble|vote|uniform_soup|greedy_soup|(?:{one})_labels_only"
     names = {re.sub(rf"^(train|val|lr|last)/(?:{one})(?=/|$)", r"\1/<student>", n) for n in names}
-    return {re.sub(rf"^test/(?:{nets})/", "test/<net>/", name) for name in names}
+    names = {re.sub(rf"(?<=agreement/)(?:{one})_(?:{one})$", "<student>_<student>", n)
+             for n in names}  # fmt: skip
+    names = {re.sub(rf"(?<=agreement/teacher_)(?:{one})$", "<student>", n) for n in names}
+    return {re.sub(rf"^(test|scaled)/(?:{nets})/", r"\1/<net>/", name) for name in names}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_readme_has_exactly_the_names_that_are_logged(method: str, tiny: list[str]) -> None:
-    if method == "supervised":
-        tiny = [override for override in tiny if not override.startswith("teacher.")]
+    tiny = of_method(method, tiny)
     result = distill(f"method={method}", *tiny, *FEW_PASSES.get(method, []), "logger=csv",
                      "trainer.log_every_n_steps=2")  # fmt: skip
     students = [n for n, about in result.metrics["nets"].items() if "last" in about]
@@ -59,6 +62,23 @@ def test_without_a_val_part_the_names_of_val_are_not_there(tiny: list[str]) -> N
                      "trainer.log_every_n_steps=2")  # fmt: skip
     logged = generalised(names_in_csv(result.directory), ["student"])
     assert logged == documented("kd", val=False)
+
+
+def test_what_is_scaled_has_its_names_where_it_is_asked_for(tiny: list[str]) -> None:
+    result = distill("method=kd", *tiny, "logger=csv", "evaluation.temperature_scaling=true",
+                     "trainer.log_every_n_steps=2")  # fmt: skip
+    logged = generalised(names_in_csv(result.directory), ["student"])
+    assert logged == documented("kd", val=True, scaled=True)
+
+
+def test_what_students_make_together_has_the_same_names(tiny: list[str]) -> None:
+    more = [f"+method.students.{key}=${{method.students.student}}" for key in "bc"]
+    result = distill("method=supervised", *of_method("supervised", tiny), *more, "logger=csv",
+                     "evaluation.soups=true", "trainer.log_every_n_steps=2")  # fmt: skip
+    names = names_in_csv(result.directory)
+    assert generalised(names, ["student", "b", "c"]) == documented("supervised", val=True)
+    assert {name for name in names if "/vote/" in name} == {"test/vote/accuracy"}
+    assert {"test/uniform_soup/nll", "test/greedy_soup/accuracy"} <= names
 
 
 @pytest.mark.slow
@@ -83,10 +103,11 @@ def test_results_are_all_that_test_measured_under_names_that_every_tracker_takes
         "objective": None,
         "nets": {
             "teacher": {"test": measured},
-            "a": {"test": measured, "last": measured, "agreement": 0.25},
+            "a": {"test": measured, "last": measured, "agreement": 0.25,
+                  "scaled": {"temperature": 2.0, "nll": 0.75}},
             "a, labels only": {"test": measured, "agreement": 0.75},
         },
-    }
+    }  # fmt: skip
     assert results_of(metrics) == {
         "test/teacher/accuracy": 0.5,
         "test/teacher/nll": 1.0,
@@ -94,6 +115,8 @@ def test_results_are_all_that_test_measured_under_names_that_every_tracker_takes
         "test/a/nll": 1.0,
         "last/a/accuracy": 0.5,
         "last/a/nll": 1.0,
+        "scaled/a/temperature": 2.0,
+        "scaled/a/nll": 0.75,
         "test/a/agreement": 0.25,
         "test/a_labels_only/accuracy": 0.5,
         "test/a_labels_only/nll": 1.0,
@@ -106,4 +129,7 @@ def test_plots_are_kept_with_the_table(tmp_path: Path) -> None:
     (tmp_path / "heatmap.png").touch()
     (tmp_path / "last.ckpt").touch()
     kept = [path.name for path in files_of(tmp_path)]
-    assert kept == ["table.md", "table.csv", "metrics.json", "config.yaml", "heatmap.png"]
+    assert kept == [
+        *("table.md", "table.csv", "metrics.json", "calibration.json", "config.yaml"),
+        "heatmap.png",
+    ]

@@ -128,7 +128,7 @@ def test_every_run_of_a_process_is_a_wandb_run_of_its_own_with_all_there_is_to_k
         assert written.history[-1]["test/student/accuracy"] == tested
         steps = {row["trainer/global_step"] for row in written.history}
         assert steps == {2, 4, 6, 8, 9, 10}
-        files = ["config.yaml", "metrics.json", "table.csv", "table.md"]
+        files = ["calibration.json", "config.yaml", "metrics.json", "table.csv", "table.md"]
         assert written.artifacts == {f"results-{about.run_id}": files}
         assert written.exit_code == 0
     assert len(ids) == 2

@@ -6,6 +6,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from kd_lightning.uncertainty.calibration import (
     CalibrationError,
+    adaptive_calibration_error,
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,
@@ -13,6 +14,7 @@ from kd_lightning.uncertainty.calibration import (
 
 HALVES = [torch.bfloat16, torch.float16]
 SCORES = [negative_log_likelihood, brier_score]
+ERRORS = [expected_calibration_error, adaptive_calibration_error]
 
 
 def normal(*shape, seed=0):
@@ -99,6 +101,66 @@ def test_every_argument_changes_the_calibration_error():
         assert abs(changed - base) > 1e-4
 
 
+def test_adaptive_error_by_hand():
+    # two bins of two: .5 and .6, both right, so .55 against 1; .8 and .9, one right, .85 against .5
+    probs = torch.tensor([0.8, 0.5, 0.9, 0.6])
+    logits = torch.stack([probs, 1 - probs], dim=1).log()
+    error = adaptive_calibration_error(logits, torch.tensor([1, 0, 0, 0]), num_bins=2)
+    assert error.shape == ()
+    assert error.item() == pytest.approx((0.45 + 0.35) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [9, 150, 500])
+@pytest.mark.parametrize("num_bins", [1, 15])
+def test_adaptive_error_agrees_with_a_loop_over_sorted_samples(num_samples, num_bins):
+    logits, labels = normal(num_samples, 10), torch.arange(num_samples) % 10
+    probs = logits.double().softmax(1)
+    samples = sorted(zip(probs.amax(1).tolist(), (probs.argmax(1) == labels).tolist(), strict=True))
+    error = 0.0
+    for m in range(num_bins):  # sample i is in bin floor(i M / n)
+        members = samples[-(-m * num_samples // num_bins) : -(-(m + 1) * num_samples // num_bins)]
+        error += abs(sum(right - top for top, right in members)) / num_samples
+    found = adaptive_calibration_error(logits, labels, num_bins)
+    assert found.item() == pytest.approx(error, abs=1e-6)
+
+
+def test_adaptive_error_of_one_bin_is_that_of_one_bin_of_equal_width():
+    logits, labels = normal(200, 5), torch.arange(200) % 5
+    torch.testing.assert_close(
+        adaptive_calibration_error(logits, labels, 1), expected_calibration_error(logits, labels, 1)
+    )
+
+
+def test_adaptive_error_sees_what_cancels_in_a_bin_of_equal_width():
+    # all in the last of 15 bins: .94 always right, .98 right in 9 of 10, mean .96 against .95
+    probs = torch.tensor([0.94] * 10 + [0.98] * 10)
+    labels = torch.tensor([0] * 19 + [1])
+    logits = torch.stack([probs, 1 - probs], dim=1).log()
+    assert expected_calibration_error(logits, labels).item() == pytest.approx(0.01, abs=1e-6)
+    adaptive = adaptive_calibration_error(logits, labels, num_bins=2).item()
+    assert adaptive == pytest.approx((0.06 + 0.08) / 2, abs=1e-6)
+
+
+def test_adaptive_error_is_zero_when_the_probability_is_the_accuracy():
+    logits, labels = torch.tensor([[0.75, 0.25]] * 4).log(), torch.tensor([0, 1, 0, 0])
+    # four bins of one sample: it is the tied that share their accuracy
+    assert adaptive_calibration_error(logits, labels, 4).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_adaptive_error_changes_with_every_argument():
+    logits = normal(500, 10)
+    labels = logits.argmax(1) + torch.arange(500) % 2  # half are right, however sure
+    labels = labels.clamp_max(9)
+    base = adaptive_calibration_error(logits, labels)
+    for changed in (
+        adaptive_calibration_error(normal(500, 10, seed=1), labels),
+        adaptive_calibration_error(logits, logits.argmax(1)),
+        adaptive_calibration_error(logits, labels, num_bins=3),
+        expected_calibration_error(logits, labels),
+    ):
+        assert abs(changed - base) > 1e-4
+
+
 def test_scores_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.2]] * 2).log()
     labels = torch.tensor([0, 2])
@@ -138,12 +200,12 @@ def test_scores_are_least_in_the_mean_at_the_true_probabilities():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-@pytest.mark.parametrize("measure", [expected_calibration_error, *SCORES])
+@pytest.mark.parametrize("measure", [*ERRORS, *SCORES])
 def test_finite_at_extreme_logits_in_float32(measure, dtype):
     logits, labels = (1e4 * normal(64, 10).sign()).to(dtype), torch.arange(64) % 10
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
         found = measure(logits, labels)
-    assert found.shape == (() if measure is expected_calibration_error else (64,))
+    assert found.shape == (() if measure in ERRORS else (64,))
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     assert torch.equal(found, measure(logits.float(), labels))

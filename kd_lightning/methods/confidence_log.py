@@ -1,0 +1,118 @@
+"""What an epoch's confidences were, and what they were worth: summed on the device, over all ranks.
+
+All of it on the training batches as the students see them: augmented, mixed, their dropout on.
+Dimensions: B batch, C classes, N nets (the teacher, then the students), M bins.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from kd_lightning.models.outputs import ModelOutput
+from kd_lightning.uncertainty.confidence import Labels, hard_gate
+from kd_lightning.uncertainty.reliability import equal_width
+
+Bins = list[dict[str, float | None]]
+
+
+class ConfidenceSummary(NamedTuple):
+    """One epoch.
+
+    Attributes:
+        scalars: ``confidence/mean|min|max``, before the gate; ``confidence/share_kept``, of samples
+            at or above the threshold; ``weight/mean|min|max``, after the gate;
+            ``agreement/teacher_<student>`` and ``agreement/<student>_<student>``, the share of
+            samples to which the two give the same class. All in [0, 1].
+        bins: of equal width over [0, 1], above ``low`` and up to ``high``, 0 in the first. Each has
+            its ``share`` of the samples, and ``<net>_accuracy`` on them, None where there are none.
+    """
+
+    scalars: dict[str, Tensor]
+    bins: Bins
+
+
+class ConfidenceLog(Metric):
+    """Sums of an epoch's batches; ``compute`` gives their ``ConfidenceSummary``.
+
+    Args:
+        students: their keys.
+        threshold: of the gate.
+        num_bins: M.
+    """
+
+    full_state_update = False
+
+    def __init__(self, students: Iterable[str], *, threshold: float, num_bins: int = 20) -> None:
+        super().__init__()
+        self.nets = ("teacher", *students)
+        self.pairs = list(combinations(self.nets, 2))
+        self.threshold = threshold
+        self.num_bins = num_bins
+        # of confidence, and of weight
+        self.add_state("total", torch.zeros(2), dist_reduce_fx="sum")
+        self.add_state("least", torch.full((2,), torch.inf), dist_reduce_fx="min")
+        self.add_state("most", torch.full((2,), -torch.inf), dist_reduce_fx="max")
+        # whole numbers: in float32 a count stands still at 2^24
+        self.add_state("kept", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("agreed", torch.zeros(len(self.pairs), dtype=torch.long), "sum")
+        # samples, then those to which each net gives the right class
+        self.add_state("counts", torch.zeros(1 + len(self.nets), num_bins, dtype=torch.long), "sum")
+
+    def update(
+        self,
+        confidence: Float[Tensor, "B"],
+        weight: Float[Tensor, "B"],
+        outputs: Mapping[str, ModelOutput],
+        labels: Labels,
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            confidence: of the teacher, before the gate.
+            weight: what the gate made of it.
+            outputs: of the teacher, by "teacher", and of every student.
+            labels: class indices, or distributions, whose heaviest class is the right one.
+        """
+        values = torch.stack([confidence, weight])
+        self.total += values.sum(dim=1)
+        self.least = torch.minimum(self.least, values.amin(dim=1))
+        self.most = torch.maximum(self.most, values.amax(dim=1))
+        self.kept += hard_gate(confidence, self.threshold).long().sum()
+
+        classes = {net: outputs[net].logits.argmax(dim=1) for net in self.nets}
+        self.agreed += torch.stack([(classes[a] == classes[b]).sum() for a, b in self.pairs])
+
+        right_class = labels.argmax(dim=1) if labels.ndim == 2 else labels
+        counted = [torch.ones_like(right_class, dtype=torch.bool)]
+        counted += [classes[net] == right_class for net in self.nets]
+        in_bin = F.one_hot(equal_width(confidence, self.num_bins), self.num_bins)
+        self.counts += (torch.stack(counted).unsqueeze(2) * in_bin).sum(dim=1)
+
+    def compute(self) -> ConfidenceSummary:
+        num_samples = self.counts[0].sum()
+        mean = self.total / num_samples
+        scalars = {"confidence/share_kept": self.kept / num_samples}
+        for i, name in enumerate(("confidence", "weight")):
+            scalars[f"{name}/mean"] = mean[i]
+            scalars[f"{name}/min"] = self.least[i]
+            scalars[f"{name}/max"] = self.most[i]
+        for (a, b), agreed in zip(self.pairs, self.agreed, strict=True):
+            scalars[f"agreement/{a}_{b}"] = agreed / num_samples
+        return ConfidenceSummary(scalars, self._bins())
+
+    def _bins(self) -> Bins:
+        samples, *right = self.counts.tolist()
+        bins = []
+        for i, count in enumerate(samples):
+            row = {"low": i / self.num_bins, "high": (i + 1) / self.num_bins}
+            row["share"] = count / sum(samples)
+            for net, of_net in zip(self.nets, right, strict=True):
+                row[f"{net}_accuracy"] = of_net[i] / count if count else None
+            bins.append(row)
+        return bins

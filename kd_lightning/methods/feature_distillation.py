@@ -1,0 +1,184 @@
+"""Feature distillation on named layers: FitNets (arXiv 1412.6550), attention transfer (1612.03928),
+relational knowledge distillation (1904.05068).
+
+    L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
+        + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
+
+A layer is any module of a net, by its dotted name. Each student learns by itself. What a loss
+learns with (FitNet's regressors) is in the student's parameter group and in ``last.ckpt``, and is
+no part of the student. FitNets go on with the soft term after their hints, and attention transfer
+is reported with it and without; here, as in the field's tables of single methods, its weight is 0.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.errors import UserError, unknown
+from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.losses.layers import FeatureLoss, FitNet, ShapeMismatch
+from kd_lightning.losses.soft_targets import soft_target_kl
+from kd_lightning.methods.base import Distiller, check_positive, check_weights
+from kd_lightning.models.taps import (
+    Shape,
+    check_layer,
+    layer_shapes,
+    listing,
+    outline,
+    tapped,
+)
+from kd_lightning.streams import seed_stream
+
+KEY = "method.layers"
+CLASSIFIERS_INPUT = {"trunk": "trunk"}
+
+
+class FeatureDistillation(Distiller):
+    """Each student imitates what layers of its teacher give.
+
+    Args:
+        input_shape: of one sample: (channels, height, width) or (channels, length).
+        feature_loss: (student_shape, teacher_shape) -> the loss of a pair of layers.
+        layers: student's layer -> teacher's layer, for all students; or student -> such pairs.
+            None: the classifiers' inputs, which every net has.
+        temperature: T, of both softmaxes of the soft term.
+        hard_weight: of the labels.
+        soft_weight: of the teacher's soft targets.
+        feature_weight: of the layers; None: the field's for this loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int],
+        feature_loss: Callable[..., FeatureLoss] = FitNet,
+        layers: Mapping[str, str | Mapping[str, str]] | None = None,
+        temperature: float = 4.0,
+        hard_weight: float = 1.0,
+        soft_weight: float = 0.0,
+        feature_weight: float | None = None,
+        **distiller: Any,
+    ) -> None:
+        super().__init__(**distiller)
+        self.layers = layers_of_students(
+            CLASSIFIERS_INPUT if layers is None else layers, self.students
+        )
+        self.feature_losses = self._build_losses(feature_loss, input_shape)
+        if feature_weight is None:
+            feature_weight = next(iter(self.feature_losses.values()))[0].field_weight
+        check_positive(temperature=temperature)
+        check_weights(
+            hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight
+        )
+        self.temperature = temperature
+        self.hard_weight = hard_weight
+        self.soft_weight = soft_weight
+        self.feature_weight = feature_weight
+
+    def _build_losses(
+        self, feature_loss: Callable[..., FeatureLoss], input_shape: Sequence[int]
+    ) -> nn.ModuleDict:
+        """Student -> a loss for each of its pairs, made for the shapes that one sample shows."""
+        teachers = shapes_for(self.teacher, input_shape)
+        losses = nn.ModuleDict()
+        for key, pairs in self.layers.items():
+            student = self.students[key]
+            shapes = shapes_for(student, input_shape)
+            losses[key] = nn.ModuleList()
+            for mine, theirs in pairs.items():
+                check_layer(mine, student, shapes, f"student {key}", KEY)
+                check_layer(theirs, self.teacher, teachers, "the teacher", KEY)
+                seed_stream(self.seed, "regressor", key, mine)
+                try:
+                    loss = feature_loss(student_shape=shapes[mine], teacher_shape=teachers[theirs])
+                except ShapeMismatch as error:
+                    raise UserError(
+                        f"layer {mine} of student {key} and layer {theirs} of the teacher do not go"
+                        f" together: {error}; "
+                        f"student {key} has {fitting(student, shapes, feature_loss)}, "
+                        f"the teacher {fitting(self.teacher, teachers, feature_loss)} "
+                        f"({KEY}=… or feature_loss@method.feature_loss=…)"
+                    ) from error
+                except ValueError as error:
+                    raise UserError(f"{error} (method.feature_loss.…=…)") from error
+                losses[key].append(loss)
+        return losses
+
+    def parameters_of(self, key: str) -> Iterator[nn.Parameter]:
+        yield from super().parameters_of(key)
+        yield from self.feature_losses[key].parameters()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        taught = {name for pairs in self.layers.values() for name in pairs.values()}
+        with tapped(self.teacher, taught) as targets:
+            teacher = self.teacher_output(x)
+        terms = {}
+        for key, student in self.students.items():
+            with tapped(student, self.layers[key]) as given:
+                output = self.forward_student(key, x)
+            hard = label_cross_entropy(output.logits, y)
+            soft = soft_target_kl(output.logits, teacher.logits, self.temperature)
+            pairs = zip(self.layers[key].items(), self.feature_losses[key], strict=True)
+            feature = sum(loss(given[mine], targets[theirs]) for (mine, theirs), loss in pairs)
+            terms[f"{key}/hard"] = self.hard_weight * hard.mean()
+            terms[f"{key}/soft"] = self.soft_weight * soft.mean()
+            terms[f"{key}/feature"] = self.feature_weight * feature.mean()
+        return self.log_losses(terms)
+
+
+def layers_of_students(
+    layers: Mapping[str, str | Mapping[str, str]], students: Mapping[str, nn.Module]
+) -> dict[str, dict[str, str]]:
+    """Student -> its layers -> the teacher's, from pairs for all or pairs for each.
+
+    Raises:
+        UserError: pairs for all beside pairs for one, an unknown student, or a student without.
+    """
+    of_one = {key: pairs for key, pairs in layers.items() if not isinstance(pairs, str)}
+    if not of_one:
+        of_one = {key: layers for key in students}
+    elif len(of_one) < len(layers):
+        raise UserError(
+            "method.layers must be pairs of layers for all students, or such pairs for each, got "
+            f"{next(key for key in layers if key not in of_one)} beside {next(iter(of_one))}"
+        )
+    for key in of_one:
+        if key not in students:
+            raise unknown("student", key, students, f"method.layers.{key}")
+    for key in students:
+        if not of_one.get(key):
+            raise UserError(
+                f"student {key} needs a pair of layers, got none (method.layers={{{key}: "
+                "{trunk: trunk}})"
+            )
+    return {key: dict(of_one[key]) for key in students}
+
+
+def shapes_for(net: nn.Module, input_shape: Sequence[int]) -> dict[str, Shape]:
+    """``layer_shapes`` for a sample of this shape; raises ``UserError`` if the net takes none."""
+    try:
+        return layer_shapes(net, torch.zeros(1, *input_shape))
+    except (UserError, RuntimeError) as error:
+        raise UserError(
+            f"input_shape must be that of a sample, and a net takes none of {tuple(input_shape)} "
+            "(method.input_shape=…)"
+        ) from error
+
+
+def fitting(
+    net: nn.Module, shapes: Mapping[str, Shape], feature_loss: Callable[..., FeatureLoss]
+) -> str:
+    """The layers of a net that this loss could compare, in words."""
+
+    def fits(shape: Shape) -> bool:
+        try:
+            feature_loss(student_shape=shape, teacher_shape=shape)
+        except ShapeMismatch:
+            return False
+        return True
+
+    names = outline(net, [name for name, shape in shapes.items() if fits(shape)])
+    return listing(names) or "none that would"

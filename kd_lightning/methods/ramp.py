@@ -1,0 +1,20 @@
+"""A loss term that counts little at first: a ramp over the first share of a run."""
+
+from kd_lightning.errors import UserError
+
+
+def ramp(progress: float, share: float) -> float:
+    """How much of a term counts by now, in [0, 1]: rises linearly from 0 over ``share`` of the run.
+
+    Args:
+        progress: share of the run that is done.
+        share: in [0, 1]; 0: the whole term counts from the first step.
+    """
+    return 1.0 if share == 0 else min(1.0, progress / share)
+
+
+def check_ramp(**shares: float) -> None:
+    """Raises ``UserError`` for the first share that is not in [0, 1]."""
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"{name} must be in [0, 1], got {share} (method.{name}=…)")

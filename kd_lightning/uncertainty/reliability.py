@@ -1,0 +1,94 @@
+"""How often a classifier is right, by how sure it is. Dimensions: B samples, C classes, M bins.
+
+Sure is the probability of the predicted class, called confidence here. ``equal_width`` and
+``equal_mass`` say which bin a confidence falls in. All is computed from logits, at temperature 1,
+and has no gradient.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kd_lightning.uncertainty.ties import mean_over_ties
+
+Binning = Callable[[Float[Tensor, "B"], int], Int[Tensor, "B"]]
+
+
+class Reliability(NamedTuple):
+    """What stands in each bin, the least sure first.
+
+    Attributes:
+        count: samples.
+        confidence: mean probability of the predicted class; NaN in an empty bin.
+        accuracy: share that is right; NaN in an empty bin.
+    """
+
+    count: Int[Tensor, "M"]
+    confidence: Float[Tensor, "M"]
+    accuracy: Float[Tensor, "M"]
+
+
+def equal_width(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:
+    """The bin of each value in [0, 1], of bins ``((m - 1) / M, m / M]``; 0 is in the first.
+
+    Raises:
+        ValueError: there is no bin.
+    """
+    _check(num_bins)
+    edges = torch.linspace(0, 1, num_bins + 1, device=values.device)
+    return torch.bucketize(values, edges[1:-1])
+
+
+def equal_mass(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:
+    """The bin of each value, of bins that hold equally many, to one; some none where B < M.
+
+    Equal values may be divided between bins, by their order: what is summed in the bins must not
+    tell them apart (``mean_over_ties``).
+
+    Raises:
+        ValueError: there is no bin.
+    """
+    _check(num_bins)
+    rank = values.argsort().argsort()
+    return rank * num_bins // len(values)
+
+
+def top_prediction(
+    logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """The probability of the predicted class, and 1 where that is the label, else 0."""
+    confidence = logits.detach().float().softmax(dim=1).amax(dim=1)
+    return confidence, (logits.argmax(dim=1) == labels).float()
+
+
+def reliability_curve(
+    logits: Float[Tensor, "B C"],
+    labels: Int[Tensor, "B"],
+    num_bins: int = 15,
+    binning: Binning = equal_width,
+) -> Reliability:
+    """Accuracy against confidence: Guo et al., arXiv 1706.04599, section 2.
+
+    Samples of equal confidence share their accuracy, so the curve does not depend on the order of
+    the samples. On the diagonal the probabilities are what they say.
+
+    Raises:
+        ValueError: there is no bin.
+    """
+    confidence, right = top_prediction(logits, labels)
+    in_bin = binning(confidence, num_bins)
+    count = in_bin.bincount(minlength=num_bins)
+
+    def mean(values: Float[Tensor, "B"]) -> Float[Tensor, "M"]:
+        sums = torch.zeros(num_bins, dtype=torch.float64, device=values.device)
+        return (sums.index_add(0, in_bin, values.double()) / count).float()
+
+    return Reliability(count, mean(confidence), mean(mean_over_ties(right, confidence)))
+
+
+def _check(num_bins: int) -> None:
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be >= 1, got {num_bins}")

@@ -1,0 +1,248 @@
+"""The studies that wait for data and hardware: each of their rows takes a step, on small files that
+lie as the real ones do.
+"""
+
+import copy
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import compose
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import nn
+from torchvision import datasets
+
+from kd_lightning import build
+from kd_lightning.data.biovid import FOLDER, LEVELS, list_subjects
+from kd_lightning.data.har import CHANNELS
+from kd_lightning.data.imagenet100 import LISTS
+from kd_lightning.errors import UserError
+from kd_lightning.methods.base import Learner
+from kd_lightning.rehearsal import check_monitors
+from kd_lightning.schema import check_configuration
+from kd_lightning.sweeps import making
+from kd_lightning.sweeps.engine import settings_in
+from kd_lightning.sweeps.plan import Settings, expand, settings_of
+from kd_lightning.teachers import Teacher, build_net
+
+PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
+FEW = ["data.batch_size=4", "data.num_workers=0", "hardware=cpu"]
+ONE_DATA_SET = {"ucr_archive": ["data.name=Chinatown"], "biovid_loso": ["data.fold=2"]}
+# what makes each small, where its files are small
+SMALL = {
+    "imagenet100_cmc": ["data.image_size=32"],
+    "imagenet100_kaggle": ["data.image_size=32"],
+    "dual_fashion_gpu": [],
+    "cifar100": [],
+    "cifar100_pairs": [],
+    "har": [],
+    "ucr_archive": ONE_DATA_SET["ucr_archive"],
+    "biovid_loso": [*ONE_DATA_SET["biovid_loso"], "data.length=32"],
+}
+
+
+@pytest.fixture
+def files(tmp_path: Path, write_tree, write_fashion, write_cifar) -> Callable[[str], Path]:
+    """files("har"): a folder as ``data.root`` names it."""
+
+    def imagenet100_cmc(root: Path) -> None:
+        wnids = (LISTS / "cmc.txt").read_text().split()
+        write_tree(root, {f"{p}/{w}": n for p, n in (("train", 2), ("val", 1)) for w in wnids})
+
+    def imagenet100_kaggle(root: Path) -> None:
+        wnids = (LISTS / "kaggle.txt").read_text().split()
+        train = {f"train.X{1 + i % 4}/{wnid}": 2 for i, wnid in enumerate(wnids)}
+        write_tree(root, train | {f"val.X/{wnid}": 1 for wnid in wnids})
+
+    def dual_fashion_gpu(root: Path) -> None:
+        write_fashion(root / "FashionMNIST" / "raw", gz=False)
+
+    def cifar100(root: Path) -> None:
+        write_cifar(datasets.CIFAR100, root)
+
+    def har(root: Path) -> None:
+        numbers = np.random.default_rng(0)
+        for part, subjects in (("train", [1, 3]), ("test", [2])):
+            (root / part / "Inertial Signals").mkdir(parents=True)
+            y, rows = np.tile(np.arange(1, 7), len(subjects)), 6 * len(subjects)
+            for channel in CHANNELS:
+                path = root / part / "Inertial Signals" / f"{channel}_{part}.txt"
+                np.savetxt(path, numbers.normal(size=(rows, 128)), fmt="%16.7e")
+            np.savetxt(root / part / f"y_{part}.txt", y, "%d")
+            np.savetxt(root / part / f"subject_{part}.txt", np.repeat(subjects, 6), "%d")
+
+    def ucr_archive(root: Path) -> None:
+        numbers = np.random.default_rng(0)
+        (root / "Chinatown").mkdir(parents=True)
+        for part in ("TRAIN", "TEST"):
+            table = np.column_stack([np.arange(8) % 2 + 1, numbers.normal(size=(8, 24))])
+            np.savetxt(root / "Chinatown" / f"Chinatown_{part}.tsv", table, delimiter="\t")
+
+    def biovid_loso(root: Path) -> None:
+        numbers = np.random.default_rng(0)
+        columns = "time gsr ecg emg_trapezius emg_corrugator emg_zygomaticus".replace(" ", "\t")
+        for person in PEOPLE:
+            (root / FOLDER / person).mkdir(parents=True)
+            for level in LEVELS:
+                for index in (8, 34):
+                    path = root / FOLDER / person / f"{person}-{level}-{index:03}_bio.csv"
+                    values = numbers.normal(size=(32, 6))
+                    np.savetxt(path, values, delimiter="\t", header=columns, comments="")
+
+    writers = locals() | {"cifar100_pairs": cifar100}
+
+    def write(preset: str) -> Path:
+        root = tmp_path / preset
+        writers[preset](root)
+        return root
+
+    return write
+
+
+def settings(preset: str) -> Settings:
+    return settings_of([f"sweep={preset}"], None)[0]
+
+
+def rows(preset: str, *words: str) -> dict[str, DictConfig]:
+    """Row -> the configuration of its first job."""
+    found: dict[str, DictConfig] = {}
+    for one in expand(settings(preset), words):
+        if one.variant not in found:
+            found[one.variant] = compose(*one.overrides)
+    return found
+
+
+def row(preset: str, name: str, *words: str) -> DictConfig:
+    jobs = expand(settings(preset), words)
+    return compose(*next(one.overrides for one in jobs if one.variant == name))
+
+
+@pytest.fixture
+def nets(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, int, str], nn.Module]:
+    """As ``build_net``, but each net is made once: most rows have the same."""
+    made: dict[str, nn.Module] = {}
+
+    def make(config: DictConfig, seed: int, key: str) -> nn.Module:
+        name = f"{OmegaConf.to_yaml(config, resolve=True)} {seed} {key}"
+        if name not in made:
+            made[name] = build_net(config, seed, key)
+        return copy.deepcopy(made[name])
+
+    monkeypatch.setattr(build, "build_net", make)
+    return make
+
+
+def step(cfg: DictConfig, nets: Callable) -> tuple[Learner, torch.Tensor]:
+    """A training step with an untrained teacher: the method after backward, and its loss."""
+    check_configuration(cfg)
+    build.use_threads(1)
+    data = build.build_data(cfg)
+    check_monitors(cfg, data)
+    teacher = Teacher(nets(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", "")
+    method = build.build_method(cfg, teacher)
+    loss = method.training_step(next(iter(data.train_dataloader())), 0)
+    loss.backward()
+    return method, loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", SMALL)
+def test_every_row_of_a_study_takes_a_step_of_its_own(preset: str, files, nets) -> None:
+    losses = {}
+    for name, cfg in rows(preset, f"data.root={files(preset)}", *FEW, *SMALL[preset]).items():
+        method, loss = step(cfg, nets)
+        losses[name] = loss.item()
+        for student in method.students.values():
+            total = sum(p.grad.abs().sum() for p in student.parameters() if p.grad is not None)
+            assert 0 < total < math.inf, name
+        assert all(p.grad is None for p in method.teacher.parameters()), name
+    assert all(map(math.isfinite, losses.values()))
+    assert len(set(losses.values())) == len(losses), losses
+
+
+def test_the_two_lists_are_the_two_studies() -> None:
+    for name in ("cmc", "kaggle"):
+        cfg = row(f"imagenet100_{name}", "dual_student")
+        assert (cfg.data.class_list, cfg.teacher.source) == (name, "pretrained")
+        nets = (cfg.method.teacher, cfg.method.students.a, cfg.method.students.b)
+        assert [net.name for net in nets] == ["resnet50", "resnet18", "mobilenetv2_100"]
+
+
+def test_the_archive_is_aeons_list_of_equal_lengths() -> None:
+    found = importlib.util.find_spec("aeon")
+    assert found is not None, "the tests need aeon: pip install -e '.[ucr]'"
+    path = Path(found.submodule_search_locations[0]) / "datasets" / "tsc_datasets.py"
+    spec = importlib.util.spec_from_file_location("lists", path)
+    lists = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lists)  # the package itself takes seconds
+    assert settings("ucr_archive").grid["data.name"] == sorted(lists.univariate_equal_length)
+
+
+def test_each_of_the_87_subjects_is_left_out_once() -> None:
+    asked = settings("biovid_loso")
+    assert asked.grid["data.fold"] == list(range(87))
+    jobs = [one for one in expand(asked, []) if one.variant == "SSD"]
+    assert [one.axes["data.fold"] for one in jobs] == list(range(87))
+
+
+def test_a_fold_is_a_subject(files) -> None:
+    root = files("biovid_loso")
+    cfg = row("biovid_loso", "SSD", "data.fold=1", "data.length=32", "data.batch_size=4")
+    cfg.data.root = str(root)
+    assert f"subject {PEOPLE[1]}, fold 1 of 3" in build.build_data(cfg).protocol
+    assert list_subjects(root) == PEOPLE
+
+
+@pytest.mark.parametrize("preset", ["har", "ucr_archive", "biovid_loso"])
+def test_all_rows_of_ssd_share_teacher_and_net_and_their_epochs(preset: str) -> None:
+    found = rows(preset, *ONE_DATA_SET.get(preset, []))
+    for cfg in found.values():
+        assert cfg.method.students.student == cfg.method.teacher
+        assert (cfg.method.teacher.dropout, cfg.method.teacher.block_dropout) == (0.2, 0.1)
+    assert len({str(cfg.method.teacher) for cfg in found.values()}) == 1
+    labels_only = found.pop("labels only")
+    epochs = {(cfg.teacher.trainer.max_epochs, cfg.trainer.max_epochs) for cfg in found.values()}
+    assert len(epochs) == 1
+    assert labels_only.trainer.max_epochs == sum(*epochs)
+
+
+def test_shufflenets_and_mobilenets_learn_slower() -> None:
+    for one in expand(settings("cifar100_pairs"), []):
+        is_light = "shuffle" in one.variant or "mobile" in one.variant
+        assert ("optimizer.lr=0.01" in one.overrides) == is_light
+    assert row("cifar100_pairs", "vgg13 to mobilenetv2").teacher.optimizer.lr == 0.05
+
+
+# What is reported, from the command line to the record
+
+
+def test_what_is_reported_is_recorded(tmp_path: Path) -> None:
+    words = ["sweep=har", "seed=0", f"sweep.dir={tmp_path / 'sweep'}"]
+    directory = making.make(words, None, Console(quiet=True))
+    assert settings_in(directory)["reported"] == settings("har").reported
+    assert settings_in(directory)["reported"][0]["rows"]["SSD"] == {"test/student/accuracy": 91.82}
+
+
+def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    wrong = "sweep.reported=[{source: x, rows: {kd: {test/a/accuracy: 0.73}}}]"
+    words = [wrong, "data=digits", f"sweep.dir={tmp_path / 'sweep'}"]
+    with pytest.raises(UserError, match=r"sweep.reported\[0\].rows.kd.* must be in percent"):
+        making.make(words, None, Console(quiet=True))
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_list_of_presets_says_each_in_a_line(capsys, monkeypatch) -> None:
+    from kd_lightning.list import main
+
+    monkeypatch.setattr("sys.argv", ["list", "sweeps"])
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    said = {line.split()[0]: line for line in lines}
+    for preset in SMALL:
+        assert len(said[preset]) < 160
+    assert not any(line.startswith("_") for line in lines)
