@@ -40,7 +40,8 @@ class Study:
     over_data_sets: bool = False
 
 
-QUIET = "threads=1 callbacks=quiet logger=none"
+BARE = "threads=1 logger=none"
+QUIET = f"{BARE} callbacks=quiet"
 # so the intervals cover the teacher, the split and, where labels are few, which ones they are
 WHOLE = f"'teacher.seed=${{seed}}' 'data.split_seed=${{seed}}' {QUIET}"
 
@@ -96,7 +97,7 @@ STUDIES = {
         over_data_sets=True,
     ),
     "ucr_averages": Study(
-        {name: f"sweep=ucr_averages data.name={name} {QUIET}" for name in UCR},
+        {name: f"sweep=ucr_averages data.name={name} {BARE}" for name in UCR},
         over_data_sets=True,
     ),
     "sensitivity": Study(

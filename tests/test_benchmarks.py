@@ -1,0 +1,56 @@
+"""The studies can be run, and what is committed of them is what their records say."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmarks import studies
+from kd_lightning.jobs import State
+from kd_lightning.reports import build, write
+from kd_lightning.reports.records import FILE, unpacked
+from kd_lightning.sweeps import plan
+
+PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))
+# of a study over data sets one part is enough: the others differ in the name
+PARTS = [
+    (name, part)
+    for name, study in studies.STUDIES.items()
+    for part in (list(study.parts)[:1] if study.over_data_sets else study.parts)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_every_part_of_a_study_composes(name: str, part: str) -> None:
+    of_sweep, of_jobs = plan.split(shlex.split(studies.STUDIES[name].parts[part]))
+    settings, _, _ = plan.settings_of(of_sweep, None)
+    one_seed = [word for word in of_jobs if not word.startswith("seed=")]
+    jobs = plan.expand(settings, [*one_seed, "seed=0"])
+    orders, _ = plan.orders(jobs, folder=".", config_dir=None)
+    assert len({order.variant for order in orders}) == len(orders) / len(
+        {str(order.axes.get("data.name")) for order in orders}
+    )
+
+
+def test_there_are_results() -> None:
+    assert PACKED
+
+
+@pytest.mark.parametrize("packed", PACKED, ids=lambda path: str(path.relative_to(studies.RESULTS)))
+def test_committed_tables_follow_from_committed_records(packed: Path, tmp_path: Path) -> None:
+    write(build([packed]), tmp_path)
+    for name in ("table.md", "table.csv", "values.csv", "sweep.yaml", FILE):
+        assert (tmp_path / name).read_text() == (packed / name).read_text(), name
+
+
+def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(
+    tmp_path: Path,
+) -> None:
+    records = (PACKED[0] / FILE).read_text()
+    assert all(record.state == State.DONE for record in unpacked(PACKED[0] / FILE))
+    (tmp_path / FILE).write_text(records)
+    assert studies.is_done(tmp_path)
+    (tmp_path / FILE).write_text(records.replace('"state": "done"', '"state": "failed"', 1))
+    assert not studies.is_done(tmp_path)
+    assert not studies.is_done(tmp_path / "elsewhere")
