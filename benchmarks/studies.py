@@ -64,6 +64,7 @@ SSD_NET = (
     "trainer.max_epochs=100 optimizer.lr=3.0e-3 teacher.optimizer.lr=3.0e-3"
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
+FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15 seed=0,1,2"
 # from small to large
 UCR = (
     *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
@@ -89,6 +90,12 @@ STUDIES = {
             "trainer.max_epochs=200 teacher.trainer.max_epochs=200",
         }
     ),
+    "dual_fashion": Study(
+        {
+            "8000_images": f"{DUAL} {FASHION}",
+            "40_percent_noise": f"{DUAL_NOISE} {FASHION} data.label_noise=0.4",
+        }
+    ),
     "ssd_ucr": Study(
         {name: f"sweep=ssd_ucr data.name={name} {QUIET}" for name in UCR}, over_data_sets=True
     ),
@@ -107,6 +114,7 @@ STUDIES = {
             "passes_percentile": f"sweep=passes_percentile {SSD_ARROWHEAD}",
             "bandwidth": "method=stochastic_self_distillation seed=0,1,2 "
             f"method.guidance.bandwidth=0.01,0.1,1,5,auto {SSD_ARROWHEAD}",
+            "dropout_placement": f"sweep=dropout_placement data.name=ArrowHead {QUIET}",
         }
     ),
 }

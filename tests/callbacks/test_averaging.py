@@ -176,13 +176,18 @@ def test_every_option_changes_the_average(
 
 
 class Taken(Callback):
-    """The weights as they are trained, after each step."""
+    """The weights, and batch norm's statistics, as they are trained, after each step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Tensor]] = []
 
     def on_train_batch_end(self, trainer: Trainer, method: Learner, *_: object) -> None:
-        self.steps.append({n: p.detach().clone() for n, p in method.named_parameters()})
+        self.steps.append({n: value.detach().clone() for n, value in floats_of(method)})
+
+
+def floats_of(method: Learner) -> list[tuple[str, Tensor]]:
+    everything = [*method.named_parameters(), *method.named_buffers()]
+    return [(name, value) for name, value in everything if value.is_floating_point()]
 
 
 def built(method: str = "supervised", *more: str) -> tuple[Learner, Any, Any]:
@@ -239,7 +244,8 @@ def test_ema_is_its_recursion_over_the_steps(warmup: bool, accumulated: int) -> 
         if (i % each + 1) % accumulated == 0 or i % each == each - 1
     ]
     assert len(steps) == trainer.global_step == ema.count
-    for name, value in learner.named_parameters():
+    assert any("running_var" in name for name, _ in floats_of(learner))
+    for name, value in floats_of(learner):
         expected = steps[0][name].double()
         for n, step in enumerate(steps[1:], start=1):
             decay = min(0.8, (1 + n) / (10 + n)) if warmup else 0.8
@@ -320,7 +326,9 @@ def test_an_average_begins_the_choice_anew(tmp_path: Path) -> None:
     averaging, best = Begun(), BestStudents(tmp_path)
     method = SimpleNamespace(students=nn.ModuleDict({"a": net()}))
     for epoch, (count, accuracy) in enumerate([(0, 0.9), (1, 0.5), (2, 0.6), (3, 0.6)]):
-        Begun.count = count
+        Begun.count, state = count, best.state_dict()
+        best = BestStudents(tmp_path)
+        best.load_state_dict(state)  # as if the run were resumed after every epoch
         values = {"val/a/accuracy": torch.tensor(accuracy), "val/a/nll": torch.tensor(1.0)}
         best.on_validation_end(
             SimpleNamespace(
