@@ -82,7 +82,7 @@ def build_data(cfg: DictConfig) -> ClassificationData:
         "imagenet_rows": data.imagenet_rows,
     }
     for key, fact in facts.items():
-        stated = cfg.task[key]
+        stated = cfg.task.get(key)  # a resumed run may be older than the fact
         if stated is not None and stated != fact:
             raise UserError(f"task.{key}={stated} does not agree with the data, which have {fact}")
         cfg.task[key] = fact

@@ -44,6 +44,12 @@ def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
             build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
         )
     method = build_method(cfg, teacher)
+    if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
+        raise UserError(
+            f"baselines={cfg.baselines} would train on a schedule that stops falling at "
+            f"scheduler.end={cfg.scheduler.end}, for the sake of an average that it has not: leave "
+            "it out, and run method=supervised with the same scheduler and callbacks beside"
+        )
     if cfg.evaluation.soups:
         check_alike(method.students)
 

@@ -78,7 +78,7 @@ def caption(metrics: dict[str, Any]) -> str:
         lines.append(f"Teacher: {origin}. agreement: same class as the teacher.")
     if "T" in columns_of(metrics):
         lines.append("T: the temperature fitted on val; ECE scaled: with it.")
-        lines += _at_bounds(metrics)
+        lines += [*_at_bounds(metrics), *metrics.get("doubts", [])]
     lines.append(
         f"{metrics['unit']}/s: forward pass, batches of {metrics['batch']}, {metrics['device']}."
     )

@@ -109,26 +109,33 @@ def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData)
 
 def teacher_run(cfg: DictConfig) -> DictConfig:
     """The ordinary supervised run that trains the teacher of ``cfg``."""
-    # resolved: what refers to ${seed}, such as a split, is this run's and not its teacher's
-    run = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    run = resolved(cfg)
+    teacher, net = run.teacher, run.method.teacher
     # streams of its own, or a student of the same net and seed would begin as its teacher did
-    run.seed = run.data.seed = stream_seed("teacher", cfg.teacher.seed) % 2**31
-    run.data.batch_size = cfg.teacher.batch_size
-    run.optimizer, run.scheduler = cfg.teacher.optimizer, cfg.teacher.scheduler
-    run.trainer = {"log_every_n_steps": cfg.trainer.log_every_n_steps, **cfg.teacher.trainer}
-    run.method = supervised({"student": cfg.method.teacher}, run)
-    run.title = f"teacher {describe(cfg.method.teacher)}"
+    run.seed = run.data.seed = stream_seed("teacher", teacher.seed) % 2**31
+    run.data.batch_size = teacher.batch_size
+    run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
+    run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
+    run.title = f"teacher {describe(net)}"
+    run.method = supervised({"student": net}, run)
     return one_device(run)
 
 
 def baseline_run(cfg: DictConfig) -> DictConfig:
     """The supervised run that trains the students of ``cfg`` from labels alone, for as long."""
-    run = deepcopy(cfg)
-    students = OmegaConf.to_container(cfg.method.students, resolve=True)
-    run.method = supervised(students, cfg)
-    run.method.learning_rates = cfg.method.get("learning_rates")
+    run = resolved(cfg)
+    rates = run.method.get("learning_rates")
+    run.method = supervised(run.method.students, run)
+    run.method.learning_rates = rates
     run.title = "labels only"
     return one_device(run)
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    """A copy of ``cfg`` that refers to nothing: in a run made from it, what ``${seed}`` or
+    ``${optimizer.lr}`` stood for stays what it was in ``cfg``.
+    """
+    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
 
 
 def supervised(students: Any, cfg: DictConfig) -> DictConfig:

@@ -197,6 +197,8 @@ def test_run(
         soups=cfg.evaluation.soups,
     )
     nets = metrics["nets"]
+    if cfg.evaluation.temperature_scaling and (doubts := doubts_about_val(cfg, data)):
+        metrics["doubts"] = doubts
     if teacher is not None:
         titles["teacher"] = f"teacher · {teacher.name}"
         nets["teacher"]["origin"] = teacher.origin
@@ -213,6 +215,23 @@ def test_run(
         name: {"title": titles[name], **nets[name]} for name in dict.fromkeys(order) if name in nets
     }
     return metrics, {name: curves[name] for name in metrics["nets"] if name in curves}
+
+
+def doubts_about_val(cfg: DictConfig, data: ClassificationData) -> list[str]:
+    """Why a temperature that is fitted on val may be wrong for test."""
+    doubts = []
+    if data.label_noise:
+        doubts.append("T is fitted to val's labels, of which as many are wrong as of train's.")
+    pretrained = [key for key, net in cfg.method.students.items()
+                  if net.get("weights") == "pretrained"]  # fmt: skip
+    if "teacher" in cfg.method and cfg.teacher.source == "pretrained":
+        pretrained.insert(0, "teacher")
+    if pretrained and data.imagenet_rows is not None:
+        doubts.append(
+            f"T of {', '.join(pretrained)} is fitted to images of ImageNet's training part, which "
+            "pretrained weights have seen."
+        )
+    return doubts
 
 
 def title_of(key: str, net: DictConfig) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from kd_lightning.build import build_data
 from kd_lightning.errors import UserError
 from kd_lightning.losses.soft_targets import mean_log_probs
 from kd_lightning.run import Result, distill
+from kd_lightning.tables import caption
 from kd_lightning.teachers import load_student
+from kd_lightning.testing import doubts_about_val
 from kd_lightning.uncertainty.temperature import fit_temperature
 
 ASKED = ("evaluation.temperature_scaling=true", "evaluation.plots=true")
@@ -195,3 +198,20 @@ def test_without_a_val_part_it_is_refused_before_anything_is_trained(tiny: list[
 def test_anything_but_true_or_false_is_refused(key: str, tiny: list[str]) -> None:
     with pytest.raises(UserError, match=f"evaluation.{key} must be true or false, got val"):
         distill(*tiny, f"evaluation.{key}=val")
+
+
+def test_a_temperature_fitted_to_wrong_labels_is_said_to_be(tiny: list[str]) -> None:
+    asking = ["method=supervised", "evaluation.temperature_scaling=true"]
+    own = [word for word in tiny if not word.startswith("teacher.")]
+    metrics = distill(*asking, *own, "data.label_noise=0.3").metrics
+    assert "T is fitted to val's labels, of which as many are wrong" in caption(metrics)
+    assert "doubts" not in distill(*asking, *own).metrics
+
+
+def test_a_temperature_fitted_to_what_pretrained_weights_have_seen_is_said_to_be() -> None:
+    cfg = compose("method=kd", "data=imagenet100")
+    data = SimpleNamespace(label_noise=0.0, imagenet_rows=[0, 1])
+    (doubt,) = doubts_about_val(cfg, data)
+    assert doubt.startswith("T of teacher is fitted to images of ImageNet's training part")
+    cfg.teacher.source = "train"
+    assert doubts_about_val(cfg, data) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from kd_lightning.errors import UserError
 from kd_lightning.run import distill
@@ -164,3 +165,14 @@ def test_other_data_are_refused(tmp_path: Path, store: Path) -> None:
     record.write_text(record.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
     with pytest.raises(UserError, match="the data has changed"):
         distill(f"resume={first.directory}", "trainer.max_epochs=2")
+
+
+def test_a_run_older_than_a_fact_of_the_data_goes_on(tmp_path: Path, store: Path) -> None:
+    first = distill(*SETTING[:5], *SETTING[9:], "trainer.max_epochs=1", f"run_dir={tmp_path}/run",
+                    f"teacher.store={store}")  # fmt: skip
+    path = first.directory / "config.yaml"
+    older = OmegaConf.load(path)
+    del older.task.shape, older.evaluation
+    OmegaConf.save(older, path)
+    (first.directory / "metrics.json").unlink()
+    assert distill(f"resume={first.directory}", "trainer.max_epochs=2").metrics["epochs"] == 2

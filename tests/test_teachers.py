@@ -129,3 +129,28 @@ def test_the_teacher_has_the_split_of_its_run_when_that_follows_the_seed() -> No
     assert run.data.split_seed == 5
     assert run.seed != 5
     assert run.data.seed == run.seed
+
+
+def test_what_refers_to_the_run_is_the_runs_in_its_teachers_run_too() -> None:
+    cfg = composed(
+        "method=kd", "trainer.max_epochs=3", "teacher.trainer.max_epochs=7", "optimizer.lr=0.25",
+        "teacher.optimizer.lr=${optimizer.lr}",
+        "teacher.optimizer.weight_decay=${trainer.max_epochs}",
+        "method.teacher.dropout=${method.students.student.dropout}", "seed=5",
+    )  # fmt: skip
+    cfg.method.students.student.dropout = 0.3
+    run = teacher_run(cfg)
+    assert run.optimizer.lr == 0.25
+    assert run.optimizer.weight_decay == 3
+    assert run.trainer.max_epochs == 7
+    assert run.method.students.student.dropout == 0.3
+
+
+def test_what_refers_to_the_method_is_still_there_in_its_baselines_run() -> None:
+    cfg = composed(
+        "method=kd", "method.temperature=2.5", "optimizer.lr=${method.temperature}",
+        "callbacks=swa", "callbacks.swa.start=0.6", "scheduler.warmup=${callbacks.swa.start}",
+    )  # fmt: skip
+    run = baseline_run(cfg)
+    assert run.optimizer.lr == 2.5
+    assert run.scheduler.warmup == 0.6

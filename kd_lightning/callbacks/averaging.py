@@ -169,7 +169,9 @@ class EMA(AveragedStudents):
         return 1 - (min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay)
 
     def in_words(self) -> str:
-        return f"their exponential moving average, decay {self.decay:g}"
+        reached = 1 - self.share_of_new(max(0, self.count - 1))
+        short = f"{reached:.3g} at last, on the way to " if reached < self.decay else ""
+        return f"their exponential moving average, decay {short}{self.decay:g}"
 
 
 def averaging_of(trainer: Trainer) -> AveragedStudents | None:

@@ -179,12 +179,14 @@ class ClassificationData(LightningDataModule):
         done = ""
         if self.train_per_class is not None:
             train = train.subset(few_per_class(train.y, self.train_per_class, self.split_seed))
-            done += f"train: {self.train_per_class} samples of each class; "
+            at_most = "" if len(train) == self.train_per_class * num_classes else "at most "
+            done += f"train: {at_most}{self.train_per_class} samples of each class; "
         if self.label_noise:
             y = with_noise(train.y, num_classes, self.label_noise, self.split_seed)
+            wrong = int((y != train.y).sum())
             train = replace(train, y=y)
-            done += f"{self.label_noise:.0%} of train's labels made wrong (split_seed "
-            done += f"{self.split_seed}); "
+            done += f"{wrong} of train's {len(y)} labels made wrong (split_seed "
+            done += f"{self.split_seed}), before val is cut from it; "
         return train, done
 
     def _measure(self, train: Samples) -> None:

@@ -53,9 +53,14 @@ def correlation_soft_loss(
         intra_weight: gamma; 1, and 2 on CIFAR-100.
 
     Raises:
-        ValueError: a weight is negative or both are 0, or the temperature is not > 0.
+        ValueError: a weight is negative or both are 0, intra_weight is 0 for two classes (any two
+            probabilities of two classes are in full correlation), or the temperature is not > 0.
     """
     check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
+    if student_logits.shape[1] == 2 and not intra_weight:
+        raise ValueError(
+            "with two classes inter_weight teaches nothing, so intra_weight must be > 0"
+        )
     student = soft_log_probs(student_logits, temperature).exp()
     target = soft_log_probs(teacher_logits, temperature).detach().exp()
     inter = 1 - pearson_correlation(student, target, dim=1)

@@ -44,8 +44,8 @@ def decoupled_soft_loss(
             resnet56 and resnet20; 0.5 on ImageNet, where T is 1.
 
     Raises:
-        ValueError: there are fewer than two classes, a weight is negative or both are 0, or the
-            temperature is not > 0.
+        ValueError: there are fewer than two classes, a weight is negative or both are 0,
+            target_weight is 0 for two classes, or the temperature is not > 0.
     """
     check_weights(target_weight=target_weight, nontarget_weight=nontarget_weight)
     if student_logits.shape[1] < 2:
@@ -53,6 +53,8 @@ def decoupled_soft_loss(
             "decoupled distillation needs logits (B, C) of C >= 2 classes, got shape "
             f"{tuple(student_logits.shape)}"
         )
+    if student_logits.shape[1] == 2 and not target_weight:
+        raise ValueError("with two classes there is one other, so target_weight must be > 0")
     if labels.ndim == 2:
         labels = labels.argmax(dim=1)
     student = soft_log_probs(student_logits, temperature)

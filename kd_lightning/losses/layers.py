@@ -89,7 +89,8 @@ class AttentionTransfer(FeatureLoss):
     Zagoruyko & Komodakis, arXiv 1612.03928.
 
     Args:
-        power: of the activations that are summed over the channels.
+        power: of the activations that are summed over the channels; below 1 the slope at a ReLU's
+            zero would be infinite.
     """
 
     field_weight = 1000.0
@@ -98,8 +99,8 @@ class AttentionTransfer(FeatureLoss):
         self, *, student_shape: Sequence[int], teacher_shape: Sequence[int], power: float = 2.0
     ) -> None:
         super().__init__(student_shape=student_shape, teacher_shape=teacher_shape)
-        if not 0 < power < float("inf"):
-            raise ValueError(f"power must be > 0, got {power}")
+        if not 1 <= power < float("inf"):
+            raise ValueError(f"power must be >= 1, got {power}")
         sizes = [shape[1:] for shape in (student_shape, teacher_shape)]
         if len(sizes[0]) != len(sizes[1]) or max(map(min, *sizes), default=1) == 1:
             raise ShapeMismatch(

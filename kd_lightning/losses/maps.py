@@ -32,7 +32,7 @@ def attention_map(maps: Maps, power: float = 2.0) -> Float[Tensor, "B N"]:
     do not matter, nor does the scale of the activations. A map that is zero everywhere stays zero.
 
     Args:
-        power: p of the paper; the larger, the more the strongest channel counts.
+        power: p of the paper, at least 1; the larger, the more the strongest channel counts.
     """
     return unit_features(maps.float().abs().pow(power).sum(dim=1).flatten(1))
 

@@ -25,6 +25,7 @@ from kd_lightning.models.taps import (
     Shape,
     check_layer,
     layer_shapes,
+    learning_layers,
     listing,
     outline,
     tapped,
@@ -90,6 +91,11 @@ class FeatureDistillation(Distiller):
             for mine, theirs in pairs.items():
                 check_layer(mine, student, shapes, f"student {key}", KEY)
                 check_layer(theirs, self.teacher, teachers, "the teacher", KEY)
+                if not learning_layers(student, torch.zeros(1, *input_shape), [mine]):
+                    raise UserError(
+                        f"nothing of student {key} learns up to its layer {mine}, so the teacher "
+                        f"would teach it nothing there: choose a later one ({KEY}=…)"
+                    )
                 seed_stream(self.seed, "regressor", key, mine)
                 try:
                     loss = feature_loss(student_shape=shapes[mine], teacher_shape=teachers[theirs])
@@ -181,4 +187,4 @@ def fitting(
         return True
 
     names = outline(net, [name for name, shape in shapes.items() if fits(shape)])
-    return listing(names) or "none that would"
+    return listing(names) or "no layer for this loss"

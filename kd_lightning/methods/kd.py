@@ -54,6 +54,11 @@ class KnowledgeDistillation(Distiller):
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight)
         check_ramp(soft_ramp=soft_ramp)
         check_soft_loss(soft_loss, self.num_classes)
+        if standardize_logits and self.num_classes < 3:
+            raise UserError(
+                f"standardized logits of {self.num_classes} classes are always -1 and 1, and teach "
+                "nothing: set method.standardize_logits=false"
+            )
         self.soft_loss = soft_loss
         self.standardize_logits = standardize_logits
         self.temperature = temperature

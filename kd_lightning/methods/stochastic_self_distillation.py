@@ -81,7 +81,7 @@ class StochasticSelfDistillation(Distiller):
         check_positive(num_passes=num_passes, max_rows=max_rows)
         check_weights(hard_weight=hard_weight, feature_weight=feature_weight)
         check_guidance(guidance)
-        if stochastic:
+        if stochastic and feature_weight:
             require_dropout(self.teacher)
         (self.key,) = self.students
         self.num_passes = num_passes

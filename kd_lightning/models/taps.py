@@ -69,6 +69,20 @@ def layer_shapes(net: nn.Module, x: Num[Tensor, "1 C *size"]) -> dict[str, Shape
     }
 
 
+def learning_layers(net: nn.Module, x: Num[Tensor, "1 C *size"], names: Iterable[str]) -> set[str]:
+    """Those of the layers that a gradient at their output would teach something: one of what comes
+    up to it, itself included, has weights that learn.
+    """
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with torch.enable_grad(), tapped(net, names) as given:
+            net.eval()(x)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return {name for name, output in given.items() if output.requires_grad}
+
+
 def is_layer_output(output: object, x: Tensor) -> bool:
     """Whether it is a batch of vectors or maps, one for each sample of ``x``."""
     is_one = isinstance(output, Tensor) and output.ndim in (2, x.ndim)

@@ -29,6 +29,7 @@ class Reported:
         rows: row -> column -> number, accuracies in percent.
         where: key -> value of the jobs beside which they stand; {}: all.
         mean_over: the key over all of whose values each number is a mean; None: none.
+        values: how many values that key has; None: not known.
         note: what else a reader must know of them.
     """
 
@@ -36,6 +37,7 @@ class Reported:
     rows: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     where: Mapping[str, Any] = field(default_factory=dict)
     mean_over: str | None = None
+    values: int | None = None
     note: str | None = None
 
     def is_of(self, record: Record) -> bool:
@@ -83,6 +85,9 @@ def _read(entry: Any, key: str) -> Reported:
         value = entry.get(name)
         if not (isinstance(value, str) or (value is None and name != "source")):
             raise UserError(f"{key}.{name} must be text, got {value}")
+    values = entry.get("values")
+    if values is not None and (type(values) is not int or values < 2):
+        raise UserError(f"{key}.values must be a whole number >= 2, got {values}")
     for name in ("rows", "where"):
         if not isinstance(entry.get(name, {}), Mapping):
             raise UserError(f"{key}.{name} must be keys and values, got {entry[name]}")
@@ -172,7 +177,8 @@ def left_out(
             words = " ".join(f"{key}={value}" for key, value in one.where.items())
             wrong.append(f"no job has {words}")
         elif one.mean_over and not is_over(one, records, data_sets):
-            wrong.append(f"the data sets are not those of {one.mean_over}")
+            of_all = f"all {one.values} of" if one.values else "those of"
+            wrong.append(f"the data sets are not {of_all} {one.mean_over}")
         else:
             names = {r.variant for r in of_it} | {r.axes.get("variant") for r in of_it}
             wrong += [f"no row is called '{name}'" for name in one.rows if name not in names]
@@ -186,4 +192,4 @@ def is_over(one: Reported, records: Sequence[Record], data_sets: Sequence[str]) 
     """Whether ``one`` has means over that in which these jobs' data sets differ."""
     names = {record.data_set(data_sets) for record in records}
     of_key = {record.data_set([one.mean_over]) for record in records if one.mean_over}
-    return len(names) > 1 and names == of_key
+    return len(names) > 1 and names == of_key and one.values in (None, len(names))

@@ -19,8 +19,12 @@ from kd_lightning.reports.provenance import made_by
 from kd_lightning.reports.records import FILE, Record, is_elsewhere, portable, unpacked
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# of a run's configuration: a name, or what follows from its data
-NOT_A_SETTING = ("seed", "title", "run_dir", "resume", "task", "teacher.store")
+# of a run's configuration: a name, what follows from its data or its seed, or what it is tested for
+NOT_A_SETTING = (
+    *("seed", "title", "run_dir", "resume", "task", "teacher.store", "method.seed", "data.seed"),
+    "evaluation",
+)
+MAY_FOLLOW_THE_SEED = ("data.split_seed", "teacher.seed")  # where they do in all runs of a title
 DATA_SETS = ("data", "data.name", "data.fold")
 
 
@@ -172,6 +176,12 @@ def _of_runs(directories: Sequence[Path]) -> Iterator[Record]:
         alike = [s for s, other in zip(settings, titles, strict=True) if other == title]
         own = settings[number]
         varied = {k: v for k, v in own.items() if any(k not in s or s[k] != v for s in alike)}
+        seeds = [
+            config.get("seed") for config, t in zip(configs, titles, strict=True) if t == title
+        ]
+        for key in MAY_FOLLOW_THE_SEED:
+            if all(s.get(key) == seed for s, seed in zip(alike, seeds, strict=True)):
+                varied.pop(key, None)
         words = [f"{key}={value}" for key, value in varied.items()]
         done = (path / "metrics.json").exists()
         record = Record(

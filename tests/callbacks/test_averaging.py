@@ -451,6 +451,8 @@ def test_more_epochs_go_on_with_an_ema_and_not_with_swa(tmp_path: Path) -> None:
     [
         (["callbacks=swa", "callbacks.swa.start=1"], r"callbacks.swa.start must be in \[0, 1\)"),
         (["callbacks=ema", "callbacks.ema.decay=1"], r"callbacks.ema.decay must be in \[0, 1\)"),
+        (["callbacks=swa", "scheduler=swa", "baselines=labels_only"],
+         "baselines=labels_only would train on a schedule that stops falling at scheduler.end="),
         (["callbacks=[swa,ema]"], "callbacks.swa and callbacks.ema both average: choose one"),
         (
             ["+callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
@@ -474,6 +476,14 @@ def test_swa_begins_where_its_schedule_ends() -> None:
     later = compose("callbacks=swa", "scheduler=swa", "scheduler.end=0.9")
     assert later.callbacks.swa.start == 0.9
     assert compose("callbacks=swa").callbacks.swa.start == 0.75
+
+
+def test_the_decay_that_warm_up_has_reached_is_said() -> None:
+    ema = EMA(decay=0.999)
+    ema._average_model = SimpleNamespace(n_averaged=torch.tensor(15))
+    assert ema.in_words().endswith("decay 0.625 at last, on the way to 0.999")  # 15 / 24
+    ema._average_model.n_averaged += 20_000
+    assert ema.in_words().endswith("average, decay 0.999")
 
 
 def test_it_is_lightnings_own() -> None:

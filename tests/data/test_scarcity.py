@@ -68,7 +68,11 @@ def test_noise_is_in_train_and_in_the_val_cut_from_it_and_not_in_test():
         said = torch.tensor([right[row.numpy().tobytes()] for row in samples.x])
         assert 0.2 < (said != samples.y).float().mean() < 0.6
     assert torch.equal(noisy.parts["test"].y, plain.parts["test"].y)
-    assert "40% of train's labels made wrong (split_seed 0)" in noisy.protocol
+    assert "575 of train's 1438 labels made wrong (split_seed 0)" in noisy.protocol
+
+
+def test_a_class_with_fewer_samples_than_asked_for_is_said():
+    assert data_of("data.train_per_class=1000").protocol.startswith("train: at most 1000 samples")
 
 
 @pytest.mark.parametrize(

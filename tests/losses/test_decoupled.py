@@ -80,7 +80,8 @@ def test_with_two_classes_there_are_no_others():
     torch.testing.assert_close(
         loss(student, teacher, labels), soft_target_kl(student, teacher, 4.0)
     )
-    assert torch.equal(loss(student, teacher, labels, target=0, nontarget=1), torch.zeros(8))
+    with pytest.raises(ValueError, match="with two classes there is one other, so target_weight"):
+        loss(student, teacher, labels, target=0, nontarget=1)
 
 
 def test_zero_when_student_equals_teacher():

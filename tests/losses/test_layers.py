@@ -80,6 +80,20 @@ def test_attention_transfer_is_that_of_maps_with_this_power():
         assert torch.equal(loss(student, teacher), attention_transfer(student, teacher, power))
 
 
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_attention_transfer_has_a_gradient_where_a_relu_is_off(power):
+    student = normal(5, 3, 4, 4).relu().requires_grad_()
+    made(AttentionTransfer, student, student, power=power)(
+        student, normal(5, 3, 4, 4, seed=1)
+    ).sum().backward()
+    assert student.grad.isfinite().all()
+
+
+def test_attention_transfer_refuses_a_power_without_one():
+    with pytest.raises(ValueError, match=r"power must be >= 1, got 0\.5"):
+        made(AttentionTransfer, normal(5, 3, 4, 4), normal(5, 3, 4, 4), power=0.5)
+
+
 def test_relational_is_the_weighted_sum_of_distances_and_angles():
     student, teacher = normal(5, 3, 4, 4), normal(5, 7, seed=1)
     distance = relational_distance(student.flatten(1), teacher)
@@ -115,7 +129,7 @@ def test_layers_that_cannot_be_compared_are_refused_with_their_shapes(kind, stud
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        (AttentionTransfer, {"power": 0.0}, "power must be > 0, got 0.0"),
+        (AttentionTransfer, {"power": 0.0}, "power must be >= 1, got 0.0"),
         (Relational, {"distance_weight": -1.0}, "must be >= 0, and one of them > 0, got -1.0 and"),
         (Relational, {"distance_weight": 0.0, "angle_weight": 0.0}, "got 0.0 and 0.0"),
         (Relational, {"angle_weight": float("nan")}, "got 25.0 and nan"),

@@ -327,6 +327,7 @@ def test_transformers_share_their_features_and_not_their_tokens() -> None:
         ({"a": {"trunk": "trunk"}}, "unknown student 'a': expected one of student (method.layers"),
         ({"student": {"trunk": "trunk"}, "trunk": "trunk"}, "got trunk beside student"),
         ({}, "student student needs a pair of layers, got none (method.layers={student:"),
+        ({"prepare": "prepare"}, "nothing of student student learns up to its layer prepare, so"),
         ({"student": {}}, "student student needs a pair of layers, got none"),
     ],
 )  # fmt: skip
@@ -347,7 +348,9 @@ def test_attention_of_a_flat_layer_is_refused_with_the_layers_that_have_maps() -
         "trunk.stage2, trunk.stage3, the teacher trunk.stem, trunk.stage1, trunk.stage2, "
         "trunk.stage3 (method.layers=… or feature_loss@method.feature_loss=…)"
     )
-    with pytest.raises(UserError, match="has none that would, the teacher none that would"):
+    with pytest.raises(
+        UserError, match="has no layer for this loss, the teacher no layer for this loss"
+    ):
         make(feature_loss=AttentionTransfer)
 
 

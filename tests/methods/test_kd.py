@@ -267,3 +267,31 @@ def test_a_generation_is_taught_by_the_one_before(tiny: list[str]) -> None:
     assert teacher["teacher"]["test"] == student["student"]["test"]
     assert str(first.directory) in teacher["teacher"]["origin"]
     assert Path(second.directory / "best-student.ckpt").exists()
+
+
+def two_classes(**options: object) -> KnowledgeDistillation:
+    return KnowledgeDistillation(
+        students={"student": net(classes=2)}, teacher=net(classes=2, hidden=5), num_classes=2,
+        optimizer=sgd(), **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"standardize_logits": True}, r"always -1 and 1.*method\.standardize_logits=false"),
+        ({"soft_loss": partial(DIST, intra_weight=0.0)}, "intra_weight must be > 0"),
+        ({"soft_loss": partial(DKD, target_weight=0.0)}, "target_weight must be > 0"),
+    ],
+)
+def test_what_teaches_nothing_of_two_classes_is_refused(options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        two_classes(**options)
+
+
+@pytest.mark.parametrize("name", SOFT_LOSSES)
+def test_every_soft_loss_teaches_two_classes(name: str) -> None:
+    method = two_classes(soft_loss=SOFT_LOSSES[name], hard_weight=0.0)
+    x, y = batch()
+    method.training_step((x, y % 2), 0).backward()
+    assert method.students["student"].head.weight.grad.abs().max() > 1e-4

@@ -135,7 +135,7 @@ def test_without_stochastic_passes_the_target_is_the_teachers_feature() -> None:
 
 
 def test_without_a_feature_loss_no_teacher_is_asked() -> None:
-    method = make(feature_weight=0.0)
+    method = make(net(dropout=0.0), student=net(dropout=0.0), feature_weight=0.0)
     asked = []
     method.teacher.trunk.register_forward_hook(lambda *_: asked.append(1))
     method.training_step(batch(), 0)

@@ -169,6 +169,15 @@ def test_a_mean_over_something_else_is_left_out_with_a_sentence(tmp_path):
         assert "Reported by" not in " ".join(said)
 
 
+def test_a_mean_over_87_is_not_put_beside_one_over_three(tmp_path):
+    for values, stands in ((3, True), (87, False)):
+        folder = folds(tmp_path / str(values), entry(mean_over="data.fold", values=values))
+        report = reports.build([folder])
+        said = " ".join(note for table in report.tables for note in table.notes)
+        assert ("Reported by" in said) == stands
+        assert ("the data sets are not all 87 of data.fold." in said) != stands
+
+
 # In every form, and again from the packed records
 
 
@@ -233,6 +242,7 @@ def test_two_sweeps_in_one_report_keep_what_is_reported_to_each(tmp_path):
         ("73.33", r"sweep.reported\[0\] must be keys and values \(source, rows, where"),
         ({"rows": {}}, r"sweep.reported\[0\].source must be text, got None"),
         (entry(sauce="x"), r"unknown key 'sweep.reported\[0\].sauce': did you mean .*source"),
+        (entry(values=1), r"sweep.reported\[0\].values must be a whole number >= 2, got 1"),
         (entry(mean_over=3), r"sweep.reported\[0\].mean_over must be text, got 3"),
         (entry(where="data"), r"sweep.reported\[0\].where must be keys and values, got data"),
         ({"source": "x"}, r"must have numbers or a note, got neither"),

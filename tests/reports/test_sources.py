@@ -49,6 +49,22 @@ def test_ordinary_runs_of_one_title_are_seeds_of_one_row(tmp_path):
     assert rows(tmp_path) == {"a title": "1", "kd on digits": "2"}
 
 
+def test_what_follows_the_seed_or_is_only_tested_sets_no_rows_apart(tmp_path):
+    for seed in (0, 1):
+        run(
+            tmp_path, f"run{seed}", seed, method={"seed": seed}, evaluation={"plots": seed == 1},
+            data={"seed": seed, "split_seed": seed}, teacher={"seed": seed},
+        )  # fmt: skip
+    ((_, n),) = rows(tmp_path).items()
+    assert n == "2"
+
+
+def test_a_split_that_does_not_follow_the_seed_sets_rows_apart(tmp_path):
+    for seed in (0, 1):
+        run(tmp_path, f"run{seed}", seed, data={"split_seed": 1 - seed})
+    assert len(rows(tmp_path)) == 2
+
+
 def test_one_run_directory_is_a_report_of_one_run(tmp_path):
     assert rows(run(tmp_path, "one")) == {"kd on digits": "1"}
 
