@@ -56,6 +56,7 @@ def dual(temperature: int, soft_weight: int) -> str:
 
 # what val chose in kd_tuning, with all labels and with 40 % of them wrong
 DUAL, DUAL_NOISE = dual(1, 4), dual(8, 4)
+FEW_WITH_VAL = "data.val_fraction=0.2 data.batch_size=16 teacher.batch_size=16"
 FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
 NOISY = "data=digits data.label_noise=0.4"
 SSD_NET = (
@@ -77,6 +78,8 @@ STUDIES = {
         {
             "digits": f"sweep=kd_tuning data=digits {WHOLE}",
             "40_percent_noise": f"sweep=kd_tuning {NOISY} {WHOLE}",
+            "20_a_class": f"sweep=kd_tuning data=digits data.train_per_class=20 {FEW_WITH_VAL} "
+            f"trainer.max_epochs=60 teacher.trainer.max_epochs=60 {WHOLE}",
         }
     ),
     "dual_digits": Study(
