@@ -46,16 +46,27 @@ QUIET = f"{BARE} callbacks=quiet"
 WHOLE = f"'teacher.seed=${{seed}}' 'data.split_seed=${{seed}}' {QUIET}"
 
 
-def dual(temperature: int, soft_weight: int) -> str:
-    """The variants of dual_student with KD as val has tuned it; a variant's own weights win."""
-    words = ("method=dual_student", f"method.temperature={temperature}",
-             f"method.soft_weight={soft_weight}")  # fmt: skip
-    listed = ",".join(f'"{word}"' for word in words)
-    return f"sweep=dual_variants 'sweep.overrides=[{listed}]' {WHOLE}"
+def listed(*words: str) -> str:
+    """A list of overrides as a word of a command line has it."""
+    return "[" + ",".join(f'"{word}"' for word in words) + "]"
+
+
+def kd(temperature: int, soft_weight: int) -> tuple[str, str]:
+    return f"method.temperature={temperature}", f"method.soft_weight={soft_weight}"
+
+
+def dual(*tuned: str) -> str:
+    """The variants of dual_student with KD as val has tuned it; what a variant sets itself wins."""
+    return f"sweep=dual_variants 'sweep.overrides={listed('method=dual_student', *tuned)}' {WHOLE}"
+
+
+def methods(*tuned: str) -> str:
+    return f"sweep=methods 'sweep.variants.kd={listed(*tuned)}' {WHOLE}"
 
 
 # what val chose in kd_tuning, with all labels and with 40 % of them wrong
-DUAL, DUAL_NOISE = dual(1, 4), dual(8, 4)
+ALL_LABELS, NOISE = kd(1, 4), kd(8, 4)
+DUAL, DUAL_NOISE = dual(*ALL_LABELS), dual(*NOISE)
 FEW_WITH_VAL = "data.val_fraction=0.2 data.batch_size=16 teacher.batch_size=16"
 FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
 NOISY = "data=digits data.label_noise=0.4"
@@ -91,6 +102,12 @@ STUDIES = {
             "trainer.max_epochs=60 teacher.trainer.max_epochs=60",
             "5_a_class": f"{DUAL} data=digits data.train_per_class=5 {FEW} "
             "trainer.max_epochs=200 teacher.trainer.max_epochs=200",
+        }
+    ),
+    "methods_digits": Study(
+        {
+            "all_labels": f"{methods(*ALL_LABELS)} data=digits",
+            "40_percent_noise": f"{methods(*NOISE)} {NOISY}",
         }
     ),
     "dual_fashion": Study(
