@@ -72,7 +72,7 @@ FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
 NOISY = "data=digits data.label_noise=0.4"
 SSD_NET = (
     "model@method.teacher=fcn 'method.teacher.widths=[32,64,32]' method.teacher.dropout=0.2 "
-    "data.val_fraction=0 'teacher.seed=${seed}' teacher.trainer.max_epochs=200 "
+    "method.teacher.block_dropout=0.0 data.val_fraction=0 'teacher.seed=${seed}' teacher.trainer.max_epochs=200 "
     "trainer.max_epochs=100 optimizer.lr=3.0e-3 teacher.optimizer.lr=3.0e-3"
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
@@ -123,6 +123,10 @@ STUDIES = {
         {name: f"sweep=ssd_ucr_early data.name={name} {QUIET}" for name in UCR},
         over_data_sets=True,
     ),
+    "ssd_dropout": Study(
+        {name: f"sweep=dropout_placement data.name={name} {QUIET}" for name in UCR[:6]},
+        over_data_sets=True,
+    ),
     "ucr_averages": Study(
         {name: f"sweep=ucr_averages data.name={name} {BARE}" for name in UCR},
         over_data_sets=True,
@@ -134,7 +138,6 @@ STUDIES = {
             "passes_percentile": f"sweep=passes_percentile {SSD_ARROWHEAD}",
             "bandwidth": "method=stochastic_self_distillation seed=0,1,2 "
             f"method.guidance.bandwidth=0.01,0.1,1,5,auto {SSD_ARROWHEAD}",
-            "dropout_placement": f"sweep=dropout_placement data.name=ArrowHead {QUIET}",
         }
     ),
 }

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from benchmarks import studies
 from kd_lightning.jobs import State
@@ -31,6 +32,21 @@ def test_every_part_of_a_study_composes(name: str, part: str) -> None:
     assert len({order.variant for order in orders}) == len(orders) / len(
         {str(order.axes.get("data.name")) for order in orders}
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["ssd_ucr", "ssd_ucr_early", "ucr_averages", "dual_variants"])
+def test_all_rows_of_a_study_have_one_teacher(preset: str) -> None:
+    settings, _, _ = plan.settings_of([f"sweep={preset}"], None)
+    jobs = plan.expand(settings, ["seed=0"])
+    found = set()
+    for job in jobs:
+        cfg = plan.checked(job.overrides, None)
+        teacher = OmegaConf.masked_copy(cfg, ["teacher", "data", "seed", "task", "outputs"])
+        teacher.net = cfg.method.teacher
+        found.add(str(OmegaConf.to_container(teacher, resolve=True)))
+    assert len(jobs) > 1
+    assert len(found) == 1
 
 
 def test_there_are_results() -> None:
