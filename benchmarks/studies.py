@@ -74,7 +74,8 @@ NOISY = "data=digits data.label_noise=0.4"
 SSD_NET = (
     "model@method.teacher=fcn 'method.teacher.widths=[32,64,32]' method.teacher.dropout=0.2 "
     "method.teacher.block_dropout=0.0 data.val_fraction=0 'teacher.seed=${seed}' "
-    "teacher.trainer.max_epochs=200 trainer.max_epochs=100 "
+    "teacher.trainer.max_epochs=10000 +teacher.trainer.max_steps=1500 "
+    "trainer.max_epochs=10000 trainer.max_steps=750 "
     "optimizer.lr=3.0e-3 teacher.optimizer.lr=3.0e-3"
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
