@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from kd_lightning.jobs import State
 from kd_lightning.reports import build, write
 from kd_lightning.reports.records import FILE, unpacked
@@ -161,10 +163,14 @@ def is_done(packed: Path) -> bool:
 
 def run(words: str, directory: Path) -> None:
     """Starts a sweep, or goes on with it. A job that fails is named in the report, and no more."""
+    asked = ["-m", *shlex.split(words), f"sweep.dir={directory}"]
     if (directory / "sweep.yaml").exists():
+        begun = OmegaConf.to_container(OmegaConf.load(directory / "sweep.yaml"))["command"]
+        if begun != asked:
+            sys.exit(f"{directory} was begun as another sweep, {shlex.join(begun)}: remove it")
         command = ["kd_lightning.sweep", str(directory), "--resume"]
     else:
-        command = ["kd_lightning.run", "-m", *shlex.split(words), f"sweep.dir={directory}"]
+        command = ["kd_lightning.run", *asked]
     subprocess.run([sys.executable, "-m", *command], check=False)
     if not (directory / "sweep.yaml").exists():
         sys.exit("the sweep could not be started: why stands above")
