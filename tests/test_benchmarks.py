@@ -1,5 +1,6 @@
 """The studies can be run, and what is committed of them is what their records say."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -76,3 +77,28 @@ def test_a_sweep_that_was_begun_with_other_words_is_not_gone_on_with(tmp_path: P
     (tmp_path / "sweep.yaml").write_text("command: [-m, sweep=other]")
     with pytest.raises(SystemExit, match="was begun as another sweep, -m sweep=other: remove it"):
         studies.run("sweep=ssd_ucr", tmp_path)
+
+
+@pytest.mark.parametrize(("column", "part"), [(1, "all_labels"), (2, "40_percent_noise")])
+def test_the_readmes_gains_are_those_of_the_committed_studies(column: int, part: str) -> None:
+    readme = (studies.RESULTS.parent.parent / "README.md").read_text()
+    (section,) = re.findall(r"### What they were worth\n(.*?)\n### ", readme, re.S)
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if "(" in line[:90]]
+    gains = [row[column].strip("* |") for row in rows if len(row) == 3]
+    tables = "".join(
+        (studies.RESULTS / study / part / "table.md").read_text()
+        for study in ("dual_digits", "methods_digits")
+    )
+    assert len(gains) == 11
+    for gain in gains:
+        difference, interval = re.fullmatch(r"(\S+) \((.+)\)", gain).groups()
+        assert f"| {difference} | {interval} |" in tables, gain
+
+
+def test_what_the_results_readme_says_stands_in_their_tables() -> None:
+    text = " ".join((studies.RESULTS / "README.md").read_text().split())
+    said = re.findall(r"([+−]\d+\.\d+) \(([+−]\d+\.\d+ to [+−]\d+\.\d+)", text)
+    tables = "".join(path.read_text() for path in studies.RESULTS.rglob("table.md"))
+    assert len(said) > 20
+    for difference, interval in said:
+        assert f"| {difference} | {interval} |" in tables, (difference, interval)
