@@ -25,8 +25,9 @@ from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.streams import seed_stream
 from kd_lightning.uncertainty.calibration import CalibrationError
 
-# The rows of a run's table that no student may take the name of.
+# The rows of a run's table, and what is logged of a whole run, that no student may be named after.
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
+OTHER_METRICS = ("agreement", "confidence", "guidance", "weight", "accuracy")
 
 
 class Learner(LightningModule):
@@ -54,7 +55,8 @@ class Learner(LightningModule):
         super().__init__()
         if not students:
             raise UserError("a method needs a student (model@method.students.student=…)")
-        if odd := [k for k in students if not k.isidentifier() or k in OTHER_NETS]:
+        taken = (*OTHER_NETS, *OTHER_METRICS)
+        if odd := [k for k in students if not k.isidentifier() or k in taken]:
             raise UserError(
                 f"a student's key is a short name such as a or b, got '{odd[0]}' (method.students)"
             )

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import net, sgd
+from helpers import compose, net, sgd
 from torch import Tensor
 
 from kd_lightning.errors import UserError
@@ -184,3 +184,14 @@ def test_teacher_is_never_left_in_train_mode() -> None:
 def test_bad_values_name_their_key(options: dict, key: str) -> None:
     with pytest.raises(UserError, match=rf"method\.{key}"):
         make(**options)
+
+
+def test_the_presets_are_the_papers_text_and_what_its_code_computes() -> None:
+    published = compose("experiment=ssd_as_published").method
+    assert (published.num_passes, published.guidance.percentile) == (30, 90)
+    assert (published.stochastic, published.start_from_teacher) == (True, True)
+    assert (published.guidance.bandwidth, published.guidance.renormalize) == (5, False)
+    released = compose("experiment=ssd_as_released").method
+    assert (released.stochastic, released.start_from_teacher) == (False, False)
+    assert (released.hard_weight, released.feature_weight) == (0.5, 0.5)
+    assert not released.detach_weights

@@ -59,6 +59,7 @@ def test_label_smoothing_is_a_share(smoothing: float) -> None:
         make(label_smoothing=smoothing)
 
 
-def test_students_have_short_names() -> None:
-    with pytest.raises(UserError, match="short name"):
-        make("resnet.18")
+@pytest.mark.parametrize("name", ["resnet.18", "ensemble", "confidence"])
+def test_students_have_short_names_that_nothing_else_has(name: str) -> None:
+    with pytest.raises(UserError, match=f"short name such as a or b, got '{name}'"):
+        make(name)
