@@ -9,9 +9,12 @@ import pickle
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -507,12 +510,33 @@ def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict]) -> None:
     )
 
 
+@pytest.fixture
+def broken_network() -> Iterator[tuple[str, list[object]]]:
+    """The address of a proxy that hangs up at once, and all who have called it."""
+    calls: list[object] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with suppress(OSError):  # the server is closed
+                while True:
+                    connection, caller = server.accept()
+                    calls.append(caller)
+                    connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", calls
+        server.shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.slow
-def test_a_process_without_a_network(outputs: Path, tmp_path: Path) -> None:
-    nowhere = "http://127.0.0.1:9"  # the port of a service that throws all away, and nobody runs
+def test_a_process_without_a_network_asks_it_once(
+    broken_network: tuple[str, list[object]], outputs: Path, tmp_path: Path
+) -> None:
+    nowhere, calls = broken_network
     env = {name: nowhere for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     env |= {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
     done = process(*TINY, "teacher.source=pretrained", "model@method.teacher=resnet18",
-                   f"outputs={outputs}", env=env, timeout=30)  # fmt: skip
+                   f"outputs={outputs}", env=env)  # fmt: skip
     assert_refused(done, "there is no network to load them from")
     assert not outputs.exists()
+    assert len(calls) == 1  # the library would try again for most of a minute
