@@ -67,10 +67,14 @@ def results(directory: Path) -> list[dict]:
 
 
 def tables(directory: Path) -> list[str]:
-    """The tables, without what no two runs share."""
+    """The tables, without what no two runs share; the commit may be another by then."""
     texts = [(directory / name).read_text() for name in ("table.md", "table.csv", "table.tex")]
     return [
-        "\n".join(line for line in text.splitlines() if not any(word in line for word in VARYING))
+        "\n".join(
+            line
+            for line in text.splitlines()
+            if not any(word in line for word in (*VARYING, "Made by "))
+        )
         for text in texts
     ]
 
