@@ -80,6 +80,7 @@ def check_configuration(cfg: DictConfig) -> None:
     """
     for key in SECTIONS:
         check_section(cfg, key)
+    check_keys(cfg)
     for name in cfg.method.students:
         check_section(cfg, f"method.students.{name}")
     if "teacher" in cfg.method:
@@ -110,6 +111,22 @@ def check_section(cfg: DictConfig, key: str) -> None:
     section = OmegaConf.select(cfg, key)
     if not OmegaConf.is_dict(section):
         raise UserError(f"{key} must be keys and values, got {shown(section)} ({key}.<key>=…)")
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Checks the keys where no target says which there are; ``_name`` is a person's own, to refer
+    to by ``${_name}``.
+    """
+    stated = [*PLAIN, *SECTIONS]
+    for section in ("", "evaluation", "dropout", "teacher", "hardware"):
+        prefix = f"{section}." if section else ""
+        known = {key.removeprefix(prefix).split(".")[0] for key in stated if key.startswith(prefix)}
+        if section == "teacher":
+            known |= {"optimizer", "scheduler"}
+        for name in OmegaConf.select(cfg, section) if section else cfg:
+            if name not in known and not name.startswith("_"):
+                full = f"{prefix}{name}"
+                raise unknown("key", full, [f"{prefix}{other}" for other in known], full)
 
 
 def check_targets(node: Any, key: str) -> None:

@@ -80,6 +80,8 @@ KEYS = {
     "+method.temprature=3": "unknown key 'method.temprature': did you mean method.temperature or ",
     "data.batchsize=8": "unknown key 'data.batchsize': did you mean data.batch_size or ",
     "temperature=3": "unknown key 'temperature': did you mean method.temperature or ",
+    "+temprature=3": "unknown key 'temprature': expected one of ",
+    "+dropout.hed=3": "unknown key 'dropout.hed': did you mean dropout.head or ",
     "+trainer.max_epoch=3": "did you mean trainer.max_epochs or ",
     "+optimizer.betta=1": "did you mean optimizer.betas",
     "~method.students.c": "unknown key 'method.students.c': did you mean method.students.",

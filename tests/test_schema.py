@@ -151,6 +151,16 @@ def test_every_key_without_a_target_has_a_kind() -> None:
     assert set(PLAIN) == keys
 
 
+@pytest.mark.parametrize("section", ["", "evaluation", "dropout", "teacher", "hardware"])
+def test_a_key_that_nothing_takes_is_refused(section: str, cfg: DictConfig) -> None:
+    key = f"{section}.r".lstrip(".")
+    OmegaConf.update(cfg, f"{section}._r".lstrip("."), 0, force_add=True)
+    check_configuration(cfg)  # a person's own, to refer to
+    OmegaConf.update(cfg, key, 0, force_add=True)
+    with pytest.raises(UserError, match=f"^unknown key '{key}': "):
+        check_configuration(cfg)
+
+
 def test_values_of_other_keys_are_checked_at_those(cfg: DictConfig) -> None:
     cfg.seed = "x"  # method.seed and data.seed are ${seed}
     with pytest.raises(UserError, match=r"^seed must be a whole number, got x$"):
