@@ -23,6 +23,7 @@ from kd_lightning.reports.columns import expand as expand_columns
 from kd_lightning.reports.reported import read as read_reported
 from kd_lightning.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.sweeps import plan, search
+from kd_lightning.sweeps.words import fixed_words, last_wins
 
 
 def make(words: Sequence[str], config_dir: str | None, console: Console) -> Path:
@@ -48,7 +49,7 @@ def make(words: Sequence[str], config_dir: str | None, console: Console) -> Path
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
         "folder": str(Path.cwd()),
         **{key: getattr(settings, key) for key in plan.RECORDED},
-        "overrides": list(plan.last_wins([*settings.overrides, *plan.fixed_words(of_jobs)])),
+        "overrides": list(last_wins([*settings.overrides, *fixed_words(of_jobs)])),
         "launcher": OmegaConf.to_container(launcher, resolve=True),
     }
     console.print(f"{counted(variations, settings)}: checking them", highlight=False, markup=False)

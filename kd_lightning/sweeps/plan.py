@@ -6,7 +6,6 @@ The words that begin with ``sweep`` or ``launcher`` choose and change the preset
 (``conf/multirun.yaml``); all others are for the jobs, and a comma in one makes it an axis.
 """
 
-import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.command_line import CONF, compose, is_of_a_sweep, sentences
+from kd_lightning.command_line import compose, is_of_a_sweep, sentences
 from kd_lightning.directories import check_overrides
 from kd_lightning.errors import UserError
 from kd_lightning.jobs import Order
 from kd_lightning.schema import arguments_of, check_arguments, check_configuration
+from kd_lightning.sweeps.words import (
+    cells_of,
+    fixed_words,
+    key_of,
+    last_wins,
+    parsed_all,
+    spelled,
+    value_of,
+)
 
 NOT_OF_A_JOB = ("run_dir", "resume")
 RECORDED = (
@@ -109,7 +115,7 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
     Args:
         words: of the command line, for the jobs; they win over the preset's.
     """
-    given = OverridesParser.create().parse_overrides(list(words))
+    given = parsed_all(words)
     grid: dict[str, list[str]] = {
         key.lstrip("+~"): [spelled(key, value) for value in values]
         for key, values in settings.grid.items()
@@ -154,35 +160,10 @@ def variation_of(asked: Mapping[str, Any], values: Mapping[str, Any]) -> Variati
     return Variation(" ".join(short), dict(values), last_wins([*asked["overrides"], *cells]))
 
 
-def fixed_words(words: Sequence[str]) -> list[str]:
-    """Those words of a command line that do not vary."""
-    given = OverridesParser.create().parse_overrides(list(words))
-    return [override.input_line for override in given if not override.is_sweep_override()]
-
-
-def key_of(override: Override) -> str:
-    return override.get_key_element().lstrip("+~")
-
-
-def cells_of(override: Override) -> list[str]:
-    """The overrides that a sweep over one key stands for."""
-    key = override.get_key_element()
-    if not override.is_discrete_sweep():
-        raise UserError(
-            f"{override.input_line} is no list of values: give them one by one, {key}=1,2,3, or "
-            "search in an interval (sweep=search)"
-        )
-    if "glob(" in override.input_line:
-        group = CONF / key.lstrip("+").split("@")[0]
-        names = sorted(path.stem for path in group.glob("[!_]*.yaml"))
-        return [f"{key}={name}" for name in override.value().filter(names)]
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
 def check_variants(variants: Mapping[str, Sequence[str]], keys: set[str]) -> None:
     """Raises ``UserError`` where a key of everybody's would replace what a named row is made of."""
     for name, own in variants.items():
-        for override in OverridesParser.create().parse_overrides(list(own)):
+        for override in parsed_all(own):
             if key_of(override) in keys:
                 raise UserError(
                     f"{key_of(override)}=… would replace what the variant '{name}' is made of "
@@ -200,50 +181,6 @@ def check_grid(grid: Mapping[str, Sequence[str]]) -> None:
     for cell in grid.get("seed", []):
         if type(value_of(cell)) is not int:
             raise UserError(f"seed must be whole numbers, got {value_of(cell)} (seed=0,1,2)")
-
-
-def last_wins(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides without those that a later one sets again."""
-    return tuple({key_of(parsed(one)): one for one in overrides}.values())
-
-
-def value_of(cell: str) -> Any:
-    """The plain value of an override."""
-    return plain(parsed(cell).value())
-
-
-@functools.cache  # an archive's plan has thousands of jobs of the same words
-def parsed(override: str) -> Override:
-    (one,) = OverridesParser.create().parse_overrides([override])
-    return one
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(plain(key)): plain(item) for key, item in value.items()}
-    return value
-
-
-def spelled(key: str, value: Any) -> str:
-    """The override that sets ``key`` to a plain value."""
-    return f"{key}={in_words(value)}"
-
-
-def in_words(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(in_words, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{in_words(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str):
-        as_it_is = re.fullmatch(r"[\w./+-][\w./:+-]*", value) and value_of(f"key={value}") == value
-        return value if as_it_is else QuotedString(value, Quote.single).with_quotes()
-    return str(value)
 
 
 def orders(

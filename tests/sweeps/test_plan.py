@@ -13,16 +13,13 @@ from kd_lightning.sweeps.plan import (
     Settings,
     checked,
     expand,
-    fixed_words,
-    last_wins,
     orders,
     settings_of,
-    spelled,
     split,
     title_of,
-    value_of,
     variation_of,
 )
+from kd_lightning.sweeps.words import value_of
 
 PRESETS = sorted(path.stem for path in (CONF / "sweep").glob("[!_]*.yaml"))
 # of the many data sets of these one is enough to compose their rows
@@ -132,22 +129,6 @@ def test_hydras_ways_to_list_values(word: str, cells: list) -> None:
 def test_what_cannot_be_swept_is_refused(words: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         expand(plain(), words)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [0, 1.5, True, None, "kd", "a b", "a=b", "it's", [1, "x"], {"a": 0.1}, "1", "", "[3]", "a,b"],
-)
-def test_a_value_is_spelled_so_that_it_is_read_back(value) -> None:
-    assert value_of(spelled("key", value)) == value
-
-
-def test_the_last_of_two_equal_keys_wins() -> None:
-    assert last_wins(["a=1", "+b=2", "a=3", "b=4"]) == ("a=3", "b=4")
-
-
-def test_words_that_do_not_vary() -> None:
-    assert fixed_words(["a=1", "b=1,2", "c='1,2'"]) == ["a=1", "c='1,2'"]
 
 
 def test_a_trials_label_is_short_and_its_values_are_whole() -> None:
