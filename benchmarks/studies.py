@@ -2,6 +2,7 @@
 
     python -m benchmarks.studies                    what is missing of all of them; hours
     python -m benchmarks.studies dual_digits        of one
+    python -m benchmarks.studies ssd_ucr/GunPoint   one part of one
     python -m benchmarks.studies --rebuild          the tables alone, from the committed records
 
 Each part of a study is a sweep; its records and tables lie in
@@ -149,10 +150,12 @@ STUDIES = {
 
 
 def parts_of(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Study, part and words of every sweep of some studies."""
+    """Study, part and words of every sweep of some studies, or of some <study>/<part>."""
     for name in names:
-        for part, words in STUDIES[name].parts.items():
-            yield name, part, words
+        study, _, only = name.partition("/")
+        for part, words in STUDIES[study].parts.items():
+            if only in ("", part):
+                yield study, part, words
 
 
 def is_done(packed: Path) -> bool:
@@ -192,12 +195,18 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all if none")
+    parser.add_argument(
+        "studies", nargs="*", help=f"of {', '.join(STUDIES)}; all if none; <study>/<part>: a part"
+    )
     parser.add_argument("--rebuild", action="store_true", help="the tables, from the records")
     given = parser.parse_args(words)
-    if unknown := [name for name in given.studies if name not in STUDIES]:
-        parser.error(f"no study '{unknown[0]}': expected some of {', '.join(STUDIES)}")
     names = given.studies or list(STUDIES)
+    for name in names:
+        study, _, part = name.partition("/")
+        if study not in STUDIES:
+            parser.error(f"no study '{study}': expected some of {', '.join(STUDIES)}")
+        if part and part not in STUDIES[study].parts:
+            parser.error(f"no part '{part}' of {study}: it has {', '.join(STUDIES[study].parts)}")
     for name, part, words_of_part in parts_of(names):
         packed, directory = RESULTS / name / part, OUTPUTS / name / part
         if given.rebuild:

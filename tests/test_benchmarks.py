@@ -79,6 +79,27 @@ def test_a_sweep_that_was_begun_with_other_words_is_not_gone_on_with(tmp_path: P
         studies.run("sweep=ssd_ucr", tmp_path)
 
 
+def test_a_study_or_a_part_of_one_can_be_asked_for() -> None:
+    asked = [
+        (study, part)
+        for study, part, _ in studies.parts_of(["sensitivity/bandwidth", "methods_digits"])
+    ]
+    of_methods = [("methods_digits", part) for part in studies.STUDIES["methods_digits"].parts]
+    assert asked == [("sensitivity", "bandwidth"), *of_methods]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("ssd", "no study 'ssd': expected"), ("ssd_ucr/X", "no part 'X' of ssd_ucr: it has Italy")],
+)
+def test_a_study_that_does_not_exist_is_refused(
+    name: str, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        studies.main([name])
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("column", "part"), [(1, "all_labels"), (2, "40_percent_noise")])
 def test_the_readmes_gains_are_those_of_the_committed_studies(column: int, part: str) -> None:
     readme = (studies.RESULTS.parent.parent / "README.md").read_text()
