@@ -6,9 +6,9 @@
     python -m benchmarks.studies --rebuild          the tables alone, from the committed records
 
 Each part of a study is a sweep; its records and tables lie in
-``benchmarks/results/<study>/<part>``, and those of a study over data sets also in one table, in
-``benchmarks/results/<study>``. A part whose records are all there is done. One that was stopped
-goes on where it was if ``outputs`` is still there, and else begins again.
+``benchmarks/results/<study>/<part>``, and a study over data sets has also one table of all, from
+their records, in ``benchmarks/results/<study>``. A part whose records are all there is done. One
+that was stopped goes on where it was if ``outputs`` is still there, and else begins again.
 """
 
 import argparse
@@ -180,11 +180,13 @@ def run(words: str, directory: Path) -> None:
 
 
 def join(name: str) -> None:
-    """Writes the tables over the data sets of a study that are there."""
+    """Writes the tables over the data sets of a study that are there; their records lie there."""
     folder = RESULTS / name
     there = [folder / part for part in STUDIES[name].parts if (folder / part / FILE).exists()]
     if STUDIES[name].over_data_sets and there:
         write(build(there), folder)
+        for repeated in (FILE, "sweep.yaml", "values.csv"):
+            (folder / repeated).unlink()
 
 
 def say(line: str) -> None:
@@ -195,16 +197,15 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "studies", nargs="*", help=f"of {', '.join(STUDIES)}; all if none; <study>/<part>: a part"
-    )
+    known = ", ".join(STUDIES)
+    parser.add_argument("studies", nargs="*", help=f"of {known}, or <study>/<part>; all if none")
     parser.add_argument("--rebuild", action="store_true", help="the tables, from the records")
     given = parser.parse_args(words)
     names = given.studies or list(STUDIES)
     for name in names:
         study, _, part = name.partition("/")
         if study not in STUDIES:
-            parser.error(f"no study '{study}': expected some of {', '.join(STUDIES)}")
+            parser.error(f"no study '{study}': expected some of {known}")
         if part and part not in STUDIES[study].parts:
             parser.error(f"no part '{part}' of {study}: it has {', '.join(STUDIES[study].parts)}")
     for name, part, words_of_part in parts_of(names):

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,25 @@ def test_committed_tables_follow_from_committed_records(packed: Path, tmp_path: 
     write(build([packed]), tmp_path)
     for name in ("table.md", "table.csv", "values.csv", "sweep.yaml", FILE):
         assert (tmp_path / name).read_text() == (packed / name).read_text(), name
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, study in studies.STUDIES.items() if study.over_data_sets]
+)
+def test_tables_over_data_sets_follow_from_the_records_of_their_parts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = studies.RESULTS / name
+    if not committed.exists():
+        pytest.skip("no part of it has been run")
+    shutil.copytree(committed, tmp_path / name)
+    (tmp_path / name / "table.md").unlink()
+    monkeypatch.setattr(studies, "RESULTS", tmp_path)
+    studies.join(name)
+    for file in committed.iterdir():
+        if file.suffix in (".md", ".csv", ".tex"):
+            assert (tmp_path / name / file.name).read_text() == file.read_text(), file
+    assert not (tmp_path / name / FILE).exists()
 
 
 def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(

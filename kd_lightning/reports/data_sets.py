@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from kd_lightning.reports.columns import show, split
-from kd_lightning.reports.differences import Difference, p_in_words, signed
+from kd_lightning.reports.differences import Difference, interval_of, p_in_words, signed
 from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.records import Record
 from kd_lightning.reports.reported import Reported, numbers_of
@@ -228,15 +228,18 @@ def wilcoxon_table(found: Sequence[Difference]) -> Table:
     rows = []
     for place, p, p_holm in zip(means, p_values, adjusted, strict=True):
         (pair, column), values = place, means[place]
-        row = [pair.title, split(column)[1], str(len(values)), signed(sum(values) / len(values))]
-        rows.append([*row, p_in_words(p), p_in_words(p_holm)])
+        sample = Sample(tuple(values))
+        row = [pair.title, split(column)[1], str(sample.n), signed(sample.mean)]
+        rows.append([*row, interval_of(sample), p_in_words(p), p_in_words(p_holm)])
     notes = [
+        "95 % interval: of the mean difference over data sets such as these, by Student's t over "
+        "the n that are here.",
         "Wilcoxon signed-rank test, two-sided, exact (with ties: up to 13 data sets); each of the "
         "n data sets counts by its mean over the seeds that both rows have, equal ones not at all. "
-        "p, Holm: adjusted for the tests of the same net."
+        "p, Holm: adjusted for the tests of the same net.",
     ]
     fewest = min(map(len, means.values()), default=0)
     if 0 < fewest < 6:
         notes.append(f"{fewest} data sets can give no p below {2 / 2**fewest:.3g}.")
-    heads = ["A − B", "net", "n", "test accuracy, points", "p", "p, Holm"]
+    heads = ["A − B", "net", "n", "test accuracy, points", "95 % interval", "p", "p, Holm"]
     return Table("data_sets", "Pairs over data sets", heads, rows, notes)

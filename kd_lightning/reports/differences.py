@@ -94,7 +94,7 @@ def pair_table(pairs: Sequence[Pair], found: Sequence[Difference]) -> Table:
         n = difference.sample.n
         row = [difference.pair.title + where, split(difference.column)[1]]
         row.append(str(n) if n == difference.planned else f"{n} of {difference.planned}")
-        row += [signed(difference.sample.mean) if n else "", _interval(difference.sample)]
+        row += [signed(difference.sample.mean) if n else "", interval_of(difference.sample)]
         row.append(p_in_words(difference.sample.p_value()))
         rows.append([*row, p_in_words(p_holm)] if tests > 1 else row)
     heads = ["A − B", "net", "n", "test accuracy, points", "95 % interval", "p"]
@@ -159,7 +159,8 @@ def signed(difference: float) -> str:
     return "0.00" if float(text) == 0 else text.replace("-", "−")
 
 
-def _interval(sample: Sample) -> str:
+def interval_of(sample: Sample) -> str:
+    """The 95 % interval of differences of accuracies, in points; "" of fewer than two."""
     interval = sample.interval()
     return "" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
 

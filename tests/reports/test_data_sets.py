@@ -93,10 +93,12 @@ def test_pairs_have_wilcoxon_over_the_means_of_the_data_sets(tmp_path):
     p = stats.wilcoxon([0.05, -0.01, 0.10, 0.05], method="auto").pvalue
     assert table.rows[0][:3] == ["dual − kd", "a", "4"]
     assert table.rows[0][3] == "+4.75"
-    assert table.rows[0][4] == f"{p:.3f}"
+    # 4.75 -+ t(0.975, 3) 4.5 / 2, the standard deviation of 5, -1, 10, 5 being 4.5
+    assert table.rows[0][4] == "−2.41 to +11.91"
+    assert table.rows[0][5] == f"{p:.3f}"
     # Plane is equal: 0.05, 0.11, 0.10 of one sign
-    assert table.rows[1][4] == "0.250"
-    assert table.rows[1][5] == "0.500"
+    assert table.rows[1][5] == "0.250"
+    assert table.rows[1][6] == "0.500"
     assert "4 data sets can give no p below 0.125." in table.notes
 
 
