@@ -14,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from kd_lightning.callbacks.record import Record
 from kd_lightning.errors import UserError
 from kd_lightning.run import distill
 
@@ -100,6 +101,20 @@ def test_killed_runs_end_as_undisturbed_ones(
     assert_same_outcome(directory, undisturbed)
 
 
+def test_an_epoch_older_than_the_last_finished_one_will_do_too(
+    undisturbed: Path, tmp_path: Path, store: Path
+) -> None:
+    directory = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(3, patch)
+        patch.setattr(Record, "pause", 1e9)
+        with pytest.raises(Stop):
+            distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
+    assert len((directory / "epochs.csv").read_text().splitlines()) == 2
+    distill(f"resume={directory}")
+    assert_same_outcome(directory, undisturbed)
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_resumes_from_any_epoch_to_the_same_bits(
     epoch: int, undisturbed: Path, tmp_path: Path, store: Path
@@ -107,6 +122,7 @@ def test_resumes_from_any_epoch_to_the_same_bits(
     directory = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         stop_after(epoch, patch)
+        patch.setattr(Record, "pause", 0.0)
         with pytest.raises(Stop):
             distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1

@@ -1,6 +1,7 @@
-"""What a run leaves at the end of every epoch: a row of ``epochs.csv``, and ``last.ckpt``."""
+"""What a run leaves at the end of an epoch: the rows of ``epochs.csv``, and ``last.ckpt``."""
 
 import csv
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,28 @@ class Record(Checkpoint):
     One callback, so that rows and weights are always of the same epoch: the rows travel in the
     checkpoint, and a resumed run rewrites the file from them. A ``Checkpoint`` because Lightning
     calls these last, when the epoch's own metrics are known.
+
+    The first epoch and the last are always written, of those between at most one every ``pause``
+    seconds: an epoch of a tiny set takes less time than its checkpoint. A run that is killed loses
+    no more than that; which epoch it goes on from does not change how it ends.
     """
+
+    pause = 1.0
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
         self.rows: list[dict[str, float]] = []
+        self._written_at = float("-inf")
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        is_due = trainer.fit_loop.done or time.monotonic() - self._written_at >= self.pause
+        if trainer.strategy.broadcast(is_due):  # or some ranks would wait for others to save
+            self._write(trainer)
+            self._written_at = time.monotonic()
+
+    def _write(self, trainer: Trainer) -> None:
         last = self.directory / "last.ckpt"
         # every rank calls save_checkpoint, the first one writes
         with whole(last) if trainer.is_global_zero else nullcontext(last) as path:

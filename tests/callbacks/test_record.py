@@ -1,5 +1,6 @@
 import csv
 import errno
+import time
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,22 @@ from lightning.pytorch.callbacks import Checkpoint
 from kd_lightning.callbacks.record import Record
 
 
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Record, "pause", 0.0)
+
+
 class FakeTrainer(SimpleNamespace):
     """A trainer at the end of an epoch, whose checkpoint is the number of that epoch."""
 
     full_disk = False
 
-    def __init__(self, epoch: int, *, first: bool = True, **metrics: float) -> None:
+    def __init__(
+        self, epoch: int, *, first: bool = True, done: bool = False, **metrics: float
+    ) -> None:
         super().__init__(
+            fit_loop=SimpleNamespace(done=done),
+            strategy=SimpleNamespace(broadcast=lambda value: value),
             current_epoch=epoch,
             global_step=10 * (epoch + 1),
             is_global_zero=first,
@@ -48,6 +58,29 @@ def test_a_row_and_a_checkpoint_per_epoch(tmp_path: Path) -> None:
     last = rows(tmp_path)[-1]
     assert (last["epoch"], last["step"], float(last["accuracy"])) == ("2", "30", 0.5)
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
+
+
+def test_between_the_first_and_the_last_epoch_it_writes_once_in_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(tmp_path)
+    monkeypatch.setattr(record, "pause", 1.0)
+    written = []
+    for epoch, now in enumerate([100.0, 100.5, 101.0, 101.9, 102.1, 102.2]):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        record.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), None)
+        written.append((int((tmp_path / "last.ckpt").read_text()), len(rows(tmp_path))))
+    assert written == [(0, 1), (0, 1), (2, 3), (2, 3), (4, 5), (5, 6)]
+
+
+def test_a_rank_writes_when_the_first_one_does(tmp_path: Path) -> None:
+    record, saved = Record(tmp_path), []
+    for epoch in range(3):
+        trainer = FakeTrainer(epoch, first=False, loss=1.0)
+        trainer.strategy.broadcast = lambda value, epoch=epoch: epoch == 2  # not its own clock
+        trainer.save_checkpoint = lambda path, epoch=epoch: saved.append(epoch)
+        record.on_train_epoch_end(trainer, None)
+    assert saved == [2]
 
 
 def test_a_metric_that_comes_later_gets_a_column(tmp_path: Path) -> None:
