@@ -202,6 +202,9 @@ def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: 
         with interruptible():
             checkpoint = last if last.exists() else None
             trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        # with max_steps, and nothing left to do, Lightning stays at the epoch before the last
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.completed = progress.processed
     except BaseException as error:
         # or the other ranks would wait for this one for ever
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.loop import _Loop
 
 from kd_lightning.files import whole
 
@@ -30,6 +31,18 @@ class Record(Checkpoint):
         self.directory = Path(directory)
         self.rows: list[dict[str, float]] = []
         self._written_at = float("-inf")
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        """Goes on with the next epoch: ``last.ckpt`` is always of a finished one. Lightning sees to
+        that itself, but not with ``max_steps``: it would end the finished epoch once more.
+        """
+        loop = trainer.fit_loop
+        if loop.is_resuming:
+            for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
+                progress.completed = progress.processed
+            _Loop.restarting.fset(loop, False)  # its own setter makes it True with max_steps
+            loop.reset_restart_stage()
+            loop.epoch_loop.reset_restart_stage()
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
