@@ -20,7 +20,8 @@ from kd_lightning.callbacks.status import Status
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError, placed
 from kd_lightning.jobs import current
-from kd_lightning.methods.base import Learner
+from kd_lightning.methods.base import Distiller, Learner
+from kd_lightning.models.frozen import freeze
 from kd_lightning.pruning import pruning_of
 from kd_lightning.ranks import check_processes, is_first_rank
 from kd_lightning.schema import arguments_of
@@ -99,6 +100,9 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
     if teacher is not None:
         nets["teacher"] = teacher.net
         check_net(teacher.net, cfg.task, "method.teacher")
+    if cfg.hardware.channels_last:
+        for net in (*nets["students"].values(), *([teacher.net] if teacher else [])):
+            net.to(memory_format=torch.channels_last)
     for key, net in nets["students"].items():
         check_net(net, cfg.task, f"method.students.{key}")
     config = OmegaConf.masked_copy(
@@ -115,7 +119,20 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             f"method.num_classes must be the data's {cfg.task.num_classes}, "
             f"got {method.num_classes}"
         )
+    if isinstance(method, Distiller):
+        method.freeze = partial(
+            freeze,
+            precision=teacher_precision(cfg.hardware),
+            channels_last=cfg.hardware.channels_last,
+            compiled=cfg.hardware.compile_teacher,
+        )
     return method
+
+
+def teacher_precision(hardware: DictConfig) -> str:
+    """What a teacher computes in: what is asked for, or what the run does."""
+    asked = hardware.teacher_precision
+    return str(hardware.precision).split("-")[0] if asked is None else str(asked)
 
 
 def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
@@ -124,7 +141,7 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
     Raises:
         UserError: it does not take such samples, or answers with another number of classes.
     """
-    x = torch.zeros(1, *task.shape)
+    x = torch.zeros(2, *task.shape)
     training = net.training
     try:
         with torch.no_grad():

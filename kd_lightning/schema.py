@@ -40,6 +40,9 @@ PLAIN = {
     "hardware.devices": int | list[int],
     "hardware.num_nodes": int,
     "hardware.precision": str | int,
+    "hardware.channels_last": bool,
+    "hardware.teacher_precision": Literal["best", "bf16", 16, 32] | None,
+    "hardware.compile_teacher": bool,
 }
 SECTIONS = (
     *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "trainer", "hardware"),

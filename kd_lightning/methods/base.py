@@ -237,6 +237,9 @@ class Distiller(Learner):
     Args:
         teacher: a trained net that returns ``ModelOutput``.
         start_from_teacher: the students begin with the teacher's weights: they must be its twins.
+
+    Attributes:
+        freeze: (teacher, samples) -> a net that answers as it does, and faster; None: the teacher.
     """
 
     def __init__(
@@ -244,6 +247,8 @@ class Distiller(Learner):
     ) -> None:
         super().__init__(**learner)
         object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
+        object.__setattr__(self, "_twin", None)
+        self.freeze: Callable[[nn.Module, Tensor], nn.Module] | None = None
         if start_from_teacher:
             self._start_from_teacher()
 
@@ -260,13 +265,24 @@ class Distiller(Learner):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":
         self.teacher._apply(fn)
+        object.__setattr__(self, "_twin", None)  # it is made again where the teacher now is
         return super()._apply(fn, recurse)
+
+    def teacher_for(self, x: Tensor) -> nn.Module:
+        """What answers for the teacher: itself, or the faster twin that ``freeze`` makes of it and
+        of the first batch.
+        """
+        assert not self.teacher.training
+        if self.freeze is None:
+            return self.teacher
+        if self._twin is None:
+            object.__setattr__(self, "_twin", self.freeze(self.teacher, x))
+        return self._twin
 
     def teacher_output(self, x: Tensor) -> ModelOutput:
         """The teacher's answer, without a graph."""
-        assert not self.teacher.training
         with torch.no_grad():
-            return self.teacher(x)
+            return self.teacher_for(x)(x)
 
 
 def check_positive(**values: float) -> None:

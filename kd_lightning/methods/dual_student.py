@@ -27,7 +27,7 @@ from kd_lightning.methods.base import Distiller, check_positive, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog
 from kd_lightning.methods.ramp import check_ramp, ramp
 from kd_lightning.models.outputs import ModelOutput
-from kd_lightning.models.stochastic import require_dropout, sample_features
+from kd_lightning.models.stochastic import require_dropout, sample_logits
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
 
 GATES = {"soft": soft_gate, "hard": hard_gate}
@@ -147,7 +147,7 @@ class DualStudent(Distiller):
             return None
         self.seed_step_stream("teacher_masks")
         with torch.no_grad():
-            return self.teacher.head(sample_features(self.teacher, x, self.confidence_passes))
+            return sample_logits(self.teacher_for(x), x, self.confidence_passes)
 
     def teacher_confidence(
         self, teacher_logits: Tensor, labels: Tensor, samples: Tensor | None = None

@@ -119,8 +119,8 @@ class FeatureDistillation(Distiller):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
         taught = {name for pairs in self.layers.values() for name in pairs.values()}
-        with tapped(self.teacher, taught) as targets:
-            teacher = self.teacher_output(x)
+        with tapped(self.teacher, taught) as targets, torch.no_grad():
+            teacher = self.teacher(x)  # itself: its faster twin may lack layers
         terms = {}
         for key, student in self.students.items():
             with tapped(student, self.layers[key]) as given:

@@ -124,9 +124,10 @@ class StochasticSelfDistillation(Distiller):
         if not self.stochastic:
             return self.teacher_output(x).features.unsqueeze(0)
         self.seed_step_stream("teacher_masks")
-        samples = sample_features(self.teacher, x, self.num_passes, self.max_rows)
+        teacher = self.teacher_for(x)
+        samples = sample_features(teacher, x, self.num_passes, self.max_rows)
         if not self._proved:
-            pair = samples[:2] if self.num_passes > 1 else sample_features(self.teacher, x, 2)
+            pair = samples[:2] if self.num_passes > 1 else sample_features(teacher, x, 2)
             if torch.equal(pair[0], pair[1]):
                 raise UserError(
                     "two stochastic passes of the teacher are equal, so there is nothing to choose "

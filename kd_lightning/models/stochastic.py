@@ -58,10 +58,10 @@ def sample_features(
     before the classifier alone. With dropout in the blocks the trunk sees K x B rows, at most
     ``max_rows`` of them at a time.
     """
-    prepared = net.prepare(x)
     if not active_dropouts(net.trunk):
-        features = net.trunk(prepared)
+        features = net.features(x)
         return F.dropout(features.expand(num_passes, *features.shape), net.dropout.p, training=True)
+    prepared = net.prepare(x)
     at_once = max(1, max_rows // len(x))
     chunks = []
     with dropout_on(net):
@@ -70,3 +70,9 @@ def sample_features(
             rows = prepared.repeat(passes, *[1] * (prepared.ndim - 1))
             chunks.append(net.dropout(net.trunk(rows)).unflatten(0, (passes, len(x))))
     return torch.cat(chunks)
+
+
+@torch.no_grad()
+def sample_logits(net: Classifier, x: Tensor, num_passes: int) -> Float[Tensor, "K B C"]:
+    """The classifier's answers for ``num_passes`` dropout masks."""
+    return net.head(sample_features(net, x, num_passes))

@@ -78,6 +78,32 @@ def test_teacher_never_changes(method: str, tmp_path: Path) -> None:
     assert all(parameter.grad is None for parameter in learner.teacher.parameters())
 
 
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_one_pass_of_the_teacher_a_batch(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    batch = next(iter(data.loader("train")))
+    learner.train().training_step(batch, 0)  # the first makes the teacher's twin, and compares it
+    passes = []
+    for net in filter(None, (learner.teacher, learner._twin)):
+        net.trunk.register_forward_hook(lambda module, x, y: passes.append(len(x[0])))
+    learner.training_step(batch, 0)
+    assert passes == [len(batch[0])]
+
+
+@pytest.mark.parametrize(("blocks", "passes_of_the_trunk"), [(0.0, 1), (0.1, 30)])
+def test_dropout_before_the_classifier_alone_makes_any_number_of_passes_one(
+    blocks: float, passes_of_the_trunk: int
+) -> None:
+    rates = ("method.teacher.dropout=0.5", f"method.teacher.block_dropout={blocks}")
+    learner, data, _ = built("stochastic_self_distillation", *rates, "method.num_passes=30")
+    batch = next(iter(data.loader("train")))
+    learner.train().training_step(batch, 0)
+    rows = []
+    learner._twin.trunk.register_forward_hook(lambda module, x, y: rows.append(len(x[0])))
+    learner.training_step(batch, 0)
+    assert sum(rows) == passes_of_the_trunk * len(batch[0])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_students_learn_and_only_they_are_optimized(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)

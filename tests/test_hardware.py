@@ -1,0 +1,99 @@
+"""What conf/hardware sets: layout and precision, which change nothing but rounding."""
+
+import pytest
+import torch
+from helpers import compose
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kd_lightning.build import build_data, build_method
+from kd_lightning.errors import UserError
+from kd_lightning.methods.base import Distiller
+from kd_lightning.models.frozen import Converted
+from kd_lightning.run import distill
+from kd_lightning.schema import check_configuration
+from kd_lightning.teachers import Teacher, build_net
+
+WORDS = ("method=kd", "data=synthetic", "data.num_train=32", "data.batch_size=16",
+         "model@method.teacher=resnet8", "model@method.students.student=resnet8",
+         "hardware=cpu")  # fmt: skip
+
+
+def built(*words: str) -> tuple[Distiller, list[torch.Tensor]]:
+    cfg = compose(*WORDS, *words)
+    data = build_data(cfg)
+    method = build_method(cfg, Teacher(build_net(cfg.method.teacher, 1, "teacher"), "", ""))
+    return method.train(), next(iter(data.loader("train")))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_layout_of_students_and_teacher(channels_last: bool) -> None:
+    method, batch = built(f"hardware.channels_last={channels_last}")
+    method.training_step(batch, 0)
+    for net in (method.students["student"], method.teacher, method._twin):
+        convs = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
+        wide = [w for w in convs if w.shape[2] > 1]  # one pixel lies the same in both
+        assert len(wide) > 3
+        layouts = {w.is_contiguous(memory_format=torch.channels_last) for w in wide}
+        assert layouts == {channels_last}
+
+
+def test_layout_changes_the_loss_by_rounding_alone() -> None:
+    losses = []
+    for channels_last in (True, False):
+        method, batch = built(f"hardware.channels_last={channels_last}")
+        losses.append(method.training_step(batch, 0))
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize(
+    ("words", "dtype"),
+    [
+        ([], torch.float32),
+        (["hardware.precision=bf16-mixed"], torch.bfloat16),
+        (["hardware.teacher_precision=bf16"], torch.bfloat16),
+        (["hardware.teacher_precision=16"], torch.float16),
+        (["hardware.precision=bf16-mixed", "hardware.teacher_precision=32"], torch.float32),
+    ],
+)
+def test_the_teachers_twin_has_the_runs_precision_or_one_of_its_own(
+    words: list[str], dtype: torch.dtype
+) -> None:
+    method, batch = built(*words)
+    method.training_step(batch, 0)
+    assert isinstance(method._twin.trunk, Converted)
+    assert method._twin.trunk.dtype == dtype
+    assert not [m for m in method._twin.modules() if isinstance(m, _BatchNorm)]
+    assert not [name for name in method.state_dict() if "twin" in name or "teacher" in name]
+
+
+def test_the_twin_is_made_once_and_again_where_the_method_goes() -> None:
+    method, batch = built()
+    method.training_step(batch, 0)
+    twin = method._twin
+    method.training_step(batch, 0)
+    assert method._twin is twin
+    method.to(torch.float32)
+    assert method._twin is None
+
+
+def test_soft_targets_of_the_twin_are_the_teachers() -> None:
+    method, (x, _) = built()
+    fast = method.teacher_output(x)
+    with torch.no_grad():
+        plain = method.teacher(x)
+    torch.testing.assert_close(fast.logits, plain.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.features, plain.features, rtol=1e-4, atol=1e-4)
+    assert method._twin is not method.teacher
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
+    cfg = compose(*WORDS, "hardware.teacher_precision=8")
+    with pytest.raises(UserError, match="teacher_precision must be best or bf16 or 16 or 32 or nu"):
+        check_configuration(cfg)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_compiled_teacher(tiny: list[str]) -> None:
+    result = distill("method=kd", *tiny, "hardware.compile_teacher=true")
+    assert result.metrics["nets"]["student"]["test"]["accuracy"] > 0
