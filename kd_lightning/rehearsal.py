@@ -16,6 +16,7 @@ from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.soups import check_alike
+from kd_lightning.teacher_cache import check_cache
 from kd_lightning.teachers import Teacher, build_net
 
 
@@ -44,6 +45,8 @@ def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
             build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
         )
     method = build_method(cfg, teacher)
+    if teacher is not None:
+        check_cache(cfg, data, method)
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
         raise UserError(
             f"baselines={cfg.baselines} would train on a schedule that stops falling at "

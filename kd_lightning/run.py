@@ -54,6 +54,7 @@ from kd_lightning.ranks import forget_ranks, rank_from_outside, without_ranks
 from kd_lightning.rehearsal import rehearse
 from kd_lightning.schema import check_configuration
 from kd_lightning.store import find_or_train
+from kd_lightning.teacher_cache import use_cache
 from kd_lightning.teachers import baseline_run, get_teacher
 from kd_lightning.testing import test_run
 from kd_lightning.trackers.guard import check_installed, ended
@@ -125,6 +126,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     best = BestStudents(directory)
     about = describe_run(directory, overrides or [], *names)
     trainer = build_trainer(cfg, directory, title, about, best)
+    if teacher is not None:
+        use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
     with ended(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)

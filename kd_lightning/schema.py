@@ -36,6 +36,8 @@ PLAIN = {
     "teacher.store": str,
     "teacher.other_data": bool,
     "teacher.batch_size": int,
+    "teacher.cache": int | None,
+    "teacher.cache_store": str,
     "hardware.accelerator": str,
     "hardware.devices": int | list[int],
     "hardware.num_nodes": int,

@@ -44,8 +44,14 @@ def no_batch_norm(cfg_root: str = "model@method.students") -> list[str]:
     return [f"{cfg_root}.a=mlp", f"{cfg_root}.b=mlp", "method.students.b.widths=[24]"]
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path: Path, store: Path) -> None:
-    shared = [*SETTING, *no_batch_norm(), f"teacher.store={store}"]
+CACHE = ["teacher.cache=2", "data.size=32", "augmentation@data.augmentation=crop_flip"]
+
+
+@pytest.mark.parametrize("more", [[], CACHE], ids=["online", "cached"])
+def test_two_processes_have_the_gradients_of_one(
+    more: list[str], tmp_path: Path, store: Path
+) -> None:
+    shared = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *more]
     one = distill(*shared, f"outputs={tmp_path}/one", "hardware=cpu")
     done = command_line(*shared, f"outputs={tmp_path}/two", *TWO)
     assert done.returncode == 0, done.stderr
@@ -68,6 +74,8 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, store: Path) ->
         assert float(a) == pytest.approx(float(b), rel=1e-3, abs=1e-4)
     bins = [(d / "confidence.csv").read_text() for d in (one.directory, two)]
     assert bins[0] == bins[1]
+    for outputs in (tmp_path / "one", tmp_path / "two"):
+        assert len(list(outputs.glob("teacher_cache/*/facts.json"))) == bool(more)
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(

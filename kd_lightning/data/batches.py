@@ -17,7 +17,9 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from kd_lightning.errors import UserError
 from kd_lightning.streams import seed_stream, stream
 
-Batch = Sequence[Tensor]  # (x, y); y: (B,) classes, or (B, C) shares of them where mixed
+Values = dict[str, Tensor]
+# (x, y), or (x, y, what is known of the teacher); y: (B,) classes, or (B, C) shares where mixed
+Batch = Sequence[Tensor | Values]
 SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index into the workers
 
 
@@ -45,6 +47,23 @@ class Samples:
         return replace(self, x=x, y=self.y[indices], groups=groups)
 
 
+@dataclass(frozen=True)
+class Views:
+    """A fixed number of ways in which every sample is augmented, so that an answer can be kept.
+
+    Epoch e shows view e modulo ``count``; view and sample alone say how a sample is augmented.
+
+    Attributes:
+        count: V.
+        seed: of the augmentation.
+        known: (view, indices of samples) -> what is known of them beforehand, a batch of each.
+    """
+
+    count: int
+    seed: int
+    known: Callable[[int, Tensor], Values] | None = None
+
+
 class BadImage(UserError):
     """A file that cannot be decoded; ``on_bad_image=skip`` leaves it out of its batch."""
 
@@ -59,6 +78,7 @@ class SampleSet(Dataset):
         transform: (C, *size) -> (C, *size) of one size for all; None for samples used as they are.
         mixing: (x, y) -> (mixed x, (B, C) label distributions), for a whole batch.
         skip_bad: leave undecodable files out, with a warning, instead of raising.
+        views: augment by these, and not anew each epoch.
     """
 
     def __init__(
@@ -70,6 +90,7 @@ class SampleSet(Dataset):
         transform: Callable[[Tensor], Tensor] | None = None,
         mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         skip_bad: bool = False,
+        views: Views | None = None,
     ) -> None:
         self.samples = samples
         self.seed = seed
@@ -77,15 +98,16 @@ class SampleSet(Dataset):
         self.transform = transform
         self.mixing = mixing
         self.skip_bad = skip_bad
+        self.views = views
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, Tensor]:
-        x, y = self.__getitems__([key])
+        x, y, *_ = self.__getitems__([key])
         return x[0], y[0]
 
-    def __getitems__(self, keys: Sequence[SampleKey]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
         indices = torch.tensor([index for _, index in keys])
         # Transforms draw from the global generator: give it to them seeded, and give it back.
         with torch.random.fork_rng(devices=[]):
@@ -106,6 +128,8 @@ class SampleSet(Dataset):
                 seed_stream(self.seed, "mixing", *keys[0])
                 x = x.float() / 255 if x.dtype == torch.uint8 else x
                 x, y = self.mixing(x, y)
+        if self.views is not None and self.views.known is not None:
+            return x, y, self.views.known(keys[0][0] % self.views.count, indices)
         return x, y
 
     def _one(self, epoch: int, index: int) -> Tensor | None:
@@ -119,7 +143,10 @@ class SampleSet(Dataset):
                 warnings.warn(f"left out: {error}", stacklevel=2)
                 return None
         if self.transform is not None:
-            seed_stream(self.seed, "augmentation", epoch, index)
+            if self.views is None:
+                seed_stream(self.seed, "augmentation", epoch, index)
+            else:
+                seed_stream(self.views.seed, "view", epoch % self.views.count, index)
             x = self.transform(x)
         return x
 
@@ -164,7 +191,8 @@ class EpochOrder(Sampler[SampleKey]):
         return len(range(self.rank, self.num_samples, self.ranks))
 
 
-def _as_is(batch: Batch) -> Batch:
+def as_is(batch: Batch) -> Batch:
+    """The collate function of batches that are made whole."""
     return batch
 
 
@@ -185,7 +213,7 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_sampler=BatchSampler(order, max(1, batch_size // ranks), drop_last=False),
-        collate_fn=_as_is,
+        collate_fn=as_is,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,

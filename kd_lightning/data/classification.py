@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_lightning.data.batches import Samples, SampleSet, make_loader
+from kd_lightning.data.batches import Samples, SampleSet, Views, as_is, make_loader
 from kd_lightning.data.checks import check_samples, fingerprint
 from kd_lightning.data.scarcity import few_per_class, with_noise
 from kd_lightning.data.splits import split
@@ -118,6 +118,7 @@ class ClassificationData(LightningDataModule):
         self.augmentation = augmentation
         self.mixing = mixing
         self.parts: dict[Part, Samples | None] = {}
+        self.views: Views | None = None  # of the training part; None: augmented anew each epoch
 
     @abstractmethod
     def load(self) -> Parts:
@@ -247,6 +248,21 @@ class ClassificationData(LightningDataModule):
             transform=self.augmentation if augmented else self.eval_transform(),
             mixing=mixing,
             skip_bad=self.skip_bad,
+            views=self.views if training else None,
+        )
+
+    def view(self, number: int, indices: range, batch_size: int) -> DataLoader:
+        """Batches of training samples as view ``number`` shows them, in the order of ``indices``.
+
+        Each is (x, y), not mixed. ``views`` must be set.
+        """
+        keys = [(number, index) for index in indices]
+        batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+        return DataLoader(
+            self._sample_set("train"),
+            batch_sampler=batches,
+            collate_fn=as_is,
+            num_workers=self.num_workers,
         )
 
     def loader(self, part: Part, *, rank: int = 0, ranks: int = 1) -> DataLoader:

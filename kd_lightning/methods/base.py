@@ -28,6 +28,7 @@ from kd_lightning.uncertainty.calibration import CalibrationError
 # The rows of a run's table, and what is logged of a whole run, that no student may be named after.
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
 OTHER_METRICS = ("agreement", "confidence", "guidance", "weight", "accuracy")
+Known = Mapping[str, Tensor] | None  # of a batch, from a cache: name -> (B, ...)
 
 
 class Learner(LightningModule):
@@ -283,6 +284,25 @@ class Distiller(Learner):
         """The teacher's answer, without a graph."""
         with torch.no_grad():
             return self.teacher_for(x)(x)
+
+    def teacher_logits(self, x: Tensor, known: Known = None) -> Tensor:
+        """The teacher's logits, (B, C), from a cache if ``known`` of these samples."""
+        return self.teacher_output(x).logits if known is None else known["logits"].float()
+
+    # What of the teacher can be kept; a batch has it again as its third part
+
+    def kept(self) -> dict[str, Any]:
+        """What a cache keeps of the teacher: name -> what it follows from besides the teacher and
+        the samples, as plain values. {}: this run does not ask its teacher.
+
+        Raises:
+            UserError: this run needs more of its teacher than can be kept.
+        """
+        return {"logits": None}
+
+    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """What a cache keeps of a batch, (B, ...) each."""
+        return {"logits": self.teacher_output(x).logits}
 
 
 def check_positive(**values: float) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.uncertainty.confidence import Labels, hard_gate
 from kd_lightning.uncertainty.reliability import equal_width
 
@@ -68,7 +67,7 @@ class ConfidenceLog(Metric):
         self,
         confidence: Float[Tensor, "B"],
         weight: Float[Tensor, "B"],
-        outputs: Mapping[str, ModelOutput],
+        logits: Mapping[str, Float[Tensor, "B C"]],
         labels: Labels,
     ) -> None:
         """Adds a batch.
@@ -76,7 +75,7 @@ class ConfidenceLog(Metric):
         Args:
             confidence: of the teacher, before the gate.
             weight: what the gate made of it.
-            outputs: of the teacher, by "teacher", and of every student.
+            logits: of the teacher, by "teacher", and of every student.
             labels: class indices, or distributions, whose heaviest class is the right one.
         """
         values = torch.stack([confidence, weight])
@@ -85,7 +84,7 @@ class ConfidenceLog(Metric):
         self.most = torch.maximum(self.most, values.amax(dim=1))
         self.kept += hard_gate(confidence, self.threshold).long().sum()
 
-        classes = {net: outputs[net].logits.argmax(dim=1) for net in self.nets}
+        classes = {net: logits[net].argmax(dim=1) for net in self.nets}
         self.agreed += torch.stack([(classes[a] == classes[b]).sum() for a, b in self.pairs])
 
         right_class = labels.argmax(dim=1) if labels.ndim == 2 else labels

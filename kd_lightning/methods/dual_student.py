@@ -15,6 +15,7 @@ and the soft term silently vanishes.
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from kd_lightning.errors import UserError, unknown
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
-from kd_lightning.methods.base import Distiller, check_positive, check_weights
+from kd_lightning.methods.base import Distiller, Known, check_positive, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog
 from kd_lightning.methods.ramp import check_ramp, ramp
 from kd_lightning.models.outputs import ModelOutput
@@ -122,24 +123,39 @@ class DualStudent(Distiller):
         self._has_warned = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
-        teacher = self.teacher_output(x)
+        x, y, *known = batch
+        teacher_logits = self.teacher_logits(x, *known)
         students = self(x)
-        confidence = self.teacher_confidence(teacher.logits, y, self.teacher_samples(x))
+        confidence = self.confidence_in(x, y, teacher_logits, *known)
         weight = self.gate(confidence, self.confidence_threshold)
-        self.confidence_log.update(confidence, weight, {"teacher": teacher, **students}, y)
+        logits = {"teacher": teacher_logits, **{k: s.logits for k, s in students.items()}}
+        self.confidence_log.update(confidence, weight, logits, y)
         if self.normalize_confidence:
             weight = weight / mean_over_ranks(weight).clamp_min(1e-8)
         peer_weight = self.peer_weight * ramp(self.progress, self.peer_ramp)
         terms = {}
         for key, student in students.items():
             hard = label_cross_entropy(student.logits, y)
-            soft = weight * soft_target_kl(student.logits, teacher.logits, self.temperature)
+            soft = weight * soft_target_kl(student.logits, teacher_logits, self.temperature)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             if self.peer_weight:
                 terms[f"{key}/peer"] = peer_weight * self.peer_loss(key, students, y).mean()
         return self.log_losses(terms)
+
+    def confidence_in(self, x: Tensor, y: Tensor, logits: Tensor, known: Known = None) -> Tensor:
+        """The teacher's confidence before the gate, (B,), from a cache if ``known``."""
+        if known is not None:
+            return known["confidence"]
+        return self.teacher_confidence(logits, y, self.teacher_samples(x))
+
+    def kept(self) -> dict[str, Any]:
+        asked = [self.confidence_temperature, self.confidence_passes]
+        return {"logits": None, "confidence": [*spelled_out(self.confidence), *asked]}
+
+    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        logits = self.teacher_output(x).logits
+        return {"logits": logits, "confidence": self.confidence_in(x, y, logits)}
 
     def teacher_samples(self, x: Tensor) -> Tensor | None:
         """Logits of K dropout passes of the teacher, (K, B, C); None if nothing asks for them."""
@@ -214,3 +230,10 @@ def check_needs_no_samples(confidence: Callable[..., Tensor], num_classes: int) 
             f"this confidence is taken from dropout passes ({error}): set "
             "method.confidence_passes=10 and method.teacher.dropout, and leave peer_confidence off"
         ) from error
+
+
+def spelled_out(function: Callable) -> list[Any]:
+    """A function's name and what it is given: plain values, the same in every process."""
+    if isinstance(function, partial):
+        return [*spelled_out(function.func), list(map(str, function.args)), str(function.keywords)]
+    return [function.__module__, getattr(function, "__qualname__", repr(function))]

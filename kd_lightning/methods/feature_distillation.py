@@ -116,6 +116,12 @@ class FeatureDistillation(Distiller):
         yield from super().parameters_of(key)
         yield from self.feature_losses[key].parameters()
 
+    def kept(self) -> dict[str, Any]:
+        raise UserError(
+            "feature_distillation asks for the teacher's layers, which a cache does not keep: set "
+            "teacher.cache=null"
+        )
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
         taught = {name for pairs in self.layers.values() for name in pairs.values()}

@@ -67,17 +67,20 @@ class KnowledgeDistillation(Distiller):
         self.soft_ramp = soft_ramp
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
-        teacher = self.teacher_output(x) if self.soft_weight else None
+        x, y, *known = batch
+        teacher_logits = self.teacher_logits(x, *known) if self.soft_weight else None
         soft_weight = self.soft_weight * ramp(self.progress, self.soft_ramp)
         terms = {}
         for key, student in self(x).items():
             hard = label_cross_entropy(student.logits, y)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
-            if teacher is not None:
-                soft = self.distance(student.logits, teacher.logits, y)
+            if teacher_logits is not None:
+                soft = self.distance(student.logits, teacher_logits, y)
                 terms[f"{key}/soft"] = soft_weight * soft.mean()
         return self.log_losses(terms)
+
+    def kept(self) -> dict[str, Any]:
+        return super().kept() if self.soft_weight else {}
 
     def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """How far a student is from the teacher, (B,)."""

@@ -33,8 +33,13 @@ from kd_lightning.losses.guidance import (
     weight_entropy,
 )
 from kd_lightning.losses.labels import label_cross_entropy
-from kd_lightning.methods.base import Distiller, check_positive, check_weights
-from kd_lightning.models.stochastic import require_dropout, sample_features
+from kd_lightning.methods.base import Distiller, Known, check_positive, check_weights
+from kd_lightning.models.stochastic import (
+    dropped,
+    is_split_at_its_head,
+    require_dropout,
+    sample_features,
+)
 
 PAPER = partial(
     attention_guidance,
@@ -94,12 +99,12 @@ class StochasticSelfDistillation(Distiller):
         self._proved = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
+        x, y, *known = batch
         if not self.feature_weight:
             student = self.forward_student(self.key, x)
             hard = label_cross_entropy(student.logits, y)
             return self.log_losses({f"{self.key}/hard": self.hard_weight * hard.mean()})
-        samples = self.teacher_samples(x)
+        samples = self.teacher_samples(x, *known)
         student = self.forward_student(self.key, x)
         guide = student.features.detach() if self.detach_weights else student.features
         weights, attention = self.guidance(guide, samples)
@@ -119,15 +124,28 @@ class StochasticSelfDistillation(Distiller):
             },
         )
 
-    def teacher_samples(self, x: Tensor) -> Tensor:
+    def kept(self) -> dict[str, Any]:
+        if not self.feature_weight:
+            return {}
+        if self.stochastic and not is_split_at_its_head(self.teacher):
+            raise UserError(
+                "a cache keeps what comes before the teacher's first dropout, which stands in its "
+                "blocks here: set method.teacher.block_dropout=0.0, or teacher.cache=null"
+            )
+        return {"features": None}
+
+    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"features": self.teacher_output(x).features}
+
+    def teacher_samples(self, x: Tensor, known: Known = None) -> Tensor:
         """K random features of each input, (K, B, D); their masks have a stream of their own."""
         if not self.stochastic:
-            return self.teacher_output(x).features.unsqueeze(0)
+            features = self.teacher_output(x).features if known is None else known["features"]
+            return features.float().unsqueeze(0)
         self.seed_step_stream("teacher_masks")
-        teacher = self.teacher_for(x)
-        samples = sample_features(teacher, x, self.num_passes, self.max_rows)
+        samples = self._passes(x, self.num_passes, known)
         if not self._proved:
-            pair = samples[:2] if self.num_passes > 1 else sample_features(teacher, x, 2)
+            pair = samples[:2] if self.num_passes > 1 else self._passes(x, 2, known)
             if torch.equal(pair[0], pair[1]):
                 raise UserError(
                     "two stochastic passes of the teacher are equal, so there is nothing to choose "
@@ -135,6 +153,11 @@ class StochasticSelfDistillation(Distiller):
                 )
             self._proved = True
         return samples
+
+    def _passes(self, x: Tensor, num_passes: int, known: Known) -> Tensor:
+        if known is not None:
+            return dropped(self.teacher, known["features"].float(), num_passes)
+        return sample_features(self.teacher_for(x), x, num_passes, self.max_rows)
 
 
 def check_guidance(guidance: Callable[[Tensor, Tensor], Guidance]) -> None:

@@ -48,6 +48,19 @@ def dropout_on(net: nn.Module) -> Iterator[None]:
             module.training = False
 
 
+def is_split_at_its_head(net: Classifier) -> bool:
+    """Whether all that is random in ``net`` comes after its features."""
+    return not active_dropouts(net.trunk)
+
+
+@torch.no_grad()
+def dropped(
+    net: Classifier, features: Float[Tensor, "B D"], num_passes: int
+) -> Float[Tensor, "K B D"]:
+    """Features under ``num_passes`` masks of the dropout before the classifier."""
+    return F.dropout(features.expand(num_passes, *features.shape), net.dropout.p, training=True)
+
+
 @torch.no_grad()
 def sample_features(
     net: Classifier, x: Tensor, num_passes: int, max_rows: int = 1024
@@ -58,9 +71,8 @@ def sample_features(
     before the classifier alone. With dropout in the blocks the trunk sees K x B rows, at most
     ``max_rows`` of them at a time.
     """
-    if not active_dropouts(net.trunk):
-        features = net.features(x)
-        return F.dropout(features.expand(num_passes, *features.shape), net.dropout.p, training=True)
+    if is_split_at_its_head(net):
+        return dropped(net, net.features(x), num_passes)
     prepared = net.prepare(x)
     at_once = max(1, max_rows // len(x))
     chunks = []

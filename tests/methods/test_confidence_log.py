@@ -8,20 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.methods.confidence_log import ConfidenceLog
-from kd_lightning.models.outputs import ModelOutput
 
-Batch = tuple[Tensor, Tensor, dict[str, ModelOutput], Tensor]
+Batch = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]
 
 
 def made(seed: int = 0, size: int = 200, students: tuple[str, ...] = ("a", "b", "c")) -> Batch:
-    """confidence, weight, outputs and labels of a batch."""
+    """confidence, weight, logits and labels of a batch."""
     generator = torch.Generator().manual_seed(seed)
-    outputs = {
-        net: ModelOutput(torch.randn(size, 4, generator=generator), torch.empty(size, 0))
-        for net in ("teacher", *students)
-    }
+    logits = {net: torch.randn(size, 4, generator=generator) for net in ("teacher", *students)}
     confidence = torch.rand(size, generator=generator)
-    return confidence, confidence.square(), outputs, torch.randint(4, (size,), generator=generator)
+    return confidence, confidence.square(), logits, torch.randint(4, (size,), generator=generator)
 
 
 def log_of(*batches: Batch, threshold: float = 0.5, num_bins: int = 20) -> ConfidenceLog:
@@ -33,10 +29,8 @@ def log_of(*batches: Batch, threshold: float = 0.5, num_bins: int = 20) -> Confi
 
 def joined(*batches: Batch) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """All samples of the batches; of the nets, the class they name."""
-    confidence, weight, outputs, labels = zip(*batches, strict=True)
-    classes = {
-        net: torch.cat([o[net].logits for o in outputs]).argmax(1).numpy() for net in outputs[0]
-    }
+    confidence, weight, logits, labels = zip(*batches, strict=True)
+    classes = {net: torch.cat([z[net] for z in logits]).argmax(1).numpy() for net in logits[0]}
     one = [torch.cat(values).numpy() for values in (confidence, weight, labels)]
     return one[0], one[1], classes, one[2]
 
@@ -107,10 +101,10 @@ def test_an_empty_bin_has_a_share_of_zero_and_no_accuracy() -> None:
 
 
 def test_the_label_of_a_mixed_sample_is_its_heaviest_class() -> None:
-    confidence, weight, outputs, labels = made()
+    confidence, weight, logits, labels = made()
     mixed = 0.6 * F.one_hot(labels, 4) + 0.4 * F.one_hot((labels + 1) % 4, 4)
-    found = log_of((confidence, weight, outputs, mixed)).compute().bins
-    assert found == log_of((confidence, weight, outputs, labels)).compute().bins
+    found = log_of((confidence, weight, logits, mixed)).compute().bins
+    assert found == log_of((confidence, weight, logits, labels)).compute().bins
 
 
 def test_two_ranks_know_together_what_one_knows_of_all_samples() -> None:
@@ -141,8 +135,8 @@ def test_counts_do_not_stand_still_at_what_float32_can_tell_apart() -> None:
 
 def test_a_batch_is_added_without_reading_the_device() -> None:
     log = ConfidenceLog(["a", "b", "c"], threshold=0.5).to("meta")  # nothing there can be read
-    confidence, weight, outputs, labels = made()
-    on_meta = {net: ModelOutput(*(t.to("meta") for t in out)) for net, out in outputs.items()}
+    confidence, weight, logits, labels = made()
+    on_meta = {net: z.to("meta") for net, z in logits.items()}
     log.update(confidence.to("meta"), weight.to("meta"), on_meta, labels.to("meta"))
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         log.compute()

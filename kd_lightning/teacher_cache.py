@@ -1,0 +1,287 @@
+"""The teacher's answers to the training samples, computed once and kept: ``teacher.cache=<views>``.
+
+Every sample is augmented in a fixed number of ways, its views; the cache has the teacher's answer
+to each, and a run shows its students exactly these. A view follows from (seed, view, sample), so
+the images of a cached run are those that the teacher saw, to the last bit.
+
+A cache is a folder: ``facts.json`` says what it was made of, and each value is one file of V x N
+rows. It is made in blocks, each by whoever comes first, so that several runs, ranks or machines
+that see the folder share the work, and what was stopped is gone on with.
+
+Dimensions: V views, N training samples, B batch, C classes.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from kd_lightning.build import teacher_precision
+from kd_lightning.data.batches import Values, Views
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.directories import make_directory
+from kd_lightning.errors import UserError
+from kd_lightning.files import write_text
+from kd_lightning.methods.base import Distiller
+from kd_lightning.teachers import Teacher
+
+FORMAT = 1
+BLOCK = 4096  # samples of one view
+IMMATERIAL = ("root", "num_workers", "download", "batch_size", "seed", "mixing")
+DTYPES = {"logits": torch.float16, "features": torch.float16}  # all else: float32
+
+
+@dataclass(frozen=True)
+class Value:
+    """One thing that is kept.
+
+    Attributes:
+        name: as the method calls it.
+        shape: of one sample's.
+        path: its file; the finished blocks are named after it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    path: Path
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES.get(self.name, torch.float32)
+
+    @property
+    def row(self) -> int:
+        """Bytes of one sample's."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+def use_cache(
+    cfg: DictConfig,
+    data: ClassificationData,
+    method: Distiller,
+    teacher: Teacher,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Gives ``data`` the views that ``cfg.teacher.cache`` asks for, and the teacher's answers to
+    them, which are computed now where they are missing.
+
+    Args:
+        device: that the teacher is to compute on.
+
+    Raises:
+        UserError: the method or the data cannot do with a cache, or there is no room for it.
+    """
+    check_cache(cfg, data, method)
+    count = cfg.teacher.cache
+    if count is None:
+        return
+    if data.augmentation is None and count > 1:
+        say(f"teacher cache: without augmentation all views are alike, so 1 is kept, not {count}")
+        count = 1
+    facts = facts_of(cfg, data, teacher, count)
+    folder = Path(cfg.teacher.cache_store) / hashed(facts)
+    make_directory(folder, "teacher.cache_store=… or outputs")
+    check_facts(folder, facts)
+    data.views = Views(count, cfg.teacher.seed)
+    samples = len(data.parts["train"])
+    values = values_of(method, data, folder, device)
+    if missing := [value for value in values if blocks_left(value, count, samples)]:
+        size = sum(value.row for value in missing) * count * samples
+        check_room(folder, size)
+        say(
+            f"teacher cache: {' and '.join(value.name for value in missing)} of {count} "
+            f"{'view' if count == 1 else 'views'} of {samples} samples, {in_bytes(size)}, in "
+            f"{folder}"
+        )
+        fill(folder, missing, count, data, method, device, say)
+    kept = {value.name: opened(value, count, samples) for value in values}
+
+    def known(view: int, indices: Tensor) -> Values:
+        return {name: rows[view, indices] for name, rows in kept.items()}
+
+    data.views = Views(count, cfg.teacher.seed, known)
+
+
+def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:
+    """Raises ``UserError`` where a cache cannot be right."""
+    if cfg.teacher.cache is None:
+        return
+    if cfg.teacher.cache < 1:
+        raise UserError(f"teacher.cache must be >= 1 or null, got {cfg.teacher.cache}")
+    if data.mixing is not None:
+        raise UserError(
+            "teacher.cache keeps answers to single samples, and data.mixing makes new ones of two: "
+            "set data.mixing=null, or teacher.cache=null"
+        )
+    if data.skip_bad:
+        raise UserError(
+            "teacher.cache needs an answer to every sample: set data.on_bad_image=error, or "
+            "teacher.cache=null"
+        )
+    if not method.kept():
+        raise UserError(
+            "teacher.cache is set, and this run does not ask its teacher anything: leave it out"
+        )
+
+
+def facts_of(
+    cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int
+) -> dict[str, Any]:
+    """All that the teacher's answers follow from."""
+    shown = OmegaConf.to_container(cfg.data, resolve=True)
+    return {
+        "format": FORMAT,
+        "teacher": teacher.sha256,
+        "precision": teacher_precision(cfg.hardware),
+        "data": data.fingerprint,
+        "classes": data.classes_sha256,
+        "samples": {key: value for key, value in shown.items() if key not in IMMATERIAL},
+        "torchvision": torchvision.__version__,
+        "views": count,
+        "seed": cfg.teacher.seed,
+    }
+
+
+def hashed(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes what the cache is of, or raises ``UserError`` where it is of something else."""
+    path = folder / "facts.json"
+    if not path.exists():
+        write_text(path, json.dumps(facts, indent=1, sort_keys=True))
+        return
+    was = json.loads(path.read_text())
+    if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
+        raise UserError(
+            f"{folder} is a cache of something else: its {odd[0]} is {was.get(odd[0])}, this "
+            f"run's is {facts.get(odd[0])}; remove it, or set another teacher.cache_store"
+        )
+
+
+def values_of(
+    method: Distiller, data: ClassificationData, folder: Path, device: torch.device
+) -> list[Value]:
+    """What the method keeps, with the shapes that a batch shows."""
+    few = range(min(data.batch_size, len(data.parts["train"])))
+    x, y = next(iter(data.view(0, few, len(few))))
+    shown = method.to(device).to_keep(x.to(device), y.to(device))
+    return [
+        Value(name, tuple(shown[name].shape[1:]), folder / f"{name}-{hashed(of)}.bin")
+        for name, of in method.kept().items()
+    ]
+
+
+def fill(
+    folder: Path,
+    values: list[Value],
+    count: int,
+    data: ClassificationData,
+    method: Distiller,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Computes the missing blocks, or waits for those that others compute."""
+    samples = len(data.parts["train"])
+    blocks = list(all_blocks(count, samples))
+    done = 0
+    while left := [b for b in blocks if not all(mark(v, *b).exists() for v in values)]:
+        for view, start in left:  # those that others are at come again
+            lock = FileLock(folder / f"{view}-{start}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                if not all(mark(value, view, start).exists() for value in values):
+                    stop = min(start + BLOCK, samples)
+                    write_block(values, view, range(start, stop), count, data, method, device)
+            finally:
+                lock.release()
+            done += 1
+            if done * 10 // len(blocks) > (done - 1) * 10 // len(blocks):
+                say(f"teacher cache: {done} of {len(blocks)} blocks")
+        else:
+            time.sleep(0.1)
+
+
+@torch.no_grad()
+def write_block(
+    values: list[Value],
+    view: int,
+    indices: range,
+    count: int,
+    data: ClassificationData,
+    method: Distiller,
+    device: torch.device,
+) -> None:
+    """Computes the answers to some samples of one view, and writes them."""
+    rows = {v.name: opened(v, count, len(data.parts["train"])) for v in values}
+    start = indices.start
+    for x, y in data.view(view, indices, data.batch_size):
+        kept = method.to_keep(x.to(device), y.to(device))
+        for value in values:
+            batch = kept[value.name].to("cpu", value.dtype)
+            if not batch.isfinite().all():
+                raise UserError(
+                    f"the teacher's {value.name} do not fit a cache of {value.dtype}: set "
+                    "teacher.cache=null"
+                )
+            rows[value.name][view, start : start + len(x)] = batch
+        start += len(x)
+    for value in values:
+        mark(value, view, indices.start).touch()
+
+
+def opened(value: Value, count: int, samples: int) -> Tensor:
+    """The file of a value as a tensor (V, N, …), made if it is not there."""
+    size = count * samples * torch.Size(value.shape).numel()
+    marks = list(value.path.parent.glob(f"{value.path.stem}.*.done"))
+    there = value.path.stat().st_size if value.path.exists() else 0
+    if marks and there != size * value.dtype.itemsize:
+        raise UserError(
+            f"{value.path} is not whole: it has {there} bytes of {size * value.dtype.itemsize}; "
+            f"remove {value.path.parent}"
+        )
+    flat = torch.from_file(str(value.path), shared=True, size=size, dtype=value.dtype)
+    return flat.view(count, samples, *value.shape)
+
+
+def mark(value: Value, view: int, start: int) -> Path:
+    """The file whose presence says that a block is whole."""
+    return value.path.with_suffix(f".{view}-{start}.done")
+
+
+def blocks_left(value: Value, count: int, samples: int) -> bool:
+    return any(not mark(value, *block).exists() for block in all_blocks(count, samples))
+
+
+def all_blocks(count: int, samples: int) -> Iterator[tuple[int, int]]:
+    return ((view, start) for view in range(count) for start in range(0, samples, BLOCK))
+
+
+def check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"the teacher's cache would take {in_bytes(size)}, and {folder} has "
+            f"{in_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
+        )
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes, for people."""
+    power = min(3, max(1, (len(str(size)) - 1) // 3))
+    return f"{size / 1000**power:.1f} {' kMG'[power]}B"
