@@ -24,7 +24,6 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from kd_lightning.losses.features import unit_features
 
@@ -179,7 +178,7 @@ def nearest_guidance(
     """
     offset = samples.detach().float() - student_features.detach().float()
     nearest = offset.square().sum(dim=-1).argmin(dim=0)
-    weights = F.one_hot(nearest, len(samples)).float()
+    weights = offset.new_zeros(offset.shape[1], len(samples)).scatter(1, nearest.unsqueeze(1), 1)
     return Guidance(weights, weights)
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics import Metric
 
 from kd_lightning.uncertainty.confidence import Labels, hard_gate
@@ -90,8 +89,10 @@ class ConfidenceLog(Metric):
         right_class = labels.argmax(dim=1) if labels.ndim == 2 else labels
         counted = [torch.ones_like(right_class, dtype=torch.bool)]
         counted += [classes[net] == right_class for net in self.nets]
-        in_bin = F.one_hot(equal_width(confidence, self.num_bins), self.num_bins)
-        self.counts += (torch.stack(counted).unsqueeze(2) * in_bin).sum(dim=1)
+        # no one_hot: it waits for the device
+        bins = torch.arange(self.num_bins, device=confidence.device)
+        in_bin = equal_width(confidence, self.num_bins).unsqueeze(1) == bins
+        self.counts += (torch.stack(counted).unsqueeze(2) & in_bin).sum(dim=1)
 
     def compute(self) -> ConfidenceSummary:
         num_samples = self.counts[0].sum()

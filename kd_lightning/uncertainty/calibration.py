@@ -51,7 +51,8 @@ def bin_gaps(
         ValueError: there is no bin.
     """
     confidence, right = top_prediction(logits, labels)
-    in_bin = F.one_hot(equal_width(confidence, num_bins), num_bins)
+    bins = torch.arange(num_bins, device=confidence.device)
+    in_bin = equal_width(confidence, num_bins).unsqueeze(1) == bins
     return (in_bin * (right - confidence).unsqueeze(1)).sum(dim=0)
 
 

@@ -11,6 +11,7 @@ from helpers import DISTILLERS, METHODS, compose, of_method
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd_lightning.build import build_data, build_method
 from kd_lightning.methods.base import Distiller, Learner
@@ -102,6 +103,60 @@ def test_dropout_before_the_classifier_alone_makes_any_number_of_passes_one(
     learner._twin.trunk.register_forward_hook(lambda module, x, y: rows.append(len(x[0])))
     learner.training_step(batch, 0)
     assert sum(rows) == passes_of_the_trunk * len(batch[0])
+
+
+# functions that wait for what the device has computed
+WAITS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default,
+         torch.ops.aten.nonzero.default, torch.ops.aten.masked_select.default,
+         torch.ops.aten.is_nonzero.default)  # fmt: skip
+OPTIONS = {
+    "dual_student": [
+        ["method.normalize_confidence=true", "method.confidence_gate=hard"],
+        ["confidence@method.confidence=correct", "method.peer_confidence=true"],
+        ["confidence@method.confidence=mutual_information", "method.confidence_passes=3",
+         "method.teacher.dropout=0.2"],
+    ],
+    "stochastic_self_distillation": [
+        ["guidance@method.guidance=nearest"], ["guidance@method.guidance=mean"],
+        ["method.guidance.top_k=1", "method.guidance.percentile=null"], ["method.stochastic=false"],
+        ["method.detach_weights=false", "similarity@method.guidance.similarity=cosine"],
+    ],
+    "kd": [["soft_loss@method.soft_loss=dkd"], ["soft_loss@method.soft_loss=dist"],
+           ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
+    "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
+}  # fmt: skip
+
+
+class Waits(TorchDispatchMode):
+    """Notes which functions wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in WAITS:
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [(method, words) for method in METHODS for words in ([], *OPTIONS.get(method, []))],
+)
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_a_training_step_never_waits_for_the_device(
+    method: str, words: list[str], precision: str
+) -> None:
+    learner, data, _ = built(method, *words, f"hardware.precision={precision}")
+    batch = next(iter(data.loader("train")))
+    low = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "32")
+    learner.train()
+    with low:
+        learner.training_step(batch, 0).backward()  # the first step may look at things
+        with Waits() as waits:
+            learner.training_step(batch, 0).backward()
+    assert waits.seen == []
 
 
 @pytest.mark.parametrize("method", METHODS)
