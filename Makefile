@@ -1,11 +1,11 @@
 # make demo: the main job on real data, from nothing.  make test: what is checked; make test-sweeps: with
-# real schedulers and kills.
+# real schedulers and kills.  make bench: what a step costs, beside what it could cost.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-sweeps install lint fast clean
+.PHONY: demo test test-sweeps bench install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
@@ -15,6 +15,9 @@ test: $(READY) lint
 
 test-sweeps: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.speed
 
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

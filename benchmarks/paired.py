@@ -1,0 +1,63 @@
+"""How much longer one thing takes than another, on a machine that other things are running on.
+
+In blocks that alternate A B B A, so that what drifts falls on both; the median of the pairs' ratios
+with a bootstrap interval. A control, the same thing twice, must come out as 1: where its interval
+does not hold 1, the machine was too noisy for any row of that table.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Step = Callable[[], object]
+BLOCK = 0.05  # seconds at least
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two things' times.
+
+    Attributes:
+        median: of the pairs' ratios.
+        low, high: its 95 % bootstrap interval.
+        least: ratio of the shortest blocks.
+    """
+
+    median: float
+    low: float
+    high: float
+    least: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}), shortest {self.least:.2f}"
+
+
+def compare(a: Step, b: Step, pairs: int = 61) -> Ratio:
+    """Time of ``a`` over that of ``b``."""
+    for _ in range(3):
+        a(), b()
+    steps = max(1, round(BLOCK / min(seconds(a, 1), seconds(b, 1))))
+    found, times_a, times_b = [], [], []
+    for _ in range(pairs):
+        a1, b1, b2, a2 = (seconds(step, steps) for step in (a, b, b, a))
+        found.append((a1 + a2) / (b1 + b2))
+        times_a += [a1, a2]
+        times_b += [b1, b2]
+    luck = random.Random(0)
+    medians = sorted(statistics.median(luck.choices(found, k=pairs)) for _ in range(2000))
+    least = min(times_a) / min(times_b)
+    return Ratio(statistics.median(found), medians[50], medians[-51], least)
+
+
+def seconds(step: Step, steps: int) -> float:
+    """Of a block of steps, to the end of what they set going on a GPU."""
+    begun = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
