@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from kd_lightning.data.augmentation import BatchTransform, Draws
 from kd_lightning.errors import UserError
-from kd_lightning.streams import seed_stream, stream
+from kd_lightning.streams import seed_stream, stream, stream_seed
 
+Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]
 # (x, y), or (x, y, what is known of the teacher); y: (B,) classes, or (B, C) shares where mixed
 Batch = Sequence[Tensor | Values]
@@ -75,7 +77,8 @@ class SampleSet(Dataset):
         samples: what to draw from.
         seed: of the augmentation and mixing streams.
         decode: path -> (C, H, W) uint8, for samples that are files.
-        transform: (C, *size) -> (C, *size) of one size for all; None for samples used as they are.
+        transform: (C, *size) -> (C, *size) of one size for all, or a ``BatchTransform``; None for
+            samples used as they are.
         mixing: (x, y) -> (mixed x, (B, C) label distributions), for a whole batch.
         skip_bad: leave undecodable files out, with a warning, instead of raising.
         views: augment by these, and not anew each epoch.
@@ -87,7 +90,7 @@ class SampleSet(Dataset):
         *,
         seed: int,
         decode: Callable[[Path], Tensor] | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        transform: Transform | None = None,
         mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         skip_bad: bool = False,
         views: Views | None = None,
@@ -111,8 +114,10 @@ class SampleSet(Dataset):
         indices = torch.tensor([index for _, index in keys])
         # Transforms draw from the global generator: give it to them seeded, and give it back.
         with torch.random.fork_rng(devices=[]):
-            if isinstance(self.samples.x, Tensor) and self.transform is None:
+            if isinstance(self.samples.x, Tensor) and self._takes_batches():
                 x = self.samples.x[indices]
+                if self.transform is not None:
+                    x = self.transform(x, Draws(self._stream_of(keys[0][0]), indices))
             else:
                 images, kept = [], []
                 for position, key in enumerate(keys):
@@ -142,13 +147,25 @@ class SampleSet(Dataset):
                     raise
                 warnings.warn(f"left out: {error}", stacklevel=2)
                 return None
+        if isinstance(self.transform, BatchTransform):
+            draws = Draws(self._stream_of(epoch), torch.tensor([index]))
+            return self.transform(x.unsqueeze(0), draws).squeeze(0)
         if self.transform is not None:
-            if self.views is None:
-                seed_stream(self.seed, "augmentation", epoch, index)
-            else:
-                seed_stream(self.views.seed, "view", epoch % self.views.count, index)
+            seed_stream(*self._name_of(epoch), index)
             x = self.transform(x)
         return x
+
+    def _takes_batches(self) -> bool:
+        return self.transform is None or isinstance(self.transform, BatchTransform)
+
+    def _name_of(self, epoch: int) -> tuple[int | str, ...]:
+        """Of the stream that the augmentation of an epoch is drawn from."""
+        if self.views is None:
+            return self.seed, "augmentation", epoch
+        return self.views.seed, "view", epoch % self.views.count
+
+    def _stream_of(self, epoch: int) -> int:
+        return stream_seed(*self._name_of(epoch))
 
 
 class EpochOrder(Sampler[SampleKey]):

@@ -17,7 +17,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_lightning.data.batches import Samples, SampleSet, Views, as_is, make_loader
+from kd_lightning.data.augmentation import BatchTransform, Draws
+from kd_lightning.data.batches import Samples, SampleSet, Transform, Views, as_is, make_loader
 from kd_lightning.data.checks import check_samples, fingerprint
 from kd_lightning.data.scarcity import few_per_class, with_noise
 from kd_lightning.data.splits import split
@@ -58,7 +59,8 @@ class ClassificationData(LightningDataModule):
             right.
         seed: of order, augmentation and mixing.
         num_workers: processes that load; 0 is fastest for data that are in memory.
-        augmentation: (C, *size) -> (C, *size), on training samples; torchvision transforms v2.
+        augmentation: of training samples: a ``BatchTransform``, or (C, *size) -> (C, *size), such
+            as torchvision's transforms v2.
         mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, lacking only ``num_classes``;
             teacher and students get the same mixed batch.
 
@@ -89,7 +91,7 @@ class ClassificationData(LightningDataModule):
         label_noise: float = 0.0,
         seed: int = 0,
         num_workers: int = 0,
-        augmentation: Callable[[Tensor], Tensor] | None = None,
+        augmentation: Transform | None = None,
         mixing: Callable[..., Callable] | None = None,
     ) -> None:
         super().__init__()
@@ -207,8 +209,13 @@ class ClassificationData(LightningDataModule):
         if self.augmentation is None:
             return
         try:
-            with torch.random.fork_rng(devices=[]):
-                channels, *sides = self.augmentation(example).shape
+            if isinstance(self.augmentation, BatchTransform):
+                draws = Draws(0, torch.zeros(1, dtype=torch.long))
+                shown = self.augmentation(example.unsqueeze(0), draws).squeeze(0)
+            else:
+                with torch.random.fork_rng(devices=[]):
+                    shown = self.augmentation(example)
+            channels, *sides = shown.shape
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"the augmentation does not suit samples of shape {tuple(example.shape)}: "

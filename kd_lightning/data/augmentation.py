@@ -1,0 +1,177 @@
+"""Augmentation of whole batches, each sample by random numbers of its own.
+
+torchvision draws once for what it is given, so a batch has to go through it sample by sample. Here
+all parameters of a batch are drawn at once, by counting: number k of sample i is a hash of (stream,
+i, k). So what happens to a sample does not depend on the batch or the device it is in, to the last
+bit, and is drawn from the distribution of the transform of the same name in torchvision.
+
+Dimensions: B batch, C channels, H height, W width.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+from torch.nn import functional as F
+
+from kd_lightning.errors import UserError
+
+Images = Num[Tensor, "B C H W"]
+GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64, whose mixing this is
+TRIES = 10  # for a rectangle that fits, as torchvision has it
+
+
+class Draws:
+    """Random numbers for each sample of a batch, from its own stream.
+
+    Args:
+        stream: what all samples share: a seed in [0, 2^63), of the run and the epoch.
+        indices: of the samples; on the device where the numbers are wanted.
+    """
+
+    def __init__(self, stream: int, indices: Int[Tensor, "B"]) -> None:
+        self._start = _mixed(_mixed(indices * _signed(GOLDEN) + stream) + stream)
+        self._count = 0
+
+    def uniform(self) -> Float[Tensor, "B"]:
+        """The next number of each sample, in [0, 1)."""
+        self._count += 1
+        bits = _mixed(self._start + _signed(self._count * GOLDEN))
+        return _shifted(bits, 40).float() * 2.0**-24
+
+    def integers(self, count: int | Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """The next whole number of each sample, in [0, count)."""
+        return (self.uniform() * count).long()
+
+
+def _signed(value: int) -> int:
+    """The number that has the lowest 64 bits of ``value``, as tensors have it."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """A shift to the right that brings in zeros, as of a number without sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """SplitMix64's finalizer (Steele et al. 2014), in 64 bits that overflow."""
+    bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
+    return bits ^ _shifted(bits, 31)
+
+
+class BatchTransform(ABC):
+    """A transform of whole batches: (x, draws) -> x of the same samples."""
+
+    @abstractmethod
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        """Transforms each sample by its own random numbers."""
+
+
+class Compose(BatchTransform):
+    """One after the other."""
+
+    def __init__(self, transforms: Sequence[BatchTransform]) -> None:
+        if odd := [t for t in transforms if not isinstance(t, BatchTransform)]:
+            raise UserError(
+                f"{type(odd[0]).__name__} transforms single samples: compose it by "
+                "torchvision.transforms.v2.Compose (data.augmentation=…)"
+            )
+        self.transforms = list(transforms)
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        for transform in self.transforms:
+            x = transform(x, draws)
+        return x
+
+
+class RandomCrop(BatchTransform):
+    """A square of each image, from anywhere in it.
+
+    Args:
+        size: its side.
+        padding: pixels of black that are added on each side before.
+    """
+
+    def __init__(self, size: int, padding: int = 0) -> None:
+        self.size = size
+        self.padding = padding
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        room = [side + 2 * self.padding - self.size + 1 for side in x.shape[2:]]
+        if min(room) < 1:
+            raise UserError(
+                f"a crop of {self.size} is larger than images of {tuple(x.shape[2:])} with "
+                f"{self.padding} pixels on each side (data.augmentation.…size=…)"
+            )
+        x = F.pad(x, [self.padding] * 4)
+        inside = torch.arange(self.size, device=x.device)
+        rows, columns = (draws.integers(count).unsqueeze(1) + inside for count in room)
+        batch = torch.arange(len(x), device=x.device).view(-1, 1, 1)
+        cropped = x[batch, :, rows.unsqueeze(2), columns.unsqueeze(1)]  # (B, size, size, C)
+        return cropped.permute(0, 3, 1, 2).contiguous()
+
+
+class RandomHorizontalFlip(BatchTransform):
+    """Left becomes right, with probability ``p``."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        flipped = (draws.uniform() < self.p).view(-1, 1, 1, 1)
+        return torch.where(flipped, x.flip(-1), x)
+
+
+class RandomErasing(BatchTransform):
+    """A rectangle of one value, with probability ``p``.
+
+    Args:
+        p: probability.
+        scale: least and largest area, of the image's.
+        ratio: least and largest height over width.
+        value: of the pixels.
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        scale: Sequence[float] = (0.02, 0.33),
+        ratio: Sequence[float] = (0.3, 3.3),
+        value: float = 0,
+    ) -> None:
+        self.p = p
+        self.scale = scale
+        self.log_ratio = [math.log(one) for one in ratio]
+        self.value = value
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        height, width = x.shape[2:]
+        is_due = draws.uniform() < self.p
+        found = torch.zeros_like(is_due)
+        tall, wide = (torch.zeros_like(is_due, dtype=torch.long) for _ in range(2))
+        for _ in range(TRIES):
+            area = height * width * between(draws.uniform(), *self.scale)
+            ratio = between(draws.uniform(), *self.log_ratio).exp()
+            h, w = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+            fits = (h < height) & (w < width) & ~found
+            tall, wide, found = torch.where(fits, h, tall), torch.where(fits, w, wide), found | fits
+        top, left = draws.integers(height - tall + 1), draws.integers(width - wide + 1)
+        inside = [
+            (at >= first.unsqueeze(1)) & (at < (first + count).unsqueeze(1))
+            for at, first, count in (
+                (torch.arange(height, device=x.device), top, tall),
+                (torch.arange(width, device=x.device), left, wide),
+            )
+        ]
+        erased = inside[0].unsqueeze(2) & inside[1].unsqueeze(1) & (is_due & found).view(-1, 1, 1)
+        return x.masked_fill(erased.unsqueeze(1), self.value)
+
+
+def between(u: Float[Tensor, "B"], low: float, high: float) -> Float[Tensor, "B"]:
+    return low + (high - low) * u

@@ -1,0 +1,229 @@
+"""Batches are augmented as torchvision augments samples: the same pixels, the same chances."""
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from kd_lightning.data.augmentation import (
+    BatchTransform,
+    Compose,
+    Draws,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+)
+from kd_lightning.data.batches import Samples, SampleSet, Views
+from kd_lightning.errors import UserError
+from kd_lightning.streams import stream_seed
+
+SIDE = 12
+MANY = 4000
+TRANSFORMS = {
+    "crop": RandomCrop(SIDE, padding=2),
+    "smaller crop": RandomCrop(7),
+    "flip": RandomHorizontalFlip(),
+    "erase": RandomErasing(p=0.7, value=7),
+    "all": Compose([RandomCrop(SIDE, padding=2), RandomHorizontalFlip(0.3), RandomErasing()]),
+}
+
+
+def draws(count: int = MANY, epoch: int = 0, seed: int = 0) -> Draws:
+    return Draws(stream_seed(seed, "augmentation", epoch), torch.arange(count))
+
+
+def images(count: int = 50) -> Tensor:
+    luck = torch.Generator().manual_seed(0)
+    return torch.randint(1, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=luck)
+
+
+def places(count: int = MANY) -> Tensor:
+    """Images whose pixels say where they were: 1 + their number."""
+    return torch.arange(1, SIDE * SIDE + 1).view(1, 1, SIDE, SIDE).repeat(count, 1, 1, 1)
+
+
+# The numbers
+
+
+def test_numbers_are_uniform_and_independent_of_sample_count_and_epoch() -> None:
+    luck = draws()
+    first, second = luck.uniform(), luck.uniform()
+    other = draws(epoch=1).uniform()
+    assert 0 <= first.min() < 0.002
+    assert 0.998 < first.max() < 1
+    for u in (first, second, other):
+        assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-3
+    for u in (second, other, first.roll(1)):
+        assert abs(stats.pearsonr(first.numpy(), u.numpy()).statistic) < 0.06  # 3.8 sigma
+
+
+def test_samples_one_after_another_fill_pairs_evenly() -> None:
+    u = draws(40000).uniform()
+    cells = (u[:-1] * 16).long() * 16 + (u[1:] * 16).long()
+    assert stats.chisquare(cells.bincount(minlength=256).numpy()).pvalue > 1e-3
+
+
+def test_whole_numbers_are_as_likely() -> None:
+    found = draws().integers(9)
+    assert stats.chisquare(found.bincount(minlength=9).numpy()).pvalue > 1e-3
+    assert found.max() == 8
+
+
+def test_the_numbers_of_a_sample_are_its_own_in_any_batch() -> None:
+    whole, part = draws(100), Draws(stream_seed(0, "augmentation", 0), torch.tensor([70, 3]))
+    for _ in range(3):
+        assert torch.equal(whole.uniform()[[70, 3]], part.uniform())
+
+
+def test_the_numbers_are_these() -> None:
+    """Or a cache, or a resumed run, of an older version would silently have other images."""
+    luck = Draws(12345, torch.tensor([0, 1, 7]))
+    found = torch.stack([luck.uniform(), luck.uniform()])
+    again = Draws(12345, torch.tensor([0, 1, 7]))
+    expected = torch.tensor([[by_hand(12345, i, k) for i in (0, 1, 7)] for k in (1, 2)])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert torch.equal(again.uniform(), found[0])
+
+
+def by_hand(stream: int, index: int, count: int) -> float:
+    """The same hash with Python's whole numbers."""
+    mask, golden = (1 << 64) - 1, 0x9E3779B97F4A7C15
+
+    def mixed(bits: int) -> int:
+        bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB & mask
+        return bits ^ (bits >> 31)
+
+    start = mixed((mixed((index * golden + stream) & mask) + stream) & mask)
+    return (mixed((start + count * golden) & mask) >> 40) * 2.0**-24
+
+
+# The transforms
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_sample_is_augmented_alike_in_any_batch(name: str) -> None:
+    x, transform = images(), TRANSFORMS[name]
+    whole = transform(x, draws(50))
+    picked = torch.tensor([31, 2, 49])
+    part = transform(x[picked], Draws(stream_seed(0, "augmentation", 0), picked))
+    assert torch.equal(whole[picked], part)
+    assert whole.dtype == x.dtype
+    assert not torch.equal(whole, transform(x, draws(50, epoch=1)))
+
+
+@pytest.mark.parametrize(("size", "padding"), [(SIDE, 2), (7, 0), (8, 1)])
+def test_crops_are_torchvisions_and_every_place_is_as_likely(size: int, padding: int) -> None:
+    x = places()
+    found = RandomCrop(size, padding)(x, draws())
+    padded = tv.pad(x, [padding])
+    room = SIDE + 2 * padding - size + 1
+    seen = torch.zeros(room, room, dtype=torch.long)
+    crops = {
+        (top, left): tv.crop(padded[0], top, left, size, size)
+        for top in range(room)
+        for left in range(room)
+    }
+    by_pixels = {tuple(crop.flatten().tolist()): place for place, crop in crops.items()}
+    for one in found:
+        top, left = by_pixels[tuple(one.flatten().tolist())]
+        seen[top, left] += 1
+    assert stats.chisquare(seen.flatten().numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_flips_are_torchvisions_and_as_likely_as_asked(p: float) -> None:
+    x = places()
+    found = RandomHorizontalFlip(p)(x, draws())
+    flipped = (found != x).flatten(1).any(1)
+    assert torch.equal(found[flipped], tv.horizontal_flip(x[flipped]))
+    assert abs(flipped.float().mean().item() - p) < 4 * (p * (1 - p) / MANY) ** 0.5 + 1e-9
+
+
+def rectangle(image: Tensor) -> tuple[int, int, int, int]:
+    """top, left, height and width of what was erased; zeros where nothing was."""
+    rows, columns = ((image[0] == 0).any(d).nonzero().flatten() for d in (1, 0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    top, left = rows[0].item(), columns[0].item()
+    tall, wide = rows[-1].item() - top + 1, columns[-1].item() - left + 1
+    assert (image[0, top : top + tall, left : left + wide] == 0).all()
+    return top, left, tall, wide
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"p": 0.6}, {"p": 1.0, "scale": (0.25, 0.25), "ratio": (1.0, 1.0)},
+     {"p": 1.0, "scale": (0.3, 0.9), "ratio": (0.1, 10.0)}],
+)  # fmt: skip
+def test_rectangles_are_drawn_as_torchvision_draws_them(settings: dict) -> None:
+    ours = [rectangle(image) for image in RandomErasing(**settings)(places(), draws())]
+    torch.manual_seed(0)
+    theirs_of = v2.RandomErasing(**settings)
+    theirs = [rectangle(theirs_of(image)) for image in places()]
+    for a, b in zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True):
+        values = sorted({*a, *b})
+        table = [[list(side).count(value) for value in values] for side in (a, b)]
+        if len(values) > 1:
+            assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_an_erased_pixel_has_the_value_in_every_channel_and_others_stay() -> None:
+    x = images()
+    found = RandomErasing(p=1.0, value=9)(x, draws(50))
+    erased = (found != x).any(1, keepdim=True).expand_as(x)
+    assert (found[erased] == 9).all()
+    assert torch.equal(found[~erased], x[~erased])
+
+
+def test_a_crop_that_is_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a crop of 20 is larger than images of \(12, 12\) with 2"):
+        RandomCrop(20, padding=2)(images(), draws(50))
+
+
+def test_a_transform_of_single_samples_is_not_composed_with_those_of_batches() -> None:
+    with pytest.raises(UserError, match="RandomRotation transforms single samples"):
+        Compose([v2.RandomRotation(3)])
+
+
+# In a set of samples
+
+
+def test_samples_in_memory_and_in_files_are_augmented_alike() -> None:
+    x, transform = images(20), TRANSFORMS["all"]
+    in_memory = SampleSet(Samples(x, torch.arange(20)), seed=3, transform=transform)
+    as_files = SampleSet(
+        Samples(list(range(20)), torch.arange(20)),
+        seed=3,
+        transform=transform,
+        decode=x.__getitem__,
+    )
+    keys = [(2, i) for i in (5, 17, 0)]
+    assert torch.equal(in_memory[keys[0]][0], in_memory.__getitems__(keys)[0][0])
+    assert torch.equal(in_memory.__getitems__(keys)[0], as_files.__getitems__(keys)[0])
+
+
+def test_a_batch_is_transformed_once() -> None:
+    calls = []
+
+    class Counting(BatchTransform):
+        def __call__(self, x: Tensor, luck: Draws) -> Tensor:
+            calls.append(len(x))
+            return x
+
+    samples = SampleSet(Samples(images(20), torch.arange(20)), seed=0, transform=Counting())
+    samples.__getitems__([(0, i) for i in range(20)])
+    assert calls == [20]
+
+
+def test_views_come_again_and_are_not_epochs() -> None:
+    samples = Samples(images(20), torch.arange(20))
+    viewed = SampleSet(samples, seed=0, transform=TRANSFORMS["all"], views=Views(2, 0))
+    plain = SampleSet(samples, seed=0, transform=TRANSFORMS["all"])
+    keys = [[(epoch, i) for i in range(20)] for epoch in range(4)]
+    shown = [viewed.__getitems__(one)[0] for one in keys]
+    assert torch.equal(shown[0], shown[2])
+    assert not torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], plain.__getitems__(keys[0])[0])
