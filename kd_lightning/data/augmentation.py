@@ -109,12 +109,11 @@ class RandomCrop(BatchTransform):
                 f"a crop of {self.size} is larger than images of {tuple(x.shape[2:])} with "
                 f"{self.padding} pixels on each side (data.augmentation.…size=…)"
             )
-        x = F.pad(x, [self.padding] * 4)
-        inside = torch.arange(self.size, device=x.device)
-        rows, columns = (draws.integers(count).unsqueeze(1) + inside for count in room)
-        batch = torch.arange(len(x), device=x.device).view(-1, 1, 1)
-        cropped = x[batch, :, rows.unsqueeze(2), columns.unsqueeze(1)]  # (B, size, size, C)
-        return cropped.permute(0, 3, 1, 2).contiguous()
+        every = F.pad(x, [self.padding] * 4)  # then all squares there are, as a view
+        for dim in (2, 3):
+            every = every.unfold(dim, self.size, 1)
+        top, left = (draws.integers(count) for count in room)
+        return every[torch.arange(len(x), device=x.device), :, top, left]
 
 
 class RandomHorizontalFlip(BatchTransform):
