@@ -24,6 +24,7 @@ HARMLESS = (
     "evaluation",
     "data.root",
     "data.num_workers",
+    "data.resident",
     "data.download",
     "trainer.max_epochs",
     "trainer.log_every_n_steps",

@@ -21,7 +21,7 @@ from kd_lightning.ranks import rank_from_outside
 
 # Keys that say where, how fast or how loudly, and change no weight.
 IMMATERIAL = {
-    "data": {"root", "num_workers", "download"},
+    "data": {"root", "num_workers", "resident", "download"},
     "trainer": {"log_every_n_steps"},
 }
 

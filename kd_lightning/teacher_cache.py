@@ -37,7 +37,7 @@ from kd_lightning.teachers import Teacher
 
 FORMAT = 1
 BLOCK = 4096  # samples of one view
-IMMATERIAL = ("root", "num_workers", "download", "batch_size", "seed", "mixing")
+IMMATERIAL = ("root", "num_workers", "resident", "download", "batch_size", "seed", "mixing")
 DTYPES = {"logits": torch.float16, "features": torch.float16}  # all else: float32
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.build import bare_trainer
 from kd_lightning.command_line import CONF
+from kd_lightning.data.batches import Samples, SampleSet
 from kd_lightning.schema import arguments_of, check_configuration
 
 # wandb_sweep.yaml is for wandb itself: trackers/test_wandb.py
@@ -149,7 +150,10 @@ def test_every_schedule_runs_to_the_last_step(name: str, choices: DictConfig) ->
 @pytest.mark.parametrize("name", names("hardware"))
 def test_every_hardware_answers_the_same_questions(name: str, choices: DictConfig) -> None:
     config = choices.choice.hardware[name]
-    assert set(config) == {"accelerator", "devices", "num_nodes", "precision"}
+    assert set(config) == {
+        *("accelerator", "devices", "num_nodes", "precision"),
+        *("channels_last", "teacher_precision", "compile_teacher"),
+    }
     if config.accelerator != "gpu":
         cfg = compose("data=synthetic", f"hardware={name}", "hardware.accelerator=cpu")
         trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)
@@ -233,7 +237,10 @@ def test_every_augmentation_changes_images_and_not_their_shape(
 ) -> None:
     side = {"shift": 28, "crop_flip": 32, "cutout": 32}.get(name, choices.data.image_size)
     image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
-    augmented = [built(choices, "augmentation", name)(image) for _ in range(8)]
+    files = Samples(list(range(8)), torch.arange(8))
+    augment = built(choices, "augmentation", name)
+    samples = SampleSet(files, seed=0, transform=augment, decode=lambda _: image)
+    augmented = [samples[0, index][0] for index in range(8)]
     assert all(one.shape == image.shape and one.dtype == torch.uint8 for one in augmented)
     assert any(not torch.equal(one, image) for one in augmented)
 

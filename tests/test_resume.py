@@ -191,6 +191,14 @@ def test_what_would_change_the_mathematics_is_refused(override: str, undisturbed
         distill(f"resume={undisturbed}", override)
 
 
+def test_data_held_on_the_device_change_no_bit(
+    undisturbed: Path, tmp_path: Path, store: Path
+) -> None:
+    held = distill(*SETTING, "data.resident=true", f"run_dir={tmp_path / 'run'}",
+                   f"teacher.store={store}").directory  # fmt: skip
+    assert_same_outcome(held, undisturbed)
+
+
 def test_what_does_not_is_accepted(undisturbed: Path) -> None:
     before = outcome(undisturbed)
     distill(f"resume={undisturbed}", "hardware=auto", "logger=csv", "seed=0", "callbacks=quiet")

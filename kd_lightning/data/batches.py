@@ -5,6 +5,7 @@ first sample of the batch): not from workers, ranks, or what else drew random nu
 made whole (``__getitems__``), so data that fit in one tensor are indexed once a batch.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -112,29 +113,50 @@ class SampleSet(Dataset):
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
         indices = torch.tensor([index for _, index in keys])
+        if self.can_be_resident:
+            return self.batch(keys[0][0], indices)
         # Transforms draw from the global generator: give it to them seeded, and give it back.
         with torch.random.fork_rng(devices=[]):
-            if isinstance(self.samples.x, Tensor) and self._takes_batches():
-                x = self.samples.x[indices]
-                if self.transform is not None:
-                    x = self.transform(x, Draws(self._stream_of(keys[0][0]), indices))
-            else:
-                images, kept = [], []
-                for position, key in enumerate(keys):
-                    image = self._one(*key)
-                    if image is not None:
-                        images.append(image)
-                        kept.append(position)
-                if not images:
-                    raise UserError("no image of a whole batch could be read (data.root=…)")
-                x, indices = torch.stack(images), indices[kept]
-            y = self.samples.y[indices]
-            if self.mixing is not None:
-                seed_stream(self.seed, "mixing", *keys[0])
+            images, kept = [], []
+            for position, key in enumerate(keys):
+                image = self._one(*key)
+                if image is not None:
+                    images.append(image)
+                    kept.append(position)
+        if not images:
+            raise UserError("no image of a whole batch could be read (data.root=…)")
+        return self._finished(torch.stack(images), keys[0][0], indices[kept], keys[0][1])
+
+    @property
+    def can_be_resident(self) -> bool:
+        """Whether batches are made of a tensor by functions of whole batches."""
+        takes_batches = self.transform is None or isinstance(self.transform, BatchTransform)
+        return isinstance(self.samples.x, Tensor) and takes_batches
+
+    def batch(self, epoch: int, indices: Tensor, on_device: Tensor | None = None) -> Batch:
+        """The samples at ``indices``, where they can be resident.
+
+        Args:
+            on_device: ``indices`` where the samples are, if that is not where these are.
+        """
+        places = indices if on_device is None else on_device
+        x = self.samples.x[places]
+        if self.transform is not None:
+            x = self.transform(x, Draws(self._stream_of(epoch), places))
+        return self._finished(x, epoch, indices, int(indices[0]), places)
+
+    def _finished(
+        self, x: Tensor, epoch: int, indices: Tensor, first: int, places: Tensor | None = None
+    ) -> Batch:
+        """The batch of transformed samples: labelled, mixed, with what is known of them."""
+        y = self.samples.y[indices if places is None else places]
+        if self.mixing is not None:
+            with torch.random.fork_rng(devices=[]):
+                seed_stream(self.seed, "mixing", epoch, first)
                 x = x.float() / 255 if x.dtype == torch.uint8 else x
                 x, y = self.mixing(x, y)
         if self.views is not None and self.views.known is not None:
-            return x, y, self.views.known(keys[0][0] % self.views.count, indices)
+            return x, y, self.views.known(epoch % self.views.count, indices)
         return x, y
 
     def _one(self, epoch: int, index: int) -> Tensor | None:
@@ -154,9 +176,6 @@ class SampleSet(Dataset):
             seed_stream(*self._name_of(epoch), index)
             x = self.transform(x)
         return x
-
-    def _takes_batches(self) -> bool:
-        return self.transform is None or isinstance(self.transform, BatchTransform)
 
     def _name_of(self, epoch: int) -> tuple[int | str, ...]:
         """Of the stream that the augmentation of an epoch is drawn from."""
@@ -191,16 +210,16 @@ class EpochOrder(Sampler[SampleKey]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def indices(self) -> Tensor:
+        """This rank's samples, in their order."""
+        if not self.shuffle:
+            return torch.arange(self.num_samples)[self.rank :: self.ranks]
+        order = torch.randperm(self.num_samples, generator=stream(self.seed, "order", self.epoch))
+        whole = self.num_samples // self.batch_size * self.batch_size
+        return order[:whole].view(-1, self.batch_size)[:, self.rank :: self.ranks].flatten()
+
     def __iter__(self) -> Iterator[SampleKey]:
-        if self.shuffle:
-            order = torch.randperm(
-                self.num_samples, generator=stream(self.seed, "order", self.epoch)
-            )
-            whole = self.num_samples // self.batch_size * self.batch_size
-            order = order[:whole].view(-1, self.batch_size)[:, self.rank :: self.ranks].flatten()
-        else:
-            order = torch.arange(self.num_samples)[self.rank :: self.ranks]
-        return ((self.epoch, index) for index in order.tolist())
+        return ((self.epoch, index) for index in self.indices().tolist())
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -222,17 +241,59 @@ def make_loader(
     ranks: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader:
-    """A DataLoader over ``dataset``; ``batch_size`` is global, each rank loads its share of it."""
+    device: torch.device | None = None,
+) -> "DataLoader | ResidentLoader":
+    """The batches of ``dataset``; ``batch_size`` is global, each rank loads its share of it.
+
+    Args:
+        device: hold the samples there; None: a DataLoader.
+    """
     order = EpochOrder(
         len(dataset), batch_size, seed=dataset.seed, shuffle=shuffle, rank=rank, ranks=ranks
     )
+    size = max(1, batch_size // ranks)
+    if device is not None:
+        return ResidentLoader(dataset, order, size, device)
     return DataLoader(
         dataset,
-        batch_sampler=BatchSampler(order, max(1, batch_size // ranks), drop_last=False),
+        batch_sampler=BatchSampler(order, size, drop_last=False),
         collate_fn=as_is,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # or it would draw from the global generator every epoch
     )
+
+
+class ResidentLoader:
+    """The batches of samples that lie on a device, made there: nothing is copied to it but indices.
+
+    The same batches as ``make_loader`` gives, to the last bit, where mixing draws the same.
+
+    Args:
+        dataset: ``can_be_resident``; its samples are copied to the device.
+        order: of this rank.
+        batch_size: of this rank.
+        device: of the net.
+    """
+
+    def __init__(
+        self, dataset: SampleSet, order: EpochOrder, batch_size: int, device: torch.device
+    ) -> None:
+        assert dataset.can_be_resident
+        samples = dataset.samples
+        self.dataset = copy.copy(dataset)
+        self.dataset.samples = replace(samples, x=samples.x.to(device), y=samples.y.to(device))
+        # as a DataLoader has it: here Lightning finds what it turns to the next epoch
+        self.batch_sampler = BatchSampler(order, batch_size, drop_last=False)
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order, size = self.batch_sampler.sampler, self.batch_sampler.batch_size
+        indices = order.indices()
+        there = indices.to(self.device, non_blocking=True)
+        for here, on_device in zip(indices.split(size), there.split(size), strict=True):
+            yield self.dataset.batch(order.epoch, here, on_device)

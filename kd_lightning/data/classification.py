@@ -18,7 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_lightning.data.augmentation import BatchTransform, Draws
-from kd_lightning.data.batches import Samples, SampleSet, Transform, Views, as_is, make_loader
+from kd_lightning.data.batches import (
+    ResidentLoader,
+    Samples,
+    SampleSet,
+    Transform,
+    Views,
+    as_is,
+    make_loader,
+)
 from kd_lightning.data.checks import check_samples, fingerprint
 from kd_lightning.data.scarcity import few_per_class, with_noise
 from kd_lightning.data.splits import split
@@ -59,6 +67,9 @@ class ClassificationData(LightningDataModule):
             right.
         seed: of order, augmentation and mixing.
         num_workers: processes that load; 0 is fastest for data that are in memory.
+        resident: hold train and val on the device, and make their batches there; "auto": on a GPU,
+            where they are in memory, fit in a quarter of what is free there, and are augmented by
+            functions of whole batches.
         augmentation: of training samples: a ``BatchTransform``, or (C, *size) -> (C, *size), such
             as torchvision's transforms v2.
         mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, lacking only ``num_classes``;
@@ -91,6 +102,7 @@ class ClassificationData(LightningDataModule):
         label_noise: float = 0.0,
         seed: int = 0,
         num_workers: int = 0,
+        resident: bool | Literal["auto"] = "auto",
         augmentation: Transform | None = None,
         mixing: Callable[..., Callable] | None = None,
     ) -> None:
@@ -117,6 +129,7 @@ class ClassificationData(LightningDataModule):
         self.label_noise = label_noise
         self.seed = seed
         self.num_workers = num_workers
+        self.resident = resident
         self.augmentation = augmentation
         self.mixing = mixing
         self.parts: dict[Part, Samples | None] = {}
@@ -272,40 +285,65 @@ class ClassificationData(LightningDataModule):
             num_workers=self.num_workers,
         )
 
-    def loader(self, part: Part, *, rank: int = 0, ranks: int = 1) -> DataLoader:
+    def loader(
+        self, part: Part, *, rank: int = 0, ranks: int = 1, device: torch.device | None = None
+    ) -> DataLoader | ResidentLoader:
         """The batches of a part: shuffled and augmented for train, in order for val and test.
 
+        Args:
+            device: where the net is, so that the part may be held there.
+
         Raises:
-            UserError: there is no such part, or ``batch_size`` does not divide over the ranks.
+            UserError: there is no such part, it cannot be held, or ``batch_size`` does not divide
+                over the ranks.
         """
         if self.batch_size % ranks:
             raise UserError(
                 f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
             )
+        samples = self._sample_set(part)
+        holds = device is not None and self._is_held(samples, device)
         return make_loader(
-            self._sample_set(part),
+            samples,
             self.batch_size,
             shuffle=part == "train",
             rank=rank,
             ranks=ranks,
             num_workers=self.num_workers,
-            pin_memory=self.trainer is not None
-            and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=device is not None and device.type == "cuda",
+            device=device if holds else None,
         )
 
-    def _loader_of_this_rank(self, part: Part) -> DataLoader:
+    def _is_held(self, samples: SampleSet, device: torch.device) -> bool:
+        """Whether a part's samples are held on the device."""
+        if self.resident == "auto":
+            return (
+                device.type == "cuda"
+                and samples.can_be_resident
+                and samples.samples.x.nbytes < torch.cuda.mem_get_info(device)[0] / 4
+            )
+        if self.resident and not samples.can_be_resident:
+            raise UserError(
+                "data.resident=true holds data that are in memory and augmented in whole batches, "
+                "and these are files, or augmented one by one: set data.resident=auto, or "
+                "another augmentation@data.augmentation=…"
+            )
+        return bool(self.resident)
+
+    def _loader_of_this_rank(self, part: Part) -> DataLoader | ResidentLoader:
         trainer = self.trainer
         if trainer is None:
             return self.loader(part)
-        return self.loader(part, rank=trainer.global_rank, ranks=trainer.world_size)
+        device = trainer.strategy.root_device
+        return self.loader(part, rank=trainer.global_rank, ranks=trainer.world_size, device=device)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | ResidentLoader:
         return self._loader_of_this_rank("train")
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader | ResidentLoader | list:
         return [] if self.parts["val"] is None else self._loader_of_this_rank("val")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader | ResidentLoader:
         return self._loader_of_this_rank("test")
 
 

@@ -4,8 +4,18 @@ import warnings
 import pytest
 import torch
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import MixUp
 
-from kd_lightning.data.batches import BadImage, EpochOrder, Samples, SampleSet, make_loader
+from kd_lightning.data.augmentation import Compose, RandomCrop, RandomHorizontalFlip
+from kd_lightning.data.batches import (
+    BadImage,
+    EpochOrder,
+    ResidentLoader,
+    Samples,
+    SampleSet,
+    Views,
+    make_loader,
+)
 from kd_lightning.errors import UserError
 from kd_lightning.streams import stream
 
@@ -228,3 +238,47 @@ def test_order_is_the_named_stream():
     order.set_epoch(2)
     expected = torch.randperm(8, generator=stream(5, "order", 2)).tolist()
     assert list(order) == [(2, index) for index in expected]
+
+
+# Held on the device
+
+
+def blurred(count=20, **kwargs):
+    augment = Compose([RandomCrop(2, padding=1), RandomHorizontalFlip()])
+    return numbered(count, transform=augment, **kwargs)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("make", [numbered, blurred])
+def test_batches_of_a_device_are_those_of_a_loader(make, ranks, shuffle):
+    mixing = MixUp(num_classes=20)
+    for kwargs in ({}, {"mixing": mixing}):
+        for rank in range(ranks):
+            both = [
+                make_loader(
+                    make(20, **kwargs), 6, shuffle=shuffle, rank=rank, ranks=ranks, device=d
+                )
+                for d in (None, torch.device("cpu"))
+            ]
+            assert isinstance(both[1], ResidentLoader)
+            assert len(both[0]) == len(both[1])
+            plain, held = (epoch_of(loader, 3) for loader in both)
+            for (x, y), (held_x, held_y) in zip(plain, held, strict=True):
+                assert torch.equal(x, held_x)
+                assert torch.equal(y, held_y)
+
+
+def test_what_is_known_comes_with_the_batches_of_a_device():
+    rows = torch.arange(2 * 12).view(2, 12)
+    views = Views(2, 0, lambda view, indices: {"row": rows[view, indices]})
+    loader = make_loader(blurred(12, views=views), 4, shuffle=True, device=torch.device("cpu"))
+    for _, y, known in epoch_of(loader, 3):
+        assert torch.equal(known["row"], 12 + y)  # labels are the samples' numbers
+
+
+def test_samples_are_brought_to_the_device_once_and_stay_where_they_were():
+    dataset = blurred(12)
+    loader = make_loader(dataset, 4, shuffle=True, device=torch.device("meta"))
+    assert loader.dataset.samples.x.is_meta
+    assert not dataset.samples.x.is_meta

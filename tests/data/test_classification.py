@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torchvision.transforms import v2
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.data.batches import ResidentLoader, Samples
 from kd_lightning.data.checks import check_samples, fingerprint
 from kd_lightning.data.classification import (
     ClassificationData,
@@ -338,3 +338,26 @@ def test_lightning_turns_to_the_next_order_every_epoch():
         expected = [y.tolist() for _, y in loader]
         assert [y for at, y in recorder.seen if at == epoch] == expected
     assert recorder.seen[0][1] != recorder.seen[3][1]
+
+
+CPU = torch.device("cpu")
+
+
+def test_data_in_memory_are_held_where_asked_and_by_itself_only_on_a_gpu(monkeypatch):
+    assert isinstance(ready(resident=True).loader("train", device=CPU), ResidentLoader)
+    for resident in ("auto", False):
+        assert not isinstance(ready(resident=resident).loader("train", device=CPU), ResidentLoader)
+    assert not isinstance(ready(resident=True).loader("test"), ResidentLoader)  # no device is named
+    gpu, size = torch.device("cuda"), ready().parts["train"].x.nbytes
+    samples = ready()._sample_set("train")
+    for free, holds in ((4 * size + 1, True), (4 * size, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        assert ready()._is_held(samples, gpu) == holds
+    assert not ready(resident=False)._is_held(samples, gpu)
+    flip = v2.RandomHorizontalFlip()
+    assert not ready()._is_held(ready(augmentation=flip)._sample_set("train"), gpu)
+
+
+def test_what_cannot_be_held_is_refused():
+    with pytest.raises(UserError, match=r"data\.resident=true holds data that are in memory"):
+        ready(resident=True, augmentation=v2.RandomHorizontalFlip()).loader("train", device=CPU)
