@@ -120,20 +120,31 @@ def test_a_study_that_does_not_exist_is_refused(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("column", "part"), [(1, "all_labels"), (2, "40_percent_noise")])
-def test_the_readmes_gains_are_those_of_the_committed_studies(column: int, part: str) -> None:
+DIGITS = ["dual_digits/{}", "methods_digits/{}"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "studies_of", "rows"),
+    [
+        (0, 1, [name.format("all_labels") for name in DIGITS], 11),
+        (0, 2, [name.format("40_percent_noise") for name in DIGITS], 11),
+        (1, 1, ["ssd_ucr"], 4),
+        (1, 2, ["ssd_ucr_early"], 4),
+    ],
+)
+def test_the_readmes_gains_are_those_of_the_committed_studies(
+    table: int, column: int, studies_of: list[str], rows: int
+) -> None:
     readme = (studies.RESULTS.parent.parent / "README.md").read_text()
     (section,) = re.findall(r"### What they were worth\n(.*?)\n### ", readme, re.S)
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if "(" in line[:90]]
-    gains = [row[column].strip("* |") for row in rows if len(row) == 3]
-    tables = "".join(
-        (studies.RESULTS / study / part / "table.md").read_text()
-        for study in ("dual_digits", "methods_digits")
-    )
-    assert len(gains) == 11
+    blocks = re.findall(r"(?:^\|.*\n)+", section, re.M)
+    cells = [line.strip("|").split("|") for line in blocks[table].splitlines()[2:]]
+    gains = [row[column].strip(" *") for row in cells]
+    written = "".join((studies.RESULTS / name / "table.md").read_text() for name in studies_of)
+    assert len(gains) == rows
     for gain in gains:
         difference, interval = re.fullmatch(r"(\S+) \((.+)\)", gain).groups()
-        assert f"| {difference} | {interval} |" in tables, gain
+        assert f"| {difference} | {interval} |" in written, gain
 
 
 def test_what_the_results_readme_says_stands_in_their_tables() -> None:

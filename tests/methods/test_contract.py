@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import kd_lightning
 from kd_lightning.build import build_data, build_method
 from kd_lightning.methods.base import Distiller, Learner
 from kd_lightning.run import distill
@@ -157,6 +159,49 @@ def test_a_training_step_never_waits_for_the_device(
         with Waits() as waits:
             learner.training_step(batch, 0).backward()
     assert waits.seen == []
+
+
+# Python calls of ours in a step, at most: what the framework itself costs, whatever the nets
+CALLS = {"supervised": 14, "kd": 30, "feature_distillation": 34, "mutual_learning": 40,
+         "dual_student": 80, "stochastic_self_distillation": 48}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_makes_few_calls(method: str) -> None:
+    learner, data, _ = built(method)
+    batch = next(iter(data.loader("train")))
+    learner.train().training_step(batch, 0)
+    package, seen = str(Path(kd_lightning.__file__).parent), []
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(package):
+            seen.append(frame.f_code.co_qualname)
+
+    sys.setprofile(count)
+    try:
+        learner.training_step(batch, 0)
+    finally:
+        sys.setprofile(None)
+    ours = [name for name in seen if "forward" not in name]  # nets are what they are
+    assert 5 < len(ours) <= CALLS[method], len(ours)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_is_its_students_and_their_optimizer(method: str, tmp_path: Path) -> None:
+    # large enough that what else stands in it does not count; SSD's student is its teacher's twin
+    first = next(iter(compose(f"method={method}").method.students))
+    is_twin = method == "stochastic_self_distillation"
+    wide = f"method.students.{first}.widths=[600,600]"
+    large = ["model@method.teacher=resnet8x4" if is_twin else wide]
+    learner, data, _ = built(method, *large)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(learner, datamodule=data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    (optimizer,) = run.optimizers
+    state = [v for one in optimizer.state.values() for v in one.values() if torch.is_tensor(v)]
+    tensors = [*learner.state_dict().values(), *state]
+    least = sum(tensor.nbytes for tensor in tensors)
+    assert least <= (tmp_path / "last.ckpt").stat().st_size <= 1.05 * least
 
 
 @pytest.mark.parametrize("method", METHODS)
