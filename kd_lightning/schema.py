@@ -37,6 +37,7 @@ PLAIN = {
     "teacher.other_data": bool,
     "teacher.batch_size": int,
     "teacher.cache": int | None,
+    "teacher.cache_top_k": int | None,
     "teacher.cache_store": str,
     "hardware.accelerator": str,
     "hardware.devices": int | list[int],

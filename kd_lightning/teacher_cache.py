@@ -13,6 +13,7 @@ Dimensions: V views, N training samples, B batch, C classes.
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +39,10 @@ from kd_lightning.teachers import Teacher
 FORMAT = 1
 BLOCK = 4096  # samples of one view
 IMMATERIAL = ("root", "num_workers", "resident", "download", "batch_size", "seed", "mixing")
-DTYPES = {"logits": torch.float16, "features": torch.float16}  # all else: float32
+# all else: float32
+DTYPES = {"logits": torch.float16, "features": torch.float16, "top_logits": torch.float16,
+          "top_classes": torch.int32}  # fmt: skip
+LEAST_MASS = 0.99  # that the highest logits must hold, softened, if only they are kept
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ def use_cache(
     check_facts(folder, facts)
     data.views = Views(count, cfg.teacher.seed)
     samples = len(data.parts["train"])
-    values = values_of(method, data, folder, device)
+    ask = Answers(method.to(device), cfg.teacher.cache_top_k, device)
+    values = ask.values(data, folder, say)
     if missing := [value for value in values if blocks_left(value, count, samples)]:
         size = sum(value.row for value in missing) * count * samples
         check_room(folder, size)
@@ -104,11 +109,12 @@ def use_cache(
             f"{'view' if count == 1 else 'views'} of {samples} samples, {in_bytes(size)}, in "
             f"{folder}"
         )
-        fill(folder, missing, count, data, method, device, say)
+        fill(folder, missing, count, data, ask, say)
     kept = {value.name: opened(value, count, samples) for value in values}
 
     def known(view: int, indices: Tensor) -> Values:
-        return {name: rows[view, indices] for name, rows in kept.items()}
+        found = {name: rows[view, indices] for name, rows in kept.items()}
+        return expanded(found, data.num_classes)
 
     data.views = Views(count, cfg.teacher.seed, known)
 
@@ -119,6 +125,12 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
         return
     if cfg.teacher.cache < 1:
         raise UserError(f"teacher.cache must be >= 1 or null, got {cfg.teacher.cache}")
+    top_k = cfg.teacher.cache_top_k
+    if top_k is not None and not 1 <= top_k < data.num_classes:
+        raise UserError(
+            f"teacher.cache_top_k must be >= 1 and < {data.num_classes}, the number of classes, "
+            f"or null, got {top_k}"
+        )
     if data.mixing is not None:
         raise UserError(
             "teacher.cache keeps answers to single samples, and data.mixing makes new ones of two: "
@@ -171,17 +183,85 @@ def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
         )
 
 
-def values_of(
-    method: Distiller, data: ClassificationData, folder: Path, device: torch.device
-) -> list[Value]:
-    """What the method keeps, with the shapes that a batch shows."""
-    few = range(min(data.batch_size, len(data.parts["train"])))
-    x, y = next(iter(data.view(0, few, len(few))))
-    shown = method.to(device).to_keep(x.to(device), y.to(device))
-    return [
-        Value(name, tuple(shown[name].shape[1:]), folder / f"{name}-{hashed(of)}.bin")
-        for name, of in method.kept().items()
-    ]
+class Answers:
+    """What is kept of a batch.
+
+    Args:
+        method: on ``device``.
+        top_k: keep so many of the highest logits, and what the others come to; None: all.
+    """
+
+    def __init__(self, method: Distiller, top_k: int | None, device: torch.device) -> None:
+        self.method = method
+        self.top_k = top_k
+        self.device = device
+
+    def __call__(self, x: Tensor, y: Tensor) -> Values:
+        found = self.method.to_keep(x.to(self.device), y.to(self.device))
+        if self.top_k is not None and "logits" in found:
+            found |= compressed(found.pop("logits").float(), self.top_k)
+        return found
+
+    def values(
+        self, data: ClassificationData, folder: Path, say: Callable[[str], None]
+    ) -> list[Value]:
+        """What is kept, with the shapes that a batch shows.
+
+        Raises:
+            UserError: the highest logits hold too little.
+        """
+        few = range(min(data.batch_size, len(data.parts["train"])))
+        x, y = next(iter(data.view(0, few, len(few))))
+        if self.top_k is not None:
+            logits = self.method.teacher_output(x.to(self.device)).logits
+            check_mass(logits.float(), self.top_k, getattr(self.method, "temperature", 1.0), say)
+        kept = dict(self.method.kept())
+        if self.top_k is not None and "logits" in kept:
+            kept |= dict.fromkeys(("top_logits", "top_classes", "other_logit"), self.top_k)
+            del kept["logits"]
+        return [
+            Value(name, tuple(shown.shape[1:]), folder / f"{name}-{hashed(kept[name])}.bin")
+            for name, shown in self(x, y).items()
+        ]
+
+
+def compressed(logits: Tensor, top_k: int) -> Values:
+    """The highest logits, their classes, and the logit that each other class has if these are equal
+    and their probabilities add up to what they did.
+    """
+    top, classes = logits.topk(top_k, dim=1)
+    others = logits.scatter(1, classes, -torch.inf).logsumexp(dim=1)
+    other = others - math.log(logits.shape[1] - top_k)
+    return {"top_logits": top, "top_classes": classes, "other_logit": other}
+
+
+def expanded(found: Values, num_classes: int) -> Values:
+    """``found`` with all logits, (B, C), where only the highest were kept."""
+    if "top_logits" not in found:
+        return found
+    parts = ("top_logits", "top_classes", "other_logit")
+    top, classes, other = (found[name] for name in parts)
+    logits = other.unsqueeze(1).repeat(1, num_classes).scatter(1, classes.long(), top.float())
+    return {"logits": logits, **{k: v for k, v in found.items() if k not in parts}}
+
+
+def check_mass(logits: Tensor, top_k: int, temperature: float, say: Callable[[str], None]) -> None:
+    """Says how much of the softened probability the highest logits hold.
+
+    Raises:
+        UserError: less than ``LEAST_MASS``.
+    """
+    mass = (logits / temperature).softmax(dim=1).topk(top_k, dim=1).values.sum(dim=1).mean()
+    holds = (
+        f"the {top_k} highest of {logits.shape[1]} logits hold {mass:.2%} of the softened "
+        f"probability (T = {temperature:g})"
+    )
+    if mass < LEAST_MASS:
+        raise UserError(
+            f"teacher.cache_top_k={top_k} would change what is taught: {holds}, and "
+            f"{LEAST_MASS:.0%} is the least: raise it, or set teacher.cache_top_k=null"
+        )
+    say(f"teacher cache: {holds}")
 
 
 def fill(
@@ -189,8 +269,7 @@ def fill(
     values: list[Value],
     count: int,
     data: ClassificationData,
-    method: Distiller,
-    device: torch.device,
+    ask: Answers,
     say: Callable[[str], None],
 ) -> None:
     """Computes the missing blocks, or waits for those that others compute."""
@@ -207,7 +286,7 @@ def fill(
             try:
                 if not all(mark(value, view, start).exists() for value in values):
                     stop = min(start + BLOCK, samples)
-                    write_block(values, view, range(start, stop), count, data, method, device)
+                    write_block(values, view, range(start, stop), count, data, ask)
             finally:
                 lock.release()
             done += 1
@@ -224,14 +303,13 @@ def write_block(
     indices: range,
     count: int,
     data: ClassificationData,
-    method: Distiller,
-    device: torch.device,
+    ask: Answers,
 ) -> None:
     """Computes the answers to some samples of one view, and writes them."""
     rows = {v.name: opened(v, count, len(data.parts["train"])) for v in values}
     start = indices.start
     for x, y in data.view(view, indices, data.batch_size):
-        kept = method.to_keep(x.to(device), y.to(device))
+        kept = ask(x, y)
         for value in values:
             batch = kept[value.name].to("cpu", value.dtype)
             if not batch.isfinite().all():

@@ -21,7 +21,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.methods.base import Distiller
 from kd_lightning.run import distill
-from kd_lightning.teacher_cache import use_cache
+from kd_lightning.teacher_cache import check_mass, compressed, expanded, use_cache
 from kd_lightning.teachers import Teacher, build_net
 
 AUGMENTATIONS = sorted(path.stem for path in (CONF / "augmentation").glob("*.yaml"))
@@ -351,3 +351,60 @@ def test_a_cached_run_resumes_to_the_same_bits(tiny: list[str], tmp_path: Path) 
     distill(f"resume={half}", "trainer.max_epochs=4")
     weights = [torch.load(d / "last.ckpt", weights_only=True)["state_dict"] for d in (whole, half)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+# The highest logits alone
+
+
+def test_the_highest_logits_and_what_the_others_come_to() -> None:
+    logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    parts = compressed(logits, 3)
+    again = expanded(parts | {"confidence": torch.ones(6)}, 10)
+    assert set(again) == {"logits", "confidence"}
+    p, q = logits.softmax(1), again["logits"].softmax(1)
+    top = logits.topk(3).indices
+    torch.testing.assert_close(q.gather(1, top), p.gather(1, top))  # so the rest adds up too
+    others = q.scatter(1, top, 0).sort(1).values[:, 3:]
+    assert torch.allclose(others, others[:, :1].expand_as(others))
+    torch.testing.assert_close(expanded(compressed(logits, 9), 10)["logits"], logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_mass_that_is_kept_is_said_and_too_little_is_refused(temperature: float) -> None:
+    logits = torch.tensor([[9.0, 8.0, 0.0, 0.0], [9.0, 9.0, 1.0, 0.0]])
+    p = (logits / temperature).softmax(1)
+    mass, said = p[:, :2].sum(1).mean().item(), []
+    if mass >= 0.99:
+        check_mass(logits, 2, temperature, said.append)
+        (sentence,) = said
+    else:
+        with pytest.raises(UserError, match="would change what is taught") as caught:
+            check_mass(logits, 2, temperature, said.append)
+        sentence = str(caught.value)
+    assert f"the 2 highest of 4 logits hold {mass:.2%} of the softened probability" in sentence
+    assert (mass >= 0.99) == (temperature == 1)
+
+
+def test_a_cache_of_the_highest_logits_gives_whole_ones(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    case = made("method=dual_student", "teacher.cache_top_k=9", "method.temperature=1",
+                "confidence@method.confidence=margin")  # fmt: skip
+    with torch.no_grad():
+        case.teacher.net.head.weight.mul_(20)
+    case.use()
+    assert case.said[0].startswith("teacher cache: the 9 highest of 10 logits hold ")
+    x, _, known = case.batches()[0]
+    with torch.no_grad():
+        logits = case.teacher.net(x).logits
+    torch.testing.assert_close(known["logits"].softmax(1), logits.softmax(1), rtol=1e-2, atol=5e-3)
+    names = {path.name.split("-")[0] for path in tmp_path.glob("*/*.bin")}
+    assert names == {"top_logits", "top_classes", "other_logit", "confidence"}
+
+
+@pytest.mark.parametrize("top_k", [0, 10])
+def test_a_number_of_logits_that_cannot_be_is_refused(
+    top_k: int, made: Callable[..., Case]
+) -> None:
+    with pytest.raises(UserError, match=rf"must be >= 1 and < 10, .* or null, got {top_k}"):
+        made(f"teacher.cache_top_k={top_k}").use()
