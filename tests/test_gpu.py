@@ -1,10 +1,16 @@
 """What only a GPU can show. Skipped, with the reason, where there is none."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 from helpers import METHODS, of_method
 
+from benchmarks.steps import made
 from kd_lightning.callbacks.averaging import AveragedStudents
+from kd_lightning.data.batches import ResidentLoader
+from kd_lightning.models.cifar import resnet
+from kd_lightning.models.frozen import TOLERANCE, deviation, freeze
 from kd_lightning.run import distill
 
 pytestmark = [
@@ -48,3 +54,56 @@ def test_averages_stay_on_the_gpu_and_their_counter_does_not(
     more = ["callbacks.swa.start=0"] if averaging == "swa" else []
     distill("method=supervised", *words, *more, "hardware=gpu")
     assert seen == {"cuda", "counter on cpu"}
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[Callable[[], None]]:
+    """From its call on, whatever waits for the GPU is an error."""
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_step_never_waits_for_the_gpu(
+    method: str, precision: str, no_waiting: Callable[[], None]
+) -> None:
+    case = made(f"method={method}", "data=synthetic", "hardware=gpu",
+                f"hardware.precision={precision}")  # fmt: skip
+    step = case.step()
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    no_waiting()
+    for _ in range(3):
+        step()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", ["32", "16", "bf16", "best"])
+def test_the_teachers_twin_answers_as_it_does_on_a_gpu(precision: str, compiled: bool) -> None:
+    torch.manual_seed(0)
+    net = resnet(depth=20, widths=[16, 16, 32, 64], num_classes=10, in_chans=3).eval().cuda()
+    x = torch.rand(16, 3, 32, 32, device="cuda")
+    twin = freeze(net, x, precision=precision, compiled=compiled)
+    assert twin is not net
+    with torch.no_grad():
+        off = deviation(twin(x).logits, net(x).logits)
+    assert off < TOLERANCE[twin.trunk.dtype]
+
+
+def test_data_that_fit_lie_on_the_gpu_and_are_those_of_the_cpu() -> None:
+    case = made("method=supervised", "data=synthetic", "data.size=32", "hardware=gpu",
+                "augmentation@data.augmentation=cutout")  # fmt: skip
+    held = case.data.loader("train", device=torch.device("cuda"))
+    assert isinstance(held, ResidentLoader)
+    for (x, y), (held_x, held_y) in zip(case.data.loader("train"), held, strict=True):
+        assert held_x.is_cuda
+        assert torch.equal(x, held_x.cpu())
+        assert torch.equal(y, held_y.cpu())
+
+
+def test_a_run_with_a_cache_on_a_gpu(tiny: list[str]) -> None:
+    words = [*tiny, "data.size=32", "augmentation@data.augmentation=crop_flip", "teacher.cache=2"]
+    result = distill("method=dual_student", *words, "hardware=gpu")
+    assert 0 <= result.metrics["nets"]["a"]["test"]["accuracy"] <= 1
