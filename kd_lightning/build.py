@@ -21,7 +21,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError, placed
 from kd_lightning.jobs import current
 from kd_lightning.methods.base import Distiller, Learner
-from kd_lightning.models.frozen import freeze
+from kd_lightning.models.frozen import freeze, lay_out
 from kd_lightning.pruning import pruning_of
 from kd_lightning.ranks import check_processes, is_first_rank
 from kd_lightning.schema import arguments_of
@@ -100,11 +100,14 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
     if teacher is not None:
         nets["teacher"] = teacher.net
         check_net(teacher.net, cfg.task, "method.teacher")
-    if cfg.hardware.channels_last:
-        for net in (*nets["students"].values(), *([teacher.net] if teacher else [])):
-            net.to(memory_format=torch.channels_last)
     for key, net in nets["students"].items():
         check_net(net, cfg.task, f"method.students.{key}")
+    if cfg.hardware.channels_last:
+        named = {f"method.students.{key}": net for key, net in nets["students"].items()}
+        if teacher is not None:
+            named["method.teacher"] = teacher.net
+        for key, net in named.items():
+            check_layout(net, cfg.task, key)
     config = OmegaConf.masked_copy(
         cfg.method, [key for key in cfg.method if key not in ("students", "teacher")]
     )
@@ -133,6 +136,22 @@ def teacher_precision(hardware: DictConfig) -> str:
     """What a teacher computes in: what is asked for, or what the run does."""
     asked = hardware.teacher_precision
     return str(hardware.precision).split("-")[0] if asked is None else str(asked)
+
+
+def check_layout(net: nn.Module, task: DictConfig, key: str) -> None:
+    """Lets the net's weights lie channels last.
+
+    Raises:
+        UserError: it does not bear that.
+    """
+    lay_out(net)
+    try:
+        check_net(net, task, key)
+    except UserError as error:
+        raise UserError(
+            f"{key} takes samples, but not with channels last in memory (a view where reshape "
+            "would do?): set hardware.channels_last=false"
+        ) from error
 
 
 def check_net(net: nn.Module, task: DictConfig, key: str) -> None:

@@ -23,12 +23,21 @@ HARMLESS = (
     "baselines",
     "evaluation",
     "data.root",
+    "teacher.cache_store",
     "data.num_workers",
     "data.resident",
     "data.download",
     "trainer.max_epochs",
     "trainer.log_every_n_steps",
 )
+
+
+# Keys that runs of older versions do not have; as they are by default, they change nothing in them.
+SINCE = {
+    "hardware": ("channels_last", "teacher_precision", "compile_teacher"),
+    "teacher": ("cache", "cache_top_k", "cache_store"),
+    "data": ("resident",),
+}
 
 
 def claim(cfg: DictConfig, title: str) -> Path:
@@ -107,6 +116,10 @@ def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfi
     old = OmegaConf.load(path)
     if "evaluation" not in old:  # the run of a version that had none of it
         old.evaluation = cfg.evaluation
+    for section, keys in SINCE.items():
+        if section in old and section in cfg:
+            for name in [name for name in keys if name not in old[section]]:
+                old[section][name] = cfg[section].get(name)
     cfg = cfg.copy()
     cfg.task = old.task  # what the data say: then both are resolved
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
@@ -142,6 +155,6 @@ def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:
 
 
 def harmless_keys(cfg: DictConfig) -> list[str]:
-    """The keys of ``HARMLESS`` that ``cfg`` has, but for the length of the run."""
-    keys = [key for key in HARMLESS if key != "trainer.max_epochs"]
+    """The keys of ``HARMLESS`` that ``cfg`` has, but for its length and what is its teacher's."""
+    keys = [key for key in HARMLESS if key not in ("trainer.max_epochs", "teacher.cache_store")]
     return [key for key in keys if OmegaConf.select(cfg, key, throw_on_missing=False) is not None]

@@ -4,9 +4,10 @@ Every sample is augmented in a fixed number of ways, its views; the cache has th
 to each, and a run shows its students exactly these. A view follows from (seed, view, sample), so
 the images of a cached run are those that the teacher saw, to the last bit.
 
-A cache is a folder: ``facts.json`` says what it was made of, and each value is one file of V x N
-rows. It is made in blocks, each by whoever comes first, so that several runs, ranks or machines
-that see the folder share the work, and what was stopped is gone on with.
+A cache is a folder: ``facts.json`` says what it was made of, and each value is a file for every
+block of a view's samples, whole or not there. A block is made by whoever comes first, so that
+several runs, ranks or machines that see the folder share the work, and what was stopped is gone on
+with.
 
 Dimensions: V views, N training samples, B batch, C classes.
 """
@@ -14,6 +15,7 @@ Dimensions: V views, N training samples, B batch, C classes.
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +34,9 @@ from kd_lightning.data.batches import Values, Views
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.directories import make_directory
 from kd_lightning.errors import UserError
-from kd_lightning.files import write_text
+from kd_lightning.files import whole, write_text
 from kd_lightning.methods.base import Distiller
+from kd_lightning.models.frozen import best_dtype
 from kd_lightning.teachers import Teacher
 
 FORMAT = 1
@@ -52,12 +55,12 @@ class Value:
     Attributes:
         name: as the method calls it.
         shape: of one sample's.
-        path: its file; the finished blocks are named after it.
+        stem: of its files.
     """
 
     name: str
     shape: tuple[int, ...]
-    path: Path
+    stem: Path
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,6 +70,10 @@ class Value:
     def row(self) -> int:
         """Bytes of one sample's."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def file(self, view: int, start: int) -> Path:
+        """Of the block that begins with sample ``start``; it is there when it is whole."""
+        return self.stem.with_name(f"{self.stem.name}.{view}-{start}")
 
 
 def use_cache(
@@ -93,7 +100,7 @@ def use_cache(
     if data.augmentation is None and count > 1:
         say(f"teacher cache: without augmentation all views are alike, so 1 is kept, not {count}")
         count = 1
-    facts = facts_of(cfg, data, teacher, count)
+    facts = facts_of(cfg, data, teacher, count, device)
     folder = Path(cfg.teacher.cache_store) / hashed(facts)
     make_directory(folder, "teacher.cache_store=… or outputs")
     check_facts(folder, facts)
@@ -101,31 +108,33 @@ def use_cache(
     samples = len(data.parts["train"])
     ask = Answers(method.to(device), cfg.teacher.cache_top_k, device)
     values = ask.values(data, folder, say)
-    if missing := [value for value in values if blocks_left(value, count, samples)]:
-        size = sum(value.row for value in missing) * count * samples
+    missing = [
+        (value, view, start)
+        for value in values
+        for view, start in all_blocks(count, samples)
+        if not value.file(view, start).exists()
+    ]
+    if missing:
+        size = sum(value.row * len(block_of(start, samples)) for value, _, start in missing)
         check_room(folder, size)
+        names = " and ".join(dict.fromkeys(value.name for value, _, _ in missing))
         say(
-            f"teacher cache: {' and '.join(value.name for value in missing)} of {count} "
-            f"{'view' if count == 1 else 'views'} of {samples} samples, {in_bytes(size)}, in "
-            f"{folder}"
+            f"teacher cache: {names} of {count} {'view' if count == 1 else 'views'} of {samples} "
+            f"samples, {in_bytes(size)} to compute, in {folder}"
         )
-        fill(folder, missing, count, data, ask, say)
-    kept = {value.name: opened(value, count, samples) for value in values}
-
-    def known(view: int, indices: Tensor) -> Values:
-        found = {name: rows[view, indices] for name, rows in kept.items()}
-        return expanded(found, data.num_classes)
-
-    data.views = Views(count, cfg.teacher.seed, known)
+        fill(folder, values, count, data, ask, say)
+    data.views = Views(count, cfg.teacher.seed, Kept(values, samples, data.num_classes))
 
 
 def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:
     """Raises ``UserError`` where a cache cannot be right."""
+    top_k = cfg.teacher.cache_top_k
     if cfg.teacher.cache is None:
+        if top_k is not None:
+            raise UserError(f"teacher.cache_top_k={top_k} has no effect without teacher.cache")
         return
     if cfg.teacher.cache < 1:
         raise UserError(f"teacher.cache must be >= 1 or null, got {cfg.teacher.cache}")
-    top_k = cfg.teacher.cache_top_k
     if top_k is not None and not 1 <= top_k < data.num_classes:
         raise UserError(
             f"teacher.cache_top_k must be >= 1 and < {data.num_classes}, the number of classes, "
@@ -145,17 +154,29 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
         raise UserError(
             "teacher.cache is set, and this run does not ask its teacher anything: leave it out"
         )
+    if top_k is not None and "logits" not in method.kept():
+        raise UserError(
+            f"teacher.cache_top_k={top_k} has no effect: this run keeps "
+            f"{' and '.join(method.kept())}, and no logits"
+        )
 
 
 def facts_of(
-    cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int
+    cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int, device: torch.device
 ) -> dict[str, Any]:
     """All that the teacher's answers follow from."""
     shown = OmegaConf.to_container(cfg.data, resolve=True)
+    net = OmegaConf.to_container(cfg.method.teacher, resolve=True)
+    precision = teacher_precision(cfg.hardware)
+    if precision == "best":
+        precision = str(best_dtype(device))
     return {
         "format": FORMAT,
         "teacher": teacher.sha256,
-        "precision": teacher_precision(cfg.hardware),
+        # the weights do not say all of a net: not its dropout, its eps, the size that it resizes to
+        "net": {key: value for key, value in net.items() if key != "weights"},
+        "modules": hashed(repr(teacher.net)),
+        "precision": precision,
         "data": data.fingerprint,
         "classes": data.classes_sha256,
         "samples": {key: value for key, value in shown.items() if key not in IMMATERIAL},
@@ -172,15 +193,62 @@ def hashed(facts: Any) -> str:
 def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes what the cache is of, or raises ``UserError`` where it is of something else."""
     path = folder / "facts.json"
-    if not path.exists():
-        write_text(path, json.dumps(facts, indent=1, sort_keys=True))
-        return
+    if not path.exists():  # but for those who may only read
+        with FileLock(folder / "facts.lock"):
+            if not path.exists():
+                write_text(path, json.dumps(facts, indent=1, sort_keys=True))
     was = json.loads(path.read_text())
     if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
         raise UserError(
             f"{folder} is a cache of something else: its {odd[0]} is {was.get(odd[0])}, this "
             f"run's is {facts.get(odd[0])}; remove it, or set another teacher.cache_store"
         )
+
+
+class Kept:
+    """What is known of samples, read from the files of a cache, one view at a time.
+
+    Args:
+        values: that are kept.
+        samples: N.
+        num_classes: C, of whole logits.
+    """
+
+    def __init__(self, values: list[Value], samples: int, num_classes: int) -> None:
+        self.values = values
+        self.samples = samples
+        self.num_classes = num_classes
+        self._view: int | None = None
+        self._rows: Values = {}
+
+    def __call__(self, view: int, indices: Tensor) -> Values:
+        if view != self._view:
+            self._rows = {value.name: self._read(value, view) for value in self.values}
+            self._view = view
+        found = {name: rows[indices] for name, rows in self._rows.items()}
+        return expanded(found, self.num_classes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_view": None, "_rows": {}}  # a worker reads the files itself
+
+    def _read(self, value: Value, view: int) -> Tensor:
+        return torch.cat([read(value, view, s, self.samples) for s in starts(self.samples)])
+
+
+def read(value: Value, view: int, start: int, samples: int) -> Tensor:
+    """A block of a value.
+
+    Raises:
+        UserError: the file is not as long as it must be.
+    """
+    path, rows = value.file(view, start), len(block_of(start, samples))
+    data = path.read_bytes()
+    if len(data) != rows * value.row:
+        raise UserError(
+            f"{path} is not whole: it has {len(data)} bytes of {rows * value.row}; remove it"
+        )
+    # copied: what bytes share cannot be written to, which torch warns of
+    return torch.frombuffer(bytearray(data), dtype=value.dtype).view(rows, *value.shape)
 
 
 class Answers:
@@ -220,7 +288,7 @@ class Answers:
             kept |= dict.fromkeys(("top_logits", "top_classes", "other_logit"), self.top_k)
             del kept["logits"]
         return [
-            Value(name, tuple(shown.shape[1:]), folder / f"{name}-{hashed(kept[name])}.bin")
+            Value(name, tuple(shown.shape[1:]), folder / f"{name}-{hashed(kept[name])}")
             for name, shown in self(x, y).items()
         ]
 
@@ -276,7 +344,7 @@ def fill(
     samples = len(data.parts["train"])
     blocks = list(all_blocks(count, samples))
     done = 0
-    while left := [b for b in blocks if not all(mark(v, *b).exists() for v in values)]:
+    while left := [b for b in blocks if not all(value.file(*b).exists() for value in values)]:
         for view, start in left:  # those that others are at come again
             lock = FileLock(folder / f"{view}-{start}.lock")
             try:
@@ -284,9 +352,9 @@ def fill(
             except Timeout:
                 continue
             try:
-                if not all(mark(value, view, start).exists() for value in values):
-                    stop = min(start + BLOCK, samples)
-                    write_block(values, view, range(start, stop), count, data, ask)
+                lacking = [value for value in values if not value.file(view, start).exists()]
+                if lacking:
+                    write_block(lacking, view, block_of(start, samples), data, ask)
             finally:
                 lock.release()
             done += 1
@@ -298,16 +366,10 @@ def fill(
 
 @torch.no_grad()
 def write_block(
-    values: list[Value],
-    view: int,
-    indices: range,
-    count: int,
-    data: ClassificationData,
-    ask: Answers,
+    values: list[Value], view: int, indices: range, data: ClassificationData, ask: Answers
 ) -> None:
     """Computes the answers to some samples of one view, and writes them."""
-    rows = {v.name: opened(v, count, len(data.parts["train"])) for v in values}
-    start = indices.start
+    found: dict[str, list[Tensor]] = {value.name: [] for value in values}
     for x, y in data.view(view, indices, data.batch_size):
         kept = ask(x, y)
         for value in values:
@@ -317,37 +379,27 @@ def write_block(
                     f"the teacher's {value.name} do not fit a cache of {value.dtype}: set "
                     "teacher.cache=null"
                 )
-            rows[value.name][view, start : start + len(x)] = batch
-        start += len(x)
+            found[value.name].append(batch)
     for value in values:
-        mark(value, view, indices.start).touch()
+        rows = torch.cat(found[value.name]).contiguous()
+        with whole(value.file(view, indices.start)) as unfinished, unfinished.open("wb") as file:
+            file.write(rows.numpy().tobytes())
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def opened(value: Value, count: int, samples: int) -> Tensor:
-    """The file of a value as a tensor (V, N, …), made if it is not there."""
-    size = count * samples * torch.Size(value.shape).numel()
-    marks = list(value.path.parent.glob(f"{value.path.stem}.*.done"))
-    there = value.path.stat().st_size if value.path.exists() else 0
-    if marks and there != size * value.dtype.itemsize:
-        raise UserError(
-            f"{value.path} is not whole: it has {there} bytes of {size * value.dtype.itemsize}; "
-            f"remove {value.path.parent}"
-        )
-    flat = torch.from_file(str(value.path), shared=True, size=size, dtype=value.dtype)
-    return flat.view(count, samples, *value.shape)
+def starts(samples: int) -> range:
+    """The first sample of every block."""
+    return range(0, samples, BLOCK)
 
 
-def mark(value: Value, view: int, start: int) -> Path:
-    """The file whose presence says that a block is whole."""
-    return value.path.with_suffix(f".{view}-{start}.done")
-
-
-def blocks_left(value: Value, count: int, samples: int) -> bool:
-    return any(not mark(value, *block).exists() for block in all_blocks(count, samples))
+def block_of(start: int, samples: int) -> range:
+    """The samples of the block that begins with ``start``."""
+    return range(start, min(start + BLOCK, samples))
 
 
 def all_blocks(count: int, samples: int) -> Iterator[tuple[int, int]]:
-    return ((view, start) for view in range(count) for start in range(0, samples, BLOCK))
+    return ((view, start) for view in range(count) for start in starts(samples))
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kd_lightning.build import build_data, build_method
 from kd_lightning.errors import UserError
 from kd_lightning.methods.base import Distiller
+from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.frozen import Converted
 from kd_lightning.run import distill
 from kd_lightning.schema import check_configuration
@@ -85,6 +86,29 @@ def test_soft_targets_of_the_twin_are_the_teachers() -> None:
     torch.testing.assert_close(fast.logits, plain.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fast.features, plain.features, rtol=1e-4, atol=1e-4)
     assert method._twin is not method.teacher
+
+
+class Viewing(nn.Module):
+    """As LeNets are written: it takes for granted that channels lie first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).view(len(x), -1)
+
+
+def viewing(num_classes: int, **_: object) -> Classifier:
+    return Classifier(trunk=Viewing(), head=nn.Linear(1024, num_classes), dropout=0.0)
+
+
+@pytest.mark.parametrize("role", ["students.student", "teacher"])
+def test_a_net_that_needs_the_other_layout_is_refused_with_the_key(role: str) -> None:
+    factory = f"method.{role}._target_={viewing.__module__}.viewing"
+    with pytest.raises(UserError, match=rf"^method.{role} takes samples, but .*channels_last=fals"):
+        built(factory)
+    built(factory, "hardware.channels_last=false")
 
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:

@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from kd_lightning.callbacks.record import Record
+from kd_lightning.directories import SINCE
 from kd_lightning.errors import UserError
 from kd_lightning.run import distill
 
@@ -197,6 +198,20 @@ def test_data_held_on_the_device_change_no_bit(
     held = distill(*SETTING, "data.resident=true", f"run_dir={tmp_path / 'run'}",
                    f"teacher.store={store}").directory  # fmt: skip
     assert_same_outcome(held, undisturbed)
+
+
+def test_a_run_of_a_version_without_the_newest_keys_is_gone_on_with(
+    tmp_path: Path, store: Path
+) -> None:
+    directory = tmp_path / "run"
+    words = [*SETTING, "scheduler=none", "method.peer_ramp=0", f"teacher.store={store}"]
+    distill(*words, "trainer.max_epochs=1", f"run_dir={directory}")
+    old = OmegaConf.load(directory / "config.yaml")
+    for section, keys in SINCE.items():
+        for key in keys:
+            del old[section][key]
+    OmegaConf.save(old, directory / "config.yaml")
+    assert distill(f"resume={directory}", "trainer.max_epochs=2").metrics["epochs"] == 2
 
 
 def test_what_does_not_is_accepted(undisturbed: Path) -> None:

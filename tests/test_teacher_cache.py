@@ -1,7 +1,11 @@
 """A cached run shows its students what the teacher saw, and tells them what it said of it."""
 
 import json
+import os
+import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +139,8 @@ def test_runs_of_other_seeds_and_temperatures_share_a_cache(
 @pytest.mark.parametrize(
     "words",
     [["teacher.seed=1"], ["data.split_seed=1"], ["data.augmentation.transforms.0.padding=2"],
-     ["teacher.cache=3"], ["hardware.teacher_precision=bf16"], ["data.num_train=64"]],
+     ["teacher.cache=3"], ["hardware.teacher_precision=bf16"], ["data.num_train=64"],
+     ["method.teacher.dropout=0.3"]],
 )  # fmt: skip
 def test_what_would_change_the_answers_makes_another_cache(
     words: list[str], made: Callable[..., Case], tmp_path: Path
@@ -216,8 +221,8 @@ def test_the_confidence_is_kept_in_float32_under_its_settings(
     other = made("method=dual_student", "method.confidence_temperature=4")
     other.use()
     assert other.said[0].startswith("teacher cache: confidence of 2 views of")  # not the logits
-    assert len(list(tmp_path.glob("*/confidence-*.bin"))) == 2
-    assert len(list(tmp_path.glob("*/logits-*.bin"))) == 1
+    assert len(list(tmp_path.glob("*/confidence-*.0-0"))) == 2
+    assert len(list(tmp_path.glob("*/logits-*.0-0"))) == 1
 
 
 def test_without_augmentation_one_view_holds_all(made: Callable[..., Case]) -> None:
@@ -233,7 +238,7 @@ def test_its_size_is_said_before_it_is_written(
     case = made()
     monkeypatch.setattr(teacher_cache, "write_block", lambda *_: pytest.fail(case.said[-1]))
     with pytest.raises(
-        pytest.fail.Exception, match=r"logits of 2 views of 38 samples, 1.5 kB, in "
+        pytest.fail.Exception, match=r"logits of 2 views of 38 samples, 1.5 kB to comp"
     ):
         case.use()
 
@@ -244,7 +249,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(UserError, match=r"would take 1.5 kB, and .* has 0.0 kB left"):
         made().use()
-    assert not list(tmp_path.glob("*/*.bin"))
+    assert not list(tmp_path.glob("*/logits*"))
 
 
 @pytest.mark.parametrize(
@@ -255,6 +260,17 @@ def test_a_full_disk_is_seen_before_anything_is_written(
         (["method=kd", "method.soft_weight=0"], "does not ask its teacher anything"),
         (["method=feature_distillation"], "a cache does not keep"),
         ([*SSD[:2], "method.teacher.block_dropout=0.1"], "set method.teacher.block_dropout=0.0"),
+        (
+            [
+                "method=dual_student",
+                "method.confidence_passes=5",
+                "method.teacher.dropout=0.2",
+                "confidence@method.confidence=mutual_information",
+            ],
+            "set method.confidence_passes=0",
+        ),
+        (["teacher.cache=null", "teacher.cache_top_k=3"], "has no effect without teacher.cache"),
+        ([*SSD, "teacher.cache_top_k=3"], "this run keeps features, and no logits"),
     ],
 )
 def test_where_a_cache_cannot_be_right_it_is_refused(
@@ -263,6 +279,76 @@ def test_where_a_cache_cannot_be_right_it_is_refused(
     with pytest.raises(UserError, match=said):
         made(*words).use()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_method_that_has_not_been_made_for_it_is_refused(made: Callable[..., Case]) -> None:
+    case = made()
+    case.method.kept = lambda: Distiller.kept(case.method)
+    with pytest.raises(UserError, match="KnowledgeDistillation does not use a cache"):
+        case.use()
+
+
+def test_a_confidence_that_cannot_be_named_is_refused(made: Callable[..., Case]) -> None:
+    class Gate:
+        def __call__(self, logits: Tensor, labels: Tensor, samples: None) -> Tensor:
+            return torch.ones(len(logits))
+
+    case = made("method=dual_student")
+    case.method.confidence = Gate()
+    with pytest.raises(UserError, match="has to know what a confidence is, and of Gate it cannot"):
+        case.use()
+
+
+def test_the_best_precision_is_named_after_what_it_is(
+    made: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(teacher_cache, "best_dtype", lambda device, dtype=dtype: dtype)
+        case = made("hardware.teacher_precision=best")
+        facts = teacher_cache.facts_of(case.cfg, case.data, case.teacher, 2, CPU)
+        found.append(facts["precision"])
+    assert found == ["torch.bfloat16", "torch.float32"]
+
+
+def test_workers_read_the_files_themselves(made: Callable[..., Case]) -> None:
+    case = made()
+    case.use()
+    known = case.data.views.known
+    expected = known(1, torch.tensor([3, 0]))
+    copy = pickle.loads(pickle.dumps(known))
+    assert copy._rows == {}
+    assert torch.equal(copy(1, torch.tensor([3, 0]))["logits"], expected["logits"])
+
+
+def test_room_is_needed_for_what_is_missing_alone(
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made().use()
+    next(iter(tmp_path.glob("*/logits-*.1-0"))).unlink()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=800))
+    case = made()
+    case.use()  # 760 of 1,520 bytes
+    assert "760" not in case.said[0]
+    assert "0.8 kB to compute" in case.said[0]
+
+
+@pytest.mark.slow
+def test_runs_that_start_together_make_one_cache(tmp_path: Path, tiny: list[str]) -> None:
+    words = ["method=kd", *tiny, "teacher.cache=3", "data.size=32", "trainer.max_epochs=1",
+             "augmentation@data.augmentation=crop_flip"]  # fmt: skip
+    distill(*words[:-2], words[-1], "teacher.cache=null", "trainer.max_epochs=1")  # the teacher
+    command = [sys.executable, "-m", "kd_lightning.run", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runs = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(3)
+    ]
+    for run in runs:
+        _, said = run.communicate()
+        assert run.returncode == 0, said
+    assert len(list((tmp_path / "teacher_cache").glob("*/facts.json"))) == 1
+    assert len(list((tmp_path / "teacher_cache").glob("*/logits-*"))) == 3
 
 
 def test_answers_too_large_to_keep_are_refused(made: Callable[..., Case]) -> None:
@@ -284,10 +370,12 @@ def test_a_cache_of_something_else_is_refused(made: Callable[..., Case], tmp_pat
 
 def test_a_file_that_lost_its_end_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
     made().use()
-    (file,) = tmp_path.glob("*/*.bin")
+    file = next(iter(tmp_path.glob("*/logits-*")))
     file.write_bytes(file.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"is not whole: it has \d+ bytes of \d+; remove"):
-        made().use()
+    case = made()
+    case.use()
+    with pytest.raises(UserError, match=r"is not whole: it has \d+ bytes of \d+; remove it"):
+        [case.batches(epoch) for epoch in range(2)]
 
 
 def test_what_was_stopped_is_gone_on_with(
@@ -326,13 +414,13 @@ def test_a_block_that_another_run_is_at_is_waited_for(
     monkeypatch.setattr(teacher_cache, "BLOCK", 16)
     made().use()
     (folder,) = tmp_path.iterdir()
-    (done,) = folder.glob("*.1-16.done")
-    done.unlink()
+    (file,) = folder.glob("logits-*.1-16")
+    there = file.rename(folder / "kept")
     lock = FileLock(folder / "1-16.lock", thread_local=False)
     lock.acquire()
 
     def other() -> None:
-        done.touch()
+        there.rename(file)
         lock.release()
 
     monkeypatch.setattr(teacher_cache, "write_block", lambda *_: pytest.fail("done twice"))
@@ -398,7 +486,7 @@ def test_a_cache_of_the_highest_logits_gives_whole_ones(
     with torch.no_grad():
         logits = case.teacher.net(x).logits
     torch.testing.assert_close(known["logits"].softmax(1), logits.softmax(1), rtol=1e-2, atol=5e-3)
-    names = {path.name.split("-")[0] for path in tmp_path.glob("*/*.bin")}
+    names = {path.name.split("-")[0] for path in tmp_path.glob("*/*-*.0-0")}
     assert names == {"top_logits", "top_classes", "other_logit", "confidence"}
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.loop import _Loop
 
+from kd_lightning.callbacks.best import BestStudents
 from kd_lightning.files import whole
 
 
@@ -20,9 +21,9 @@ class Record(Checkpoint):
     checkpoint, and a resumed run rewrites the file from them. A ``Checkpoint`` because Lightning
     calls these last, when the epoch's own metrics are known.
 
-    The first epoch and the last are always written, of those between at most one every ``pause``
-    seconds: an epoch of a tiny set takes less time than its checkpoint. A run that is killed loses
-    no more than that; which epoch it goes on from does not change how it ends.
+    The first epoch and the last are always written, and those that val has chosen a student of; of
+    the others at most one every ``pause`` seconds: an epoch of a tiny set takes less time than its
+    checkpoint. A run that is killed loses no more than that.
     """
 
     pause = 1.0
@@ -47,7 +48,11 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
-        is_due = trainer.fit_loop.done or time.monotonic() - self._written_at >= self.pause
+        is_due = (
+            trainer.fit_loop.done
+            or time.monotonic() - self._written_at >= self.pause
+            or chose_now(trainer)
+        )
         if trainer.strategy.broadcast(is_due):  # or some ranks would wait for others to save
             self._write(trainer)
             self._written_at = time.monotonic()
@@ -73,3 +78,11 @@ class Record(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+def chose_now(trainer: Trainer) -> bool:
+    """Whether a student's best weights are of this epoch: their file must not be newer than
+    ``last.ckpt``, which says which epoch they are of.
+    """
+    chosen = [c.chosen for c in trainer.callbacks if isinstance(c, BestStudents)]
+    return any(one["epoch"] == trainer.current_epoch for each in chosen for one in each.values())

@@ -155,8 +155,9 @@ class RandomErasing(BatchTransform):
         found = torch.zeros_like(is_due)
         tall, wide = (torch.zeros_like(is_due, dtype=torch.long) for _ in range(2))
         for _ in range(TRIES):
-            area = height * width * between(draws.uniform(), *self.scale)
-            ratio = between(draws.uniform(), *self.log_ratio).exp()
+            # in float64, or devices that round otherwise would differ by a pixel now and then
+            area = height * width * between(draws.uniform().double(), *self.scale)
+            ratio = between(draws.uniform().double(), *self.log_ratio).exp()
             h, w = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
             fits = (h < height) & (w < width) & ~found
             tall, wide, found = torch.where(fits, h, tall), torch.where(fits, w, wide), found | fits

@@ -43,6 +43,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: torch.device) -> "Samples":
+        """The samples on a device; they are in memory."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at ``indices``, in that order."""
         x = self.x[indices] if isinstance(self.x, Tensor) else [self.x[i] for i in indices.tolist()]
@@ -281,9 +285,8 @@ class ResidentLoader:
         self, dataset: SampleSet, order: EpochOrder, batch_size: int, device: torch.device
     ) -> None:
         assert dataset.can_be_resident
-        samples = dataset.samples
         self.dataset = copy.copy(dataset)
-        self.dataset.samples = replace(samples, x=samples.x.to(device), y=samples.y.to(device))
+        self.dataset.samples = dataset.samples.to(device)
         # as a DataLoader has it: here Lightning finds what it turns to the next epoch
         self.batch_sampler = BatchSampler(order, batch_size, drop_last=False)
         self.device = device
@@ -294,6 +297,8 @@ class ResidentLoader:
     def __iter__(self) -> Iterator[Batch]:
         order, size = self.batch_sampler.sampler, self.batch_sampler.batch_size
         indices = order.indices()
+        if not len(indices):
+            return
         there = indices.to(self.device, non_blocking=True)
         for here, on_device in zip(indices.split(size), there.split(size), strict=True):
             yield self.dataset.batch(order.epoch, here, on_device)

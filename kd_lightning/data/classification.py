@@ -67,9 +67,9 @@ class ClassificationData(LightningDataModule):
             right.
         seed: of order, augmentation and mixing.
         num_workers: processes that load; 0 is fastest for data that are in memory.
-        resident: hold train and val on the device, and make their batches there; "auto": on a GPU,
-            where they are in memory, fit in a quarter of what is free there, and are augmented by
-            functions of whole batches.
+        resident: hold a part on the device, and make its batches there; "auto": on a GPU, where it
+            is in memory, fits in a quarter of what is free there, and is augmented by functions of
+            whole batches.
         augmentation: of training samples: a ``BatchTransform``, or (C, *size) -> (C, *size), such
             as torchvision's transforms v2.
         mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, lacking only ``num_classes``;
@@ -133,6 +133,7 @@ class ClassificationData(LightningDataModule):
         self.augmentation = augmentation
         self.mixing = mixing
         self.parts: dict[Part, Samples | None] = {}
+        self._held: dict[tuple[Part, torch.device], Samples] = {}
         self.views: Views | None = None  # of the training part; None: augmented anew each epoch
 
     @abstractmethod
@@ -302,7 +303,10 @@ class ClassificationData(LightningDataModule):
                 f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
             )
         samples = self._sample_set(part)
-        holds = device is not None and self._is_held(samples, device)
+        holds = device is not None and self._is_held(part, samples, device)
+        if holds:  # copied once, however often its loader is asked for
+            held = self._held.setdefault((part, device), samples.samples.to(device))
+            samples.samples = held
         return make_loader(
             samples,
             self.batch_size,
@@ -314,8 +318,10 @@ class ClassificationData(LightningDataModule):
             device=device if holds else None,
         )
 
-    def _is_held(self, samples: SampleSet, device: torch.device) -> bool:
+    def _is_held(self, part: Part, samples: SampleSet, device: torch.device) -> bool:
         """Whether a part's samples are held on the device."""
+        if (part, device) in self._held:
+            return True
         if self.resident == "auto":
             return (
                 device.type == "cuda"

@@ -296,9 +296,10 @@ class Distiller(Learner):
         the samples, as plain values. {}: this run does not ask its teacher.
 
         Raises:
-            UserError: this run needs more of its teacher than can be kept.
+            UserError: this run needs more of its teacher than can be kept, or is of a method that
+                does not look for a third part in its batches.
         """
-        return {"logits": None}
+        raise UserError(f"{type(self).__name__} does not use a cache: set teacher.cache=null")
 
     def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """What a cache keeps of a batch, (B, ...) each."""

@@ -16,6 +16,7 @@ and the soft term silently vanishes.
 import warnings
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -150,8 +151,13 @@ class DualStudent(Distiller):
         return self.teacher_confidence(logits, y, self.teacher_samples(x))
 
     def kept(self) -> dict[str, Any]:
-        asked = [self.confidence_temperature, self.confidence_passes]
-        return {"logits": None, "confidence": [*spelled_out(self.confidence), *asked]}
+        if self.confidence_passes:
+            raise UserError(
+                "a cache keeps one answer, and this confidence is of new dropout passes at every "
+                "step: set method.confidence_passes=0, or teacher.cache=null"
+            )
+        of = [spelled_out(self.confidence), self.confidence_temperature]
+        return {"logits": None, "confidence": of}
 
     def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         logits = self.teacher_output(x).logits
@@ -232,8 +238,16 @@ def check_needs_no_samples(confidence: Callable[..., Tensor], num_classes: int) 
         ) from error
 
 
-def spelled_out(function: Callable) -> list[Any]:
-    """A function's name and what it is given: plain values, the same in every process."""
-    if isinstance(function, partial):
-        return [*spelled_out(function.func), list(map(str, function.args)), str(function.keywords)]
-    return [function.__module__, getattr(function, "__qualname__", repr(function))]
+def spelled_out(value: Any) -> Any:
+    """A function and what it is given, as plain values that are the same in every process."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        given = {key: spelled_out(one) for key, one in value.keywords.items()}
+        return [spelled_out(value.func), list(map(spelled_out, value.args)), given]
+    if isinstance(value, FunctionType):
+        return [value.__module__, value.__qualname__]
+    raise UserError(
+        f"a cache has to know what a confidence is, and of {type(value).__name__} it cannot: make "
+        "it a function and plain values, or set teacher.cache=null (confidence@method.confidence=…)"
+    )

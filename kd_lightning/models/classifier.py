@@ -44,6 +44,9 @@ class Prepare(nn.Module):
             buffer = None if values is None else torch.tensor(list(values), dtype=torch.float32)
             self.register_buffer(name, buffer)
 
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
     def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
         if x.dtype == torch.uint8:
             x = x.float() / 255

@@ -25,6 +25,7 @@ class Watch(TorchFunctionMode):
     Attributes:
         readers: layer -> the batch norm that read its output, or None for anything else, in order.
         runs: layer or batch norm -> how often it ran.
+        fits: layers whose outputs are the channels of a batch norm after them.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -38,6 +39,7 @@ class Watch(TorchFunctionMode):
         self.given: dict[int, tuple[str, Tensor]] = {}  # the tensor too, so that no id is reused
         self.readers: dict[str, list[str | None]] = {}
         self.runs: Counter[str] = Counter()
+        self.fits: set[str] = set()
 
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict | None = None
@@ -58,6 +60,8 @@ class Watch(TorchFunctionMode):
                 self.runs[name] += 1
                 self.readers.setdefault(name, [])
                 self.given[id(given[0])] = (name, given[0])
+                if func is not F.linear or given[0].ndim == 2:  # else channels are elsewhere
+                    self.fits.add(name)
         return result
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -65,7 +69,10 @@ class Watch(TorchFunctionMode):
         return [
             (name, readers[0])
             for name, readers in self.readers.items()
-            if len(readers) == 1 and readers[0] and self.runs[name] == self.runs[readers[0]] == 1
+            if len(readers) == 1
+            and readers[0]
+            and self.runs[name] == self.runs[readers[0]] == 1
+            and name in self.fits
         ]
 
 

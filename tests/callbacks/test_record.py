@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from kd_lightning.callbacks.best import BestStudents
 from kd_lightning.callbacks.record import Record
 
 
@@ -28,6 +29,7 @@ class FakeTrainer(SimpleNamespace):
         super().__init__(
             fit_loop=SimpleNamespace(done=done),
             strategy=SimpleNamespace(broadcast=lambda value: value),
+            callbacks=[],
             current_epoch=epoch,
             global_step=10 * (epoch + 1),
             is_global_zero=first,
@@ -71,6 +73,22 @@ def test_between_the_first_and_the_last_epoch_it_writes_once_in_a_pause(
         record.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), None)
         written.append((int((tmp_path / "last.ckpt").read_text()), len(rows(tmp_path))))
     assert written == [(0, 1), (0, 1), (2, 3), (2, 3), (4, 5), (5, 6)]
+
+
+def test_an_epoch_that_a_student_was_chosen_of_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Record, "pause", 1e9)
+    record, best = Record(tmp_path), BestStudents(tmp_path)
+    written = []
+    for epoch in range(5):
+        if epoch == 2:
+            best.chosen["a"] = {"epoch": 2, "accuracy": 0.5}
+        trainer = FakeTrainer(epoch, loss=1.0)
+        trainer.callbacks = [best]
+        record.on_train_epoch_end(trainer, None)
+        written.append(int((tmp_path / "last.ckpt").read_text()))
+    assert written == [0, 0, 2, 2, 2]
 
 
 def test_a_rank_writes_when_the_first_one_does(tmp_path: Path) -> None:

@@ -277,6 +277,12 @@ def test_what_is_known_comes_with_the_batches_of_a_device():
         assert torch.equal(known["row"], 12 + y)  # labels are the samples' numbers
 
 
+def test_a_rank_without_samples_has_no_batch():
+    for device in (None, torch.device("cpu")):
+        loader = make_loader(numbered(1), 4, shuffle=False, rank=1, ranks=2, device=device)
+        assert len(loader) == len(list(loader)) == 0
+
+
 def test_samples_are_brought_to_the_device_once_and_stay_where_they_were():
     dataset = blurred(12)
     loader = make_loader(dataset, 4, shuffle=True, device=torch.device("meta"))

@@ -352,10 +352,18 @@ def test_data_in_memory_are_held_where_asked_and_by_itself_only_on_a_gpu(monkeyp
     samples = ready()._sample_set("train")
     for free, holds in ((4 * size + 1, True), (4 * size, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
-        assert ready()._is_held(samples, gpu) == holds
-    assert not ready(resident=False)._is_held(samples, gpu)
+        assert ready()._is_held("train", samples, gpu) == holds
+    assert not ready(resident=False)._is_held("train", samples, gpu)
     flip = v2.RandomHorizontalFlip()
-    assert not ready()._is_held(ready(augmentation=flip)._sample_set("train"), gpu)
+    assert not ready()._is_held("train", ready(augmentation=flip)._sample_set("train"), gpu)
+
+
+def test_a_part_is_copied_to_the_device_once():
+    data = ready(resident=True)
+    first, second = (data.loader("train", device=torch.device("meta")) for _ in range(2))
+    assert first.dataset.samples.x is second.dataset.samples.x
+    assert first.dataset.samples.x.is_meta
+    assert not data.parts["train"].x.is_meta
 
 
 def test_what_cannot_be_held_is_refused():

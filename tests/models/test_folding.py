@@ -130,6 +130,14 @@ def test_a_look_at_a_shape_does_not_count() -> None:
     assert fold_batch_norms(used(Looking("")), SERIES) == 1
 
 
+def test_a_norm_over_positions_is_left_alone() -> None:
+    net = used(nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(3)))
+    x = torch.randn(5, 3, 8)
+    before = answers(net, x)
+    assert fold_batch_norms(net, x) == 0
+    assert torch.equal(answers(net, x), before)
+
+
 def test_a_norm_of_another_kind_is_left_alone() -> None:
     class Shouting(nn.BatchNorm1d):
         def forward(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from kd_lightning.models.frozen import (
     deviation,
     freeze,
     frozen,
+    lay_out,
 )
 from kd_lightning.models.stochastic import sample_features, sample_logits
 from kd_lightning.models.time_series import fcn
@@ -145,6 +146,51 @@ def test_a_net_that_does_not_bear_it_is_used_as_it_is_and_one_is_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert freeze(net, x, precision="32") is not net
+
+
+class Viewing(nn.Module):
+    """Takes for granted that channels lie first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).view(len(x), -1)[:, :4]
+
+
+class Stubborn(nn.Module):
+    """Computes in float32, whatever its weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(48, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1).float())
+
+
+@pytest.mark.parametrize(
+    ("trunk", "settings"),
+    [(Viewing(), {"precision": "32"}), (Stubborn(), {"precision": "bf16"})],
+)
+def test_a_net_that_cannot_be_converted_is_used_as_it_is(trunk: nn.Module, settings: dict) -> None:
+    net = Classifier(prepare=Prepare(), trunk=trunk, head=nn.Linear(4, 3), dropout=0.0).eval()
+    with pytest.warns(UserWarning, match=r"it could not be made faster \(RuntimeError: "):
+        assert freeze(net, torch.rand(5, 3, 4, 4), **settings) is net
+
+
+def test_a_large_batch_is_not_looked_at_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, seen = image_net(), []
+    net.register_forward_pre_hook(lambda module, x: seen.append(len(x[0])))
+    freeze(net, images(100))
+    assert max(seen) == 32
+
+
+def test_weights_that_are_not_of_images_stay_as_they_lie() -> None:
+    net = nn.Sequential(nn.Conv3d(2, 3, 2), nn.Conv2d(3, 4, 3), nn.Conv1d(2, 3, 2))
+    lay_out(net)
+    assert net[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_net_of_another_shape_is_used_as_it_is() -> None:
