@@ -156,7 +156,7 @@ TOGETHER = {
     "model@method.students.a=timm method.students.a.name=resnet81": (
         "unknown timm model 'resnet81': did you mean resnet18 or "
     ),
-    "model@method.students.a=fcn": "this net takes series (B, C, L), got a batch of shape (1,",
+    "model@method.students.a=fcn": "this net takes series (B, C, L), got a batch of shape (2,",
     "method=supervised teacher.seed=1": "teacher.seed=1 has no effect: method=supervised has",
     "method=mutual_learning teacher.seed=1": "seed=1 has no effect: method=mutual_learning has",
     "method=supervised model@method.teacher=mlp": "unknown choice 'model@method.teacher'",

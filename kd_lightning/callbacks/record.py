@@ -49,7 +49,7 @@ class Record(Checkpoint):
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         is_due = (
-            trainer.fit_loop.done
+            is_last(trainer)
             or time.monotonic() - self._written_at >= self.pause
             or chose_now(trainer)
         )
@@ -78,6 +78,16 @@ class Record(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+def is_last(trainer: Trainer) -> bool:
+    """Whether the run ends with this epoch. Not ``fit_loop.done``: that turns to the next one."""
+    epochs = trainer.fit_loop.epoch_progress.current.processed
+    return (
+        trainer.should_stop
+        or epochs == trainer.max_epochs
+        or 0 <= trainer.max_steps <= trainer.global_step
+    )
 
 
 def chose_now(trainer: Trainer) -> bool:

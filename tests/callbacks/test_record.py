@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from kd_lightning.callbacks.best import BestStudents
-from kd_lightning.callbacks.record import Record
+from kd_lightning.callbacks.record import Record, is_last
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,12 @@ class FakeTrainer(SimpleNamespace):
     def __init__(
         self, epoch: int, *, first: bool = True, done: bool = False, **metrics: float
     ) -> None:
+        progress = SimpleNamespace(current=SimpleNamespace(processed=epoch + 1))
         super().__init__(
-            fit_loop=SimpleNamespace(done=done),
+            should_stop=done,
+            max_epochs=100,
+            max_steps=-1,
+            fit_loop=SimpleNamespace(epoch_progress=progress),
             strategy=SimpleNamespace(broadcast=lambda value: value),
             callbacks=[],
             current_epoch=epoch,
@@ -89,6 +93,17 @@ def test_an_epoch_that_a_student_was_chosen_of_is_written(
         record.on_train_epoch_end(trainer, None)
         written.append(int((tmp_path / "last.ckpt").read_text()))
     assert written == [0, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_over"),
+    [({}, False), ({"max_epochs": 3}, True), ({"max_epochs": 4}, False), ({"max_steps": 30}, True),
+     ({"max_steps": 29}, True), ({"max_steps": 31}, False), ({"should_stop": True}, True)],
+)  # fmt: skip
+def test_the_last_epoch_is_that_of_the_runs_end(ends: dict, is_over: bool) -> None:
+    trainer = FakeTrainer(2)  # after 30 steps
+    vars(trainer).update(ends)
+    assert is_last(trainer) == is_over
 
 
 def test_a_rank_writes_when_the_first_one_does(tmp_path: Path) -> None:
