@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.utils.data import DataLoader
 
 from kd_lightning.data.augmentation import BatchTransform, Draws
@@ -245,13 +246,17 @@ class ClassificationData(LightningDataModule):
     def _check_mixing(self) -> None:
         if self.mixing is None:
             return
+        checks = Distribution._validate_args  # torch.compile turns it off, in the whole process
         try:
+            Distribution.set_default_validate_args(True)
             self.mixing(num_classes=self.num_classes)
         except ValueError as error:
             raise UserError(
                 f"the mixing refuses its settings: {' '.join(str(error).split())} "
                 "(data.mixing.alpha=…)"
             ) from error
+        finally:
+            Distribution.set_default_validate_args(checks)
 
     def _sample_set(self, part: Part) -> SampleSet:
         samples = self.parts[part]

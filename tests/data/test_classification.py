@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch.distributions import Distribution
 from torchvision.transforms import v2
 
 from kd_lightning.data.batches import ResidentLoader, Samples
@@ -369,3 +370,10 @@ def test_a_part_is_copied_to_the_device_once():
 def test_what_cannot_be_held_is_refused():
     with pytest.raises(UserError, match=r"data\.resident=true holds data that are in memory"):
         ready(resident=True, augmentation=v2.RandomHorizontalFlip()).loader("train", device=CPU)
+
+
+def test_a_mixing_is_checked_though_something_else_has_turned_checks_off(monkeypatch):
+    monkeypatch.setattr(Distribution, "_validate_args", False)  # as torch.compile does
+    with pytest.raises(UserError, match="the mixing refuses its settings"):
+        ready(mixing=functools.partial(v2.MixUp, alpha=-1.0))
+    assert not Distribution._validate_args
