@@ -14,12 +14,8 @@ Dimensions: V views, N training samples, B batch, C classes.
 
 import hashlib
 import json
-import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,50 +26,27 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from kd_lightning.build import teacher_precision
+from kd_lightning.cache_files import (
+    Kept,
+    Value,
+    all_blocks,
+    block_of,
+    check_room,
+    in_bytes,
+    write,
+)
 from kd_lightning.data.batches import Values, Views
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.directories import make_directory
 from kd_lightning.errors import UserError
-from kd_lightning.files import whole, write_text
+from kd_lightning.files import write_text
 from kd_lightning.methods.base import Distiller
 from kd_lightning.models.frozen import best_dtype
 from kd_lightning.teachers import Teacher
+from kd_lightning.top_logits import PARTS, check_mass, compressed
 
 FORMAT = 1
-BLOCK = 4096  # samples of one view
 IMMATERIAL = ("root", "num_workers", "resident", "download", "batch_size", "seed", "mixing")
-# all else: float32
-DTYPES = {"logits": torch.float16, "features": torch.float16, "top_logits": torch.float16,
-          "top_classes": torch.int32}  # fmt: skip
-LEAST_MASS = 0.99  # that the highest logits must hold, softened, if only they are kept
-
-
-@dataclass(frozen=True)
-class Value:
-    """One thing that is kept.
-
-    Attributes:
-        name: as the method calls it.
-        shape: of one sample's.
-        stem: of its files.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    stem: Path
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return DTYPES.get(self.name, torch.float32)
-
-    @property
-    def row(self) -> int:
-        """Bytes of one sample's."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    def file(self, view: int, start: int) -> Path:
-        """Of the block that begins with sample ``start``; it is there when it is whole."""
-        return self.stem.with_name(f"{self.stem.name}.{view}-{start}")
 
 
 def use_cache(
@@ -205,52 +178,6 @@ def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
         )
 
 
-class Kept:
-    """What is known of samples, read from the files of a cache, one view at a time.
-
-    Args:
-        values: that are kept.
-        samples: N.
-        num_classes: C, of whole logits.
-    """
-
-    def __init__(self, values: list[Value], samples: int, num_classes: int) -> None:
-        self.values = values
-        self.samples = samples
-        self.num_classes = num_classes
-        self._view: int | None = None
-        self._rows: Values = {}
-
-    def __call__(self, view: int, indices: Tensor) -> Values:
-        if view != self._view:
-            self._rows = {value.name: self._read(value, view) for value in self.values}
-            self._view = view
-        found = {name: rows[indices] for name, rows in self._rows.items()}
-        return expanded(found, self.num_classes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_view": None, "_rows": {}}  # a worker reads the files itself
-
-    def _read(self, value: Value, view: int) -> Tensor:
-        return torch.cat([read(value, view, s, self.samples) for s in starts(self.samples)])
-
-
-def read(value: Value, view: int, start: int, samples: int) -> Tensor:
-    """A block of a value.
-
-    Raises:
-        UserError: the file is not as long as it must be.
-    """
-    path, rows = value.file(view, start), len(block_of(start, samples))
-    data = path.read_bytes()
-    if len(data) != rows * value.row:
-        raise UserError(
-            f"{path} is not whole: it has {len(data)} bytes of {rows * value.row}; remove it"
-        )
-    # copied: what bytes share cannot be written to, which torch warns of
-    return torch.frombuffer(bytearray(data), dtype=value.dtype).view(rows, *value.shape)
-
-
 class Answers:
     """What is kept of a batch.
 
@@ -285,51 +212,12 @@ class Answers:
             check_mass(logits.float(), self.top_k, getattr(self.method, "temperature", 1.0), say)
         kept = dict(self.method.kept())
         if self.top_k is not None and "logits" in kept:
-            kept |= dict.fromkeys(("top_logits", "top_classes", "other_logit"), self.top_k)
+            kept |= dict.fromkeys(PARTS, self.top_k)
             del kept["logits"]
         return [
             Value(name, tuple(shown.shape[1:]), folder / f"{name}-{hashed(kept[name])}")
             for name, shown in self(x, y).items()
         ]
-
-
-def compressed(logits: Tensor, top_k: int) -> Values:
-    """The highest logits, their classes, and the logit that each other class has if these are equal
-    and their probabilities add up to what they did.
-    """
-    top, classes = logits.topk(top_k, dim=1)
-    others = logits.scatter(1, classes, -torch.inf).logsumexp(dim=1)
-    other = others - math.log(logits.shape[1] - top_k)
-    return {"top_logits": top, "top_classes": classes, "other_logit": other}
-
-
-def expanded(found: Values, num_classes: int) -> Values:
-    """``found`` with all logits, (B, C), where only the highest were kept."""
-    if "top_logits" not in found:
-        return found
-    parts = ("top_logits", "top_classes", "other_logit")
-    top, classes, other = (found[name] for name in parts)
-    logits = other.unsqueeze(1).repeat(1, num_classes).scatter(1, classes.long(), top.float())
-    return {"logits": logits, **{k: v for k, v in found.items() if k not in parts}}
-
-
-def check_mass(logits: Tensor, top_k: int, temperature: float, say: Callable[[str], None]) -> None:
-    """Says how much of the softened probability the highest logits hold.
-
-    Raises:
-        UserError: less than ``LEAST_MASS``.
-    """
-    mass = (logits / temperature).softmax(dim=1).topk(top_k, dim=1).values.sum(dim=1).mean()
-    holds = (
-        f"the {top_k} highest of {logits.shape[1]} logits hold {mass:.2%} of the softened "
-        f"probability (T = {temperature:g})"
-    )
-    if mass < LEAST_MASS:
-        raise UserError(
-            f"teacher.cache_top_k={top_k} would change what is taught: {holds}, and "
-            f"{LEAST_MASS:.0%} is the least: raise it, or set teacher.cache_top_k=null"
-        )
-    say(f"teacher cache: {holds}")
 
 
 def fill(
@@ -381,37 +269,4 @@ def write_block(
                 )
             found[value.name].append(batch)
     for value in values:
-        rows = torch.cat(found[value.name]).contiguous()
-        with whole(value.file(view, indices.start)) as unfinished, unfinished.open("wb") as file:
-            file.write(rows.numpy().tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def starts(samples: int) -> range:
-    """The first sample of every block."""
-    return range(0, samples, BLOCK)
-
-
-def block_of(start: int, samples: int) -> range:
-    """The samples of the block that begins with ``start``."""
-    return range(start, min(start + BLOCK, samples))
-
-
-def all_blocks(count: int, samples: int) -> Iterator[tuple[int, int]]:
-    return ((view, start) for view in range(count) for start in starts(samples))
-
-
-def check_room(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"the teacher's cache would take {in_bytes(size)}, and {folder} has "
-            f"{in_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
-        )
-
-
-def in_bytes(size: int) -> str:
-    """A number of bytes, for people."""
-    power = min(3, max(1, (len(str(size)) - 1) // 3))
-    return f"{size / 1000**power:.1f} {' kMG'[power]}B"
+        write(value.file(view, indices.start), torch.cat(found[value.name]))

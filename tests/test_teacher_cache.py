@@ -18,15 +18,16 @@ from helpers import CONF, compose
 from omegaconf import DictConfig
 from torch import Tensor
 
-from kd_lightning import teacher_cache
+from kd_lightning import cache_files, teacher_cache
 from kd_lightning.build import build_data, build_method
 from kd_lightning.data.batches import Views
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.methods.base import Distiller
 from kd_lightning.run import distill
-from kd_lightning.teacher_cache import check_mass, compressed, expanded, use_cache
+from kd_lightning.teacher_cache import use_cache
 from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.top_logits import check_mass, compressed, expanded
 
 AUGMENTATIONS = sorted(path.stem for path in (CONF / "augmentation").glob("*.yaml"))
 SIZES = {"shift": 28}
@@ -381,7 +382,7 @@ def test_a_file_that_lost_its_end_is_refused(made: Callable[..., Case], tmp_path
 def test_what_was_stopped_is_gone_on_with(
     made: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_cache, "BLOCK", 16)
+    monkeypatch.setattr(cache_files, "BLOCK", 16)
     write, written = teacher_cache.write_block, []
 
     def dying(values: list, view: int, indices: range, *rest: object) -> None:
@@ -411,7 +412,7 @@ def test_what_was_stopped_is_gone_on_with(
 def test_a_block_that_another_run_is_at_is_waited_for(
     made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_cache, "BLOCK", 16)
+    monkeypatch.setattr(cache_files, "BLOCK", 16)
     made().use()
     (folder,) = tmp_path.iterdir()
     (file,) = folder.glob("logits-*.1-16")
