@@ -1,33 +1,23 @@
-"""From a composed configuration to the things it names: data, method, trainer."""
+"""From a composed configuration to the things it names: data and method."""
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object, instantiate
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_lightning.callbacks.confidence import ConfidenceBins
-from kd_lightning.callbacks.record import Record
-from kd_lightning.callbacks.status import Status
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError, placed
-from kd_lightning.jobs import current
-from kd_lightning.methods.base import Distiller, Learner
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.frozen import freeze, lay_out
-from kd_lightning.pruning import pruning_of
-from kd_lightning.ranks import check_processes, is_first_rank
-from kd_lightning.schema import arguments_of
 from kd_lightning.teachers import Teacher, build_net
-from kd_lightning.trackers.about import About, name_of
-from kd_lightning.trackers.guard import Guard
 
 # What Lightning says that is no news here, by the beginning of its text.
 NO_NEWS = (
@@ -40,7 +30,14 @@ NO_NEWS = (
     r".*torch.jit.script.*is (deprecated|not supported).*",
     r"The `srun` command is available on your system but is not used.*",
     r"`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
+    r"Grad strides do not match bucket view strides.*",  # of layers with one channel a group
 )
+# Loggers, and from where on they have news.
+LOUDNESS = {
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "torch.utils.cpp_extension": logging.ERROR,  # where CUDA is installed and there is no GPU
+}
 
 
 DEFAULT_THREADS = torch.get_num_threads()
@@ -55,8 +52,8 @@ def use_threads(threads: int | None) -> None:
 
 def quieten() -> None:
     """Silences the messages of the libraries that tell a person nothing."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in LOUDNESS.items():
+        logging.getLogger(name).setLevel(level)
     for text in NO_NEWS:
         warnings.filterwarnings("ignore", text)
 
@@ -122,6 +119,7 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             f"method.num_classes must be the data's {cfg.task.num_classes}, "
             f"got {method.num_classes}"
         )
+    method.compile_step = compiler_of(cfg, method)
     if isinstance(method, Distiller):
         method.freeze = partial(
             freeze,
@@ -130,6 +128,39 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             compiled=cfg.hardware.compile_teacher,
         )
     return method
+
+
+def compiler_of(cfg: DictConfig, method: Learner) -> Callable[..., CompiledStep] | None:
+    """What makes one compiled function of a method's step, where that is asked for.
+
+    Raises:
+        UserError: it cannot be done with this method, device or trainer.
+    """
+    graphs = cfg.hardware.cuda_graphs
+    if not cfg.hardware.compile:
+        if graphs:
+            raise UserError(
+                "hardware.cuda_graphs=true replays a compiled step: set hardware.compile=true too"
+            )
+        return None
+    is_of_its_own = type(method).training_step is not Learner.training_step
+    if is_of_its_own or not method.can_be_compiled:
+        raise UserError(
+            f"hardware.compile=true compiles a method's losses, and {type(method).__name__} does "
+            "in its steps what no compiler follows: set hardware.compile=false"
+        )
+    if graphs and cfg.hardware.accelerator == "cpu":
+        raise UserError(
+            "hardware.cuda_graphs=true needs a GPU, got hardware.accelerator=cpu: set "
+            "hardware.cuda_graphs=false"
+        )
+    if graphs and cfg.trainer.get("accumulate_grad_batches", 1) > 1:
+        raise UserError(
+            "with hardware.cuda_graphs=true gradients last until the next batch, and "
+            f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches} adds up "
+            "several: set one of the two back"
+        )
+    return partial(CompiledStep, cuda_graphs=graphs)
 
 
 def teacher_precision(hardware: DictConfig) -> str:
@@ -178,105 +209,3 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
             f"{key} must have the data's {task.num_classes} classes, it has {num_classes}: choose "
             "another net, or weights that were learnt on these classes"
         )
-
-
-def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> About:
-    """What trackers are told of a run: by itself, or as a job of a sweep."""
-    job = current()
-    if job is None:
-        return About(name_of({}, overrides, directory), None, method, (data,))
-    order = job.order
-    return About(name_of(order.axes, overrides, directory), order.sweep, method, (data,))
-
-
-def build_trainer(
-    cfg: DictConfig, directory: Path, title: str, about: About, *callbacks: Callback
-) -> Trainer:
-    """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, recording into ``directory``."""
-    facts = {
-        "save_dir": str(directory),
-        "title": title,
-        "about": about,
-        "config": OmegaConf.to_container(cfg, resolve=True),
-    }
-    extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
-    if (job := current()) is not None:
-        extra.append(Status(title, job.report))
-        # by the configuration, which every rank has, and not by the directory, which only one has
-        own = cfg.resume or cfg.run_dir
-        is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
-        if is_its_own and (search := job.order.search) is not None:
-            extra.append(pruning_of(job, search))
-    return bare_trainer(
-        cfg,
-        logger=[
-            Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
-            for key, node in cfg.logger.items()
-        ],
-        callbacks=[*extra, *callbacks, ConfidenceBins(directory), Record(directory)],
-        default_root_dir=directory,
-    )
-
-
-def build_with(node: DictConfig, facts: dict[str, Any]) -> Any:
-    """What ``node`` names, given those of ``facts`` that it takes."""
-    known = arguments_of(get_object(node._target_)).known
-    given = {name: fact for name, fact in facts.items() if name in known}
-    return instantiate(node, _partial_=True)(**given)
-
-
-def strategy_for(hardware: DictConfig, on_gpu: bool) -> Strategy | str:
-    """DDP for more than one device, else what Lightning chooses.
-
-    Buffers are not broadcast: ranks may evaluate different numbers of batches, and batch-norm
-    statistics are averaged once an epoch instead (``Learner``).
-    """
-    if count_processes(hardware, on_gpu) > 1:
-        return DDPStrategy(broadcast_buffers=False)
-    return "auto"
-
-
-def count_processes(hardware: DictConfig, on_gpu: bool) -> int:
-    """One for each device of all machines."""
-    devices = hardware.devices
-    if OmegaConf.is_list(devices):
-        devices = len(devices)
-    elif devices in (-1, "auto"):
-        devices = torch.cuda.device_count() if on_gpu else 1
-    return int(devices) * hardware.num_nodes
-
-
-def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
-    """Lightning's Trainer, to which ``record`` adds what it writes and shows.
-
-    Raises:
-        UserError: a precision or device that this machine or this framework does not have.
-    """
-    precision, accelerator = str(cfg.hardware.precision), cfg.hardware.accelerator
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if precision not in ("32", "bf16-mixed", "16-mixed"):
-        raise UserError(f"hardware.precision must be 32, bf16-mixed or 16-mixed, got {precision}")
-    if precision == "16-mixed" and not on_gpu:
-        raise UserError("hardware.precision=16-mixed needs a GPU: on a CPU use bf16-mixed or 32")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UserError("hardware.accelerator=gpu, and there is no GPU: use hardware=cpu")
-    check_processes(count_processes(cfg.hardware, on_gpu), cfg.hardware.num_nodes)
-    trainer = Trainer(
-        **OmegaConf.to_container(cfg.trainer, resolve=True),
-        accelerator=accelerator,
-        devices=cfg.hardware.devices,
-        num_nodes=cfg.hardware.num_nodes,
-        precision=precision,
-        strategy=strategy_for(cfg.hardware, on_gpu),
-        use_distributed_sampler=False,  # the data modules deal out samples themselves
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **record,
-    )
-    if cfg.data.batch_size % trainer.world_size:
-        raise UserError(
-            f"data.batch_size={cfg.data.batch_size} is global and must divide over "
-            f"{trainer.world_size} devices (hardware.devices=…)"
-        )
-    return trainer

@@ -34,7 +34,10 @@ HARMLESS = (
 
 # Keys that runs of older versions do not have; as they are by default, they change nothing in them.
 SINCE = {
-    "hardware": ("channels_last", "teacher_precision", "compile_teacher"),
+    "hardware": (
+        *("channels_last", "teacher_precision", "compile_teacher"),
+        *("compile", "cuda_graphs"),
+    ),
     "teacher": ("cache", "cache_top_k", "cache_store"),
     "data": ("resident",),
 }

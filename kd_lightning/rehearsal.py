@@ -11,13 +11,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_lightning.build import bare_trainer, build_method
+from kd_lightning.build import build_method
 from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.soups import check_alike
 from kd_lightning.teacher_cache import check_cache
 from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.trainer import bare_trainer
 
 
 def rehearse(cfg: DictConfig, data: ClassificationData) -> None:

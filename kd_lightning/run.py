@@ -24,14 +24,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import calibration_report, tables
-from kd_lightning.build import (
-    build_data,
-    build_method,
-    build_trainer,
-    describe_run,
-    quieten,
-    use_threads,
-)
+from kd_lightning.build import build_data, build_method, quieten, use_threads
 from kd_lightning.callbacks.best import BestStudents
 from kd_lightning.command_line import (
     CONF,
@@ -59,6 +52,7 @@ from kd_lightning.teachers import baseline_run, get_teacher
 from kd_lightning.testing import test_run
 from kd_lightning.trackers.guard import check_installed, ended
 from kd_lightning.trackers.results import log_results
+from kd_lightning.trainer import build_trainer, describe_run
 
 # Options of Hydra that show something and run nothing
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}

@@ -46,6 +46,8 @@ PLAIN = {
     "hardware.channels_last": bool,
     "hardware.teacher_precision": Literal["best", "bf16", 16, 32] | None,
     "hardware.compile_teacher": bool,
+    "hardware.compile": bool,
+    "hardware.cuda_graphs": bool,
 }
 SECTIONS = (
     *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "trainer", "hardware"),

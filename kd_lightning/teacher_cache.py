@@ -40,7 +40,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.directories import make_directory
 from kd_lightning.errors import UserError
 from kd_lightning.files import write_text
-from kd_lightning.methods.base import Distiller
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.frozen import best_dtype
 from kd_lightning.teachers import Teacher
 from kd_lightning.top_logits import PARTS, check_mass, compressed

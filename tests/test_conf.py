@@ -12,10 +12,10 @@ from helpers import DATA, METHODS, compose
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.build import bare_trainer
 from kd_lightning.command_line import CONF
 from kd_lightning.data.batches import Samples, SampleSet
 from kd_lightning.schema import arguments_of, check_configuration
+from kd_lightning.trainer import bare_trainer
 
 # wandb_sweep.yaml is for wandb itself: trackers/test_wandb.py
 FILES = [path for path in sorted(CONF.rglob("*.yaml")) if path.name != "wandb_sweep.yaml"]
@@ -153,6 +153,7 @@ def test_every_hardware_answers_the_same_questions(name: str, choices: DictConfi
     assert set(config) == {
         *("accelerator", "devices", "num_nodes", "precision"),
         *("channels_last", "teacher_precision", "compile_teacher"),
+        *("compile", "cuda_graphs"),
     }
     if config.accelerator != "gpu":
         cfg = compose("data=synthetic", f"hardware={name}", "hardware.accelerator=cpu")

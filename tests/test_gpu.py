@@ -107,3 +107,25 @@ def test_a_run_with_a_cache_on_a_gpu(tiny: list[str]) -> None:
     words = [*tiny, "data.size=32", "augmentation@data.augmentation=crop_flip", "teacher.cache=2"]
     result = distill("method=dual_student", *words, "hardware=gpu")
     assert 0 <= result.metrics["nets"]["a"]["test"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_compiled_steps_learn_what_plain_ones_learn_on_a_gpu(graphs: bool, precision: str) -> None:
+    words = ("method=dual_student", "data=synthetic", "data.size=32", "hardware=gpu",
+             f"hardware.precision={precision}", "model@method.teacher=resnet8",
+             "model@method.students.a=resnet8")  # fmt: skip
+    plain = made(*words).step()
+    fast = made(*words, "hardware.compile=true", f"hardware.cuda_graphs={graphs}").step()
+    tolerance = 1e-3 if precision == "32" else 3e-2
+    for _ in range(6):  # the first two are compiled, and recorded
+        torch.testing.assert_close(fast(), plain(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "feature_distillation"])
+def test_a_run_of_compiled_steps_on_a_gpu(method: str, graphs: bool, tiny: list[str]) -> None:
+    words = [*of_method(method, tiny), "hardware=gpu", "hardware.compile=true"]
+    result = distill(f"method={method}", *words, f"hardware.cuda_graphs={graphs}")
+    for net in result.metrics["nets"].values():
+        assert 0 <= net["test"]["accuracy"] <= 1

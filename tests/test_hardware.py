@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_lightning.build import build_data, build_method
 from kd_lightning.errors import UserError
-from kd_lightning.methods.base import Distiller
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.frozen import Converted
 from kd_lightning.run import distill

@@ -23,7 +23,7 @@ from kd_lightning.build import build_data, build_method
 from kd_lightning.data.batches import Views
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
-from kd_lightning.methods.base import Distiller
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.run import distill
 from kd_lightning.teacher_cache import use_cache
 from kd_lightning.teachers import Teacher, build_net

@@ -1,1 +1,1 @@
-"""The methods: each a LightningModule whose ``training_step`` reads like the paper's algorithm."""
+"""The methods: each a LightningModule whose ``losses`` reads like the paper's algorithm."""

@@ -1,10 +1,11 @@
 """What every method shares: students, a frozen teacher, optimizer, metrics, logging.
 
-A method adds its constructor and a ``training_step`` that reads like the paper's algorithm. Names
-that are logged: ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and their mean over
+A method adds its constructor and ``losses``, which reads like the paper's algorithm. Names that
+are logged: ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and their mean over
 the students, ``val/accuracy``.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from kd_lightning.errors import UserError
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.methods.ledger import Ledger
+from kd_lightning.methods.step import Known, Losses, Step, step_of
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.streams import seed_stream
 from kd_lightning.uncertainty.calibration import CalibrationError
@@ -28,7 +30,6 @@ from kd_lightning.uncertainty.calibration import CalibrationError
 # The rows of a run's table, and what is logged of a whole run, that no student may be named after.
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
 OTHER_METRICS = ("agreement", "confidence", "guidance", "weight", "accuracy")
-Known = Mapping[str, Tensor] | None  # of a batch, from a cache: name -> (B, ...)
 
 
 class Learner(LightningModule):
@@ -41,7 +42,12 @@ class Learner(LightningModule):
         scheduler: (optimizer, total steps) -> scheduler, stepped once a batch; None: constant.
         learning_rates: role -> its own learning rate, where it differs from the optimizer's.
         seed: of the dropout streams.
+
+    Attributes:
+        compile_step: step -> a function that does the same, faster; None: it runs as it is.
     """
+
+    can_be_compiled = True  # False: ``losses`` does what no compiler follows
 
     def __init__(
         self,
@@ -76,6 +82,8 @@ class Learner(LightningModule):
         self.seed = seed
         self.ledger = Ledger()
         self._read_at = 0
+        self.compile_step: Callable[[Callable[..., Step]], Callable[..., Step]] | None = None
+        self._compiled: Callable[..., Step] | None = None
         self.val_metrics = nn.ModuleDict({key: self._new_metrics() for key in students})
 
     def _new_metrics(self) -> nn.ModuleDict:
@@ -101,7 +109,12 @@ class Learner(LightningModule):
         return self.students[key](x)
 
     def seed_step_stream(self, *name: str) -> None:
-        """Puts the default generators at the start of the stream (seed, name, rank, step)."""
+        """Puts the default generators at the start of the stream (seed, name, rank, step).
+
+        Inside a compiled step nothing happens: there is one stream for all of it.
+        """
+        if torch.compiler.is_compiling():
+            return
         seed_stream(self.seed, *name, self.global_rank, self._batches_seen, device=self.device)
 
     @property
@@ -117,19 +130,44 @@ class Learner(LightningModule):
             return 1.0
         return min(1.0, self.global_step / max(1, self.trainer.estimated_stepping_batches))
 
-    # Losses
+    # A step
 
-    def log_losses(
-        self, terms: Mapping[str, Tensor], also: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        """Records every term (a scalar, its weight included) and returns their sum.
+    @abstractmethod
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+        """What students, and a teacher, make of a batch. Keeps nothing: it may be compiled.
 
         Args:
-            terms: "<student>/<term>" -> what the total is made of.
-            also: name -> scalars that are recorded and not summed.
+            x: (B, C, *size).
+            y: (B,) classes, or (B, C) shares of classes where samples are mixed.
+            known: of the teacher's answers, from a cache.
+            progress: as the attribute, or a scalar where a compiled step would begin anew with
+                every other number.
         """
-        self.ledger.add({**terms, **(also or {})}, self.global_step)
-        return torch.stack(list(terms.values())).sum()
+
+    def make_ready(self, x: Tensor, known: Known) -> None:
+        """Before a step: what has to look at the first batch does so here."""
+
+    def note(self, seen: Any) -> None:
+        """After a step: counts what ``losses`` has seen."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y, *rest = batch
+        known = rest[0] if rest else None
+        self.make_ready(x, known)
+        if self.compile_step is None:
+            step = step_of(self.losses(x, y, known, self.progress))
+        else:
+            self._compiled = self._compiled or self.compile_step(self._step)
+            self.seed_step_stream("dropout")  # one stream: no graph begins another in its middle
+            progress = torch.full((), self.progress, device=x.device)
+            step = self._compiled(x, y, known, progress)
+        if step.seen is not None:
+            self.note(step.seen)
+        self.ledger.add(step.names, step.values, self.global_step)
+        return step.loss
+
+    def _step(self, *batch: Any) -> Step:
+        return step_of(self.losses(*batch))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         stepped = self.global_step != self._read_at  # not while gradients accumulate
@@ -226,97 +264,3 @@ class Learner(LightningModule):
         clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
         for group in optimizer.param_groups:
             clip(group["params"], gradient_clip_val)
-
-
-class Distiller(Learner):
-    """A Learner with a teacher that never changes.
-
-    The teacher has no gradient and is always in eval mode; it is not registered, so it is outside
-    the optimizer, the checkpoint and DDP, and no ``train()`` reaches it. It follows the module
-    from device to device.
-
-    Args:
-        teacher: a trained net that returns ``ModelOutput``.
-        start_from_teacher: the students begin with the teacher's weights: they must be its twins.
-
-    Attributes:
-        freeze: (teacher, samples) -> a net that answers as it does, and faster; None: the teacher.
-    """
-
-    def __init__(
-        self, *, teacher: nn.Module, start_from_teacher: bool = False, **learner: Any
-    ) -> None:
-        super().__init__(**learner)
-        object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
-        object.__setattr__(self, "_twin", None)
-        self.freeze: Callable[[nn.Module, Tensor], nn.Module] | None = None
-        if start_from_teacher:
-            self._start_from_teacher()
-
-    def _start_from_teacher(self) -> None:
-        for key, student in self.students.items():
-            try:
-                student.load_state_dict(self.teacher.state_dict())
-            except RuntimeError as error:
-                raise UserError(
-                    f"student {key} is to begin with its teacher's weights, and these two nets "
-                    f"differ: make it the teacher's twin (method.students.{key}="
-                    "'${method.teacher}'), or set method.start_from_teacher=false"
-                ) from error
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":
-        self.teacher._apply(fn)
-        object.__setattr__(self, "_twin", None)  # it is made again where the teacher now is
-        return super()._apply(fn, recurse)
-
-    def teacher_for(self, x: Tensor) -> nn.Module:
-        """What answers for the teacher: itself, or the faster twin that ``freeze`` makes of it and
-        of the first batch.
-        """
-        assert not self.teacher.training
-        if self.freeze is None:
-            return self.teacher
-        if self._twin is None:
-            object.__setattr__(self, "_twin", self.freeze(self.teacher, x))
-        return self._twin
-
-    def teacher_output(self, x: Tensor) -> ModelOutput:
-        """The teacher's answer, without a graph."""
-        with torch.no_grad():
-            return self.teacher_for(x)(x)
-
-    def teacher_logits(self, x: Tensor, known: Known = None) -> Tensor:
-        """The teacher's logits, (B, C), from a cache if ``known`` of these samples."""
-        return self.teacher_output(x).logits if known is None else known["logits"].float()
-
-    # What of the teacher can be kept; a batch has it again as its third part
-
-    def kept(self) -> dict[str, Any]:
-        """What a cache keeps of the teacher: name -> what it follows from besides the teacher and
-        the samples, as plain values. {}: this run does not ask its teacher.
-
-        Raises:
-            UserError: this run needs more of its teacher than can be kept, or is of a method that
-                does not look for a third part in its batches.
-        """
-        raise UserError(f"{type(self).__name__} does not use a cache: set teacher.cache=null")
-
-    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """What a cache keeps of a batch, (B, ...) each."""
-        return {"logits": self.teacher_output(x).logits}
-
-
-def check_positive(**values: float) -> None:
-    """Raises ``UserError`` for the first value that is not > 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"{name} must be > 0, got {value} (method.{name}=…)")
-
-
-def check_weights(**values: float) -> None:
-    """Raises ``UserError`` for the first value that is negative, or where all are 0."""
-    for name, value in values.items():
-        if not 0 <= value < float("inf"):
-            raise UserError(f"{name} must be >= 0, got {value} (method.{name}=…)")
-    if not any(values.values()):
-        raise UserError(f"one of {', '.join(values)} must be > 0, got 0 for each")

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from kd_lightning.uncertainty.confidence import Labels, hard_gate
 from kd_lightning.uncertainty.reliability import equal_width
 
+NUM_BINS = 20
 Bins = list[dict[str, float | None]]
 
 
@@ -35,22 +36,76 @@ class ConfidenceSummary(NamedTuple):
     bins: Bins
 
 
+class Counts(NamedTuple):
+    """Of a batch.
+
+    Attributes:
+        total, least, most: (2,) of confidence, and of weight.
+        kept: samples at or above the threshold.
+        agreed: (N (N - 1) / 2,) samples to which the two nets of each pair give the same class.
+        counts: (1 + N, M) samples in each bin, then those that each net gets right.
+    """
+
+    total: Tensor
+    least: Tensor
+    most: Tensor
+    kept: Tensor
+    agreed: Tensor
+    counts: Tensor
+
+
+def counted(
+    confidence: Float[Tensor, "B"],
+    weight: Float[Tensor, "B"],
+    logits: Mapping[str, Float[Tensor, "B C"]],
+    labels: Labels,
+    *,
+    threshold: float,
+    num_bins: int = NUM_BINS,
+) -> Counts:
+    """What a batch adds to a ``ConfidenceLog``.
+
+    Args:
+        confidence: of the teacher, before the gate.
+        weight: what the gate made of it.
+        logits: of the teacher, which comes first, and of every student.
+        labels: class indices, or distributions, whose heaviest class is the right one.
+        threshold: of the gate.
+        num_bins: M.
+    """
+    values = torch.stack([confidence, weight])
+    classes = [of_net.argmax(dim=1) for of_net in logits.values()]
+    agreed = [(a == b).sum() for a, b in combinations(classes, 2)]
+    right_class = labels.argmax(dim=1) if labels.ndim == 2 else labels
+    right = [torch.ones_like(right_class, dtype=torch.bool)]
+    right += [of_net == right_class for of_net in classes]
+    # no one_hot: it waits for the device
+    bins = torch.arange(num_bins, device=confidence.device)
+    in_bin = equal_width(confidence, num_bins).unsqueeze(1) == bins
+    return Counts(
+        total=values.sum(dim=1),
+        least=values.amin(dim=1),
+        most=values.amax(dim=1),
+        kept=hard_gate(confidence, threshold).long().sum(),
+        agreed=torch.stack(agreed),
+        counts=(torch.stack(right).unsqueeze(2) & in_bin).sum(dim=1),
+    )
+
+
 class ConfidenceLog(Metric):
     """Sums of an epoch's batches; ``compute`` gives their ``ConfidenceSummary``.
 
     Args:
-        students: their keys.
-        threshold: of the gate.
+        students: their keys, in the order of the logits that are counted.
         num_bins: M.
     """
 
     full_state_update = False
 
-    def __init__(self, students: Iterable[str], *, threshold: float, num_bins: int = 20) -> None:
+    def __init__(self, students: Iterable[str], *, num_bins: int = NUM_BINS) -> None:
         super().__init__()
         self.nets = ("teacher", *students)
         self.pairs = list(combinations(self.nets, 2))
-        self.threshold = threshold
         self.num_bins = num_bins
         # of confidence, and of weight
         self.add_state("total", torch.zeros(2), dist_reduce_fx="sum")
@@ -62,37 +117,14 @@ class ConfidenceLog(Metric):
         # samples, then those to which each net gives the right class
         self.add_state("counts", torch.zeros(1 + len(self.nets), num_bins, dtype=torch.long), "sum")
 
-    def update(
-        self,
-        confidence: Float[Tensor, "B"],
-        weight: Float[Tensor, "B"],
-        logits: Mapping[str, Float[Tensor, "B C"]],
-        labels: Labels,
-    ) -> None:
-        """Adds a batch.
-
-        Args:
-            confidence: of the teacher, before the gate.
-            weight: what the gate made of it.
-            logits: of the teacher, by "teacher", and of every student.
-            labels: class indices, or distributions, whose heaviest class is the right one.
-        """
-        values = torch.stack([confidence, weight])
-        self.total += values.sum(dim=1)
-        self.least = torch.minimum(self.least, values.amin(dim=1))
-        self.most = torch.maximum(self.most, values.amax(dim=1))
-        self.kept += hard_gate(confidence, self.threshold).long().sum()
-
-        classes = {net: logits[net].argmax(dim=1) for net in self.nets}
-        self.agreed += torch.stack([(classes[a] == classes[b]).sum() for a, b in self.pairs])
-
-        right_class = labels.argmax(dim=1) if labels.ndim == 2 else labels
-        counted = [torch.ones_like(right_class, dtype=torch.bool)]
-        counted += [classes[net] == right_class for net in self.nets]
-        # no one_hot: it waits for the device
-        bins = torch.arange(self.num_bins, device=confidence.device)
-        in_bin = equal_width(confidence, self.num_bins).unsqueeze(1) == bins
-        self.counts += (torch.stack(counted).unsqueeze(2) & in_bin).sum(dim=1)
+    def update(self, seen: Counts) -> None:
+        """Adds a batch."""
+        self.total += seen.total
+        self.least = torch.minimum(self.least, seen.least)
+        self.most = torch.maximum(self.most, seen.most)
+        self.kept += seen.kept
+        self.agreed += seen.agreed
+        self.counts += seen.counts
 
     def compute(self) -> ConfidenceSummary:
         num_samples = self.counts[0].sum()

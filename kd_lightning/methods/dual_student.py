@@ -25,9 +25,11 @@ from torch import Tensor
 from kd_lightning.errors import UserError, unknown
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
-from kd_lightning.methods.base import Distiller, Known, check_positive, check_weights
-from kd_lightning.methods.confidence_log import Bins, ConfidenceLog
+from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.confidence_log import Bins, ConfidenceLog, Counts, counted
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.step import Known, Losses
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.stochastic import require_dropout, sample_logits
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
@@ -119,21 +121,20 @@ class DualStudent(Distiller):
         self.peer_weight = peer_weight
         self.peer_ramp = peer_ramp
         self.peer_confidence = peer_confidence
-        self.confidence_log = ConfidenceLog(self.students, threshold=confidence_threshold)
+        self.confidence_log = ConfidenceLog(self.students)
         self.confidence_bins: Bins = []
         self._has_warned = False
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y, *known = batch
-        teacher_logits = self.teacher_logits(x, *known)
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+        teacher_logits = self.teacher_logits(x, known)
         students = self(x)
-        confidence = self.confidence_in(x, y, teacher_logits, *known)
+        confidence = self.confidence_in(x, y, teacher_logits, known)
         weight = self.gate(confidence, self.confidence_threshold)
         logits = {"teacher": teacher_logits, **{k: s.logits for k, s in students.items()}}
-        self.confidence_log.update(confidence, weight, logits, y)
+        seen = counted(confidence, weight, logits, y, threshold=self.confidence_threshold)
         if self.normalize_confidence:
             weight = weight / mean_over_ranks(weight).clamp_min(1e-8)
-        peer_weight = self.peer_weight * ramp(self.progress, self.peer_ramp)
+        peer_weight = self.peer_weight * ramp(progress, self.peer_ramp)
         terms = {}
         for key, student in students.items():
             hard = label_cross_entropy(student.logits, y)
@@ -142,7 +143,10 @@ class DualStudent(Distiller):
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             if self.peer_weight:
                 terms[f"{key}/peer"] = peer_weight * self.peer_loss(key, students, y).mean()
-        return self.log_losses(terms)
+        return Losses(terms, seen=seen)
+
+    def note(self, seen: Counts) -> None:
+        self.confidence_log.update(seen)
 
     def confidence_in(self, x: Tensor, y: Tensor, logits: Tensor, known: Known = None) -> Tensor:
         """The teacher's confidence before the gate, (B,), from a cache if ``known``."""

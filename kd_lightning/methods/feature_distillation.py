@@ -20,7 +20,9 @@ from kd_lightning.errors import UserError, unknown
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.layers import FeatureLoss, FitNet, ShapeMismatch
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.base import Distiller, check_positive, check_weights
+from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.step import Known, Losses
 from kd_lightning.models.taps import (
     Shape,
     check_layer,
@@ -49,6 +51,8 @@ class FeatureDistillation(Distiller):
         soft_weight: of the teacher's soft targets.
         feature_weight: of the layers; None: the field's for this loss.
     """
+
+    can_be_compiled = False  # hooks take the layers out
 
     def __init__(
         self,
@@ -122,8 +126,7 @@ class FeatureDistillation(Distiller):
             "teacher.cache=null"
         )
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
         taught = {name for pairs in self.layers.values() for name in pairs.values()}
         with tapped(self.teacher, taught) as targets, torch.no_grad():
             teacher = self.teacher(x)  # itself: its faster twin may lack layers
@@ -138,7 +141,7 @@ class FeatureDistillation(Distiller):
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             terms[f"{key}/feature"] = self.feature_weight * feature.mean()
-        return self.log_losses(terms)
+        return Losses(terms)
 
 
 def layers_of_students(

@@ -19,8 +19,10 @@ from kd_lightning.errors import UserError
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.soft_targets import kl_soft_loss
 from kd_lightning.losses.standardization import standardize
-from kd_lightning.methods.base import Distiller, check_positive, check_weights
+from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.step import Known, Losses
 
 SoftLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -66,10 +68,9 @@ class KnowledgeDistillation(Distiller):
         self.soft_weight = soft_weight
         self.soft_ramp = soft_ramp
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y, *known = batch
-        teacher_logits = self.teacher_logits(x, *known) if self.soft_weight else None
-        soft_weight = self.soft_weight * ramp(self.progress, self.soft_ramp)
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+        teacher_logits = self.teacher_logits(x, known) if self.soft_weight else None
+        soft_weight = self.soft_weight * ramp(progress, self.soft_ramp)
         terms = {}
         for key, student in self(x).items():
             hard = label_cross_entropy(student.logits, y)
@@ -77,7 +78,7 @@ class KnowledgeDistillation(Distiller):
             if teacher_logits is not None:
                 soft = self.distance(student.logits, teacher_logits, y)
                 terms[f"{key}/soft"] = soft_weight * soft.mean()
-        return self.log_losses(terms)
+        return Losses(terms)
 
     def kept(self) -> dict[str, Any]:
         return {"logits": None} if self.soft_weight else {}

@@ -5,7 +5,10 @@ The ledger adds each step's values to one tensor and reads it every ``log_every`
 keeps, on the device, the first step and value that was not finite.
 """
 
+from collections.abc import Sequence
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from kd_lightning.errors import UserError
@@ -23,11 +26,10 @@ class Ledger:
         self._bad: Tensor | None = None  # (V,) first step at which each value was not finite
 
     @torch.no_grad()
-    def add(self, values: dict[str, Tensor], step: int) -> None:
+    def add(self, names: Sequence[str], row: Float[Tensor, "V"], step: int) -> None:
         """Adds one step's scalars; the names must be the same at every step of an epoch."""
-        row = torch.stack([value.detach().float() for value in values.values()])
         if self._epoch is None:
-            self.names = list(values)
+            self.names = list(names)
             self._interval = row.new_zeros(len(row) + 1)
             self._epoch = row.new_zeros(len(row) + 1)
             self._bad = torch.full((len(row),), NEVER, dtype=torch.int64, device=row.device)

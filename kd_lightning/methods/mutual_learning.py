@@ -22,8 +22,10 @@ from torch import Tensor
 from kd_lightning.errors import UserError
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.base import Learner, check_positive, check_weights
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.step import Known, Losses
 from kd_lightning.models.outputs import ModelOutput
 
 
@@ -60,17 +62,16 @@ class MutualLearning(Learner):
         self.peer_temperature = peer_temperature
         self.peer_ramp = peer_ramp
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
         students = self(x)
-        peer_weight = self.peer_weight * ramp(self.progress, self.peer_ramp)
+        peer_weight = self.peer_weight * ramp(progress, self.peer_ramp)
         terms = {}
         for key, student in students.items():
             hard = label_cross_entropy(student.logits, y)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             if self.peer_weight:
                 terms[f"{key}/peer"] = peer_weight * self.peer_loss(key, students).mean()
-        return self.log_losses(terms)
+        return Losses(terms)
 
     def peer_loss(self, key: str, students: dict[str, ModelOutput]) -> Tensor:
         """Mean distance of a student to its peers, which are constants to it, (B,)."""

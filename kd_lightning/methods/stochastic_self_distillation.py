@@ -33,7 +33,9 @@ from kd_lightning.losses.guidance import (
     weight_entropy,
 )
 from kd_lightning.losses.labels import label_cross_entropy
-from kd_lightning.methods.base import Distiller, Known, check_positive, check_weights
+from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.step import Known, Losses
 from kd_lightning.models.stochastic import (
     dropped,
     is_split_at_its_head,
@@ -98,20 +100,19 @@ class StochasticSelfDistillation(Distiller):
         self.max_rows = max_rows
         self._proved = False
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y, *known = batch
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
         if not self.feature_weight:
             student = self.forward_student(self.key, x)
             hard = label_cross_entropy(student.logits, y)
-            return self.log_losses({f"{self.key}/hard": self.hard_weight * hard.mean()})
-        samples = self.teacher_samples(x, *known)
+            return Losses({f"{self.key}/hard": self.hard_weight * hard.mean()})
+        samples = self.teacher_samples(x, known)
         student = self.forward_student(self.key, x)
         guide = student.features.detach() if self.detach_weights else student.features
         weights, attention = self.guidance(guide, samples)
         hard = label_cross_entropy(student.logits, y)
         feature = feature_mse(student.features, guided_target(weights, samples))
         nearness = similarity_to_target(student.features, samples, weights)
-        return self.log_losses(
+        return Losses(
             {
                 f"{self.key}/hard": self.hard_weight * hard.mean(),
                 f"{self.key}/feature": self.feature_weight * feature.mean(),
@@ -123,6 +124,11 @@ class StochasticSelfDistillation(Distiller):
                 "guidance/similarity": nearness.mean(),
             },
         )
+
+    def make_ready(self, x: Tensor, known: Known) -> None:
+        super().make_ready(x, known)
+        if self.compile_step is not None and self.stochastic and self.feature_weight:
+            self._prove(x, known)  # it waits for the device, which a graph cannot
 
     def kept(self) -> dict[str, Any]:
         if not self.feature_weight:
@@ -144,15 +150,22 @@ class StochasticSelfDistillation(Distiller):
             return features.float().unsqueeze(0)
         self.seed_step_stream("teacher_masks")
         samples = self._passes(x, self.num_passes, known)
-        if not self._proved:
-            pair = samples[:2] if self.num_passes > 1 else self._passes(x, 2, known)
-            if torch.equal(pair[0], pair[1]):
-                raise UserError(
-                    "two stochastic passes of the teacher are equal, so there is nothing to choose "
-                    "from: raise method.teacher.dropout or method.teacher.block_dropout"
-                )
-            self._proved = True
+        if not torch.compiler.is_compiling():
+            self._prove(x, known, samples)
         return samples
+
+    def _prove(self, x: Tensor, known: Known, samples: Tensor | None = None) -> None:
+        """Once: shows that two passes of the teacher differ, those of ``samples`` if there are."""
+        if self._proved:
+            return
+        if samples is None or len(samples) < 2:
+            samples = self._passes(x, 2, known)
+        if torch.equal(samples[0], samples[1]):
+            raise UserError(
+                "two stochastic passes of the teacher are equal, so there is nothing to choose "
+                "from: raise method.teacher.dropout or method.teacher.block_dropout"
+            )
+        self._proved = True
 
     def _passes(self, x: Tensor, num_passes: int, known: Known) -> Tensor:
         if known is not None:

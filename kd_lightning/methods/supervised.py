@@ -7,6 +7,7 @@ from torch import Tensor
 from kd_lightning.errors import UserError
 from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.methods.base import Learner
+from kd_lightning.methods.step import Known, Losses
 
 
 class Supervised(Learner):
@@ -22,9 +23,8 @@ class Supervised(Learner):
             raise UserError(f"method.label_smoothing must be in [0, 1), got {label_smoothing}")
         self.label_smoothing = label_smoothing
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        x, y = batch
-        return self.log_losses(
+    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+        return Losses(
             {
                 f"{key}/hard": label_cross_entropy(student.logits, y, self.label_smoothing).mean()
                 for key, student in self(x).items()

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.methods.confidence_log import ConfidenceLog
+from kd_lightning.methods.confidence_log import ConfidenceLog, counted
 
 Batch = tuple[Tensor, Tensor, dict[str, Tensor], Tensor]
 
@@ -21,9 +21,9 @@ def made(seed: int = 0, size: int = 200, students: tuple[str, ...] = ("a", "b", 
 
 
 def log_of(*batches: Batch, threshold: float = 0.5, num_bins: int = 20) -> ConfidenceLog:
-    log = ConfidenceLog(list(batches[0][2])[1:], threshold=threshold, num_bins=num_bins)
+    log = ConfidenceLog(list(batches[0][2])[1:], num_bins=num_bins)
     for batch in batches:
-        log.update(*batch)
+        log.update(counted(*batch, threshold=threshold, num_bins=num_bins))
     return log
 
 
@@ -119,7 +119,7 @@ def test_epochs_are_separate() -> None:
     log = log_of(made(0))
     log.compute()
     log.reset()
-    log.update(*made(1))
+    log.update(counted(*made(1), threshold=0.5))
     (scalars, bins), (expected, expected_bins) = log.compute(), log_of(made(1)).compute()
     assert bins == expected_bins
     assert scalars == expected
@@ -129,14 +129,15 @@ def test_counts_do_not_stand_still_at_what_float32_can_tell_apart() -> None:
     log = log_of(made())
     log.counts += 2**25
     before = log.counts.clone()
-    log.update(*made(size=1))
+    log.update(counted(*made(size=1), threshold=0.5))
     assert (log.counts - before)[0].sum() == 1
 
 
 def test_a_batch_is_added_without_reading_the_device() -> None:
-    log = ConfidenceLog(["a", "b", "c"], threshold=0.5).to("meta")  # nothing there can be read
+    log = ConfidenceLog(["a", "b", "c"]).to("meta")  # nothing there can be read
     confidence, weight, logits, labels = made()
     on_meta = {net: z.to("meta") for net, z in logits.items()}
-    log.update(confidence.to("meta"), weight.to("meta"), on_meta, labels.to("meta"))
+    there = [value.to("meta") for value in (confidence, weight, labels)]
+    log.update(counted(there[0], there[1], on_meta, there[2], threshold=0.5))
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         log.compute()

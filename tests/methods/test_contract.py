@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kd_lightning
 from kd_lightning.build import build_data, build_method
-from kd_lightning.methods.base import Distiller, Learner
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.run import distill
 from kd_lightning.teachers import Teacher, build_net
 

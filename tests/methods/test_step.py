@@ -1,0 +1,168 @@
+"""A step as one compiled function: the same numbers, one graph, compiled once."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from helpers import DISTILLERS, METHODS, compose, net, of_method, sgd
+from methods.test_contract import OPTIONS, built, state_of, trainer
+from torch import Tensor, nn
+
+from kd_lightning.errors import UserError
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.step import CompiledStep, Losses, step_of
+from kd_lightning.models.classifier import Classifier
+from kd_lightning.run import distill
+
+COMPILED = [method for method in METHODS if method != "feature_distillation"]
+RANDOM = {"stochastic_self_distillation"}  # their masks are drawn by the compiler
+MORE = {
+    "dual_student": [["method.peer_ramp=0.7", "method.confidence_threshold=0.4"]],
+    "mutual_learning": [["method.peer_ramp=0.5"]],
+    "stochastic_self_distillation": [
+        ["method.teacher.block_dropout=0.1"], ["method.feature_weight=0"],
+    ],
+}  # fmt: skip
+CASES = [(m, w) for m in COMPILED for w in ([], *OPTIONS.get(m, []), *MORE.get(m, []))]
+
+
+def one_graph(step: Callable) -> Callable:
+    """A step as the compiler follows it, its operations computed one by one, as without it."""
+    return torch.compile(step, fullgraph=True, dynamic=False, backend="aot_eager")
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once() -> Iterator[None]:
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        yield
+
+
+@pytest.mark.parametrize(("method", "words"), CASES)
+def test_a_step_is_one_graph_that_is_compiled_once(
+    method: str, words: list[str], tmp_path: object
+) -> None:
+    ends, losses = [], []
+    for compiler in (None, one_graph):
+        learner, data, _ = built(method, *words)
+        learner.compile_step = compiler
+        run = trainer(tmp_path)
+        run.fit(learner, datamodule=data)  # two epochs of four batches, validated in between
+        ends.append(state_of(learner.students))
+        losses.append({n: v for n, v in run.callback_metrics.items() if n.startswith("train/")})
+    assert losses[0].keys() == losses[1].keys()
+    if method in RANDOM or any("dropout" in word for word in words):
+        return
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, rtol=1e-5, atol=1e-6)
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+def with_dropout(seed: int = 0, compiler: Callable | None = one_graph) -> KnowledgeDistillation:
+    torch.manual_seed(0)
+    method = KnowledgeDistillation(
+        students={"student": net(dropout=0.5)}, teacher=net(hidden=5), num_classes=3,
+        optimizer=sgd(), seed=seed,
+    )  # fmt: skip
+    method.compile_step = compiler
+    return method.train()
+
+
+def batch(size: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(size, 12, generator=generator), torch.arange(size) % 3
+
+
+def test_masks_of_a_compiled_step_follow_from_the_seed_alone() -> None:
+    found = []
+    for seed, noise in ((0, 3), (0, 7), (1, 3)):
+        method = with_dropout(seed)
+        torch.rand(noise)
+        found.append(method.training_step(batch(), 0))
+        torch._dynamo.reset()
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_masks_of_a_compiled_step_differ_from_batch_to_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = with_dropout()
+    found = []
+    for number in range(3):
+        monkeypatch.setattr(Learner, "_batches_seen", number)
+        found.append(method.training_step(batch(), 0).item())
+    assert len(set(found)) == 3
+
+
+def test_a_batch_of_another_size_is_computed_as_it_is() -> None:
+    method = with_dropout(compiler=CompiledStep)
+    method.students["student"].dropout.p = 0.0
+    plain = copy.copy(method)
+    plain.compile_step = None
+    for size in (8, 5, 8, 3):
+        torch.testing.assert_close(
+            method.training_step(batch(size), 0), plain.training_step(batch(size), 0)
+        )
+
+
+class Looking(nn.Module):
+    """A trunk that no compiler follows: what it does hangs on what it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum().item() > 0 else x
+
+
+def test_a_net_that_no_compiler_follows_is_a_sentence() -> None:
+    method = with_dropout(compiler=CompiledStep)
+    method.students["student"] = Classifier(trunk=Looking(), head=nn.Linear(12, 3), dropout=0.0)
+    with pytest.raises(UserError, match=r"^this step cannot be compiled .*hardware.compile=false"):
+        method.training_step(batch(), 0)
+
+
+def test_what_is_recorded_has_no_graph_and_what_is_minimised_has_one() -> None:
+    weight = torch.ones((), requires_grad=True, dtype=torch.float64)
+    step = step_of(Losses({"a/hard": weight * 2, "a/soft": weight * 3}, {"nearness": weight * 5}))
+    assert step.names == ("a/hard", "a/soft", "nearness")
+    assert step.values.tolist() == [2.0, 3.0, 5.0]
+    assert step.values.dtype == torch.float32
+    assert not step.values.requires_grad
+    step.loss.backward()
+    assert weight.grad == 5
+
+
+REFUSED = {
+    "method=feature_distillation hardware.compile=true": "FeatureDistillation does .*compile=false",
+    "method=kd hardware.cuda_graphs=true": "set hardware.compile=true too",
+    "method=kd hardware=cpu hardware.compile=true hardware.cuda_graphs=true": "needs a GPU",
+    "method=kd hardware=gpu hardware.compile=true hardware.cuda_graphs=true "
+    "trainer.accumulate_grad_batches=2": "adds up several",
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED.items())
+def test_what_cannot_be_compiled_is_refused_with_the_key(words: str, sentence: str) -> None:
+    method, *more = words.split()
+    with pytest.raises(UserError, match=sentence):
+        built(method.removeprefix("method="), *more)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_run_compiles_where_it_is_asked_to(asked: bool) -> None:
+    learner, _, _ = built("kd", f"hardware.compile={asked}")
+    assert (learner.compile_step is not None) == asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dual_student", "stochastic_self_distillation"])
+def test_a_whole_run_of_compiled_steps(method: str, tiny: list[str]) -> None:
+    assert method in DISTILLERS
+    words = of_method(method, tiny)
+    result = distill(f"method={method}", *words, "hardware.compile=true")
+    plain = distill(f"method={method}", *words)
+    for key in compose(f"method={method}").method.students:
+        compiled, eager = (one.metrics["nets"][key]["last"]["nll"] for one in (result, plain))
+        assert compiled == pytest.approx(eager, rel=0.2 if method in RANDOM else 1e-3)
