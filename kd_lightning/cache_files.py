@@ -53,7 +53,8 @@ class Value:
 
 
 class Kept:
-    """What is known of samples, read from the files of a cache, one view at a time.
+    """What is known of samples, read from the files of a cache, one view at a time, and held where
+    the indices are that are asked for.
 
     Args:
         values: that are kept.
@@ -65,18 +66,19 @@ class Kept:
         self.values = values
         self.samples = samples
         self.num_classes = num_classes
-        self._view: int | None = None
+        self._held: tuple[int, torch.device] | None = None
         self._rows: Values = {}
 
     def __call__(self, view: int, indices: Tensor) -> Values:
-        if view != self._view:
-            self._rows = {value.name: self._read(value, view) for value in self.values}
-            self._view = view
+        if self._held != (view, indices.device):
+            read = {value.name: self._read(value, view) for value in self.values}
+            self._rows = {name: rows.to(indices.device) for name, rows in read.items()}
+            self._held = view, indices.device
         found = {name: rows[indices] for name, rows in self._rows.items()}
         return expanded(found, self.num_classes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_view": None, "_rows": {}}  # a worker reads the files itself
+        return {**vars(self), "_held": None, "_rows": {}}  # a worker reads the files itself
 
     def _read(self, value: Value, view: int) -> Tensor:
         return torch.cat([read(value, view, s, self.samples) for s in starts(self.samples)])

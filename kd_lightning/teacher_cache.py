@@ -73,14 +73,17 @@ def use_cache(
     if data.augmentation is None and count > 1:
         say(f"teacher cache: without augmentation all views are alike, so 1 is kept, not {count}")
         count = 1
-    facts = facts_of(cfg, data, teacher, count, device)
+    data.views = Views(count, cfg.teacher.seed)
+    samples = len(data.parts["train"])
+    few = range(min(data.batch_size, samples))
+    x, y = (part.to(device) for part in next(iter(data.view(0, few, len(few)))))
+    by_twin = method.to(device).teacher_for(x) is not method.teacher
+    facts = facts_of(cfg, data, teacher, count, device) | {"twin": by_twin}
     folder = Path(cfg.teacher.cache_store) / hashed(facts)
     make_directory(folder, "teacher.cache_store=… or outputs")
     check_facts(folder, facts)
-    data.views = Views(count, cfg.teacher.seed)
-    samples = len(data.parts["train"])
-    ask = Answers(method.to(device), cfg.teacher.cache_top_k, device)
-    values = ask.values(data, folder, say)
+    ask = Answers(method, cfg.teacher.cache_top_k, device)
+    values = ask.values(x, y, folder, say)
     missing = [
         (value, view, start)
         for value in values
@@ -137,7 +140,7 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
 def facts_of(
     cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int, device: torch.device
 ) -> dict[str, Any]:
-    """All that the teacher's answers follow from."""
+    """What the teacher's answers follow from, but for whether its faster twin gives them."""
     shown = OmegaConf.to_container(cfg.data, resolve=True)
     net = OmegaConf.to_container(cfg.method.teacher, resolve=True)
     precision = teacher_precision(cfg.hardware)
@@ -197,18 +200,14 @@ class Answers:
             found |= compressed(found.pop("logits").float(), self.top_k)
         return found
 
-    def values(
-        self, data: ClassificationData, folder: Path, say: Callable[[str], None]
-    ) -> list[Value]:
+    def values(self, x: Tensor, y: Tensor, folder: Path, say: Callable[[str], None]) -> list[Value]:
         """What is kept, with the shapes that a batch shows.
 
         Raises:
             UserError: the highest logits hold too little.
         """
-        few = range(min(data.batch_size, len(data.parts["train"])))
-        x, y = next(iter(data.view(0, few, len(few))))
         if self.top_k is not None:
-            logits = self.method.teacher_output(x.to(self.device)).logits
+            logits = self.method.teacher_output(x).logits
             check_mass(logits.float(), self.top_k, getattr(self.method, "temperature", 1.0), say)
         kept = dict(self.method.kept())
         if self.top_k is not None and "logits" in kept:

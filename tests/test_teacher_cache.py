@@ -17,6 +17,7 @@ from filelock import FileLock
 from helpers import CONF, compose
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from kd_lightning import cache_files, teacher_cache
 from kd_lightning.build import build_data, build_method
@@ -155,6 +156,33 @@ def test_another_teacher_makes_another_cache(made: Callable[..., Case], tmp_path
     for seed in (1, 2):
         made(seed=seed).use()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_teacher_without_a_twin_has_a_cache_of_its_own(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    for has_twin in (True, False):
+        case = made()
+        if not has_twin:
+            case.method.freeze = lambda net, x: net  # as where the two did not agree
+        case.use()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_known_is_held_where_the_samples_are(made: Callable[..., Case]) -> None:
+    case = made()
+    case.use()
+    known = case.data.views.known
+    expected = known(1, torch.tensor([3, 0]))["logits"]
+    there = known(1, torch.tensor([3, 0], device="meta"))["logits"]
+    assert there.device.type == "meta"  # stands for a GPU: nothing of it comes back
+    assert there.shape == expected.shape
+    assert torch.equal(known(1, torch.tensor([3, 0]))["logits"], expected)
+    held = case.data.loader("train", device=CPU)
+    assert isinstance(held, DataLoader)
+    case.data.resident = True
+    for a, b in zip(held, case.data.loader("train", device=CPU), strict=True):
+        assert torch.equal(a[2]["logits"], b[2]["logits"])
 
 
 def passes(case: Case, steps: int = 3) -> int:

@@ -153,14 +153,15 @@ class SampleSet(Dataset):
         self, x: Tensor, epoch: int, indices: Tensor, first: int, places: Tensor | None = None
     ) -> Batch:
         """The batch of transformed samples: labelled, mixed, with what is known of them."""
-        y = self.samples.y[indices if places is None else places]
+        where = indices if places is None else places
+        y = self.samples.y[where]
         if self.mixing is not None:
             with torch.random.fork_rng(devices=[]):
                 seed_stream(self.seed, "mixing", epoch, first)
                 x = x.float() / 255 if x.dtype == torch.uint8 else x
                 x, y = self.mixing(x, y)
         if self.views is not None and self.views.known is not None:
-            return x, y, self.views.known(epoch % self.views.count, indices)
+            return x, y, self.views.known(epoch % self.views.count, where)
         return x, y
 
     def _one(self, epoch: int, index: int) -> Tensor | None:
