@@ -137,6 +137,12 @@ STUDIES = {
         {name: f"sweep=ucr_averages data.name={name} {BARE}" for name in UCR},
         over_data_sets=True,
     ),
+    "speed_options": Study(
+        {
+            "digits": f"sweep=speed_options data=digits {WHOLE}",
+            "ArrowHead": f"sweep=speed_options method=stochastic_self_distillation {SSD_ARROWHEAD}",
+        }
+    ),
     "sensitivity": Study(
         {
             "temperature_threshold": f"sweep=temperature_threshold {NOISY} {WHOLE} "

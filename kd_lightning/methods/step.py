@@ -80,9 +80,9 @@ class CompiledStep:
             try:
                 return self._run(x, *rest)
             except TorchDynamoException as error:
-                said = next(line for line in str(error).splitlines() if line.strip())
+                said = " ".join(str(error).split("\n\n")[0].split())[:200]
                 raise UserError(
-                    f"this step cannot be compiled as one function: {said.strip()} (set "
+                    f"this step cannot be compiled as one function: {said} (set "
                     "hardware.compile=false)"
                 ) from error
         return self._run(x, *rest) if x.shape == self.shape else self.plain(x, *rest)
