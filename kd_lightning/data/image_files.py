@@ -54,10 +54,7 @@ class ImageFiles(ClassificationData):
         **common,
     ) -> None:
         super().__init__(**common)
-        if image_size < 1:
-            raise UserError(f"data.image_size must be >= 1, got {image_size}")
-        if not 0 < crop_fraction <= 1:
-            raise UserError(f"data.crop_fraction must be in (0, 1], got {crop_fraction}")
+        check_sizes(image_size, crop_fraction)
         if on_bad_image not in ("error", "skip"):
             raise unknown("choice", on_bad_image, ["error", "skip"], "data.on_bad_image")
         self.image_size = image_size
@@ -69,7 +66,7 @@ class ImageFiles(ClassificationData):
         return read_rgb(path)
 
     def eval_transform(self) -> Callable[[Tensor], Tensor]:
-        resize = v2.Resize(round(self.image_size / self.crop_fraction), antialias=True)
+        resize = v2.Resize(short_side(self.image_size, self.crop_fraction), antialias=True)
         return v2.Compose([resize, v2.CenterCrop(self.image_size)])
 
     def _measure(self, train: Samples) -> None:
@@ -77,6 +74,19 @@ class ImageFiles(ClassificationData):
         self.mean, self.std = list(IMAGENET_MEAN), list(IMAGENET_STD)
         photo = (3, 2 * self.image_size, 2 * self.image_size + 1)
         self._check_augmentation(torch.zeros(photo, dtype=torch.uint8))
+
+
+def check_sizes(image_size: int, crop_fraction: float) -> None:
+    """Raises ``UserError`` for a side that is none, or a crop that does not fit."""
+    if image_size < 1:
+        raise UserError(f"data.image_size must be >= 1, got {image_size}")
+    if not 0 < crop_fraction <= 1:
+        raise UserError(f"data.crop_fraction must be in (0, 1], got {crop_fraction}")
+
+
+def short_side(image_size: int, crop_fraction: float) -> int:
+    """Of an image, before the centre is cut out for val and test."""
+    return round(image_size / crop_fraction)
 
 
 def read_rgb(path: Path) -> UInt8[Tensor, "3 H W"]:
