@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from benchmarks import studies
+from benchmarks import loading, studies
 from kd_lightning.jobs import State
 from kd_lightning.reports import build, write
 from kd_lightning.reports.records import FILE, unpacked
@@ -154,3 +155,14 @@ def test_what_the_results_readme_says_stands_in_their_tables() -> None:
     assert len(said) > 20
     for difference, interval in said:
         assert f"| {difference} | {interval} |" in tables, (difference, interval)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", loading.TABLES)
+def test_what_is_compared_in_loading_gives_alike_batches(name: str, tmp_path: Path) -> None:
+    for title, samples, a, b in loading.TABLES[name](tmp_path):
+        (x, y), (x2, y2) = a(), b()
+        assert (x.shape, x.dtype, y.shape) == (x2.shape, x2.dtype, y2.shape), title
+        assert len(x) == samples
+        if title.startswith("test"):
+            assert torch.equal(y, torch.zeros(samples, dtype=torch.long))  # in order

@@ -191,7 +191,7 @@ class CenterCrop(BatchTransform):
         self.size = size
 
     def __call__(self, x: Images, draws: Draws) -> Images:
-        return tv.center_crop(x, [self.size, self.size])
+        return tv.center_crop(x, [self.size, self.size]).contiguous()  # or all of x is sent along
 
 
 class RandomHorizontalFlip(BatchTransform):

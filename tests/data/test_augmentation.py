@@ -209,6 +209,7 @@ def test_evaluations_transforms_are_torchvisions(shape: tuple) -> None:
     found = Compose([Resize(10), CenterCrop(7)])(x, draws(4))
     expected = v2.Compose([v2.Resize(10, antialias=True), v2.CenterCrop(7)])
     assert torch.equal(found, torch.stack([expected(one) for one in x]))
+    assert found.untyped_storage().nbytes() == found.nbytes
 
 
 def rectangle(image: Tensor) -> tuple[int, int, int, int]:
