@@ -5,7 +5,8 @@
 
 Every image's short side becomes ``size`` (that of evaluation, 256 for 224, unless stated), and the
 square in the middle is kept. ``data.num_workers`` processes decode; what was stopped goes on by the
-same command.
+same command. With ``format=litdata`` the files are packed as they are, into chunks that
+``data=streamed`` reads from wherever they lie.
 """
 
 import argparse
@@ -17,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.command_line import compose, console, report_errors, sentences
 from kd_lightning.data.image_files import ImageFiles, short_side
+from kd_lightning.data.packing import pack_tree
 from kd_lightning.data.preparing import prepare
-from kd_lightning.errors import UserError
+from kd_lightning.errors import UserError, unknown
 from kd_lightning.schema import check_targets, check_value
 
+FORMATS = ("arrays", "litdata")
 OF_A_RUN = ("train_per_class", "label_noise", "mixing")  # all samples are kept, as they are
 
 
@@ -42,7 +45,10 @@ def prepared(*overrides: str, config_dir: str | Path | None = None) -> Path:
         size = short_side(data.image_size, data.crop_fraction) if cfg.size is None else cfg.size
         out = Path(cfg.out).expanduser()
         data.prepare_data()
-        prepare(data, out, size, say)
+        if cfg.format == "litdata":
+            pack_tree(data, out, say)
+        else:
+            prepare(data, out, size, say)
     return out
 
 
@@ -52,6 +58,13 @@ def check(cfg: DictConfig) -> None:
         raise UserError("say where the prepared images go (out=…)")
     check_value(cfg, "out", str, "out")
     check_value(cfg, "size", int | None, "size")
+    if cfg.format not in FORMATS:
+        raise unknown("format", str(cfg.format), FORMATS, "format")
+    if cfg.format == "litdata" and cfg.size is not None:
+        raise UserError(
+            f"size={cfg.size} has no effect with format=litdata, which keeps the files as they "
+            "are: leave it out"
+        )
     check_targets(cfg, "")
     for key in OF_A_RUN:
         if cfg.data.get(key):

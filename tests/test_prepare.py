@@ -191,6 +191,8 @@ def test_what_was_skipped_is_tried_again_where_it_is_an_error(tree, monkeypatch)
         (["data=image_folder", "out=x", "data.train_per_class=3"], r"train_per_class is for runs"),
         (["data=image_folder", "out=x", "mixing@data.mixing=mixup"], r"data\.mixing is for runs"),
         (["data=image_folder", "out=x", "side=3"], "side"),
+        (["data=image_folder", "out=x", "format=zip"], r"unknown format 'zip': .*arrays, litdata"),
+        (["data=image_folder", "out=x", "format=litdata", "size=9"], "size=9 has no effect with"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_that_names_the_key(
@@ -241,7 +243,9 @@ def test_without_room_nothing_is_written(tree, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage)
     needed = 26 * 3 * 7 * 7  # 3,822 bytes
     assert needed == 3822
-    with pytest.raises(UserError, match=r"would take 3\.8 kB at size=7, and .* has 3\.8 kB left"):
+    with pytest.raises(
+        UserError, match=r"would take 3\.8 kB, and .* has 3\.8 kB left: lower size=7"
+    ):
         prepared(*tree)
     assert not list((tmp_path / "out").glob("*.npy"))
     usage.free = needed

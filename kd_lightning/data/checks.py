@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kd_lightning.data.batches import Samples
 from kd_lightning.data.on_disk import OnDisk
+from kd_lightning.data.packed import known_by
 from kd_lightning.errors import UserError
 
 
@@ -56,6 +57,5 @@ def fingerprint(*parts: Samples | None) -> str:
             digest.update(part.x.rows.numpy().tobytes())
         else:
             for path in part.x:
-                line = f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
-                digest.update(line.encode())
+                digest.update(f"{known_by(path)}\n".encode())
     return digest.hexdigest()[:16]

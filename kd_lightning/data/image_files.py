@@ -7,6 +7,7 @@ Names that begin with a dot, and files with other endings, are passed over.
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -98,20 +99,26 @@ def read_rgb(path: Path) -> UInt8[Tensor, "3 H W"]:
     Raises:
         BadImage: the file is missing, cut short, or no image.
     """
-    if (pixels := read_jpeg(path)) is not None:
+    return read_rgb_from(path, path)
+
+
+def read_rgb_from(source: Path | BytesIO, name: Path | str) -> UInt8[Tensor, "3 H W"]:
+    """As ``read_rgb``, of a file or its content; ``name`` is for the message."""
+    if (pixels := read_jpeg(source)) is not None:
         return pixels
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
                 image = image.point(lambda value: value * (1 / 256)).convert("L")
             return v2.functional.pil_to_tensor(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        why = str(error).replace(repr(source), str(name))
         raise BadImage(
-            f"{path} must be an image: {error} (repair it, or data.on_bad_image=skip)"
+            f"{name} must be an image: {why} (repair it, or data.on_bad_image=skip)"
         ) from None
 
 
-def read_jpeg(path: Path) -> UInt8[Tensor, "3 H W"] | None:
+def read_jpeg(source: Path | BytesIO) -> UInt8[Tensor, "3 H W"] | None:
     """A JPEG as RGB, with PIL's own pixels to the last bit and in six tenths of its time.
 
     None where simplejpeg is not installed, and for what PIL has to judge: other formats, CMYK
@@ -120,7 +127,7 @@ def read_jpeg(path: Path) -> UInt8[Tensor, "3 H W"] | None:
     if simplejpeg is None:
         return None
     try:
-        with path.open("rb") as file:
+        with source.open("rb") if isinstance(source, Path) else BytesIO(source.getvalue()) as file:
             begins = file.read(len(JPEG))
             if begins != JPEG:
                 return None

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +65,58 @@ def prepare(data: ImageFiles, out: Path, size: int, say: Callable[[str], None]) 
     """
     if size < data.image_size:
         raise UserError(f"size must be >= data.image_size={data.image_size}, got {size}")
-    parts, facts = described(data, size)
+    parts, facts = described(data)
+    facts |= {
+        "format": FORMAT,
+        "size": size,
+        "image_size": data.image_size,  # the square is so placed that its centre is the image's
+        "made_by": {"pillow": version("pillow"), "torchvision": torchvision.__version__},
+    }
+    with claimed(out, facts, INDEX, say) as is_new:
+        if is_new:
+            begin(parts, out, size, say)
+            for part, rows in fill(parts, data, out, size, say).items():
+                facts["parts"][part]["bad"] = rows
+                if rows:
+                    names = shorten([parts[part].x[row].name for row in rows])
+                    say(f"left out of {part}, as they cannot be decoded: {len(rows)} ({names})")
+        finish(out, facts, INDEX)
+    say(f"Use it: python -m kd_lightning.run data=prepared data.root={out}")
+
+
+def described(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """The parts of ``data``, and what is to be known of them."""
+    loaded = data.load()
+    parts = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    for name, part in parts.items():
+        check_samples(part, loaded.class_names, name)
+    return parts, {
+        "data": type(data).__name__,
+        "val_fraction": data.val_fraction,
+        "test_is": loaded.test_is,
+        "class_names": loaded.class_names,
+        "class_list_sha256": getattr(data, "class_list_sha256", None),
+        "imagenet_rows": data.imagenet_rows,
+        "parts": {
+            name: {"source": fingerprint(part), "labels": part.y.tolist()}
+            for name, part in parts.items()
+        },
+    }
+
+
+@contextmanager
+def claimed(
+    out: Path, facts: dict[str, Any], index: str, say: Callable[[str], None]
+) -> Iterator[bool]:
+    """Inside, ``out`` is this process's, and noted to be of ``facts``; whether anything is to do.
+
+    Args:
+        index: the file that is written last.
+
+    Raises:
+        UserError: it is of something else, or another process's.
+    """
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
     try:
@@ -72,45 +124,34 @@ def prepare(data: ImageFiles, out: Path, size: int, say: Callable[[str], None]) 
     except Timeout:
         raise UserError(f"another process is preparing {out}: wait for it, or set out=…") from None
     with lock:
-        if (out / INDEX).exists():
-            check_facts(out / INDEX, facts, out)
+        if (out / index).exists():
+            check_facts(out / index, facts, out)
             say(f"{out} is prepared already.")
+        elif (out / UNFINISHED).exists():
+            check_facts(out / UNFINISHED, facts, out)
+            say(f"Going on with {out}")
         else:
-            begin(parts, facts, out, size, say)
-            for part, rows in fill(parts, data, out, size, say).items():
-                facts["parts"][part]["bad"] = rows
-                if rows:
-                    names = shorten([parts[part].x[row].name for row in rows])
-                    say(f"left out of {part}, as they cannot be decoded: {len(rows)} ({names})")
-            write_text(out / INDEX, json.dumps(facts))
-        for name in (DONE, UNFINISHED):
-            (out / name).unlink(missing_ok=True)
-    say(f"Use it: python -m kd_lightning.run data=prepared data.root={out}")
+            if others := sorted(path.name for path in out.iterdir() if path.name != ".lock"):
+                raise UserError(f"out={out} must be empty, it has {shorten(others)}: set out=…")
+            write_text(out / UNFINISHED, json.dumps(facts))
+        yield not (out / index).exists()
 
 
-def described(data: ImageFiles, size: int) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """The parts of ``data``, and all that the index says but which images are bad."""
-    loaded = data.load()
-    parts = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
-    parts = {name: part for name, part in parts.items() if part is not None}
-    for name, part in parts.items():
-        check_samples(part, loaded.class_names, name)
-    return parts, {
-        "format": FORMAT,
-        "size": size,
-        "image_size": data.image_size,  # the square is so placed that its centre is the image's
-        "data": type(data).__name__,
-        "val_fraction": data.val_fraction,
-        "test_is": loaded.test_is,
-        "class_names": loaded.class_names,
-        "class_list_sha256": getattr(data, "class_list_sha256", None),
-        "imagenet_rows": data.imagenet_rows,
-        "made_by": {"pillow": version("pillow"), "torchvision": torchvision.__version__},
-        "parts": {
-            name: {"source": fingerprint(part), "labels": part.y.tolist()}
-            for name, part in parts.items()
-        },
-    }
+def finish(out: Path, facts: dict[str, Any], index: str) -> None:
+    """Writes the index, where it is not there, and removes what was only needed to go on."""
+    if not (out / index).exists():
+        write_text(out / index, json.dumps(facts))
+    for name in (DONE, UNFINISHED):
+        (out / name).unlink(missing_ok=True)
+
+
+def room_for(needed: int, out: Path, advice: str) -> None:
+    """Raises ``UserError`` where the disk has not the room."""
+    if needed > (free := shutil.disk_usage(out).free):
+        raise UserError(
+            f"the images would take {in_bytes(needed)}, and {out} has {in_bytes(free)} left: "
+            f"{advice}"
+        )
 
 
 def check_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
@@ -127,32 +168,18 @@ def check_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
         )
 
 
-def begin(
-    parts: dict[str, Samples], facts: dict[str, Any], out: Path, size: int, say: Callable
-) -> None:
+def begin(parts: dict[str, Samples], out: Path, size: int, say: Callable) -> None:
     """Lays out the arrays, where that has not been done.
 
     Raises:
-        UserError: ``out`` is of something else, or there is no room.
+        UserError: there is no room.
     """
-    if (out / UNFINISHED).exists():
-        check_facts(out / UNFINISHED, facts, out)
-        say(f"Going on with {out}")
-    else:
-        if others := [path.name for path in out.iterdir() if path.name != ".lock"]:
-            raise UserError(f"out={out} must be empty, it has {shorten(sorted(others))}: set out=…")
-        write_text(out / UNFINISHED, json.dumps(facts))
     lacking = {
         name: len(part) * row_bytes(size)
         for name, part in parts.items()
         if not (out / f"{name}.npy").exists()
     }
-    needed, free = sum(lacking.values()), shutil.disk_usage(out).free
-    if needed > free:
-        raise UserError(
-            f"the images would take {in_bytes(needed)} at size={size}, and {out} has "
-            f"{in_bytes(free)} left: lower size, or set out=… on another disk"
-        )
+    room_for(sum(lacking.values()), out, f"lower size={size}, or set out=… on another disk")
     for name in lacking:
         lay_out(out / f"{name}.npy", (len(parts[name]), 3, size, size))
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
