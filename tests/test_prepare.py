@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from kd_lightning.data import preparing
 from kd_lightning.data.image_files import ImageFiles, read_rgb
@@ -57,6 +58,29 @@ def test_the_side_is_that_of_evaluation_unless_stated(tree) -> None:
 def test_workers_write_the_same(tree, tmp_path) -> None:
     alone = content(prepared(*tree))
     assert content(prepared(*tree, f"out={tmp_path / 'two'}", "data.num_workers=2")) == alone
+
+
+def test_as_many_processes_decode_as_are_asked_for(tree, monkeypatch) -> None:
+    asked = []
+
+    def loader(*args, num_workers: int, **kwargs):
+        asked.append(num_workers)
+        return DataLoader(*args, **kwargs)
+
+    monkeypatch.setattr(preparing, "DataLoader", loader)
+    prepared(*tree, "data.num_workers=3")
+    assert asked == [3]
+
+
+def test_a_data_set_of_ones_own_is_found(tree, tmp_path) -> None:
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    own = "# Mine\ndefaults: [image_folder, _self_]\nimage_size: 14\n"
+    (tmp_path / "own" / "data" / "mine.yaml").write_text(own)
+    words = ["data=mine", *tree[2:]]
+    with pytest.raises(UserError, match="mine"):
+        prepared(*words)
+    main([*words, "--config-dir", str(tmp_path / "own")])
+    assert np.load(tmp_path / "out" / "test.npy").shape[2:] == (16, 16)
 
 
 class Stop(Exception):

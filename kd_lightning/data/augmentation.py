@@ -175,7 +175,7 @@ class RandomResizedCrop(BatchTransform):
 
 
 class Resize(BatchTransform):
-    """The short side becomes ``size``; the other follows."""
+    """The short side becomes ``size``, the other follows. On a GPU the bytes are a CPU's to one."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from kd_lightning.data.augmentation import BatchTransform, Draws
 from kd_lightning.data.on_disk import OnDisk
+from kd_lightning.data.packed import Packed
 from kd_lightning.errors import UserError
 from kd_lightning.streams import seed_stream, stream, stream_seed
 
@@ -32,12 +33,12 @@ class Samples:
     """Labelled samples, in memory, in one array on a disk, or as files.
 
     Attributes:
-        x: (N, C, *size), uint8 or float; or N paths, decoded when a batch needs them.
+        x: (N, C, *size), uint8 or float; or N files, decoded when a batch needs them.
         y: (N,) int64 class indices.
         groups: (N,) int64 subject of each sample, where there are subjects.
     """
 
-    x: Tensor | OnDisk | Sequence[Path]
+    x: Tensor | OnDisk | Sequence[Path | Packed]
     y: Tensor
     groups: Tensor | None = None
 
