@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_lightning.data.batches import Values
 from kd_lightning.errors import UserError
-from kd_lightning.files import whole
+from kd_lightning.files import in_bytes, whole
 from kd_lightning.top_logits import expanded
 
 BLOCK = 4096  # samples of one view
@@ -129,9 +129,3 @@ def check_room(folder: Path, size: int) -> None:
             f"the teacher's cache would take {in_bytes(size)}, and {folder} has "
             f"{in_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
         )
-
-
-def in_bytes(size: int) -> str:
-    """A number of bytes, for people."""
-    power = min(3, max(1, (len(str(size)) - 1) // 3))
-    return f"{size / 1000**power:.1f} {' kMG'[power]}B"

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a full disk or an interrupt leaves no half of one."""
+"""Files that are whole or not there: a full disk or an interrupt leaves no half of one; sizes."""
 
 import os
 from collections.abc import Iterator
@@ -25,3 +25,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())  # or a power failure may leave an empty file of this name
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes, for people."""
+    power = min(3, max(1, (len(str(size)) - 1) // 3))
+    return f"{size / 1000**power:.1f} {' kMG'[power]}B"

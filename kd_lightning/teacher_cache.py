@@ -32,14 +32,13 @@ from kd_lightning.cache_files import (
     all_blocks,
     block_of,
     check_room,
-    in_bytes,
     write,
 )
 from kd_lightning.data.batches import Values, Views
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.directories import make_directory
 from kd_lightning.errors import UserError
-from kd_lightning.files import write_text
+from kd_lightning.files import in_bytes, write_text
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.frozen import best_dtype
 from kd_lightning.teachers import Teacher

@@ -304,6 +304,8 @@ ROOTS = {
     "image_folder": "expected a folder of images with train, found notes.txt in",
     "imagenet": "expected an ImageNet tree with train, found notes.txt in",
     "imagenet100": "expected train/ and val/ (an ImageNet tree), or train.X1/ to train.X4/",
+    "prepared": "kd_lightning.prepare has made with index.json, found notes.txt in",
+    "streamed": "prepare format=litdata has made with stream.json, found notes.txt in",
     "ucr": "expected OSULeaf/OSULeaf_TRAIN and OSULeaf_TEST as .ts, .tsv or .txt, found notes.txt",
 }
 

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from benchmarks import studies
+from benchmarks import loading, studies
 from kd_lightning.jobs import State
 from kd_lightning.reports import build, write
 from kd_lightning.reports.records import FILE, unpacked
@@ -154,3 +155,27 @@ def test_what_the_results_readme_says_stands_in_their_tables() -> None:
     assert len(said) > 20
     for difference, interval in said:
         assert f"| {difference} | {interval} |" in tables, (difference, interval)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", loading.TABLES)
+def test_what_is_compared_in_loading_gives_alike_batches(name: str, tmp_path: Path) -> None:
+    for title, samples, a, b in loading.TABLES[name](tmp_path):
+        (x, y), (x2, y2) = a(), b()
+        assert (x.shape, x.dtype, y.shape) == (x2.shape, x2.dtype, y2.shape), title
+        assert len(x) == samples
+        if title.startswith("test"):
+            assert torch.equal(y, torch.zeros(samples, dtype=torch.long))  # in order
+
+
+def test_the_readmes_costs_of_loading_are_those_of_the_committed_table() -> None:
+    readme = (studies.RESULTS.parent.parent / "README.md").read_text()
+    (said,) = re.findall(r"On one CPU core a training batch(.*?)benchmarks/results", readme, re.S)
+    table = (studies.RESULTS / "loading.md").read_text()
+    ratio = dict(re.findall(r"^\| (.+?) \| (\d\.\d\d) \|", table, re.M))
+    rows = ("training: JPEG tree / ImageFolder", "training: prepared / ImageFolder")
+    rows += ("test: JPEG tree / ImageFolder", "test: prepared / ImageFolder")
+    rows += ("series (OSULeaf) / DataLoader",)
+    low, high = re.search(r"JPEG tree / ImageFolder \| \S+ \| (\S+) to (\S+) \|", table).groups()
+    expected = [ratio[rows[0]], low, high, *(ratio[row] for row in rows[1:])]
+    assert re.findall(r"\d\.\d\d", said) == expected

@@ -14,6 +14,7 @@ import timm
 from helpers import DISTILLERS, compose
 from safetensors.torch import save_file
 
+from kd_lightning.prepare import prepared
 from kd_lightning.run import distill
 from kd_lightning.schema import check_targets
 from kd_lightning.sweeps import making, plan
@@ -25,9 +26,14 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("python -m kd_lightning.run")
 ]
+PREPARES = re.findall(r"^python -m kd_lightning\.prepare (.*)$", README, re.M)
 SHORT = ["trainer.max_epochs=1", "callbacks=quiet"]
 SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8"]
 SMALL_IMAGES = ["data.image_size=32", "data.batch_size=8", "data.num_workers=0"]
+
+
+def in_its_place(words: list[str], place: Path) -> list[str]:
+    return [re.sub(r"=/(data|models)", rf"={place}/\1", word) for word in words]
 
 
 def write_stand_ins(place: Path, write_tree, write_fashion) -> None:
@@ -37,6 +43,9 @@ def write_stand_ins(place: Path, write_tree, write_fashion) -> None:
     write_tree(place / "data" / "imagenet", counts)
     flowers = {f"{p}/{c}": n for p, n in (("train", 6), ("test", 2)) for c in ("daisy", "rose")}
     write_tree(place / "data" / "flowers", flowers)
+    for command in PREPARES:
+        words = in_its_place(shlex.split(command), place)
+        prepared(*words, "data.num_workers=0", "data.image_size=32")
     numbers = np.random.default_rng(0)
     x, y = numbers.normal(size=(96, 3, 20)).astype("float32"), np.arange(96) % 4
     np.savez(place / "data" / "machines.npz", x=x, y=y)
@@ -61,7 +70,7 @@ def in_place(place: Path, write_tree, write_fashion, monkeypatch: pytest.MonkeyP
 
 def made_short(words: list[str], place: Path) -> list[str]:
     """The command with its files where they are and as little work as shows that it runs."""
-    words = [re.sub(r"=/(data|models)", rf"={place}/\1", word) for word in words]
+    words = in_its_place(words, place)
     short = list(SHORT)
     if "teacher" in compose(*words).method:
         short += SHORT_TEACHER
@@ -69,7 +78,7 @@ def made_short(words: list[str], place: Path) -> list[str]:
         short += ["data.batch_size=8"]
     if any("imagenet" in word or "flowers" in word for word in words):
         short += SMALL_IMAGES
-    if "data=image_folder" in words:
+    if {"data=image_folder", "data=prepared"} & set(words):
         # what a command without its own teacher would download
         short += ["method.teacher.weights=none"]
     if "data=imagenet100" in words:
@@ -109,6 +118,10 @@ def test_command_runs_as_printed(command: str, in_place: Path) -> None:
         words = [word for word in words if not word.startswith("hardware")]  # tests/test_ddp.py
     result = distill(*made_short(words, in_place))
     assert (result.directory / "table.md").exists()
+
+
+def test_prepare_is_printed() -> None:
+    assert PREPARES
 
 
 def test_python_example_runs(in_place: Path) -> None:

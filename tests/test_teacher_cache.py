@@ -30,6 +30,7 @@ from kd_lightning.teacher_cache import use_cache
 from kd_lightning.teachers import Teacher, build_net
 from kd_lightning.top_logits import check_mass, compressed, expanded
 
+OF_IMAGE_SIZE = ("imagenet", "imagenet_batch", "randaugment")
 AUGMENTATIONS = sorted(path.stem for path in (CONF / "augmentation").glob("*.yaml"))
 SIZES = {"shift": 28}
 # of logits in fp16, of the teacher by itself and in another batch
@@ -60,7 +61,7 @@ def made(tmp_path: Path) -> Callable[..., Case]:
     def make(*words: str, augmentation: str | None = "crop_flip", seed: int = 1) -> Case:
         size = SIZES.get(augmentation, 32)
         augmented = [f"augmentation@data.augmentation={augmentation}"] if augmentation else []
-        if augmentation in ("imagenet", "randaugment"):  # else the data's image_size
+        if augmentation in OF_IMAGE_SIZE:  # which synthetic data do not state
             augmented.append("data.augmentation.transforms.0.size=32")
         cfg = compose("method=kd", "data=synthetic", "data.num_train=48", "data.num_test=16",
                       "data.batch_size=16", f"data.size={size}", "teacher.cache=2",

@@ -13,13 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tv
 
+from kd_lightning.data.resampling import Images, Rectangles, resized_crops
 from kd_lightning.errors import UserError
 
-Images = Num[Tensor, "B C H W"]
 GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64, whose mixing this is
 TRIES = 10  # for a rectangle that fits, as torchvision has it
 
@@ -116,6 +117,83 @@ class RandomCrop(BatchTransform):
         return every[torch.arange(len(x), device=x.device), :, top, left]
 
 
+class RandomResizedCrop(BatchTransform):
+    """A random part of each image, resized to a square (Szegedy et al. 2015, "Going Deeper with
+    Convolutions"): bytes come out as torchvision makes them, on any device.
+
+    Args:
+        size: side of the square.
+        scale: least and largest area of the part, of the image's.
+        ratio: least and largest width over height.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+    ) -> None:
+        if size < 1:
+            raise UserError(f"a side must be >= 1, got {size} (…size=…)")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(
+                f"expected the least and the largest area, 0 < least <= largest <= 1, got "
+                f"{list(scale)} (…scale=…)"
+            )
+        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+            raise UserError(
+                f"expected the least and the largest ratio, 0 < least <= largest, got "
+                f"{list(ratio)} (…ratio=…)"
+            )
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        return resized_crops(x, self.drawn(*x.shape[2:], draws), self.size)
+
+    def drawn(self, height: int, width: int, draws: Draws) -> Rectangles:
+        """The part of each image; where no try fits, the largest in the middle that may be."""
+        # in float64, or devices that round otherwise would differ by a pixel now and then
+        u = torch.stack([draws.uniform().double() for _ in range(2 * TRIES)])
+        area = height * width * between(u[::2], *self.scale)
+        ratio = between(u[1::2], *(math.log(one) for one in self.ratio)).exp()
+        h, w = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
+        fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
+        found, first = fits.any(0), fits.long().argmax(0, keepdim=True)
+        shape = min(max(width / height, self.ratio[0]), self.ratio[1])
+        middle = min(height, round(width / shape)), min(width, round(height * shape))
+        tall = torch.where(found, h.gather(0, first)[0], middle[0])
+        wide = torch.where(found, w.gather(0, first)[0], middle[1])
+        top, left = draws.integers(height - tall + 1), draws.integers(width - wide + 1)
+        return Rectangles(
+            torch.where(found, top, (height - middle[0]) // 2),
+            torch.where(found, left, (width - middle[1]) // 2),
+            tall,
+            wide,
+        )
+
+
+class Resize(BatchTransform):
+    """The short side becomes ``size``, the other follows. On a GPU the bytes are a CPU's to one."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        return tv.resize(x, [self.size], antialias=True)
+
+
+class CenterCrop(BatchTransform):
+    """The square of side ``size`` in the middle."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, x: Images, draws: Draws) -> Images:
+        return tv.center_crop(x, [self.size, self.size]).contiguous()  # or all of x is sent along
+
+
 class RandomHorizontalFlip(BatchTransform):
     """Left becomes right, with probability ``p``."""
 
@@ -173,5 +251,5 @@ class RandomErasing(BatchTransform):
         return x.masked_fill(erased.unsqueeze(1), self.value)
 
 
-def between(u: Float[Tensor, "B"], low: float, high: float) -> Float[Tensor, "B"]:
+def between(u: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
     return low + (high - low) * u

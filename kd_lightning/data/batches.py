@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from kd_lightning.data.augmentation import BatchTransform, Draws
+from kd_lightning.data.on_disk import OnDisk
+from kd_lightning.data.packed import Packed
 from kd_lightning.errors import UserError
 from kd_lightning.streams import seed_stream, stream, stream_seed
 
@@ -28,15 +30,15 @@ SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index 
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled samples, in memory or as files.
+    """Labelled samples, in memory, in one array on a disk, or as files.
 
     Attributes:
-        x: (N, C, *size), uint8 or float; or N paths, decoded when a batch needs them.
+        x: (N, C, *size), uint8 or float; or N files, decoded when a batch needs them.
         y: (N,) int64 class indices.
         groups: (N,) int64 subject of each sample, where there are subjects.
     """
 
-    x: Tensor | Sequence[Path]
+    x: Tensor | OnDisk | Sequence[Path | Packed]
     y: Tensor
     groups: Tensor | None = None
 
@@ -44,12 +46,17 @@ class Samples:
         return len(self.y)
 
     def to(self, device: torch.device) -> "Samples":
-        """The samples on a device; they are in memory."""
+        """The samples on a device; they are no files."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at ``indices``, in that order."""
-        x = self.x[indices] if isinstance(self.x, Tensor) else [self.x[i] for i in indices.tolist()]
+        if isinstance(self.x, Tensor):
+            x = self.x[indices]
+        elif isinstance(self.x, OnDisk):
+            x = self.x.subset(indices)
+        else:
+            x = [self.x[i] for i in indices.tolist()]
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, x=x, y=self.y[indices], groups=groups)
 
@@ -133,9 +140,9 @@ class SampleSet(Dataset):
 
     @property
     def can_be_resident(self) -> bool:
-        """Whether batches are made of a tensor by functions of whole batches."""
+        """Whether batches are made of one array by functions of whole batches."""
         takes_batches = self.transform is None or isinstance(self.transform, BatchTransform)
-        return isinstance(self.samples.x, Tensor) and takes_batches
+        return isinstance(self.samples.x, Tensor | OnDisk) and takes_batches
 
     def batch(self, epoch: int, indices: Tensor, on_device: Tensor | None = None) -> Batch:
         """The samples at ``indices``, where they can be resident.

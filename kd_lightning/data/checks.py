@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.batches import Samples
+from kd_lightning.data.on_disk import OnDisk
+from kd_lightning.data.packed import known_by
 from kd_lightning.errors import UserError
 
 
@@ -38,7 +40,9 @@ def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
 
 
 def fingerprint(*parts: Samples | None) -> str:
-    """16 hex digits of the content: values and labels; for files their paths, sizes and labels."""
+    """16 hex digits of the content: values and labels; for files their paths, sizes and labels,
+    and likewise for an array on a disk, of the files that it was made of.
+    """
     digest = hashlib.sha256()
     for part in parts:
         if part is None:
@@ -48,8 +52,10 @@ def fingerprint(*parts: Samples | None) -> str:
         if isinstance(part.x, Tensor):
             digest.update(repr((tuple(part.x.shape), part.x.dtype)).encode())
             digest.update(part.x.contiguous().numpy().data)
+        elif isinstance(part.x, OnDisk):
+            digest.update(repr((tuple(part.x.shape), part.x.known_by)).encode())
+            digest.update(part.x.rows.numpy().tobytes())
         else:
             for path in part.x:
-                line = f"{path.parent.name}/{path.name} {path.stat().st_size}\n"
-                digest.update(line.encode())
+                digest.update(f"{known_by(path)}\n".encode())
     return digest.hexdigest()[:16]

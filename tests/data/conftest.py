@@ -10,6 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from torchvision import datasets
 
+from kd_lightning.prepare import prepared
+
 CONF = Path(__file__).parents[2] / "conf"
 WNIDS = ["n01440764", "n01443537", "n01484850"]  # rows 0, 1 and 2 of a 1000-class head
 
@@ -45,11 +47,14 @@ def stand_in(build, tmp_path, write_tree, write_fashion, write_cifar):
         elif name in ("cifar10", "cifar100"):
             write_cifar(getattr(datasets, name.upper()), root)
         elif name != "digits":
-            classes = ["cat", "dog", "owl"] if name == "image_folder" else WNIDS
+            classes = ["cat", "dog", "owl"] if name in ("image_folder", "prepared") else WNIDS
             write_tree(
                 root, {f"{p}/{c}": n for p, n in (("train", 8), ("val", 3)) for c in classes}
             )
             more = ["data.image_size=6", "data.num_workers=0", "data.val_fraction=0.2"]
+            if name == "prepared":
+                tree, root = root, tmp_path / "prepared_from_it"
+                prepared("data=image_folder", f"data.root={tree}", f"out={root}", *more)
             if name == "imagenet100":
                 (tmp_path / "three.txt").write_text("\n".join(reversed(WNIDS)))
                 more.append(f"data.class_list={tmp_path / 'three.txt'}")

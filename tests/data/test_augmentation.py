@@ -9,11 +9,14 @@ from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.data.augmentation import (
     BatchTransform,
+    CenterCrop,
     Compose,
     Draws,
     RandomCrop,
     RandomErasing,
     RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
 )
 from kd_lightning.data.batches import Samples, SampleSet, Views
 from kd_lightning.errors import UserError
@@ -26,6 +29,7 @@ TRANSFORMS = {
     "smaller crop": RandomCrop(7),
     "flip": RandomHorizontalFlip(),
     "erase": RandomErasing(p=0.7, value=7),
+    "resized crop": RandomResizedCrop(9),
     "all": Compose([RandomCrop(SIDE, padding=2), RandomHorizontalFlip(0.3), RandomErasing()]),
 }
 
@@ -140,6 +144,72 @@ def test_flips_are_torchvisions_and_as_likely_as_asked(p: float) -> None:
     flipped = (found != x).flatten(1).any(1)
     assert torch.equal(found[flipped], tv.horizontal_flip(x[flipped]))
     assert abs(flipped.float().mean().item() - p) < 4 * (p * (1 - p) / MANY) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [((24, 24), {}), ((20, 30), {"scale": (0.3, 1.0)}),
+     ((24, 24), {"scale": (0.05, 0.2), "ratio": (0.2, 1.5)}),
+     ((8, 60), {"scale": (0.5, 1.0)}), ((60, 8), {"scale": (0.5, 1.0), "ratio": (0.9, 2.0)})],
+)  # fmt: skip
+def test_parts_are_drawn_as_torchvision_draws_them(shape: tuple, settings: dict) -> None:
+    found = RandomResizedCrop(7, **settings).drawn(*shape, draws())
+    ours = torch.stack([found.top, found.left, found.height, found.width], dim=1).tolist()
+    torch.manual_seed(0)
+    theirs_of = v2.RandomResizedCrop(7, **settings)
+    example = [torch.zeros(3, *shape)]
+    theirs = [tuple(theirs_of.make_params(example).values()) for _ in range(MANY)]
+    for a, b in zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True):
+        values = sorted({*a, *b})
+        table = torch.tensor([[list(side).count(value) for value in values] for side in (a, b)])
+        rare = table.sum(0) < 10  # counted together, as the test wants
+        table = torch.cat([table[:, ~rare], table[:, rare].sum(1, keepdim=True)], dim=1)
+        table = table[:, table.sum(0) > 0]
+        if table.shape[1] > 1:
+            assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+    assert max(h / shape[0] for _, _, h, _ in ours) <= 1
+    assert min(min(one) for one in ours) >= 0
+
+
+@pytest.mark.parametrize(("shape", "ratio"), [((4, 400), (0.75, 4 / 3)), ((400, 4), (0.75, 4 / 3))])
+def test_where_no_part_fits_it_is_torchvisions_middle(shape: tuple, ratio: tuple) -> None:
+    settings = {"scale": (0.9, 1.0), "ratio": ratio}
+    found = RandomResizedCrop(7, **settings).drawn(*shape, draws(5))
+    theirs = v2.RandomResizedCrop(7, **settings).make_params([torch.zeros(3, *shape)])
+    for name, value in theirs.items():
+        assert getattr(found, name).tolist() == [value] * 5
+
+
+def test_a_part_is_resized_as_torchvision_resizes_it() -> None:
+    x, transform = images(), RandomResizedCrop(9)
+    at = transform.drawn(SIDE, SIDE, draws(50))
+    for i, one in enumerate(transform(x, draws(50))):
+        place = [int(value[i]) for value in (at.top, at.left, at.height, at.width)]
+        assert torch.equal(one, tv.resized_crop(x[i], *place, [9, 9], antialias=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 0}, r"a side must be >= 1, got 0 \(…size=…\)"),
+        ({"size": 4, "scale": (0.5, 1.5)}, r"<= 1, got \[0\.5, 1\.5\] \(…scale=…\)"),
+        ({"size": 4, "scale": (0.5,)}, r"\(…scale=…\)"),
+        ({"size": 4, "ratio": (2.0, 1.0)}, r"got \[2\.0, 1\.0\] \(…ratio=…\)"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RandomResizedCrop(**settings)
+
+
+@pytest.mark.parametrize("shape", [(17, 12), (12, 12), (13, 20)])
+def test_evaluations_transforms_are_torchvisions(shape: tuple) -> None:
+    luck = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (4, 3, *shape), dtype=torch.uint8, generator=luck)
+    found = Compose([Resize(10), CenterCrop(7)])(x, draws(4))
+    expected = v2.Compose([v2.Resize(10, antialias=True), v2.CenterCrop(7)])
+    assert torch.equal(found, torch.stack([expected(one) for one in x]))
+    assert found.untyped_storage().nbytes() == found.nbytes
 
 
 def rectangle(image: Tensor) -> tuple[int, int, int, int]:

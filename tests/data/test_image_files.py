@@ -1,10 +1,16 @@
 import pickle
+import random
+import warnings
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+import sklearn
 import torch
 from PIL import Image
 
+from kd_lightning.data import image_files
 from kd_lightning.data.augmentation import Draws, RandomErasing
 from kd_lightning.data.batches import BadImage, Samples, SampleSet
 from kd_lightning.data.image_files import (
@@ -12,6 +18,7 @@ from kd_lightning.data.image_files import (
     image_paths,
     imagenet_rows,
     labelled,
+    read_jpeg,
     read_rgb,
 )
 from kd_lightning.errors import UserError
@@ -87,6 +94,85 @@ def test_a_damaged_chunk_or_header_is_a_bad_image_too(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BadImage, match=r"gone\.jpg"):
         read_rgb(tmp_path / "gone.jpg")
+
+
+# JPEGs through the fast decoder
+
+PHOTOS = [
+    Path(sklearn.__file__).parent / f"datasets/images/{name}.jpg" for name in ("china", "flower")
+]
+PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg")
+
+
+@pytest.fixture
+def fast():
+    return pytest.importorskip("simplejpeg")
+
+
+def by_pil(path, monkeypatch):
+    """What PIL makes of a file; None where it refuses."""
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        patched.setattr(image_files, "simplejpeg", None)
+        warnings.simplefilter("ignore")  # of damaged tags
+        try:
+            return read_rgb(path)
+        except BadImage:
+            return None
+
+
+@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
+def test_a_photograph_has_the_same_pixels_without_pil(fast, path, monkeypatch):
+    assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
+
+
+@pytest.mark.parametrize("size", [(160, 107), (97, 61), (1, 1), (1, 50)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *({"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)),
+        {"mode": "L"},
+        {"keep_rgb": True, "subsampling": 0},
+    ],
+    ids=str,
+)
+def test_every_kind_of_jpeg_has_pils_pixels(fast, tmp_path, monkeypatch, size, how):
+    with Image.open(PHOTOS[0]) as photo:
+        pixels = np.asarray(photo.resize(size))
+    path = save(tmp_path / "photo.jpg", pixels, **{"quality": 85, **how})
+    assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
+
+
+def test_what_pil_has_to_judge_is_left_to_it(fast, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
+    sound = save(tmp_path / "sound.jpg", pixels)
+    assert read_jpeg(sound) is not None
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(sound.read_bytes()[:-40])
+    others = [save(tmp_path / "four.jpg", pixels, "CMYK"), save(tmp_path / "a.png", pixels)]
+    assert [read_jpeg(path) for path in (*others, cut, tmp_path / "gone.jpg")] == [None] * 4
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1599)
+    assert read_jpeg(sound) is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+    monkeypatch.setattr(image_files, "simplejpeg", None)
+    assert read_jpeg(sound) is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of damaged tags
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(fast, tmp_path, monkeypatch, progressive):
+    with Image.open(PHOTOS[0]) as photo:
+        pixels = np.asarray(photo.resize((97, 61)))
+    path = save(tmp_path / "photo.jpg", pixels, progressive=progressive)
+    sound, luck, read = path.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(sound)
+        damaged[luck.randrange(len(sound))] = luck.randrange(256)
+        path.write_bytes(damaged[: luck.choice([None, luck.randrange(len(sound))])])
+        found, expected = read_jpeg(path), by_pil(path, monkeypatch)
+        if found is not None:
+            read += 1
+            assert torch.equal(found, expected)
+    assert read > 20
 
 
 def test_images_are_found_at_any_depth_whatever_their_ending_s_case(tmp_path):
@@ -227,6 +313,7 @@ def test_what_a_worker_gets_can_be_pickled(stand_in):
         ("shift", (1, 28, 28), (1, 28, 28)),
         ("imagenet", (3, 40, 50), (3, 24, 24)),
         ("randaugment", (3, 40, 50), (3, 24, 24)),
+        ("imagenet_batch", (3, 40, 50), (3, 24, 24)),
     ],
 )
 def test_every_augmentation_turns_bytes_into_other_bytes_of_one_size(

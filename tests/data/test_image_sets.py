@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from kd_lightning.data.on_disk import OnDisk
+
 SETS = ["digits", "fashion_mnist", "cifar10", "cifar100", "image_folder", "imagenet", "imagenet100"]
+SETS.append("prepared")
 
 
 @pytest.fixture(params=SETS)
@@ -16,8 +19,8 @@ def data(request, stand_in):
 
 def keys(samples):
     """Which samples these are: paths, or contents."""
-    if isinstance(samples.x, torch.Tensor):
-        return [tuple(row) for row in samples.x.flatten(1).tolist()]
+    if isinstance(samples.x, torch.Tensor | OnDisk):
+        return [tuple(row) for row in samples.x[:].flatten(1).tolist()]
     return samples.x
 
 
@@ -46,7 +49,7 @@ def test_parts_are_disjoint(data):
 
 def test_val_is_cut_from_train_by_split_seed(data):
     if data.protocol.startswith("val: the data set's own"):
-        assert type(data).__name__ == "ImageFolder"  # it has a val folder
+        assert type(data).__name__ in ("ImageFolder", "Prepared")  # it has a val folder
         return
     whole = data.load().train
     assert set(keys(data.parts["val"])) < set(keys(whole))

@@ -1,0 +1,199 @@
+"""What a batch costs to load, beside what it costs by torchvision's and torch's own means.
+
+    python -m benchmarks.loading                    both tables; some minutes
+    python -m benchmarks.loading images             one of them
+
+Ratios of the times of a batch on one thread and without loading processes, measured in pairs
+(``benchmarks/paired.py``); below 1 is faster. The images are 500 x 375 and 375 x 500 parts of the
+photographs inside scikit-learn and matplotlib, as JPEGs of quality 90, all in the system's cache; a
+batch is 32 of 224 x 224, as bytes on both sides.
+"""
+
+import argparse
+import io
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import matplotlib
+import sklearn
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from benchmarks.paired import Step, compare
+from kd_lightning.build import build_data, quieten
+from kd_lightning.command_line import compose
+from kd_lightning.data import image_files
+from kd_lightning.prepare import prepared
+
+Row = tuple[str, int, Step, Step]  # name, samples in a batch, A, B
+PHOTOS = [Path(sklearn.__file__).parent / f"datasets/images/{n}.jpg" for n in ("china", "flower")]
+PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg")
+BATCH = 32
+
+
+def write_tree(root: Path, per_class: int = 48) -> None:
+    """A class for each photograph."""
+    luck = random.Random(0)
+    for photo in PHOTOS:
+        with Image.open(photo) as image:
+            large = image.convert("RGB").resize((640, 640))
+        for part, count in (("train", per_class), ("test", BATCH)):
+            folder = root / part / photo.stem
+            folder.mkdir(parents=True)
+            for i in range(count):
+                width, height = ((500, 375), (375, 500))[i % 2]
+                left, top = luck.randint(0, 640 - width), luck.randint(0, 640 - height)
+                part_of = large.crop((left, top, left + width, top + height))
+                part_of.save(folder / f"{i}.jpg", quality=90)
+
+
+def loader(part: str, *words: str) -> Iterable:
+    """Of a part of a composed data set."""
+    data = build_data(compose(["hardware=cpu", "data.num_workers=0", *words]))
+    return data.loader(part)
+
+
+def batches(source: Iterable) -> Step:
+    """The next batch, epoch after epoch."""
+
+    def forever() -> Iterator:
+        epoch = 0
+        while True:
+            sampler = getattr(source.batch_sampler, "sampler", None)
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+            yield from source
+            epoch += 1
+
+    every = forever()
+    return lambda: next(every)
+
+
+@contextmanager
+def without_simplejpeg() -> Iterator[None]:
+    decoder, image_files.simplejpeg = image_files.simplejpeg, None
+    try:
+        yield
+    finally:
+        image_files.simplejpeg = decoder
+
+
+def by_pil(step: Step) -> Step:
+    def slow() -> object:
+        with without_simplejpeg():
+            return step()
+
+    return slow
+
+
+def folder(root: Path, *transforms: Callable, shuffle: bool = True) -> Step:
+    """torchvision's ImageFolder as its reference scripts use it, with PIL, but bytes in the end."""
+    images = ImageFolder(root, v2.Compose([*transforms, v2.PILToTensor()]))
+    return batches(DataLoader(images, BATCH, shuffle=shuffle, drop_last=True))
+
+
+def images(place: Path) -> Iterator[Row]:
+    """From JPEGs, and from what was prepared of them, to batches."""
+    write_tree(place / "tree")
+    words = (f"data.root={place / 'tree'}", f"out={place / 'prepared'}", "data.num_workers=0")
+    with redirect_stdout(io.StringIO()):
+        out = prepared("data=image_folder", *words)
+    given = [f"data.batch_size={BATCH}", "data.val_fraction=0"]
+    tree = ("data=image_folder", f"data.root={place / 'tree'}", *given)
+    ready = ("data=prepared", f"data.root={out}", *given)
+    theirs = folder(place / "tree/train", v2.RandomResizedCrop(224), v2.RandomHorizontalFlip())
+    again = folder(place / "tree/train", v2.RandomResizedCrop(224), v2.RandomHorizontalFlip())
+    yield "control, ImageFolder twice", BATCH, theirs, again
+    yield "training: JPEG tree / ImageFolder", BATCH, batches(loader("train", *tree)), theirs
+    slow = by_pil(batches(loader("train", *tree)))
+    yield "training: JPEG tree by PIL / ImageFolder", BATCH, slow, theirs
+    yield "training: prepared / ImageFolder", BATCH, batches(loader("train", *ready)), theirs
+    theirs = folder(place / "tree/test", v2.Resize(256), v2.CenterCrop(224), shuffle=False)
+    yield "test: JPEG tree / ImageFolder", BATCH, batches(loader("test", *tree)), theirs
+    yield "test: prepared / ImageFolder", BATCH, batches(loader("test", *ready)), theirs
+
+
+class Each(Dataset):
+    """Samples in memory, one by one, as torch's own loader takes them."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, transform: Callable) -> None:
+        self.x, self.y, self.transform = x, y, transform
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.transform(self.x[index]), self.y[index]
+
+
+def memory(place: Path) -> Iterator[Row]:
+    """From samples in memory to batches."""
+    words = ("data=ucr", "data.name=OSULeaf", "data.batch_size=16", "data.val_fraction=0")
+    data = build_data(compose(words))
+    part = data.parts["train"]
+
+    def theirs() -> Step:
+        return batches(DataLoader(TensorDataset(part.x, part.y), 16, shuffle=True, drop_last=True))
+
+    yield "control, DataLoader twice", 16, theirs(), theirs()
+    yield "series (OSULeaf) / DataLoader", 16, batches(data.loader("train")), theirs()
+    data.resident = True
+    held = batches(data.loader("train", device=torch.device("cpu")))
+    yield "series (OSULeaf), resident / DataLoader", 16, held, theirs()
+    words = ("data=synthetic", "data.size=32", "data.batch_size=128", "data.val_fraction=0",
+             "augmentation@data.augmentation=crop_flip", "data.num_train=2000")  # fmt: skip
+    data = build_data(compose(words))
+    part = data.parts["train"]
+    transform = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
+    each = Each(part.x, part.y, transform)
+    theirs = batches(DataLoader(each, 128, shuffle=True, drop_last=True))
+    ours = batches(data.loader("train"))
+    yield "32 px images, cropped and flipped / DataLoader, one by one", 128, ours, theirs
+
+
+TABLES = {"images": images, "memory": memory}
+
+
+def per_second(step: Step, samples: int) -> float:
+    """Samples, the best of some batches."""
+    least = float("inf")
+    for _ in range(10):
+        begun = time.perf_counter()
+        step()
+        least = min(least, time.perf_counter() - begun)
+    return samples / least
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; both if none")
+    parser.add_argument("--pairs", type=int, default=31)
+    given = parser.parse_args(words)
+    if unknown := [name for name in given.tables if name not in TABLES]:
+        parser.error(f"no table '{unknown[0]}': expected some of {', '.join(TABLES)}")
+    quieten()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, one CPU thread\n")
+    print("| A / B | ratio | 95 % interval | of the shortest | A, samples/s |")
+    print("|---|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as place:
+        for name in given.tables or TABLES:
+            for title, samples, a, b in TABLES[name](Path(place)):
+                found = compare(a, b, given.pairs)
+                spread = f"{found.low:.2f} to {found.high:.2f}"
+                rate = f"{per_second(a, samples):,.0f}"
+                print(f"| {title} | {found.median:.2f} | {spread} | {found.least:.2f} | {rate} |",
+                      flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

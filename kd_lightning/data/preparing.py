@@ -1,0 +1,317 @@
+"""Decodes the images of a tree once, into one array of bytes for each part.
+
+One file a part, and not many: any program can map it, and a row is found by its number. It is laid
+out in full before it is filled, so that a disk that has not the room says so at the beginning.
+Images are filled in by blocks, in the loading processes of the data set; which blocks are on the
+disk is noted after each, so what was stopped is gone on with, and the index that makes the folder a
+data set is written last.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+from filelock import FileLock, Timeout
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as tv
+
+from kd_lightning.data.batches import BadImage, Samples
+from kd_lightning.data.checks import check_samples, fingerprint
+from kd_lightning.data.image_files import ImageFiles, shorten
+from kd_lightning.data.prepared import FORMAT, INDEX, UNFINISHED
+from kd_lightning.errors import UserError
+from kd_lightning.files import in_bytes, whole, write_text
+
+BLOCK = 256  # images
+DONE = "done.jsonl"  # a line for every block that is on the disk
+TENTHS = 10  # in which progress is said
+
+
+class Block(NamedTuple):
+    """Some images of a part, one after another."""
+
+    part: str
+    start: int
+
+
+class Done(NamedTuple):
+    """A block that is on the disk, and which images of the part in it could not be decoded."""
+
+    part: str
+    start: int
+    bad: list[int]
+
+
+def prepare(data: ImageFiles, out: Path, size: int, say: Callable[[str], None]) -> None:
+    """Writes ``data`` into ``out``, or goes on with that, for ``data=prepared``.
+
+    Args:
+        data: not set up: its val part is cut from train when the prepared images are used.
+        size: side of the square in the middle that is kept, S; the short side becomes as long.
+
+    Raises:
+        UserError: ``out`` is something else, or has no room; or an image cannot be decoded.
+    """
+    if size < data.image_size:
+        raise UserError(f"size must be >= data.image_size={data.image_size}, got {size}")
+    parts, facts = described(data)
+    facts |= {
+        "format": FORMAT,
+        "size": size,
+        "image_size": data.image_size,  # the square is so placed that its centre is the image's
+        "made_by": {"pillow": version("pillow"), "torchvision": torchvision.__version__},
+    }
+    with claimed(out, facts, INDEX, say) as is_new:
+        if is_new:
+            begin(parts, out, size, say)
+            for part, rows in fill(parts, data, out, size, say).items():
+                facts["parts"][part]["bad"] = rows
+                if rows:
+                    names = shorten([parts[part].x[row].name for row in rows])
+                    say(f"left out of {part}, as they cannot be decoded: {len(rows)} ({names})")
+        finish(out, facts, INDEX)
+    say(f"Use it: python -m kd_lightning.run data=prepared data.root={out}")
+
+
+def described(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """The parts of ``data``, and what is to be known of them."""
+    loaded = data.load()
+    parts = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    for name, part in parts.items():
+        check_samples(part, loaded.class_names, name)
+    return parts, {
+        "data": type(data).__name__,
+        "val_fraction": data.val_fraction,
+        "test_is": loaded.test_is,
+        "class_names": loaded.class_names,
+        "class_list_sha256": getattr(data, "class_list_sha256", None),
+        "imagenet_rows": data.imagenet_rows,
+        "parts": {
+            name: {"source": fingerprint(part), "labels": part.y.tolist()}
+            for name, part in parts.items()
+        },
+    }
+
+
+@contextmanager
+def claimed(
+    out: Path, facts: dict[str, Any], index: str, say: Callable[[str], None]
+) -> Iterator[bool]:
+    """Inside, ``out`` is this process's, and noted to be of ``facts``; whether anything is to do.
+
+    Args:
+        index: the file that is written last.
+
+    Raises:
+        UserError: it is of something else, or another process's.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is preparing {out}: wait for it, or set out=…") from None
+    with lock:
+        if (out / index).exists():
+            check_facts(out / index, facts, out)
+            say(f"{out} is prepared already.")
+        elif (out / UNFINISHED).exists():
+            check_facts(out / UNFINISHED, facts, out)
+            say(f"Going on with {out}")
+        else:
+            if others := sorted(path.name for path in out.iterdir() if path.name != ".lock"):
+                raise UserError(f"out={out} must be empty, it has {shorten(others)}: set out=…")
+            write_text(out / UNFINISHED, json.dumps(facts))
+        yield not (out / index).exists()
+
+
+def finish(out: Path, facts: dict[str, Any], index: str) -> None:
+    """Writes the index, where it is not there, and removes what was only needed to go on."""
+    if not (out / index).exists():
+        write_text(out / index, json.dumps(facts))
+    for name in (DONE, UNFINISHED):
+        (out / name).unlink(missing_ok=True)
+
+
+def room_for(needed: int, out: Path, advice: str) -> None:
+    """Raises ``UserError`` where the disk has not the room."""
+    if needed > (free := shutil.disk_usage(out).free):
+        raise UserError(
+            f"the images would take {in_bytes(needed)}, and {out} has {in_bytes(free)} left: "
+            f"{advice}"
+        )
+
+
+def check_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
+    """Raises ``UserError`` where what is in ``out`` is made of something else."""
+    was = json.loads(path.read_text())
+    for part in was.get("parts", {}).values():
+        part.pop("bad", None)
+    if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
+        key, both = odd[0], [str(one.get(odd[0])) for one in (was, facts)]
+        said = ": " + ", now ".join(both) if max(map(len, both)) < 100 else ""
+        raise UserError(
+            f"{out} holds other images than these, or has them in another form (its {key} "
+            f"differs{said}): remove it, or set another out=…"
+        )
+
+
+def begin(parts: dict[str, Samples], out: Path, size: int, say: Callable) -> None:
+    """Lays out the arrays, where that has not been done.
+
+    Raises:
+        UserError: there is no room.
+    """
+    lacking = {
+        name: len(part) * row_bytes(size)
+        for name, part in parts.items()
+        if not (out / f"{name}.npy").exists()
+    }
+    room_for(sum(lacking.values()), out, f"lower size={size}, or set out=… on another disk")
+    for name in lacking:
+        lay_out(out / f"{name}.npy", (len(parts[name]), 3, size, size))
+    sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+    total = sum(map(len, parts.values())) * row_bytes(size)
+    say(f"{sizes} images of {size} x {size}: {in_bytes(total)}, in {out}")
+
+
+def row_bytes(size: int) -> int:
+    return 3 * size * size
+
+
+def lay_out(path: Path, shape: tuple[int, ...]) -> None:
+    """A .npy file of bytes with all its room on the disk, and nothing in it yet."""
+    says = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, says)
+        file.flush()
+        end = file.tell() + int(np.prod(shape))
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, end)
+        else:
+            file.truncate(end)
+        os.fsync(file.fileno())
+
+
+def fill(
+    parts: dict[str, Samples], data: ImageFiles, out: Path, size: int, say: Callable
+) -> dict[str, list[int]]:
+    """Decodes the blocks that are missing; which images of each part could not be decoded."""
+    known = [one for one in read_done(out / DONE) if data.skip_bad or not one.bad]
+    write_text(out / DONE, "".join(json.dumps(one) + "\n" for one in known))
+    have = {(one.part, one.start) for one in known}
+    blocks = [
+        Block(name, start)
+        for name, part in parts.items()
+        for start in range(0, len(part), BLOCK)
+        if (name, start) not in have
+    ]
+    decoded = Blocks(blocks, {name: part.x for name, part in parts.items()}, out, size, data)
+    loader = DataLoader(
+        decoded, batch_size=None, num_workers=data.num_workers, generator=torch.Generator()
+    )
+    total, begun, tenth = sum(len(decoded.rows(block)) for block in blocks), time.monotonic(), 0
+    images = 0
+    with (out / DONE).open("a", encoding="utf-8") as file:
+        for one in loader:
+            file.write(json.dumps(one) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            known.append(one)
+            images += len(decoded.rows(Block(one.part, one.start)))
+            if images * TENTHS // total > tenth:
+                tenth = images * TENTHS // total
+                rate = images / (time.monotonic() - begun)
+                left = (total - images) / rate
+                say(f"{images} of {total} images, {rate:.0f} images/s, {left:.0f} s left")
+    return {
+        name: sorted(row for one in known if one.part == name for row in one.bad) for name in parts
+    }
+
+
+def read_done(path: Path) -> Iterator[Done]:
+    """The blocks that are on the disk; a line that was cut short is of none."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield Done(*json.loads(line))
+
+
+class Blocks(Dataset):
+    """Decodes a block and writes it to its place, when it is asked for: (part, start, bad)."""
+
+    def __init__(
+        self,
+        blocks: list[Block],
+        paths: dict[str, list[Path]],
+        out: Path,
+        size: int,
+        data: ImageFiles,
+    ) -> None:
+        self.blocks = blocks
+        self.paths = paths
+        self.out = out
+        self.size = size
+        self.image_size = data.image_size
+        self.decode = data.decode
+        self.skip_bad = data.skip_bad
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def rows(self, block: Block) -> range:
+        """The images of a block."""
+        return range(block.start, min(block.start + BLOCK, len(self.paths[block.part])))
+
+    def __getitem__(self, number: int) -> Done:
+        block, bad = self.blocks[number], []
+        rows = self.rows(block)
+        images = torch.zeros(len(rows), 3, self.size, self.size, dtype=torch.uint8)
+        for place, row in enumerate(rows):
+            try:
+                image = self.decode(self.paths[block.part][row])
+            except BadImage:
+                if not self.skip_bad:
+                    raise
+                bad.append(row)
+            else:
+                images[place] = square(image, self.size, self.image_size)
+        with (self.out / f"{block.part}.npy").open("r+b") as file:
+            behind = (len(self.paths[block.part]) - block.start) * row_bytes(self.size)
+            file.seek(-behind, os.SEEK_END)
+            file.write(images.numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        return Done(*block, bad)
+
+
+def square(
+    image: UInt8[Tensor, "3 H W"], size: int, image_size: int
+) -> UInt8[Tensor, "3 size size"]:
+    """The middle of an image whose short side is made ``size``, by evaluation's own functions.
+
+    Of an odd number of pixels too many, which side has one more is chosen so that the crop of
+    ``image_size`` from the middle of the square is that from the middle of the image.
+    """
+    image = tv.resize(image, [size], antialias=True)
+    top, left = (
+        begin_of(side, image_size) - begin_of(size, image_size) for side in image.shape[1:]
+    )
+    return image[:, top : top + size, left : left + size]
+
+
+def begin_of(side: int, crop: int) -> int:
+    """Where torchvision's crop from the middle of a side begins."""
+    return round((side - crop) / 2)

@@ -1,0 +1,110 @@
+"""A tree of images that was packed into chunks, and is read from wherever they lie.
+
+``python -m kd_lightning.prepare format=litdata`` writes the folder: ``train/``, ``test/`` and
+perhaps ``val/`` hold chunks of image files as they are, and ``stream.json`` says what they are of.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from kd_lightning.data.batches import BadImage, Samples
+from kd_lightning.data.classification import Parts
+from kd_lightning.data.folders import check_folder
+from kd_lightning.data.image_files import ImageFiles, read_rgb_from
+from kd_lightning.data.packed import Packed, check_litdata, download
+from kd_lightning.errors import UserError
+
+FORMAT = 1
+FACTS = "stream.json"
+
+
+class Streamed(ImageFiles):
+    """``root`` is the folder, or an address that litdata reads, such as ``s3://bucket/images``.
+
+    It is the tree, to the last bit: its fingerprint, its split, its order and its batches; a
+    teacher of one is a teacher of the other. Each image is read when a batch needs it, by as many
+    ``num_workers`` as load, and none is kept: an epoch is as fast as what it is read from.
+
+    Args:
+        val_fraction: share of train that becomes val; None: what the tree's data set had.
+
+    Attributes:
+        class_list_sha256: of the list of classes, where the tree's data set had one.
+    """
+
+    class_list_sha256: str | None = None
+
+    def __init__(
+        self, *, root: str | None = None, val_fraction: float | None = None, **common
+    ) -> None:
+        is_address = root is not None and "://" in str(root)
+        super().__init__(
+            root=None if is_address else root,  # which a path would spoil
+            val_fraction=0.0 if val_fraction is None else val_fraction,
+            **common,
+        )
+        self.address = str(root).rstrip("/") if is_address else None
+        self._splits_as_the_tree = val_fraction is None
+
+    @staticmethod
+    def decode(path: Packed) -> UInt8[Tensor, "3 H W"]:
+        try:
+            content = path.open()
+        except OSError as error:
+            raise BadImage(f"{path.name} of {path.folder} cannot be read: {error}") from None
+        return read_rgb_from(content, path.name)
+
+    def load(self) -> Parts:
+        where, facts = self._read_facts()
+        check_litdata()
+        if self._splits_as_the_tree:
+            self.val_fraction = facts["val_fraction"]
+        self.imagenet_rows = facts["imagenet_rows"]
+        self.class_list_sha256 = facts["class_list_sha256"]
+        samples = {}
+        for part, says in facts["parts"].items():
+            files = zip(says["names"], says["sizes"], strict=True)
+            x = [Packed(f"{where}/{part}", row, *file) for row, file in enumerate(files)]
+            samples[part] = Samples(x, torch.tensor(says["labels"]))
+            try:
+                x[-1].open()
+            except Exception as error:  # of whatever kind the storage's own library has
+                why = " ".join(str(error).split())
+                raise UserError(f"{where}/{part} cannot be read: {why} (data.root=…)") from None
+        return Parts(
+            train=samples["train"],
+            val=samples.get("val"),
+            test=samples["test"],
+            class_names=facts["class_names"],
+            test_is=facts["test_is"],
+        )
+
+    def _read_facts(self) -> tuple[str, dict[str, Any]]:
+        """Where the chunks are, and what they are of."""
+        what = "a folder that python -m kd_lightning.prepare format=litdata has made"
+        if self.address is None:
+            where = check_folder(self.root, [FACTS], what)
+            facts = json.loads((where / FACTS).read_text())
+        else:
+            where = self.address
+            check_litdata()
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    facts = json.loads(download(where, FACTS, Path(folder)).read_text())
+                except Exception as error:  # of whatever kind the storage's own library has
+                    why = " ".join(str(error).split())
+                    raise UserError(
+                        f"expected {what} with {FACTS} at {where}: {why} (data.root=…)"
+                    ) from None
+        if facts.get("format") != FORMAT:
+            raise UserError(
+                f"{where} is of format {facts.get('format')}, this version reads {FORMAT}: pack it "
+                "again (data.root=…)"
+            )
+        return str(where), facts

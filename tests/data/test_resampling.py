@@ -1,0 +1,80 @@
+"""Rectangles of a batch are resized to torchvision's own bytes, sample by sample."""
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from kd_lightning.data.resampling import Rectangles, resized_crops, resized_together
+
+SHAPES = [(256, 256, 224), (64, 50, 32), (300, 200, 16), (40, 40, 96), (1, 1, 5), (31, 64, 2)]
+
+
+def batch(height: int, width: int, size: int, count: int = 12) -> tuple[Tensor, Rectangles]:
+    """Images, noisy and smooth, and rectangles of many extents: whole, one pixel, the new."""
+    luck = torch.Generator().manual_seed(0)
+
+    def below(high: Tensor) -> Tensor:
+        return (torch.rand(count, generator=luck) * high).long()
+
+    x = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=luck)
+    x[::2] = tv.resize(x[::2, :, :3, :3], [height, width])
+    tall, wide = (1 + below(torch.full((count,), side)) for side in (height, width))
+    tall[:3] = torch.tensor([height, 1, min(size, height)])
+    wide[:3] = torch.tensor([width, 1, min(size, width)])
+    return x, Rectangles(below(height - tall + 1), below(width - wide + 1), tall, wide)
+
+
+def one_by_one(x: Tensor, crops: Rectangles, size: int) -> Tensor:
+    places = zip(crops.top, crops.left, crops.height, crops.width, strict=True)
+    return torch.stack(
+        [
+            tv.resized_crop(one, *(int(value) for value in place), [size, size], antialias=True)
+            for one, place in zip(x, places, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SHAPES)
+@pytest.mark.parametrize("function", [resized_crops, resized_together])
+def test_bytes_are_torchvisions(function, height: int, width: int, size: int) -> None:
+    x, crops = batch(height, width, size)
+    found, expected = function(x, crops, size), one_by_one(x, crops, size)
+    assert found.dtype == torch.uint8
+    # torchvision resizes bytes in whole numbers only where the processor has AVX2
+    apart = 0 if "AVX" in torch.backends.cpu.get_cpu_capability() else 1
+    assert (found.int() - expected.int()).abs().max() <= apart
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SHAPES)
+def test_fractions_are_torchvisions_to_rounding(height: int, width: int, size: int) -> None:
+    x, crops = batch(height, width, size)
+    found = resized_together(x.float() / 255, crops, size)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, one_by_one(x.float() / 255, crops, size), rtol=0, atol=1e-4)
+
+
+def test_a_rectangle_knows_nothing_of_what_is_around_it() -> None:
+    x, crops = batch(40, 40, 16)
+    other = x.clone()
+    for i, image in enumerate(other):
+        kept = image[
+            :,
+            crops.top[i] : crops.top[i] + crops.height[i],
+            crops.left[i] : crops.left[i] + crops.width[i],
+        ].clone()
+        image.fill_(255)
+        tall, wide = kept.shape[1:]
+        image[:, crops.top[i] : crops.top[i] + tall, crops.left[i] : crops.left[i] + wide] = kept
+    assert torch.equal(resized_together(x, crops, 16), resized_together(other, crops, 16))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_bytes_of_a_cpu() -> None:
+    for height, width, size in SHAPES:
+        x, crops = batch(height, width, size)
+        there = Rectangles(*(value.cuda() for value in vars(crops).values()))
+        assert torch.equal(
+            resized_crops(x.cuda(), there, size).cpu(), resized_crops(x, crops, size)
+        )

@@ -1,0 +1,249 @@
+"""A packed tree is the tree, to the last bit, from a folder and from behind an address."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_lightning.data import packed, packing
+from kd_lightning.data.batches import BadImage
+from kd_lightning.errors import UserError
+from kd_lightning.prepare import prepared
+
+pytest.importorskip("litdata")
+from litdata.streaming import downloader
+
+SMALL = ["data.batch_size=4", "data.num_workers=0", "data.image_size=6"]
+COUNTS = {f"{p}/{c}": n for p, n in (("train", 12), ("test", 5)) for c in ("cat", "dog")}
+
+
+@pytest.fixture
+def tree(tmp_path, write_tree) -> list[str]:
+    """The overrides that pack a tree of 34 images into tmp_path / "out"."""
+    root = write_tree(tmp_path / "tree", COUNTS)
+    return ["data=image_folder", f"data.root={root}", f"out={tmp_path / 'out'}", "format=litdata"]
+
+
+@pytest.fixture
+def out(tree) -> Path:
+    return prepared(*tree, "data.val_fraction=0.25")
+
+
+@pytest.fixture
+def both(build, out, tmp_path):
+    """both(overrides): the tree's module, and the packed one's, set up."""
+
+    def make(*overrides, root=out):
+        words = [*SMALL, *overrides]
+        modules = [
+            build(
+                "image_folder", f"data.root={tmp_path / 'tree'}", "data.val_fraction=0.25", *words
+            ),
+            build("streamed", f"data.root={root}", *words),
+        ]
+        for module in modules:
+            module.setup()
+        return modules
+
+    return make
+
+
+def epochs(data, part, count=2):
+    loader = data.loader(part)
+    found = []
+    for epoch in range(count):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        found += list(loader)
+    return found
+
+
+def assert_alike(one, other):
+    for part in ("train", "val", "test"):
+        for (x, y), (x2, y2) in zip(epochs(one, part), epochs(other, part), strict=True):
+            assert torch.equal(x, x2)
+            assert torch.equal(y, y2)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_it_is_the_tree_to_the_last_bit(both, num_workers) -> None:
+    tree, found = both(f"data.num_workers={num_workers}")
+    assert (found.fingerprint, found.protocol) == (tree.fingerprint, tree.protocol)
+    assert len(found.parts["val"]) == 6
+    assert_alike(tree, found)
+
+
+def test_another_val_part_may_be_asked_for(both) -> None:
+    _, found = both("data.val_fraction=0.5")
+    assert len(found.parts["val"]) == 12
+
+
+def test_small_chunks_change_nothing(tree, both, monkeypatch) -> None:
+    monkeypatch.setattr(packing, "CHUNK", 3000)
+    shutil.rmtree(tree[2].partition("=")[2])
+    out = prepared(*tree, "data.val_fraction=0.25")
+    assert len(list((out / "train").glob("chunk*"))) > 3
+    assert_alike(*both())
+
+
+class Elsewhere(downloader.Downloader):
+    """A storage behind an address, which is asked for files and for ranges of their bytes."""
+
+    root: Path
+    ranges = 0
+    files: list[str]
+
+    def place(self, address: str) -> Path:
+        return self.root / address.removeprefix("s3://bucket/")
+
+    def download_file(self, remote_filepath: str, local_filepath: str) -> None:
+        self.files.append(Path(remote_filepath).name)
+        shutil.copy(self.place(remote_filepath), local_filepath)
+
+    def download_bytes(
+        self, remote_filepath: str, offset: int, length: int, local_chunkpath: str
+    ) -> bytes:
+        type(self).ranges += 1
+        return self.place(remote_filepath).read_bytes()[offset : offset + length]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch, out):
+    monkeypatch.setitem(downloader._DOWNLOADERS, "s3://", Elsewhere)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where litdata keeps indexes
+    monkeypatch.setattr(Elsewhere, "root", tmp_path, raising=False)
+    monkeypatch.setattr(Elsewhere, "files", [], raising=False)
+    monkeypatch.setattr(Elsewhere, "ranges", 0)
+    packed.opened.cache_clear()
+    return "s3://bucket/out"
+
+
+def test_behind_an_address_images_are_read_one_by_one_and_nothing_is_kept(both, elsewhere) -> None:
+    tree, found = both(root=elsewhere)
+    assert found.fingerprint == tree.fingerprint
+    assert_alike(tree, found)
+    assert Elsewhere.ranges >= 2 * (16 + 6 + 10)
+    assert not [name for name in Elsewhere.files if name.endswith(".bin")]
+
+
+def test_an_address_that_cannot_be_read_is_named(build, elsewhere) -> None:
+    data = build("streamed", f"data.root={elsewhere}s", *SMALL)
+    with pytest.raises(
+        UserError, match=r"with stream\.json at s3://bucket/outs: .*\(data\.root=…\)"
+    ):
+        data.setup()
+
+
+RANK = """
+import json, sys
+import torch
+from kd_lightning.data.streamed import Streamed
+rank, root, store, out = int(sys.argv[1]), *sys.argv[2:]
+torch.distributed.init_process_group("gloo", f"file://{store}", world_size=2, rank=rank)
+data = Streamed(root=root, batch_size=4, image_size=6, seed=0, num_workers=0)
+data.setup()
+seen = {}
+for part in ("train", "val", "test"):
+    batches = list(data.loader(part, rank=rank, ranks=2))
+    seen[part] = [[x.tolist(), y.tolist()] for x, y in batches]
+torch.distributed.barrier()
+json.dump(seen, open(out, "w"))
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_are_dealt_what_one_has(build, out, tmp_path) -> None:
+    found = [tmp_path / f"{rank}.json" for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), out, tmp_path / "store", found[rank]]
+        )
+        for rank in range(2)
+    ]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    shares = [json.loads(path.read_text()) for path in found]
+    data = build("streamed", f"data.root={out}", *SMALL, "data.augmentation=null")
+    data.setup()
+    for part in ("train", "val", "test"):
+        one = [[x.tolist(), y.tolist()] for x, y in data.loader(part)]
+        images = [[str(x) for batch, _ in share[part] for x in batch] for share in shares]
+        whole = [str(x) for batch, _ in one for x in batch]
+        assert not set(images[0]) & set(images[1])
+        assert sorted(images[0] + images[1]) == sorted(whole)
+        if part == "train":  # each global batch is dealt out
+            assert whole == [x for pair in zip(*images, strict=True) for x in pair]
+
+
+def test_a_bad_image_stops_the_run_or_is_skipped(tree, build, tmp_path) -> None:
+    path = tmp_path / "tree" / "test" / "cat" / "cat_1.JPEG"
+    path.write_bytes(b"no image")
+    out = prepared(*tree)
+    data = build("streamed", f"data.root={out}", *SMALL)
+    data.setup()
+    with pytest.raises(
+        BadImage, match=r"cat/cat_1\.JPEG must be an image: cannot identify image file"
+    ):
+        list(data.loader("test"))
+    data.skip_bad = True
+    with pytest.warns(UserWarning, match=r"left out: cat/cat_1\.JPEG"):
+        assert sum(len(y) for _, y in data.loader("test")) == 9
+
+
+def test_a_part_that_is_there_is_not_packed_again(tree, tmp_path, monkeypatch) -> None:
+    whole = prepared(*tree, f"out={tmp_path / 'whole'}")
+    pack, done = packing.pack, []
+
+    def stopping(files, folder, say):
+        done.append(folder.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        pack(files, folder, say)
+
+    monkeypatch.setattr(packing, "pack", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(*tree)
+    assert not (tmp_path / "out" / "stream.json").exists()
+    found = prepared(*tree)
+    assert done == ["train", "test", "test"]
+    for name in ("stream.json", "train/chunk-0-0.bin", "test/chunk-0-0.bin"):
+        assert (found / name).read_bytes() == (whole / name).read_bytes()
+    prepared(*tree)
+    assert len(done) == 3
+
+
+@pytest.mark.parametrize("damage", ["gone", "format", "other"])
+def test_a_folder_that_is_not_what_it_says_is_refused(out, build, damage) -> None:
+    facts = json.loads((out / "stream.json").read_text())
+    if damage == "gone":
+        shutil.rmtree(out / "test")
+    elif damage == "format":
+        (out / "stream.json").write_text(json.dumps({**facts, "format": 8}))
+    else:
+        facts["parts"]["test"]["sizes"][-1] += 1
+        (out / "stream.json").write_text(json.dumps(facts))
+    packed.opened.cache_clear()
+    with pytest.raises(UserError, match=r"(test cannot be read|is of format 8).*\(data\.root=…\)"):
+        build("streamed", f"data.root={out}", *SMALL).setup()
+
+
+def test_without_litdata_both_ways_are_refused(tree, out, build, monkeypatch) -> None:
+    monkeypatch.setattr(packed, "find_spec", lambda _: None)
+    said = r"litdata: install kd_lightning\[stream\]"
+    with pytest.raises(UserError, match=said):
+        prepared(*tree)
+    with pytest.raises(UserError, match=said):
+        build("streamed", f"data.root={out}", *SMALL).setup()
+
+
+def test_without_room_nothing_is_packed(tree, monkeypatch, tmp_path) -> None:
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(
+        UserError, match=r"would take \d+\.\d kB, and .* has 0\.1 kB left: set out=…"
+    ):
+        prepared(*tree)
+    assert not (tmp_path / "out" / "train").exists()
