@@ -111,7 +111,7 @@ class Pausing:
         self.calls = (0.0, 0.0)
 
     def __len__(self) -> int:
-        return steps_of(self.pairs)  # the schedule asks how long an epoch is
+        return steps_of(self.pairs) + 1  # with the one that ends the last block
 
     def __iter__(self) -> Iterator[Any]:
         batches = around(self.loader)
@@ -137,6 +137,7 @@ class Pausing:
                     yield from self._some(batches)
                 times.append(time.perf_counter() - begun)
             self.blocks.append(tuple(times))
+        yield next(batches)
 
     def _some(self, batches: Iterator[Any]) -> Iterator[Any]:
         for _ in range(STEPS):

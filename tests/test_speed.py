@@ -50,7 +50,7 @@ SETS_SMALL = (*SMALL, "data.num_train=64", "data.num_classes=10", "data.batch_si
 def test_a_tiny_step_is_timed_in_pauses_of_one_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "STEPS", 3)
     bout = tiny.Bout(CPU, tiny.written_out)
-    assert 0.5 < bout.measure(2).median < 20
+    assert 0.5 < bout.measure(1).median < 20
     through, bare = bout.calls
     assert bare < through < 10 * bare
 
@@ -61,11 +61,11 @@ def test_the_pauses_are_a_b_b_a_and_all_steps_are_counted(monkeypatch: pytest.Mo
     loader.batch_sampler.sampler.set_epoch = lambda epoch: None
     order = []
     pausing = tiny.Pausing(loader, lambda: order.append("bare"), pairs=2)
-    for _ in pausing:
+    for _ in zip(range(len(pausing)), pausing, strict=False):  # who knows the end asks no further
         order.append("asked")
     a, b = ["asked"] * 2, ["bare"] * 2
-    assert order == [*a, *b, *a, *b, *[*a, *b, *b, *a] * 2]
-    assert order.count("asked") == order.count("bare") == len(pausing)
+    assert order == [*a, *b, *a, *b, *[*a, *b, *b, *a] * 2, "asked"]
+    assert order.count("bare") == tiny.steps_of(2)
     assert len(pausing.blocks) == 2
 
 
