@@ -71,7 +71,7 @@ class Bout:
         in_trainer, bare = (sure(made(*WORDS, *self.hardware)) for _ in range(2))
         check_same_loss(bare)
         bare_step = bare_loop(bare, self.step_in, steps_of(pairs))
-        loader = Pausing(in_trainer.data.loader("train"), bare_step, pairs)
+        loader = Pausing(loader_of(in_trainer), bare_step, pairs)
         in_trainer.data.train_dataloader = lambda: loader
         with tempfile.TemporaryDirectory() as folder:
             about = About("tiny", None, "dual_student", ("ucr",))
@@ -135,6 +135,8 @@ class Pausing:
                         self.bare_step()
                 else:
                     yield from self._some(batches)
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
                 times.append(time.perf_counter() - begun)
             self.blocks.append(tuple(times))
         yield next(batches)
@@ -160,6 +162,11 @@ class Counter:
         self.seen += event == "call" and frame.f_code.co_filename != __file__
 
 
+def loader_of(case: Made) -> Any:
+    """The batches of a run, where its nets are."""
+    return case.data.loader("train", device=case.batch[0].device)
+
+
 def around(loader: Any) -> Iterator[Any]:
     """Batches without end."""
     epoch = 0
@@ -171,7 +178,7 @@ def around(loader: Any) -> Iterator[Any]:
 
 def bare_loop(case: Made, step_in: Callable[..., Callable], steps: int) -> Step:
     """A step on the next batch of the case's own loader, optimizer and schedule included."""
-    method, batches = case.method, around(case.data.loader("train"))
+    method, batches = case.method, around(loader_of(case))
     groups = [{"params": list(net.parameters())} for net in method.students.values()]
     optimizer = method.make_optimizer(groups)
     scheduler = method.make_scheduler(optimizer, steps)
