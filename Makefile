@@ -1,5 +1,6 @@
 # make demo: the main job on real data, from nothing.  make test: what is checked; make test-sweeps: with
-# real schedulers and kills.  make bench: what a step costs, beside what it could cost.
+# real schedulers and kills.  make bench: what a step costs, beside what it could cost; WRITE=--write: into
+# benchmarks/results too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ test-sweeps: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.speed
+	for table in speed ssd_cost growth startup; do $(BIN)/python -m benchmarks.$$table $(WRITE) || exit; done
 
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -1,18 +1,25 @@
 """Training steps of composed configurations, to be timed: no Trainer, no loader, one batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor
+from omegaconf import DictConfig
+from torch import Tensor, nn
 
 from kd_lightning.build import build_data, build_method
 from kd_lightning.command_line import CONF
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.teachers import Teacher, build_net
+
+SMALL = ("data=synthetic", "data.size=32", "data.num_classes=100", "data.batch_size=32")
+LARGE = ("data=synthetic", "data.size=112", "data.num_classes=100", "data.batch_size=4",
+         "data.num_train=100", "data.num_test=100", "data.val_fraction=0")  # fmt: skip
+TWO = ("model@method.teacher=resnet32x4", "model@method.students.a=resnet8x4",
+       "model@method.students.b=mobilenetv2_half")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class Made:
         low: the precision of the run, as a context.
     """
 
+    cfg: DictConfig
     method: Learner
     teacher: Teacher | None
     data: ClassificationData
@@ -31,17 +39,9 @@ class Made:
 
     def step(self) -> Callable[[], Tensor]:
         """One training step, as Lightning makes it of the method."""
-        optimizer = torch.optim.SGD(self.method.parameters(), lr=1e-3, momentum=0.9)
-
-        def step() -> Tensor:
-            with self.low():
-                loss = self.method.training_step(self.batch, 0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return step
+        return step_of(
+            self.method.parameters(), lambda: self.method.training_step(self.batch, 0), self.low
+        )
 
     def ask(self) -> Callable[[], object]:
         """The teacher's answer to the batch, as a step asks for it."""
@@ -52,11 +52,42 @@ class Made:
 
         return ask
 
+    def with_answers(self) -> "Made":
+        """Itself, the teacher's answers in the batch, as a cache puts them there."""
+        with torch.no_grad():
+            self.batch.append(self.method.to_keep(*self.batch))
+        return self
+
+
+def step_of(
+    parameters: Iterable[nn.Parameter], loss_now: Callable[[], Tensor], low: Callable = nullcontext
+) -> Callable[[], Tensor]:
+    """A training step: one optimizer for both sides of every comparison.
+
+    Args:
+        low: the precision, as a context.
+    """
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+
+    def step() -> Tensor:
+        with low():
+            loss = loss_now()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
 
 def made(*words: str) -> Made:
     """What ``words`` compose, on the device that ``hardware.accelerator`` names."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", list(words))
+        return made_of(compose("config", list(words)))
+
+
+def made_of(cfg: DictConfig) -> Made:
+    """What a composed configuration says, on the device that it names."""
     data = build_data(cfg)
     teacher = None
     if "teacher" in cfg.method:
@@ -70,4 +101,4 @@ def made(*words: str) -> Made:
         def low() -> torch.autocast:
             return torch.autocast(device.type, dtype=torch.bfloat16)
 
-    return Made(method, teacher, data, batch, low)
+    return Made(cfg, method, teacher, data, batch, low)
