@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing (the first time about 5 GB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all,bench]"
 	touch $(READY)
 
 clean:
