@@ -18,7 +18,7 @@ test-sweeps: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
 
 bench: $(READY)
-	for table in speed ssd_cost growth startup; do $(BIN)/python -m benchmarks.$$table $(WRITE) || exit; done
+	for table in speed ssd_cost loading growth startup; do $(BIN)/python -m benchmarks.$$table $(WRITE) || exit; done
 
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -109,7 +109,7 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
         cfg.method, [key for key in cfg.method if key not in ("students", "teacher")]
     )
     config._set_parent(cfg)  # its interpolations point to the whole configuration
-    method = instantiate(config, _partial_=True, _convert_="object")(
+    method = bare(instantiate(config, _partial_=True, _convert_="object"))(
         **nets,
         optimizer=instantiate(cfg.optimizer, _convert_="object"),
         scheduler=instantiate(cfg.scheduler, _convert_="object"),
@@ -128,6 +128,16 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             compiled=cfg.hardware.compile_teacher,
         )
     return method
+
+
+def bare(value: Any) -> Any:
+    """A partial as Python has it. Hydra's looks up whether it may call what it calls, hundreds of
+    Python calls each time, and a method calls its confidence, guidance or loss in every step.
+    """
+    if not isinstance(value, partial):
+        return value
+    given = {name: bare(one) for name, one in value.keywords.items()}
+    return partial(bare(value.func), *map(bare, value.args), **given)
 
 
 def compiler_of(cfg: DictConfig, method: Learner) -> Callable[..., CompiledStep] | None:

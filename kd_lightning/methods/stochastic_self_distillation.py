@@ -64,7 +64,8 @@ class StochasticSelfDistillation(Distiller):
         detach_weights: no gradient through the weights.
         start_from_teacher: False: random weights, which the paper found to end below the baseline.
         hard_weight, feature_weight: of the labels and of the teacher's features.
-        max_rows: most rows in one teacher pass, where dropout stands in the blocks.
+        max_rows: most rows in one teacher pass, where dropout stands in the blocks; None: as many
+            as the device is fast with.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class StochasticSelfDistillation(Distiller):
         start_from_teacher: bool = True,
         hard_weight: float = 1.0,
         feature_weight: float = 1.0,
-        max_rows: int = 1024,
+        max_rows: int | None = None,
         **distiller: Any,
     ) -> None:
         super().__init__(start_from_teacher=start_from_teacher, **distiller)
@@ -85,7 +86,9 @@ class StochasticSelfDistillation(Distiller):
             raise UserError(
                 f"stochastic_self_distillation has one student, got {len(self.students)}"
             )
-        check_positive(num_passes=num_passes, max_rows=max_rows)
+        check_positive(num_passes=num_passes)
+        if max_rows is not None:
+            check_positive(max_rows=max_rows)
         check_weights(hard_weight=hard_weight, feature_weight=feature_weight)
         check_guidance(guidance)
         if stochastic and feature_weight:

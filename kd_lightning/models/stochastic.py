@@ -15,6 +15,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from kd_lightning.errors import UserError
 from kd_lightning.models.classifier import Classifier
 
+ROWS_ON_CPU = 128  # what an FCN makes of more is too much for the caches: 1024 take twice the time
+ROWS = 1024
+
 
 def active_dropouts(net: nn.Module) -> list[nn.Module]:
     """The dropout modules of ``net`` that can drop anything. Stochastic depth does not count."""
@@ -63,17 +66,19 @@ def dropped(
 
 @torch.no_grad()
 def sample_features(
-    net: Classifier, x: Tensor, num_passes: int, max_rows: int = 1024
+    net: Classifier, x: Tensor, num_passes: int, max_rows: int | None = None
 ) -> Float[Tensor, "K B D"]:
     """The classifier's input after dropout, for ``num_passes`` dropout masks.
 
     What comes before the first active dropout is computed once: exactly so where dropout stands
     before the classifier alone. With dropout in the blocks the trunk sees K x B rows, at most
-    ``max_rows`` of them at a time.
+    ``max_rows`` of them at a time; None: as many as the device is fast with.
     """
     if is_split_at_its_head(net):
         return dropped(net, net.features(x), num_passes)
     prepared = net.prepare(x)
+    if max_rows is None:
+        max_rows = ROWS_ON_CPU if x.device.type == "cpu" else ROWS
     at_once = max(1, max_rows // len(x))
     chunks = []
     with dropout_on(net):

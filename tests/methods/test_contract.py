@@ -172,11 +172,13 @@ def test_a_step_makes_few_calls(method: str) -> None:
     learner, data, _ = built(method)
     batch = next(iter(data.loader("train")))
     learner.train().training_step(batch, 0)
-    package, seen = str(Path(kd_lightning.__file__).parent), []
+    package, seen, hydras = str(Path(kd_lightning.__file__).parent), [], []
 
     def count(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(package):
             seen.append(frame.f_code.co_qualname)
+        if event == "call" and f"{os.sep}hydra{os.sep}" in frame.f_code.co_filename:
+            hydras.append(frame.f_code.co_qualname)
 
     sys.setprofile(count)
     try:
@@ -185,6 +187,7 @@ def test_a_step_makes_few_calls(method: str) -> None:
         sys.setprofile(None)
     ours = [name for name in seen if "forward" not in name]  # nets are what they are
     assert 5 < len(ours) <= CALLS.get(method, 100), len(ours)
+    assert hydras == []  # a step needs nothing of what built it
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -51,6 +51,13 @@ def test_blocks_are_run_k_times_in_chunks() -> None:
     assert not torch.equal(samples[0], samples[1])
 
 
+def test_chunks_are_of_what_the_cpu_is_fast_with_unless_stated() -> None:
+    model = deep()
+    model.trunk = Counted(model.trunk)
+    sample_features(model, torch.randn(50, 12), 5)
+    assert model.trunk.rows == [100, 100, 50]
+
+
 def test_mean_of_many_passes_is_the_deterministic_feature() -> None:
     model = deep()
     model.trunk[3] = nn.Identity()  # linear after dropout, so the mean is exact
