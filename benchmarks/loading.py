@@ -12,10 +12,11 @@ batch is 32 of 224 x 224, as bytes on both sides.
 import argparse
 import io
 import random
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib
@@ -26,13 +27,15 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.paired import Step, compare
+from benchmarks.paired import Step
+from benchmarks.rows import beside, table
+from benchmarks.written import Report
 from kd_lightning.build import build_data, quieten
 from kd_lightning.command_line import compose
 from kd_lightning.data import image_files
 from kd_lightning.prepare import prepared
 
-Row = tuple[str, int, Step, Step]  # name, samples in a batch, A, B
+Row = tuple[str, int, Step, Step]  # title, samples in a batch, A, B; the first is the control
 PHOTOS = [Path(sklearn.__file__).parent / f"datasets/images/{n}.jpg" for n in ("china", "flower")]
 PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg")
 BATCH = 32
@@ -161,38 +164,33 @@ def memory(place: Path) -> Iterator[Row]:
 TABLES = {"images": images, "memory": memory}
 
 
-def per_second(step: Step, samples: int) -> float:
-    """Samples, the best of some batches."""
-    least = float("inf")
-    for _ in range(10):
-        begun = time.perf_counter()
-        step()
-        least = min(least, time.perf_counter() - begun)
-    return samples / least
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
+    words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; both if none")
     parser.add_argument("--pairs", type=int, default=31)
+    parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     given = parser.parse_args(words)
     if unknown := [name for name in given.tables if name not in TABLES]:
         parser.error(f"no table '{unknown[0]}': expected some of {', '.join(TABLES)}")
     quieten()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one CPU thread\n")
-    print("| A / B | ratio | 95 % interval | of the shortest | A, samples/s |")
-    print("|---|---:|---:|---:|---:|")
+    report = Report("loading", "What a batch costs to load", words)
+    report.say(
+        f"Ratios of times, medians of {given.pairs} pairs; below 1 is faster. Pillow "
+        f"{version('pillow')}, simplejpeg {version('simplejpeg')}."
+    )
     with tempfile.TemporaryDirectory() as place:
         for name in given.tables or TABLES:
-            for title, samples, a, b in TABLES[name](Path(place)):
-                found = compare(a, b, given.pairs)
-                spread = f"{found.low:.2f} to {found.high:.2f}"
-                rate = f"{per_second(a, samples):,.0f}"
-                print(f"| {title} | {found.median:.2f} | {spread} | {found.least:.2f} | {rate} |",
-                      flush=True)  # fmt: skip
+            report.say(f"\n## {name}\n\n{' '.join(TABLES[name].__doc__.split())}\n")
+            (_, _, control, _), *rows = TABLES[name](Path(place))
+            found = (beside(title, a, b) for title, _, a, b in rows)
+            for line in table(found, control, given.pairs):
+                report.say(line)
+    if given.write:
+        report.write()
 
 
 if __name__ == "__main__":
