@@ -1,6 +1,7 @@
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from sklearn.datasets import load_digits
 
 
 def ready(build, *overrides):
@@ -14,6 +15,16 @@ def test_digits_are_1797_grey_8x8_images(build):
     assert sum(len(part) for part in data.parts.values()) == 1797
     assert (data.num_classes, data.channels, data.size) == (10, 1, 8)
     assert data.class_names == [str(i) for i in range(10)]
+
+
+def test_they_are_those_that_scikit_learn_loads(build):
+    data = ready(build, "data.val_fraction=0")
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
+    there = {(bytes(x.flatten().tolist()), y) for x, y in zip(images, digits.target, strict=True)}
+    for part in (data.parts["train"], data.parts["test"]):
+        for x, y in zip(part.x, part.y.tolist(), strict=True):
+            assert (bytes(x.flatten().tolist()), y) in there
 
 
 def test_the_values_use_the_whole_range_of_a_byte(build):
