@@ -159,10 +159,12 @@ def compiler_of(cfg: DictConfig, method: Learner) -> Callable[..., CompiledStep]
             f"hardware.compile=true compiles a method's losses, and {type(method).__name__} does "
             "in its steps what no compiler follows: set hardware.compile=false"
         )
-    if graphs and cfg.hardware.accelerator == "cpu":
+    accelerator = cfg.hardware.accelerator
+    is_cuda = accelerator in ("gpu", "cuda")  # where there is none, the Trainer says so
+    if graphs and not (is_cuda or (accelerator == "auto" and torch.cuda.is_available())):
         raise UserError(
-            "hardware.cuda_graphs=true needs a GPU, got hardware.accelerator=cpu: set "
-            "hardware.cuda_graphs=false"
+            f"hardware.cuda_graphs=true needs a GPU, got hardware.accelerator={accelerator} and no "
+            "CUDA device: set hardware.cuda_graphs=false"
         )
     if graphs and cfg.trainer.get("accumulate_grad_batches", 1) > 1:
         raise UserError(

@@ -53,8 +53,8 @@ def step_of(found: Losses) -> Step:
 
 
 class CompiledStep:
-    """A step as one compiled graph, for batches of the size of the first; others, such as one from
-    which a bad image was left out, are computed as they are.
+    """A step as one compiled graph, for whole batches; smaller ones, such as one from which a bad
+    image was left out, are computed as they are.
 
     Args:
         step: (x, ...) -> what is computed of a batch.
@@ -70,13 +70,13 @@ class CompiledStep:
         self.plain = step
         self.fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
         self.cuda_graphs = cuda_graphs
-        self.shape: torch.Size | None = None
+        self.size = 0  # of the batches that it is compiled for: the largest so far
 
     def __call__(self, x: Tensor, *rest: Any) -> Step:
-        if self.shape is None:
+        if len(x) > self.size:
             from torch._dynamo.exc import TorchDynamoException  # half a second, and seldom needed
 
-            self.shape = x.shape
+            self.size = len(x)
             try:
                 return self._run(x, *rest)
             except TorchDynamoException as error:
@@ -85,7 +85,7 @@ class CompiledStep:
                     f"this step cannot be compiled as one function: {said} (set "
                     "hardware.compile=false)"
                 ) from error
-        return self._run(x, *rest) if x.shape == self.shape else self.plain(x, *rest)
+        return self._run(x, *rest) if len(x) == self.size else self.plain(x, *rest)
 
     def _run(self, *batch: Any) -> Step:
         if self.cuda_graphs:

@@ -98,15 +98,25 @@ def test_masks_of_a_compiled_step_differ_from_batch_to_batch(
     assert len(set(found)) == 3
 
 
-def test_a_batch_of_another_size_is_computed_as_it_is() -> None:
+def test_whole_batches_are_compiled_and_smaller_ones_computed_as_they_are() -> None:
     method = with_dropout(compiler=CompiledStep)
     method.students["student"].dropout.p = 0.0
     plain = copy.copy(method)
     plain.compile_step = None
-    for size in (8, 5, 8, 3):
-        torch.testing.assert_close(
-            method.training_step(batch(size), 0), plain.training_step(batch(size), 0)
-        )
+    compiled = []
+
+    def counting(step: Callable) -> CompiledStep:
+        found = CompiledStep(step)
+        fast = found.fast
+        found.fast = lambda x, *rest: compiled.append(len(x)) or fast(x, *rest)
+        return found
+
+    method.compile_step = counting
+    with torch._dynamo.config.patch(error_on_recompile=False):
+        for size in (5, 8, 5, 8, 3):  # the first lacks some
+            expected = plain.training_step(batch(size), 0)
+            torch.testing.assert_close(method.training_step(batch(size), 0), expected)
+    assert compiled == [5, 8, 8]
 
 
 class Looking(nn.Module):
@@ -138,13 +148,17 @@ REFUSED = {
     "method=feature_distillation hardware.compile=true": "FeatureDistillation does .*compile=false",
     "method=kd hardware.cuda_graphs=true": "set hardware.compile=true too",
     "method=kd hardware=cpu hardware.compile=true hardware.cuda_graphs=true": "needs a GPU",
+    "method=kd hardware=auto hardware.compile=true hardware.cuda_graphs=true": "no CUDA device",
     "method=kd hardware=gpu hardware.compile=true hardware.cuda_graphs=true "
     "trainer.accumulate_grad_batches=2": "adds up several",
 }
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED.items())
-def test_what_cannot_be_compiled_is_refused_with_the_key(words: str, sentence: str) -> None:
+def test_what_cannot_be_compiled_is_refused_with_the_key(
+    words: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     method, *more = words.split()
     with pytest.raises(UserError, match=sentence):
         built(method.removeprefix("method="), *more)
