@@ -6,7 +6,6 @@ or, from Python, ``distill("method=dual_student", "data=digits").metrics``.
 """
 
 import argparse
-import gc
 import os
 import signal
 import subprocess
@@ -251,7 +250,6 @@ def check_one_run(words: Sequence[str]) -> None:
 
 def main() -> None:
     """The command line: a person's mistake is one sentence and exit code 2."""
-    gc.freeze()  # what was imported stays: collecting it at the end takes seconds
     with report_errors():
         if (asked := sweep_asked_for(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])

@@ -7,7 +7,6 @@ one that another process works on is waited for.
 """
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -138,7 +137,6 @@ def main() -> None:
         sys.exit(2)
     if words.with_parent:
         end_with_parent()
-    gc.freeze()  # what was imported stays: collecting it at the end takes seconds
     sys.exit(work(words.directory))
 
 
