@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from kd_lightning.data.batches import BadImage, Samples
+from kd_lightning.data.batches import Samples
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.folders import check_folder
 from kd_lightning.data.image_files import ImageFiles, read_rgb_from
@@ -22,10 +22,12 @@ from kd_lightning.errors import UserError
 
 FORMAT = 1
 FACTS = "stream.json"
+# Of the storages that litdata knows: those it asks for parts of a chunk, as another is kept whole.
+SCHEMES = ("s3://", "gs://")
 
 
 class Streamed(ImageFiles):
-    """``root`` is the folder, or an address that litdata reads, such as ``s3://bucket/images``.
+    """``root`` is the folder, or an address: ``s3://bucket/images``, or ``gs://…``.
 
     It is the tree, to the last bit: its fingerprint, its split, its order and its batches; a
     teacher of one is a teacher of the other. Each image is read when a batch needs it, by as many
@@ -44,6 +46,11 @@ class Streamed(ImageFiles):
         self, *, root: str | None = None, val_fraction: float | None = None, **common
     ) -> None:
         is_address = root is not None and "://" in str(root)
+        if is_address and not str(root).startswith(SCHEMES):
+            raise UserError(
+                f"data.root={root} must be a folder, or an address that begins with "
+                f"{' or '.join(SCHEMES)}"
+            )
         super().__init__(
             root=None if is_address else root,  # which a path would spoil
             val_fraction=0.0 if val_fraction is None else val_fraction,
@@ -54,11 +61,7 @@ class Streamed(ImageFiles):
 
     @staticmethod
     def decode(path: Packed) -> UInt8[Tensor, "3 H W"]:
-        try:
-            content = path.open()
-        except OSError as error:
-            raise BadImage(f"{path.name} of {path.folder} cannot be read: {error}") from None
-        return read_rgb_from(content, path.name)
+        return read_rgb_from(path.open(), path.name)
 
     def load(self) -> Parts:
         where, facts = self._read_facts()
@@ -72,11 +75,7 @@ class Streamed(ImageFiles):
             files = zip(says["names"], says["sizes"], strict=True)
             x = [Packed(f"{where}/{part}", row, *file) for row, file in enumerate(files)]
             samples[part] = Samples(x, torch.tensor(says["labels"]))
-            try:
-                x[-1].open()
-            except Exception as error:  # of whatever kind the storage's own library has
-                why = " ".join(str(error).split())
-                raise UserError(f"{where}/{part} cannot be read: {why} (data.root=…)") from None
+            x[-1].open()
         return Parts(
             train=samples["train"],
             val=samples.get("val"),
