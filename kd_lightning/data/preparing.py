@@ -94,7 +94,9 @@ def described(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
     return parts, {
         "data": type(data).__name__,
         "val_fraction": data.val_fraction,
+        "split_seed": data.split_seed,
         "test_is": loaded.test_is,
+        "test_is_cut": loaded.test_is_cut,
         "class_names": loaded.class_names,
         "class_list_sha256": getattr(data, "class_list_sha256", None),
         "imagenet_rows": data.imagenet_rows,

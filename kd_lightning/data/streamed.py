@@ -18,9 +18,10 @@ from kd_lightning.data.classification import Parts
 from kd_lightning.data.folders import check_folder
 from kd_lightning.data.image_files import ImageFiles, read_rgb_from
 from kd_lightning.data.packed import Packed, check_litdata, download
+from kd_lightning.data.splits import split_seed_of
 from kd_lightning.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 FACTS = "stream.json"
 # Of the storages that litdata knows: those it asks for parts of a chunk, as another is kept whole.
 SCHEMES = ("s3://", "gs://")
@@ -35,6 +36,7 @@ class Streamed(ImageFiles):
 
     Args:
         val_fraction: share of train that becomes val; None: what the tree's data set had.
+        split_seed: None: the tree's; where its test part was cut from train, no other is taken.
 
     Attributes:
         class_list_sha256: of the list of classes, where the tree's data set had one.
@@ -43,7 +45,12 @@ class Streamed(ImageFiles):
     class_list_sha256: str | None = None
 
     def __init__(
-        self, *, root: str | None = None, val_fraction: float | None = None, **common
+        self,
+        *,
+        root: str | None = None,
+        val_fraction: float | None = None,
+        split_seed: int | None = None,
+        **common,
     ) -> None:
         is_address = root is not None and "://" in str(root)
         if is_address and not str(root).startswith(SCHEMES):
@@ -54,10 +61,12 @@ class Streamed(ImageFiles):
         super().__init__(
             root=None if is_address else root,  # which a path would spoil
             val_fraction=0.0 if val_fraction is None else val_fraction,
+            split_seed=0 if split_seed is None else split_seed,
             **common,
         )
         self.address = str(root).rstrip("/") if is_address else None
         self._splits_as_the_tree = val_fraction is None
+        self._asked_split_seed = split_seed
 
     @staticmethod
     def decode(path: Packed) -> UInt8[Tensor, "3 H W"]:
@@ -68,6 +77,7 @@ class Streamed(ImageFiles):
         check_litdata()
         if self._splits_as_the_tree:
             self.val_fraction = facts["val_fraction"]
+        self.split_seed = split_seed_of(facts, self._asked_split_seed)
         self.imagenet_rows = facts["imagenet_rows"]
         self.class_list_sha256 = facts["class_list_sha256"]
         samples = {}
@@ -82,6 +92,7 @@ class Streamed(ImageFiles):
             test=samples["test"],
             class_names=facts["class_names"],
             test_is=facts["test_is"],
+            test_is_cut=facts["test_is_cut"],
         )
 
     def _read_facts(self) -> tuple[str, dict[str, Any]]:

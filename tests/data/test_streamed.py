@@ -84,6 +84,28 @@ def test_another_val_part_may_be_asked_for(both) -> None:
     assert len(found.parts["val"]) == 12
 
 
+@pytest.mark.parametrize("split_seed", [0, 5])
+def test_a_tree_of_train_alone_is_cut_as_it_was(build, write_tree, tmp_path, split_seed) -> None:
+    root, out = write_tree(tmp_path / "tree", {"train/cat": 20, "train/dog": 20}), tmp_path / "out"
+    of_tree = [f"data.root={root}", f"data.split_seed={split_seed}"]
+    prepared("data=image_folder", *of_tree, f"out={out}", "format=litdata")
+    tree = build("image_folder", *of_tree, *SMALL)
+    found = build("streamed", f"data.root={out}", *SMALL)
+    for data in (tree, found):
+        data.setup()
+    assert found.fingerprint == tree.fingerprint
+    assert (found.protocol, found.split_seed) == (tree.protocol, split_seed)
+    assert_alike(tree, found)
+    with pytest.raises(UserError, match=r"cut from train by split_seed=.*: leave it out"):
+        build("streamed", f"data.root={out}", *SMALL, "data.split_seed=3").setup()
+
+
+def test_val_is_cut_by_another_split_seed_where_test_has_a_folder(both) -> None:
+    tree, found = both("data.split_seed=5")
+    assert "(split_seed 5)" in found.protocol
+    assert found.fingerprint == tree.fingerprint
+
+
 def test_small_chunks_change_nothing(tree, both, monkeypatch) -> None:
     monkeypatch.setattr(packing, "CHUNK", 3000)
     shutil.rmtree(tree[2].partition("=")[2])
@@ -117,8 +139,8 @@ class Elsewhere(downloader.Downloader):
 def elsewhere(tmp_path, monkeypatch, out):
     monkeypatch.setitem(downloader._DOWNLOADERS, "s3://", Elsewhere)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where litdata keeps indexes
-    monkeypatch.setattr(Elsewhere, "root", tmp_path)
-    monkeypatch.setattr(Elsewhere, "files", [])
+    monkeypatch.setattr(Elsewhere, "root", tmp_path, raising=False)
+    monkeypatch.setattr(Elsewhere, "files", [], raising=False)
     monkeypatch.setattr(Elsewhere, "ranges", 0)
     packed.opened.cache_clear()
     return "s3://bucket/out"
