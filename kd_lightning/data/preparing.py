@@ -117,9 +117,12 @@ def claimed(
         index: the file that is written last.
 
     Raises:
-        UserError: it is of something else, or another process's.
+        UserError: it is of something else, or another process's, or cannot be made.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror} (out=…)") from error
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)

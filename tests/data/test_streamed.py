@@ -217,6 +217,13 @@ def test_a_bad_image_stops_the_run_or_is_skipped(tree, build, tmp_path) -> None:
         assert sum(len(y) for _, y in data.loader("test")) == 9
 
 
+def test_what_is_packed_is_not_packed_again(out, tmp_path) -> None:
+    words = ["data=streamed", f"data.root={out}", f"out={tmp_path / 'again'}"]
+    with pytest.raises(UserError, match=r"^data=streamed is packed already: .* \(data=…\)$"):
+        prepared(*words, "format=litdata")
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_part_that_is_there_is_not_packed_again(tree, tmp_path, monkeypatch) -> None:
     whole = prepared(*tree, f"out={tmp_path / 'whole'}")
     pack, done = packing.pack, []
