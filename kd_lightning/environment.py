@@ -53,7 +53,7 @@ def describe_environment(
         },
         "seeds": {
             "seed": cfg.seed,
-            "data.split_seed": cfg.data.split_seed,
+            "data.split_seed": data.split_seed,
             "teacher.seed": cfg.teacher.seed,
         },
         "data": {

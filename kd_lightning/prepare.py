@@ -20,6 +20,7 @@ from kd_lightning.command_line import compose, console, report_errors, sentences
 from kd_lightning.data.image_files import ImageFiles, short_side
 from kd_lightning.data.packing import pack_tree
 from kd_lightning.data.preparing import prepare
+from kd_lightning.data.streamed import Streamed
 from kd_lightning.errors import UserError, unknown
 from kd_lightning.schema import check_targets, check_value
 
@@ -41,6 +42,11 @@ def prepared(*overrides: str, config_dir: str | Path | None = None) -> Path:
             raise UserError(
                 f"{type(data).__name__} has no image files to decode: prepare is for "
                 "data=image_folder, imagenet and imagenet100"
+            )
+        if cfg.format == "litdata" and isinstance(data, Streamed):
+            raise UserError(
+                "data=streamed is packed already: copy its folder, or pack the tree of images that "
+                "it was made of (data=…)"
             )
         size = short_side(data.image_size, data.crop_fraction) if cfg.size is None else cfg.size
         out = Path(cfg.out).expanduser()

@@ -285,6 +285,16 @@ def test_two_at_once_are_refused(tree, tmp_path) -> None:
         prepared(*tree)
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(tree, tmp_path, capsys, below) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        main([*tree, f"out={tmp_path}/file{below}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"Error: cannot make the folder \S+: \w.* \(out=…\)\n", said)
+
+
 def test_on_the_command_line(tree, capsys) -> None:
     main(tree)
     said = capsys.readouterr().out

@@ -119,7 +119,8 @@ class RandomCrop(BatchTransform):
 
 class RandomResizedCrop(BatchTransform):
     """A random part of each image, resized to a square (Szegedy et al. 2015, "Going Deeper with
-    Convolutions"): bytes come out as torchvision makes them, on any device.
+    Convolutions"): bytes come out as torchvision makes them on a CPU with AVX2, on any
+    device; on a CPU without it they may differ by one.
 
     Args:
         size: side of the square.

@@ -43,6 +43,7 @@ class Parts:
     Attributes:
         class_names: in label order; their number is the number of classes.
         test_is: where the test part comes from, in words, for tables and records.
+        test_is_cut: it was cut from train, by ``split_seed``.
     """
 
     train: Samples
@@ -50,6 +51,7 @@ class Parts:
     class_names: list[str]
     val: Samples | None = None
     test_is: str = "the data set's own test part"
+    test_is_cut: bool = False
 
 
 class ClassificationData(LightningDataModule):

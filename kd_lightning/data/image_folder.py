@@ -48,7 +48,12 @@ class ImageFolder(ImageFiles):
         if test is None:
             train, test, test_is = self._cut(train)
         return Parts(
-            train=train, val=samples.get("val"), test=test, class_names=classes, test_is=test_is
+            train=train,
+            val=samples.get("val"),
+            test=test,
+            class_names=classes,
+            test_is=test_is,
+            test_is_cut="test" not in samples,
         )
 
     def _cut(self, samples: Samples) -> tuple[Samples, Samples, str]:

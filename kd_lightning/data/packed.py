@@ -6,13 +6,19 @@ behind an address they are asked for. So the order is ours, and nothing is kept 
 """
 
 import functools
+import json
 import os
+import time
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kd_lightning.errors import UserError
+
+PAUSES = (0, 0.5, 2)  # seconds before each attempt to read an image
+# What an index may say of an item's structure: nothing, or that it is a single value.
+BYTES = (None, [1, {"type": None, "context": None, "children_spec": []}])
 
 
 class Packed(NamedTuple):
@@ -31,15 +37,25 @@ class Packed(NamedTuple):
     size: int
 
     def open(self) -> BytesIO:
-        """The file's content.
+        """The file's content, asked for again after a pause where it does not come, or not whole.
 
         Raises:
-            OSError: it cannot be read.
+            UserError: it cannot be read. What can be read and is no image is a matter of decoding.
         """
-        content = bytes(opened(self.folder, os.getpid())[self.row])
-        if len(content) != self.size:
-            raise OSError(f"{self.name} of {self.folder} has {len(content)} bytes of {self.size}")
-        return BytesIO(content)
+        why = ""
+        for pause in PAUSES:
+            time.sleep(pause)
+            try:
+                content = bytes(opened(self.folder, os.getpid())[self.row])
+            except UserError:
+                raise
+            except Exception as error:  # of whatever kind the storage's own library has
+                why = " ".join(str(error).split()) or type(error).__name__
+            else:
+                if len(content) == self.size:
+                    return BytesIO(content)
+                why = f"{len(content)} bytes of {self.size}"
+        raise UserError(f"{self.name} of {self.folder} cannot be read: {why} (data.root=…)")
 
 
 def known_by(file: Path | Packed) -> str:
@@ -56,7 +72,7 @@ def check_litdata() -> None:
             "packed images are written and read by litdata: install kd_lightning[stream] "
             "(data=streamed, or prepare's format=litdata)"
         )
-    # or it would ask its registry for a newer version whenever a folder is opened
+    # whatever LITDATA_CHECK_UPDATES says: a folder is opened without asking for a newer version
     os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
 
 
@@ -64,11 +80,31 @@ def check_litdata() -> None:
 def opened(folder: str, process: int) -> Any:
     """litdata's reader of a folder of chunks, in this process: a fork must not share its
     connections.
+
+    Raises:
+        UserError: the folder holds something else than bytes.
     """
     check_litdata()
     from litdata import StreamingDataset
 
-    return StreamingDataset(folder)
+    reader = StreamingDataset(folder)
+    # the very file that the reader goes by, which has done nothing by it yet
+    check_bytes(Path(reader.input_dir.path) / "index.json", folder)
+    return reader
+
+
+def check_bytes(index: Path, folder: str) -> None:
+    """Raises ``UserError`` where an index asks for more than bytes: it comes from where the chunks
+    do, and what it names would be unpickled or imported.
+    """
+    says = json.loads(index.read_text())
+    config = says.get("config") or {}
+    spec = json.loads(config.get("data_spec") or "null")
+    if "shards" in says or config.get("data_format") != ["bytes"] or spec not in BYTES:
+        raise UserError(
+            f"{folder} must hold files as bytes, its index.json says {config.get('data_format')}: "
+            "pack the tree by python -m kd_lightning.prepare format=litdata (data.root=…)"
+        )
 
 
 def download(address: str, name: str, into: Path) -> Path:

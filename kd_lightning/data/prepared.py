@@ -17,9 +17,10 @@ from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.folders import check_folder
 from kd_lightning.data.image_files import IMAGENET_MEAN, IMAGENET_STD, check_sizes, short_side
 from kd_lightning.data.on_disk import OnDisk
+from kd_lightning.data.splits import split_seed_of
 from kd_lightning.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 UNFINISHED = "unfinished.json"  # instead, while the arrays are being written
 
@@ -34,6 +35,7 @@ class Prepared(ClassificationData):
 
     Args:
         val_fraction: share of train that becomes val; None: what the tree's data set had.
+        split_seed: None: the tree's; where its test part was cut from train, no other is taken.
         image_size: side of what the nets get.
         crop_fraction: for val and test, and for train without augmentation, the images become
             ``image_size / crop_fraction`` wide, and the centre is cut out.
@@ -48,15 +50,21 @@ class Prepared(ClassificationData):
         self,
         *,
         val_fraction: float | None = None,
+        split_seed: int | None = None,
         image_size: int = 224,
         crop_fraction: float = 0.875,
         **common,
     ) -> None:
-        super().__init__(val_fraction=0.0 if val_fraction is None else val_fraction, **common)
+        super().__init__(
+            val_fraction=0.0 if val_fraction is None else val_fraction,
+            split_seed=0 if split_seed is None else split_seed,
+            **common,
+        )
         check_sizes(image_size, crop_fraction)
         self.image_size = image_size
         self.crop_fraction = crop_fraction
         self._splits_as_the_tree = val_fraction is None
+        self._asked_split_seed = split_seed
         self._side = 0  # S, once it has been read
 
     def load(self) -> Parts:
@@ -71,6 +79,7 @@ class Prepared(ClassificationData):
             )
         if self._splits_as_the_tree:
             self.val_fraction = index["val_fraction"]
+        self.split_seed = split_seed_of(index, self._asked_split_seed)
         self.imagenet_rows = index["imagenet_rows"]
         self.class_list_sha256 = index["class_list_sha256"]
         samples = {part: read_part(root, index, part) for part in index["parts"]}
@@ -80,6 +89,7 @@ class Prepared(ClassificationData):
             test=samples["test"],
             class_names=index["class_names"],
             test_is=index["test_is"],
+            test_is_cut=index["test_is_cut"],
         )
 
     def eval_transform(self) -> BatchTransform:

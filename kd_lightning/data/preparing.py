@@ -94,7 +94,9 @@ def described(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
     return parts, {
         "data": type(data).__name__,
         "val_fraction": data.val_fraction,
+        "split_seed": data.split_seed,
         "test_is": loaded.test_is,
+        "test_is_cut": loaded.test_is_cut,
         "class_names": loaded.class_names,
         "class_list_sha256": getattr(data, "class_list_sha256", None),
         "imagenet_rows": data.imagenet_rows,
@@ -115,9 +117,12 @@ def claimed(
         index: the file that is written last.
 
     Raises:
-        UserError: it is of something else, or another process's.
+        UserError: it is of something else, or another process's, or cannot be made.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror} (out=…)") from error
     lock = FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -1,5 +1,8 @@
 """Cutting a part from another: seeded, stratified by class, or by subject if there are."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,3 +45,20 @@ def split(
     if not held.any():
         raise UserError(f"no class has two samples: none can be held out ({key})")
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def split_seed_of(facts: Mapping[str, Any], asked: int | None) -> int:
+    """The ``split_seed`` of a data set that was made of a tree: the tree's, or the one asked for.
+
+    Raises:
+        UserError: another, where the tree's test part was cut from train by its own: two nets of
+            the same ``split_seed`` would have been tested on different parts.
+    """
+    if asked in (None, facts["split_seed"]):
+        return facts["split_seed"]
+    if facts["test_is_cut"]:
+        raise UserError(
+            f"the test part was cut from train by split_seed={facts['split_seed']} when the images "
+            f"were prepared, got data.split_seed={asked}: leave it out, or prepare the tree with it"
+        )
+    return asked

@@ -13,19 +13,22 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from kd_lightning.data.batches import BadImage, Samples
+from kd_lightning.data.batches import Samples
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.folders import check_folder
 from kd_lightning.data.image_files import ImageFiles, read_rgb_from
 from kd_lightning.data.packed import Packed, check_litdata, download
+from kd_lightning.data.splits import split_seed_of
 from kd_lightning.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 FACTS = "stream.json"
+# Of the storages that litdata knows: those it asks for parts of a chunk, as another is kept whole.
+SCHEMES = ("s3://", "gs://")
 
 
 class Streamed(ImageFiles):
-    """``root`` is the folder, or an address that litdata reads, such as ``s3://bucket/images``.
+    """``root`` is the folder, or an address: ``s3://bucket/images``, or ``gs://…``.
 
     It is the tree, to the last bit: its fingerprint, its split, its order and its batches; a
     teacher of one is a teacher of the other. Each image is read when a batch needs it, by as many
@@ -33,6 +36,7 @@ class Streamed(ImageFiles):
 
     Args:
         val_fraction: share of train that becomes val; None: what the tree's data set had.
+        split_seed: None: the tree's; where its test part was cut from train, no other is taken.
 
     Attributes:
         class_list_sha256: of the list of classes, where the tree's data set had one.
@@ -41,30 +45,39 @@ class Streamed(ImageFiles):
     class_list_sha256: str | None = None
 
     def __init__(
-        self, *, root: str | None = None, val_fraction: float | None = None, **common
+        self,
+        *,
+        root: str | None = None,
+        val_fraction: float | None = None,
+        split_seed: int | None = None,
+        **common,
     ) -> None:
         is_address = root is not None and "://" in str(root)
+        if is_address and not str(root).startswith(SCHEMES):
+            raise UserError(
+                f"data.root={root} must be a folder, or an address that begins with "
+                f"{' or '.join(SCHEMES)}"
+            )
         super().__init__(
             root=None if is_address else root,  # which a path would spoil
             val_fraction=0.0 if val_fraction is None else val_fraction,
+            split_seed=0 if split_seed is None else split_seed,
             **common,
         )
         self.address = str(root).rstrip("/") if is_address else None
         self._splits_as_the_tree = val_fraction is None
+        self._asked_split_seed = split_seed
 
     @staticmethod
     def decode(path: Packed) -> UInt8[Tensor, "3 H W"]:
-        try:
-            content = path.open()
-        except OSError as error:
-            raise BadImage(f"{path.name} of {path.folder} cannot be read: {error}") from None
-        return read_rgb_from(content, path.name)
+        return read_rgb_from(path.open(), path.name)
 
     def load(self) -> Parts:
         where, facts = self._read_facts()
         check_litdata()
         if self._splits_as_the_tree:
             self.val_fraction = facts["val_fraction"]
+        self.split_seed = split_seed_of(facts, self._asked_split_seed)
         self.imagenet_rows = facts["imagenet_rows"]
         self.class_list_sha256 = facts["class_list_sha256"]
         samples = {}
@@ -72,17 +85,14 @@ class Streamed(ImageFiles):
             files = zip(says["names"], says["sizes"], strict=True)
             x = [Packed(f"{where}/{part}", row, *file) for row, file in enumerate(files)]
             samples[part] = Samples(x, torch.tensor(says["labels"]))
-            try:
-                x[-1].open()
-            except Exception as error:  # of whatever kind the storage's own library has
-                why = " ".join(str(error).split())
-                raise UserError(f"{where}/{part} cannot be read: {why} (data.root=…)") from None
+            x[-1].open()
         return Parts(
             train=samples["train"],
             val=samples.get("val"),
             test=samples["test"],
             class_names=facts["class_names"],
             test_is=facts["test_is"],
+            test_is_cut=facts["test_is_cut"],
         )
 
     def _read_facts(self) -> tuple[str, dict[str, Any]]:

@@ -119,6 +119,34 @@ def test_a_val_folder_and_a_test_part_that_was_cut_are_kept(build, write_tree, t
     assert_equal_parts(tree, found)
 
 
+@pytest.mark.parametrize("split_seed", [0, 5])
+def test_a_tree_of_train_alone_is_cut_as_it_was(build, write_tree, tmp_path, split_seed):
+    root, out = write_tree(tmp_path / "tree", {"train/cat": 20, "train/dog": 20}), tmp_path / "out"
+    words = ["data.image_size=6", "data.num_workers=0"]
+    of_tree = [f"data.root={root}", f"data.split_seed={split_seed}", *words]
+    prepared("data=image_folder", *of_tree, f"out={out}")
+    tree = build("image_folder", *of_tree, "data.batch_size=8")
+    of_found = ["prepared", f"data.root={out}", *words, "data.batch_size=8"]
+    found, stated = build(*of_found), build(*of_found, f"data.split_seed={split_seed}")
+    for data in (tree, found, stated):
+        data.setup()
+        assert (data.protocol, data.split_seed) == (tree.protocol, split_seed)
+    assert found.fingerprint == stated.fingerprint
+    assert_equal_parts(tree, found)
+    tree.augmentation = found.augmentation = None
+    assert_equal_parts(tree, found, ["train"])
+    said = rf"cut from train by split_seed={split_seed} .* got data\.split_seed=3: leave it out"
+    with pytest.raises(UserError, match=said):
+        build(*of_found, "data.split_seed=3").setup()
+
+
+def test_val_is_cut_by_another_split_seed_where_test_has_a_folder(both):
+    words = ["data.image_size=6", "data.val_fraction=0.25"]
+    tree, found = both(SIDES, *words, prepare=["data.split_seed=5"], load=["data.split_seed=0"])
+    assert "(split_seed 0)" in found.protocol
+    assert_equal_parts(tree, found)  # whose own is 0
+
+
 def test_what_the_tree_knows_of_its_classes_is_kept(stand_in, build, tmp_path):
     tree = stand_in("imagenet100")
     tree.setup()
@@ -210,7 +238,7 @@ def test_a_folder_of_another_format_is_refused(folder):
     root, data = folder
     index = json.loads((root / "index.json").read_text())
     (root / "index.json").write_text(json.dumps({**index, "format": 7}))
-    with pytest.raises(UserError, match=r"is of format 7, this version reads 1: prepare it again"):
+    with pytest.raises(UserError, match=r"is of format 7, this version reads 2: prepare it again"):
         data.setup()
 
 

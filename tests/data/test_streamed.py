@@ -1,6 +1,7 @@
 """A packed tree is the tree, to the last bit, from a folder and from behind an address."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,12 @@ import torch
 
 from kd_lightning.data import packed, packing
 from kd_lightning.data.batches import BadImage
+from kd_lightning.data.streamed import SCHEMES, Streamed
 from kd_lightning.errors import UserError
 from kd_lightning.prepare import prepared
 
 pytest.importorskip("litdata")
-from litdata.streaming import downloader
+from litdata.streaming import Cache, downloader
 
 SMALL = ["data.batch_size=4", "data.num_workers=0", "data.image_size=6"]
 COUNTS = {f"{p}/{c}": n for p, n in (("train", 12), ("test", 5)) for c in ("cat", "dog")}
@@ -80,6 +82,28 @@ def test_it_is_the_tree_to_the_last_bit(both, num_workers) -> None:
 def test_another_val_part_may_be_asked_for(both) -> None:
     _, found = both("data.val_fraction=0.5")
     assert len(found.parts["val"]) == 12
+
+
+@pytest.mark.parametrize("split_seed", [0, 5])
+def test_a_tree_of_train_alone_is_cut_as_it_was(build, write_tree, tmp_path, split_seed) -> None:
+    root, out = write_tree(tmp_path / "tree", {"train/cat": 20, "train/dog": 20}), tmp_path / "out"
+    of_tree = [f"data.root={root}", f"data.split_seed={split_seed}"]
+    prepared("data=image_folder", *of_tree, f"out={out}", "format=litdata")
+    tree = build("image_folder", *of_tree, *SMALL)
+    found = build("streamed", f"data.root={out}", *SMALL)
+    for data in (tree, found):
+        data.setup()
+    assert found.fingerprint == tree.fingerprint
+    assert (found.protocol, found.split_seed) == (tree.protocol, split_seed)
+    assert_alike(tree, found)
+    with pytest.raises(UserError, match=r"cut from train by split_seed=.*: leave it out"):
+        build("streamed", f"data.root={out}", *SMALL, "data.split_seed=3").setup()
+
+
+def test_val_is_cut_by_another_split_seed_where_test_has_a_folder(both) -> None:
+    tree, found = both("data.split_seed=5")
+    assert "(split_seed 5)" in found.protocol
+    assert found.fingerprint == tree.fingerprint
 
 
 def test_small_chunks_change_nothing(tree, both, monkeypatch) -> None:
@@ -193,6 +217,13 @@ def test_a_bad_image_stops_the_run_or_is_skipped(tree, build, tmp_path) -> None:
         assert sum(len(y) for _, y in data.loader("test")) == 9
 
 
+def test_what_is_packed_is_not_packed_again(out, tmp_path) -> None:
+    words = ["data=streamed", f"data.root={out}", f"out={tmp_path / 'again'}"]
+    with pytest.raises(UserError, match=r"^data=streamed is packed already: .* \(data=…\)$"):
+        prepared(*words, "format=litdata")
+    assert not (tmp_path / "again").exists()
+
+
 def test_a_part_that_is_there_is_not_packed_again(tree, tmp_path, monkeypatch) -> None:
     whole = prepared(*tree, f"out={tmp_path / 'whole'}")
     pack, done = packing.pack, []
@@ -227,6 +258,122 @@ def test_a_folder_that_is_not_what_it_says_is_refused(out, build, damage) -> Non
         (out / "stream.json").write_text(json.dumps(facts))
     packed.opened.cache_clear()
     with pytest.raises(UserError, match=r"(test cannot be read|is of format 8).*\(data\.root=…\)"):
+        build("streamed", f"data.root={out}", *SMALL).setup()
+
+
+class NotAnOSError(Exception):
+    """Such as botocore's."""
+
+
+@pytest.fixture
+def flaky(elsewhere, monkeypatch):
+    """flaky(times, fault): the storage fails so often from now on, in this way."""
+    monkeypatch.setattr(packed, "PAUSES", (0, 0, 0))
+    read = Elsewhere.download_bytes
+
+    def make(times, fault) -> None:
+        left = [times]
+
+        def failing(self, *args):
+            left[0] -= 1
+            if left[0] < 0:
+                return read(self, *args)
+            raise fault
+
+        monkeypatch.setattr(Elsewhere, "download_bytes", failing)
+
+    return make
+
+
+FAULTS = [ConnectionResetError("reset\nby peer"), NotAnOSError("reset by peer")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_read_is_never_skipped(build, elsewhere, flaky, fault) -> None:
+    data = build("streamed", f"data.root={elsewhere}", *SMALL, "data.on_bad_image=skip")
+    data.setup()
+    flaky(2, fault)
+    assert sum(len(y) for _, y in data.loader("test")) == 10
+    flaky(10**9, fault)
+    with pytest.raises(UserError, match=r"JPEG of .*test cannot be read: reset by peer") as raised:
+        list(data.loader("test"))
+    assert not isinstance(raised.value, BadImage)
+
+
+def test_an_image_of_another_size_is_never_skipped(build, out, monkeypatch) -> None:
+    monkeypatch.setattr(packed, "PAUSES", (0, 0, 0))
+    facts = json.loads((out / "stream.json").read_text())
+    facts["parts"]["test"]["sizes"][0] += 1
+    (out / "stream.json").write_text(json.dumps(facts))
+    data = build("streamed", f"data.root={out}", *SMALL, "data.on_bad_image=skip")
+    data.setup()
+    with pytest.raises(UserError, match=r"test cannot be read: \d+ bytes of \d+") as raised:
+        list(data.loader("test"))
+    assert not isinstance(raised.value, BadImage)
+
+
+def test_images_are_asked_for_again_after_a_pause() -> None:
+    assert packed.PAUSES[0] == 0
+    assert 1 <= sum(packed.PAUSES) <= 5
+
+
+@pytest.mark.parametrize("root", ["azure://box/a", "hf://datasets/a/b", "https://a.b/c"])
+def test_other_addresses_are_refused(root) -> None:
+    with pytest.raises(UserError, match=rf"^data\.root={root} must be .* s3:// or gs://$"):
+        Streamed(root=root, batch_size=4)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_of_those_that_are_read_litdata_asks_for_parts_of_chunks(scheme) -> None:
+    asks = downloader._DOWNLOADERS[scheme].download_bytes
+    assert asks is not downloader.Downloader.download_bytes
+
+
+class Touch:
+    """What a pickle does that is opened: it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def pack_pickles(folder: Path, made: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    chunks = Cache(str(folder), chunk_bytes="64MB")
+    for row in range(10):
+        chunks[row] = Touch(made)
+    chunks.done()
+    chunks.merge(1)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_nothing_that_a_folder_names_is_run(out, build, elsewhere, tmp_path, remote) -> None:
+    pack_pickles(out / "test", tmp_path / "made")
+    assert json.loads((out / "test" / "index.json").read_text())["config"]["data_format"] == [
+        "pickle"
+    ]
+    with pytest.raises(UserError, match=r"out/test must hold files as bytes, .*\['pickle'\]"):
+        build("streamed", f"data.root={elsewhere if remote else out}", *SMALL).setup()
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_format": ["bytes", "pickle"]},
+        {"data_format": None},
+        {"data_spec": json.dumps([1, {"type": "collections.defaultdict", "context": "{}"}])},
+    ],
+)
+def test_an_index_may_ask_for_bytes_alone(out, build, change) -> None:
+    path = out / "test" / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "config": {**index["config"], **change}}))
+    packed.opened.cache_clear()
+    with pytest.raises(UserError, match=r"must hold files as bytes"):
         build("streamed", f"data.root={out}", *SMALL).setup()
 
 
