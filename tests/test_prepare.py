@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kd_lightning.data import preparing
+from kd_lightning.data import destination, preparing
 from kd_lightning.data.image_files import ImageFiles, read_rgb
 from kd_lightning.data.prepared import Prepared
 from kd_lightning.errors import UserError
@@ -264,7 +264,7 @@ def test_a_folder_of_other_images_is_refused(
 
 def test_without_room_nothing_is_written(tree, tmp_path, monkeypatch) -> None:
     usage = type("Usage", (), {"free": 3821})
-    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(destination.shutil, "disk_usage", lambda _: usage)
     needed = 26 * 3 * 7 * 7  # 3,822 bytes
     assert needed == 3822
     with pytest.raises(
@@ -279,7 +279,7 @@ def test_without_room_nothing_is_written(tree, tmp_path, monkeypatch) -> None:
 def test_two_at_once_are_refused(tree, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with (
-        preparing.FileLock(tmp_path / "out" / ".lock"),
+        destination.FileLock(tmp_path / "out" / ".lock"),
         pytest.raises(UserError, match="another process is preparing"),
     ):
         prepared(*tree)

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kd_lightning.data.destination import claimed, described, finish, room_for
 from kd_lightning.data.image_files import ImageFiles
 from kd_lightning.data.packed import check_litdata
-from kd_lightning.data.preparing import claimed, described, finish, room_for
 from kd_lightning.data.streamed import FACTS, FORMAT
 
 CHUNK = "64MB"
