@@ -1,5 +1,6 @@
 """A step beside its parts: what it could at least cost."""
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -59,6 +60,17 @@ def dual(hardware: Sequence[str]) -> Rows:
         cached = made("method=dual_student", *words, *TWO).with_answers()
         title = f"dual with a cache / both students from labels alone, {precision}"
         yield beside(title, cached.step(), students)
+
+
+def compiled(hardware: Sequence[str]) -> Rows:
+    """A step of dual_student as one compiled function over the step as it is."""
+    for precision in ("32", "bf16-mixed"):
+        words = ("method=dual_student", *SMALL, *TWO, *hardware, f"hardware.precision={precision}")
+        fast, plain = made(*words, "hardware.compile=true").step(), made(*words).step()
+        begun = time.monotonic()
+        fast()
+        yield f"Compiling it took {time.monotonic() - begun:.0f} s, {precision}."
+        yield beside(f"dual, hardware.compile=true / as it is, {precision}", fast, plain)
 
 
 def ssd(hardware: Sequence[str]) -> Rows:

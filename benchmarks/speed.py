@@ -27,6 +27,7 @@ from kd_lightning.build import quieten
 TABLES: dict[str, Callable[[Sequence[str]], Rows]] = {
     "teacher": parts.teacher,
     "dual": parts.dual,
+    "compiled": parts.compiled,
     "cached": cached,
     "ssd": parts.ssd,
     "tiny": tiny,

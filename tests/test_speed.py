@@ -1,12 +1,13 @@
 """Every table of benchmarks.speed can be made, and its comparisons are of the same thing."""
 
+import re
 import sys
 from itertools import islice
 
 import pytest
 import torch
 
-from benchmarks import peers, rows, speed, tiny
+from benchmarks import parts, peers, rows, speed, tiny
 from benchmarks.cached import cached
 from benchmarks.paired import Ratio
 from benchmarks.steps import SMALL, made
@@ -32,6 +33,15 @@ def test_a_table_can_be_made(name: str, untimed: None) -> None:
     first = islice(speed.TABLES[name](CPU), 2)  # the others differ in precision or number
     lines = list(rows.table(first, lambda: None, pairs=1))
     assert len([line for line in lines if line.startswith("|") and " / " in line]) == 3
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_beside_itself(untimed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = ("teacher", "students.a", "students.b")
+    monkeypatch.setattr(parts, "TWO", [f"model@method.{net}=mlp" for net in nets])
+    said, row = islice(parts.compiled(CPU), 2)
+    assert re.fullmatch(r"Compiling it took \d+ s, 32\.", said)
+    assert row.measure(1) == SAME
 
 
 @pytest.mark.slow
