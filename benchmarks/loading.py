@@ -58,9 +58,9 @@ def write_tree(root: Path, per_class: int = 48) -> None:
 
 
 def loader(part: str, *words: str) -> Iterable:
-    """Of a part of a composed data set."""
+    """Of a part of a composed data set, as a run on the CPU has it."""
     data = build_data(compose(["hardware=cpu", "data.num_workers=0", *words]))
-    return data.loader(part)
+    return data.loader(part, device=torch.device("cpu"))
 
 
 def batches(source: Iterable) -> Step:
@@ -139,26 +139,24 @@ class Each(Dataset):
 def memory(place: Path) -> Iterator[Row]:
     """From samples in memory to batches."""
     words = ("data=ucr", "data.name=OSULeaf", "data.batch_size=16", "data.val_fraction=0")
-    data = build_data(compose(words))
-    part = data.parts["train"]
+    series = build_data(compose(words)).parts["train"]
 
     def theirs() -> Step:
-        return batches(DataLoader(TensorDataset(part.x, part.y), 16, shuffle=True, drop_last=True))
+        plain = TensorDataset(series.x, series.y)
+        return batches(DataLoader(plain, 16, shuffle=True, drop_last=True))
 
     yield "control, DataLoader twice", 16, theirs(), theirs()
-    yield "series (OSULeaf) / DataLoader", 16, batches(data.loader("train")), theirs()
-    data.resident = True
-    held = batches(data.loader("train", device=torch.device("cpu")))
-    yield "series (OSULeaf), resident / DataLoader", 16, held, theirs()
+    yield "series (OSULeaf) / DataLoader", 16, batches(loader("train", *words)), theirs()
+    one_by_one = batches(loader("train", *words, "data.resident=false"))
+    yield "series (OSULeaf), not resident / DataLoader", 16, one_by_one, theirs()
     words = ("data=synthetic", "data.size=32", "data.batch_size=128", "data.val_fraction=0",
              "augmentation@data.augmentation=crop_flip", "data.num_train=2000")  # fmt: skip
-    data = build_data(compose(words))
-    part = data.parts["train"]
+    images = build_data(compose(words)).parts["train"]
     transform = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
-    each = Each(part.x, part.y, transform)
-    theirs = batches(DataLoader(each, 128, shuffle=True, drop_last=True))
-    ours = batches(data.loader("train"))
-    yield "32 px images, cropped and flipped / DataLoader, one by one", 128, ours, theirs
+    each = Each(images.x, images.y, transform)
+    cropped = batches(DataLoader(each, 128, shuffle=True, drop_last=True))
+    ours = batches(loader("train", *words))
+    yield "32 px images, cropped and flipped / DataLoader, one by one", 128, ours, cropped
 
 
 TABLES = {"images": images, "memory": memory}

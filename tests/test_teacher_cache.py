@@ -179,10 +179,11 @@ def test_what_is_known_is_held_where_the_samples_are(made: Callable[..., Case]) 
     assert there.device.type == "meta"  # stands for a GPU: nothing of it comes back
     assert there.shape == expected.shape
     assert torch.equal(known(1, torch.tensor([3, 0]))["logits"], expected)
-    held = case.data.loader("train", device=CPU)
-    assert isinstance(held, DataLoader)
+    case.data.resident = False
+    loaded = case.data.loader("train", device=CPU)
+    assert isinstance(loaded, DataLoader)
     case.data.resident = True
-    for a, b in zip(held, case.data.loader("train", device=CPU), strict=True):
+    for a, b in zip(loaded, case.data.loader("train", device=CPU), strict=True):
         assert torch.equal(a[2]["logits"], b[2]["logits"])
 
 

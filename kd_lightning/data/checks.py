@@ -1,11 +1,14 @@
 """What samples must be before anything is trained on them, and what they are known by."""
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.data.augmentation import BatchTransform, Draws
+from kd_lightning.data.batches import Samples, Transform
 from kd_lightning.data.on_disk import OnDisk
 from kd_lightning.data.packed import known_by
 from kd_lightning.errors import UserError
@@ -59,3 +62,46 @@ def fingerprint(*parts: Samples | None) -> str:
             for path in part.x:
                 digest.update(f"{known_by(path)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def check_augmentation(augmentation: Transform, example: Tensor, channels: int, size: int) -> None:
+    """Raises ``UserError`` if it does not make of a sample what the nets get.
+
+    Args:
+        example: a sample, (C, *size) or larger.
+        channels: that the nets get.
+        size: of each side that the nets get.
+    """
+    try:
+        if isinstance(augmentation, BatchTransform):
+            draws = Draws(0, torch.zeros(1, dtype=torch.long))
+            shown = augmentation(example.unsqueeze(0), draws).squeeze(0)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                shown = augmentation(example)
+        given, *sides = shown.shape
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the augmentation does not suit samples of shape {tuple(example.shape)}: "
+            f"{' '.join(str(error).split())} (data.augmentation=…)"
+        ) from error
+    if given != channels or set(sides) != {size}:
+        raise UserError(
+            f"the augmentation must give what the nets get, {channels} channels of size "
+            f"{size}, it gives {given} of {' x '.join(map(str, sides))} "
+            "(data.augmentation=…)"
+        )
+
+
+def check_mixing(mixing: Callable[..., Callable], num_classes: int) -> None:
+    """Raises ``UserError`` for a mixing that refuses its settings."""
+    checks = Distribution._validate_args  # torch.compile turns it off, in the whole process
+    try:
+        Distribution.set_default_validate_args(True)
+        mixing(num_classes=num_classes)
+    except ValueError as error:
+        raise UserError(
+            f"the mixing refuses its settings: {' '.join(str(error).split())} (data.mixing.alpha=…)"
+        ) from error
+    finally:
+        Distribution.set_default_validate_args(checks)

@@ -8,28 +8,24 @@ import functools
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.utils.data import DataLoader
 
-from kd_lightning.data.augmentation import BatchTransform, Draws
-from kd_lightning.data.batches import (
-    ResidentLoader,
-    Samples,
-    SampleSet,
-    Transform,
-    Views,
-    as_is,
-    make_loader,
+from kd_lightning.data.batches import Samples, SampleSet, Transform, Views
+from kd_lightning.data.checks import (
+    check_augmentation,
+    check_mixing,
+    check_samples,
+    fingerprint,
 )
-from kd_lightning.data.checks import check_samples, fingerprint
-from kd_lightning.data.scarcity import few_per_class, with_noise
+from kd_lightning.data.loaders import ResidentLoader, as_is, make_loader
+from kd_lightning.data.scarcity import made_scarce
 from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 
@@ -70,9 +66,10 @@ class ClassificationData(LightningDataModule):
             right.
         seed: of order, augmentation and mixing.
         num_workers: processes that load; 0 is fastest for data that are in memory.
-        resident: hold a part on the device, and make its batches there; "auto": on a GPU, where it
-            is in memory, fits in a quarter of what is free there, and is augmented by functions of
-            whole batches.
+        resident: hold a part on the device, and make its batches there, without loading processes;
+            "auto": where it is augmented by functions of whole batches, and on a GPU is in memory
+            and fits in a quarter of what is free there, on a CPU is one tensor and no processes
+            are asked for.
         augmentation: of training samples: a ``BatchTransform``, or (C, *size) -> (C, *size), such
             as torchvision's transforms v2.
         mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, lacking only ``num_classes``;
@@ -166,7 +163,9 @@ class ClassificationData(LightningDataModule):
         for name, part in (("train", train), ("val", val), ("test", parts.test)):
             if part is not None:
                 check_samples(part, parts.class_names, name)
-        train, scarcity = self._made_scarce(train, len(parts.class_names))
+        train, scarcity = made_scarce(
+            train, len(parts.class_names), self.train_per_class, self.label_noise, self.split_seed
+        )
         if val is None and self.val_fraction > 0:
             kept, held = split(train.y, train.groups, self.val_fraction, self.split_seed)
             train, val = train.subset(kept), train.subset(held)
@@ -186,28 +185,14 @@ class ClassificationData(LightningDataModule):
             f"({len(train)} / {0 if val is None else len(val)} / {len(parts.test)} samples)"
         )
         self._measure(train)
-        self._check_mixing()
+        if self.mixing is not None:
+            check_mixing(self.mixing, self.num_classes)
         self.parts = {"train": train, "val": val, "test": parts.test}
 
     @property
     def classes_sha256(self) -> str:
         """Hash of the classes' names, in label order."""
         return hashlib.sha256("\n".join(self.class_names).encode()).hexdigest()
-
-    def _made_scarce(self, train: Samples, num_classes: int) -> tuple[Samples, str]:
-        """``train`` with as few and as wrong labels as asked for, and what was done, in words."""
-        done = ""
-        if self.train_per_class is not None:
-            train = train.subset(few_per_class(train.y, self.train_per_class, self.split_seed))
-            at_most = "" if len(train) == self.train_per_class * num_classes else "at most "
-            done += f"train: {at_most}{self.train_per_class} samples of each class; "
-        if self.label_noise:
-            y = with_noise(train.y, num_classes, self.label_noise, self.split_seed)
-            wrong = int((y != train.y).sum())
-            train = replace(train, y=y)
-            done += f"{wrong} of train's {len(y)} labels made wrong (split_seed "
-            done += f"{self.split_seed}), before val is cut from it; "
-        return train, done
 
     def _measure(self, train: Samples) -> None:
         if isinstance(train.x, Tensor):
@@ -223,42 +208,8 @@ class ClassificationData(LightningDataModule):
             self._check_augmentation(train.x[0])
 
     def _check_augmentation(self, example: Tensor) -> None:
-        if self.augmentation is None:
-            return
-        try:
-            if isinstance(self.augmentation, BatchTransform):
-                draws = Draws(0, torch.zeros(1, dtype=torch.long))
-                shown = self.augmentation(example.unsqueeze(0), draws).squeeze(0)
-            else:
-                with torch.random.fork_rng(devices=[]):
-                    shown = self.augmentation(example)
-            channels, *sides = shown.shape
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"the augmentation does not suit samples of shape {tuple(example.shape)}: "
-                f"{' '.join(str(error).split())} (data.augmentation=…)"
-            ) from error
-        if channels != self.channels or set(sides) != {self.size}:
-            raise UserError(
-                f"the augmentation must give what the nets get, {self.channels} channels of size "
-                f"{self.size}, it gives {channels} of {' x '.join(map(str, sides))} "
-                "(data.augmentation=…)"
-            )
-
-    def _check_mixing(self) -> None:
-        if self.mixing is None:
-            return
-        checks = Distribution._validate_args  # torch.compile turns it off, in the whole process
-        try:
-            Distribution.set_default_validate_args(True)
-            self.mixing(num_classes=self.num_classes)
-        except ValueError as error:
-            raise UserError(
-                f"the mixing refuses its settings: {' '.join(str(error).split())} "
-                "(data.mixing.alpha=…)"
-            ) from error
-        finally:
-            Distribution.set_default_validate_args(checks)
+        if self.augmentation is not None:
+            check_augmentation(self.augmentation, example, self.channels, self.size)
 
     def _sample_set(self, part: Part) -> SampleSet:
         samples = self.parts[part]
@@ -330,11 +281,12 @@ class ClassificationData(LightningDataModule):
         if (part, device) in self._held:
             return True
         if self.resident == "auto":
-            return (
-                device.type == "cuda"
-                and samples.can_be_resident
-                and samples.samples.x.nbytes < torch.cuda.mem_get_info(device)[0] / 4
-            )
+            x = samples.samples.x
+            if not samples.can_be_resident:
+                return False
+            if device.type == "cuda":
+                return x.nbytes < torch.cuda.mem_get_info(device)[0] / 4
+            return device.type == "cpu" and isinstance(x, Tensor) and self.num_workers == 0
         if self.resident and not samples.can_be_resident:
             raise UserError(
                 "data.resident=true holds data that are in memory and augmented in whole batches, "

@@ -1,9 +1,12 @@
 """Training labels made few or wrong, to see what a method is worth where they are."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from kd_lightning.data.batches import Samples
 from kd_lightning.streams import stream
 
 
@@ -32,3 +35,21 @@ def with_noise(y: Int[Tensor, "N"], num_classes: int, share: float, seed: int) -
     noisy = y.clone()
     noisy[wrong] = (y[wrong] + shift[wrong]) % num_classes
     return noisy
+
+
+def made_scarce(
+    train: Samples, num_classes: int, per_class: int | None, noise: float, seed: int
+) -> tuple[Samples, str]:
+    """``train`` with so few labels, None: all, and so wrong ones; and what was done, in words."""
+    done = ""
+    if per_class is not None:
+        train = train.subset(few_per_class(train.y, per_class, seed))
+        at_most = "" if len(train) == per_class * num_classes else "at most "
+        done += f"train: {at_most}{per_class} samples of each class; "
+    if noise:
+        y = with_noise(train.y, num_classes, noise, seed)
+        wrong = int((y != train.y).sum())
+        train = replace(train, y=y)
+        done += f"{wrong} of train's {len(y)} labels made wrong (split_seed {seed}), "
+        done += "before val is cut from it; "
+    return train, done

@@ -6,16 +6,10 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import MixUp
 
+from kd_lightning.data import loaders
 from kd_lightning.data.augmentation import Compose, RandomCrop, RandomHorizontalFlip
-from kd_lightning.data.batches import (
-    BadImage,
-    EpochOrder,
-    ResidentLoader,
-    Samples,
-    SampleSet,
-    Views,
-    make_loader,
-)
+from kd_lightning.data.batches import BadImage, Samples, SampleSet, Views
+from kd_lightning.data.loaders import EpochOrder, ResidentLoader, make_loader
 from kd_lightning.errors import UserError
 from kd_lightning.streams import stream
 
@@ -248,10 +242,12 @@ def blurred(count=20, **kwargs):
     return numbered(count, transform=augment, **kwargs)
 
 
+@pytest.mark.parametrize("block", [1, 200, loaders.BLOCK])  # of 16 bytes a sample
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("make", [numbered, blurred])
-def test_batches_of_a_device_are_those_of_a_loader(make, ranks, shuffle):
+def test_batches_of_a_device_are_those_of_a_loader(make, ranks, shuffle, block, monkeypatch):
+    monkeypatch.setattr(loaders, "BLOCK", block)
     mixing = MixUp(num_classes=20)
     for kwargs in ({}, {"mixing": mixing}):
         for rank in range(ranks):
@@ -267,6 +263,21 @@ def test_batches_of_a_device_are_those_of_a_loader(make, ranks, shuffle):
             for (x, y), (held_x, held_y) in zip(plain, held, strict=True):
                 assert torch.equal(x, held_x)
                 assert torch.equal(y, held_y)
+
+
+@pytest.mark.parametrize(("block", "gathered"), [(1, [4, 4, 4]), (128, [8, 4]), (2**20, [12])])
+def test_small_batches_of_a_device_are_gathered_several_at_once(block, gathered, monkeypatch):
+    monkeypatch.setattr(loaders, "BLOCK", block)
+    dataset, at_once = blurred(12), []
+    augment = dataset.transform.__class__.__call__
+    monkeypatch.setattr(
+        dataset.transform.__class__,
+        "__call__",
+        lambda self, x, draws: at_once.append(len(x)) or augment(self, x, draws),
+    )
+    batches = epoch_of(make_loader(dataset, 4, shuffle=True, device=torch.device("cpu")))
+    assert [len(y) for _, y in batches] == [4, 4, 4]
+    assert at_once == gathered
 
 
 def test_what_is_known_comes_with_the_batches_of_a_device():

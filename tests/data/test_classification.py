@@ -8,13 +8,14 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.distributions import Distribution
 from torchvision.transforms import v2
 
-from kd_lightning.data.batches import ResidentLoader, Samples
+from kd_lightning.data.batches import Samples
 from kd_lightning.data.checks import check_samples, fingerprint
 from kd_lightning.data.classification import (
     ClassificationData,
     Parts,
     mix,
 )
+from kd_lightning.data.loaders import ResidentLoader
 from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 
@@ -344,16 +345,22 @@ def test_lightning_turns_to_the_next_order_every_epoch():
 CPU = torch.device("cpu")
 
 
-def test_data_in_memory_are_held_where_asked_and_by_itself_only_on_a_gpu(monkeypatch):
-    assert isinstance(ready(resident=True).loader("train", device=CPU), ResidentLoader)
-    for resident in ("auto", False):
-        assert not isinstance(ready(resident=resident).loader("train", device=CPU), ResidentLoader)
+def test_data_in_memory_are_held_where_asked_and_by_themselves_where_they_fit(monkeypatch):
+    def holds(**kwargs):
+        return isinstance(ready(**kwargs).loader("train", device=CPU), ResidentLoader)
+
+    assert holds(resident=True)
+    assert holds(resident=True, num_workers=1)
+    assert holds()
+    assert not holds(resident=False)
+    assert not holds(num_workers=1)  # they were asked for
+    assert not holds(augmentation=v2.RandomHorizontalFlip())  # of one sample at a time
     assert not isinstance(ready(resident=True).loader("test"), ResidentLoader)  # no device is named
     gpu, size = torch.device("cuda"), ready().parts["train"].x.nbytes
     samples = ready()._sample_set("train")
-    for free, holds in ((4 * size + 1, True), (4 * size, False)):
+    for free, fits in ((4 * size + 1, True), (4 * size, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
-        assert ready()._is_held("train", samples, gpu) == holds
+        assert ready()._is_held("train", samples, gpu) == fits
     assert not ready(resident=False)._is_held("train", samples, gpu)
     flip = v2.RandomHorizontalFlip()
     assert not ready()._is_held("train", ready(augmentation=flip)._sample_set("train"), gpu)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from kd_lightning.data.augmentation import RandomCrop
-from kd_lightning.data.batches import Samples, SampleSet, make_loader
+from kd_lightning.data.batches import Samples, SampleSet
 from kd_lightning.data.checks import fingerprint
+from kd_lightning.data.loaders import make_loader
 from kd_lightning.data.on_disk import OnDisk
 
 ROWS = torch.tensor([5, 0, 3, 9, 7, 8])
