@@ -15,15 +15,20 @@ SERIES = ("data=ucr", "data.name=OSULeaf", "data.val_fraction=0", "model@method.
 
 
 def teacher(hardware: Sequence[str]) -> Rows:
-    """The teacher's pass over the plain float32 one."""
-    for name, words in (("ResNet-18, 112 px", (*LARGE, "model@method.teacher=resnet18")),
-                        ("resnet32x4, 32 px", (*SMALL, *TWO[:1]))):  # fmt: skip
+    """The teacher's pass over the plain float32 one, for few images and for as many as a step has:
+    what folding and layout save is traffic, and few images lie in the processor's caches anyway.
+    """
+    large = ("ResNet-18, 112 px", (*LARGE, "model@method.teacher=resnet18"))
+    small = ("resnet32x4, 32 px", (*SMALL, *TWO[:1]))
+    for (name, words), batch in ((large, 4), (large, 32), (small, 32), (small, 64)):
         for precision in ("32", "best"):
             case = made("method=kd", *words, *hardware, "hardware.channels_last=true",
-                        f"hardware.teacher_precision={precision}")  # fmt: skip
-            plain = made("method=kd", *words, *hardware, "hardware.channels_last=false")
+                        f"hardware.teacher_precision={precision}",
+                        f"data.batch_size={batch}")  # fmt: skip
+            plain = made("method=kd", *words, *hardware, "hardware.channels_last=false",
+                         f"data.batch_size={batch}")  # fmt: skip
             net, x = plain.teacher.net, plain.batch[0]
-            title = f"{name}, teacher_precision={precision} / float32"
+            title = f"{name}, {batch} images, teacher_precision={precision} / float32"
             yield beside(title, case.ask(), without_graph(net, x))
 
 

@@ -15,7 +15,8 @@ from torch import nn
 from benchmarks.rows import Rows, beside
 from benchmarks.steps import LARGE, SMALL, TWO, Made, made, step_of
 
-NETS = ("model@method.teacher=resnet50", "model@method.students.student=resnet18")
+NETS = ("model@method.teacher=resnet50", "model@method.students.student=resnet18",
+        "data.batch_size=16")  # fmt: skip
 
 
 def timm(hardware: Sequence[str]) -> Rows:
