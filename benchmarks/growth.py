@@ -202,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for line in lines_of(growth, hardware, given.rounds):
             report.say(line)
     if given.write:
-        report.write()
+        report.write(given.tables)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def main(words: Sequence[str] | None = None) -> None:
             for line in table(found, control, given.pairs):
                 report.say(line)
     if given.write:
-        report.write()
+        report.write(given.tables)
 
 
 if __name__ == "__main__":

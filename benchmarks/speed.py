@@ -61,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for line in table(TABLES[name](hardware), control, given.pairs):
             report.say(line)
     if given.write:
-        report.write()
+        report.write(given.tables)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,17 +32,36 @@ class Report:
         self.path = RESULTS / f"{name}.md"
         self.lines: list[str] = []
         command = " ".join(["python -m", f"benchmarks.{name}", *words])
+        self.made_by = f"`{command}`, {commit()}, {versions()}; {machine(gpu=gpu)}."
         self.say(f"# {title}\n")
-        self.say(f"`{command}`, {commit()}, {versions()}; {machine(gpu=gpu)}.")
+        self.say(self.made_by)
 
     def say(self, line: str = "") -> None:
         self.lines.append(line)
         print(line, flush=True)
 
-    def write(self) -> None:
-        """Puts the lines where they can be committed."""
-        write_text(self.path, "\n".join(self.lines) + "\n")
+    def write(self, only: Sequence[str] = ()) -> None:
+        """Puts the lines where they can be committed.
+
+        Args:
+            only: the tables that were asked for, if not all: in a file that is there they alone are
+                replaced, and each says what made it.
+        """
+        text = "\n".join(self.lines) + "\n"
+        if only and self.path.exists():
+            tables = by_table(self.path.read_text())
+            for name, table in by_table(text).items():
+                if name:
+                    tables[name] = f"{table.rstrip()}\n\nMade by {self.made_by}\n\n"
+            text = "".join(tables.values()).rstrip() + "\n"
+        write_text(self.path, text)
         print(f"\nWritten: {self.path}", file=sys.stderr)
+
+
+def by_table(text: str) -> dict[str, str]:
+    """The parts of a report: a table's name -> its lines, and "" -> what stands before them."""
+    head, *tables = re.split(r"^(?=## )", text, flags=re.M)
+    return {"": head} | {table.split("\n", 1)[0][3:]: table for table in tables}
 
 
 def commit() -> str:

@@ -58,3 +58,25 @@ def test_what_is_committed_says_what_made_it(
     for fact in ("torch ", "lightning ", "Python 3", " cores, ", "load average"):
         assert fact in text
     assert text.endswith("| a row |\n")
+
+
+def test_a_table_that_is_made_again_takes_the_place_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(written, "RESULTS", tmp_path)
+
+    def write(words: list[str], tables: dict[str, str], only: list[str]) -> str:
+        report = written.Report("speed", "What a step costs", words)
+        for name, line in tables.items():
+            report.say(f"\n## {name}\n\n{line}")
+        report.write(only)
+        return (tmp_path / "speed.md").read_text()
+
+    first = write(["--write"], {"dual": "| 1 |", "ssd": "| 2 |", "tiny": "| 3 |"}, [])
+    second = write(["ssd", "--write"], {"ssd": "| 4 |"}, ["ssd"])
+    assert "| 4 |\n\nMade by `python -m benchmarks.speed ssd --write`, " in second
+    assert second.index("| 1 |") < second.index("| 4 |") < second.index("## tiny")
+    assert "| 2 |" not in second
+    assert second.split("## ssd")[0] == first.split("## ssd")[0]
+    assert second.split("## tiny")[1] == first.split("## tiny")[1]
+    assert "## ssd" in write(["ssd", "--write"], {"ssd": "| 5 |"}, ["ssd"]).split("| 1 |")[1]
