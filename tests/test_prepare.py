@@ -41,17 +41,19 @@ def test_the_arrays_are_of_the_stated_side_and_the_index_says_of_what(tree, tmp_
     assert out == tmp_path / "out"
     assert set(content(out)) == {".lock", "index.json", "train.npy", "test.npy"}
     arrays = [np.load(out / f"{part}.npy") for part in ("train", "test")]
-    assert [array.shape for array in arrays] == [(18, 3, 9, 9), (8, 3, 9, 9)]
+    assert [array.shape for array in arrays] == [(18, 9, 9, 3), (8, 9, 9, 3)]
     assert all(array.any(axis=(1, 2, 3)).all() for array in arrays)
     index = json.loads((out / "index.json").read_text())
     assert index["parts"]["test"]["labels"] == [0] * 4 + [1] * 4
     assert (index["size"], index["class_names"]) == (9, ["cat", "dog"])
     path = tmp_path / "tree" / "test" / "cat" / "cat_0.JPEG"
-    assert torch.equal(torch.from_numpy(arrays[1][0]), preparing.square(read_rgb(path), 9, 6))
+    assert torch.equal(
+        torch.from_numpy(arrays[1][0]), preparing.square(read_rgb(path), 9, 6).permute(1, 2, 0)
+    )
 
 
 def test_the_side_is_that_of_evaluation_unless_stated(tree) -> None:
-    assert np.load(prepared(*tree, "data.crop_fraction=0.6") / "test.npy").shape[2:] == (10, 10)
+    assert np.load(prepared(*tree, "data.crop_fraction=0.6") / "test.npy").shape[1:3] == (10, 10)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -80,7 +82,7 @@ def test_a_data_set_of_ones_own_is_found(tree, tmp_path) -> None:
     with pytest.raises(UserError, match="mine"):
         prepared(*words)
     main([*words, "--config-dir", str(tmp_path / "own")])
-    assert np.load(tmp_path / "out" / "test.npy").shape[2:] == (16, 16)
+    assert np.load(tmp_path / "out" / "test.npy").shape[1:3] == (16, 16)
 
 
 class Stop(Exception):

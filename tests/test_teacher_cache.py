@@ -30,7 +30,7 @@ from kd_lightning.teacher_cache import use_cache
 from kd_lightning.teachers import Teacher, build_net
 from kd_lightning.top_logits import check_mass, compressed, expanded
 
-OF_IMAGE_SIZE = ("imagenet", "imagenet_batch", "randaugment")
+OF_IMAGE_SIZE = ("imagenet", "randaugment")
 AUGMENTATIONS = sorted(path.stem for path in (CONF / "augmentation").glob("*.yaml"))
 SIZES = {"shift": 28}
 # of logits in fp16, of the teacher by itself and in another batch

@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
-from kd_lightning.data.resampling import Images, Rectangles, resized_crops
+from kd_lightning.data.resampling import Image, Images, Rectangles, resized_crops
 from kd_lightning.errors import UserError
 
 GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64, whose mixing this is
@@ -39,8 +39,13 @@ class Draws:
 
     def uniform(self) -> Float[Tensor, "B"]:
         """The next number of each sample, in [0, 1)."""
-        self._count += 1
-        bits = _mixed(self._start + _signed(self._count * GOLDEN))
+        return self.uniforms(1)[0]
+
+    def uniforms(self, count: int) -> Float[Tensor, "count B"]:
+        """The next numbers of each sample, in [0, 1)."""
+        places = torch.arange(1, count + 1, device=self._start.device).unsqueeze(1)
+        bits = _mixed(self._start + (places + self._count) * _signed(GOLDEN))
+        self._count += count
         return _shifted(bits, 40).float() * 2.0**-24
 
     def integers(self, count: int | Int[Tensor, "B"]) -> Int[Tensor, "B"]:
@@ -67,7 +72,13 @@ def _mixed(bits: Tensor) -> Tensor:
 
 
 class BatchTransform(ABC):
-    """A transform of whole batches: (x, draws) -> x of the same samples."""
+    """A transform of whole batches: (x, draws) -> x of the same samples.
+
+    Attributes:
+        takes_any_size: it also takes a sequence of images (C, H, W) of any sizes.
+    """
+
+    takes_any_size: bool = False
 
     @abstractmethod
     def __call__(self, x: Images, draws: Draws) -> Images:
@@ -84,6 +95,7 @@ class Compose(BatchTransform):
                 "torchvision.transforms.v2.Compose (data.augmentation=…)"
             )
         self.transforms = list(transforms)
+        self.takes_any_size = bool(transforms) and self.transforms[0].takes_any_size
 
     def __call__(self, x: Images, draws: Draws) -> Images:
         for transform in self.transforms:
@@ -150,26 +162,31 @@ class RandomResizedCrop(BatchTransform):
         self.scale = scale
         self.ratio = ratio
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
-        return resized_crops(x, self.drawn(*x.shape[2:], draws), self.size)
+    takes_any_size = True
 
-    def drawn(self, height: int, width: int, draws: Draws) -> Rectangles:
+    def __call__(self, x: Images | Sequence[Image], draws: Draws) -> Images:
+        if isinstance(x, Tensor):
+            height, width = (x.new_full((len(x),), side, dtype=torch.long) for side in x.shape[2:])
+        else:
+            height, width = torch.tensor([image.shape[1:] for image in x]).unbind(1)
+        return resized_crops(x, self.drawn(height, width, draws), self.size)
+
+    def drawn(self, height: Int[Tensor, "B"], width: Int[Tensor, "B"], draws: Draws) -> Rectangles:
         """The part of each image; where no try fits, the largest in the middle that may be."""
         # in float64, or devices that round otherwise would differ by a pixel now and then
-        u = torch.stack([draws.uniform().double() for _ in range(2 * TRIES)])
+        u = draws.uniforms(2 * TRIES).double()
         area = height * width * between(u[::2], *self.scale)
         ratio = between(u[1::2], *(math.log(one) for one in self.ratio)).exp()
         h, w = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
         fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
-        found, first = fits.any(0), fits.long().argmax(0, keepdim=True)
-        shape = min(max(width / height, self.ratio[0]), self.ratio[1])
-        middle = min(height, round(width / shape)), min(width, round(height * shape))
-        tall = torch.where(found, h.gather(0, first)[0], middle[0])
-        wide = torch.where(found, w.gather(0, first)[0], middle[1])
+        found, tall, wide = first_that_fits(fits, h, w)
+        shape = (width.double() / height).clamp(*self.ratio)
+        tall = torch.where(found, tall, (width / shape).round().long().minimum(height))
+        wide = torch.where(found, wide, (height * shape).round().long().minimum(width))
         top, left = draws.integers(height - tall + 1), draws.integers(width - wide + 1)
         return Rectangles(
-            torch.where(found, top, (height - middle[0]) // 2),
-            torch.where(found, left, (width - middle[1]) // 2),
+            torch.where(found, top, (height - tall) // 2),
+            torch.where(found, left, (width - wide) // 2),
             tall,
             wide,
         )
@@ -192,7 +209,7 @@ class CenterCrop(BatchTransform):
         self.size = size
 
     def __call__(self, x: Images, draws: Draws) -> Images:
-        return tv.center_crop(x, [self.size, self.size]).contiguous()  # or all of x is sent along
+        return tv.center_crop(x, [self.size, self.size]).clone()  # or all of x is sent along
 
 
 class RandomHorizontalFlip(BatchTransform):
@@ -202,8 +219,11 @@ class RandomHorizontalFlip(BatchTransform):
         self.p = p
 
     def __call__(self, x: Images, draws: Draws) -> Images:
-        flipped = (draws.uniform() < self.p).view(-1, 1, 1, 1)
-        return torch.where(flipped, x.flip(-1), x)
+        flipped = draws.uniform() < self.p
+        if x.device.type == "cpu":  # where torch.where takes longer than a decoder, on photographs
+            one_by_one = zip(x.split(1), flipped.tolist(), strict=True)
+            return torch.cat([one.flip(-1) if is_due else one for one, is_due in one_by_one])
+        return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
 class RandomErasing(BatchTransform):
@@ -231,15 +251,13 @@ class RandomErasing(BatchTransform):
     def __call__(self, x: Images, draws: Draws) -> Images:
         height, width = x.shape[2:]
         is_due = draws.uniform() < self.p
-        found = torch.zeros_like(is_due)
-        tall, wide = (torch.zeros_like(is_due, dtype=torch.long) for _ in range(2))
-        for _ in range(TRIES):
-            # in float64, or devices that round otherwise would differ by a pixel now and then
-            area = height * width * between(draws.uniform().double(), *self.scale)
-            ratio = between(draws.uniform().double(), *self.log_ratio).exp()
-            h, w = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
-            fits = (h < height) & (w < width) & ~found
-            tall, wide, found = torch.where(fits, h, tall), torch.where(fits, w, wide), found | fits
+        # in float64, or devices that round otherwise would differ by a pixel now and then
+        u = draws.uniforms(2 * TRIES).double()
+        area = height * width * between(u[::2], *self.scale)
+        ratio = between(u[1::2], *self.log_ratio).exp()
+        h, w = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+        found, tall, wide = first_that_fits((h < height) & (w < width), h, w)
+        tall, wide = tall * found, wide * found
         top, left = draws.integers(height - tall + 1), draws.integers(width - wide + 1)
         inside = [
             (at >= first.unsqueeze(1)) & (at < (first + count).unsqueeze(1))
@@ -250,6 +268,14 @@ class RandomErasing(BatchTransform):
         ]
         erased = inside[0].unsqueeze(2) & inside[1].unsqueeze(1) & (is_due & found).view(-1, 1, 1)
         return x.masked_fill(erased.unsqueeze(1), self.value)
+
+
+def first_that_fits(
+    fits: Bool[Tensor, "T B"], h: Int[Tensor, "T B"], w: Int[Tensor, "T B"]
+) -> tuple[Bool[Tensor, "B"], Int[Tensor, "B"], Int[Tensor, "B"]]:
+    """Of T tries for each sample: whether one fits, and the height and width of the first."""
+    first = fits.long().argmax(0, keepdim=True)
+    return fits.any(0), h.gather(0, first)[0], w.gather(0, first)[0]
 
 
 def between(u: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:

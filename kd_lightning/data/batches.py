@@ -24,6 +24,9 @@ Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]
 # (x, y), or (x, y, what is known of the teacher); y: (B,) classes, or (B, C) shares where mixed
 Batch = Sequence[Tensor | Values]
+FEW = (
+    8  # samples that are decoded before they are transformed: large images lie in memory till then
+)
 SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index into the workers
 
 
@@ -126,18 +129,18 @@ class SampleSet(Dataset):
         if self.can_be_resident:
             (batch,) = self.batches(keys[0][0], indices, len(indices))
             return batch
+        shown, read = [], []
         # Transforms draw from the global generator: give it to them seeded, and give it back.
         with torch.random.fork_rng(devices=[]):
-            images, kept = [], []
-            for position, key in enumerate(keys):
-                image = self._one(*key)
-                if image is not None:
-                    images.append(image)
-                    kept.append(position)
-        if not images:
+            for few in indices.split(FEW):
+                found = [(index, self._read(index)) for index in few.tolist()]
+                if found := [(index, x) for index, x in found if x is not None]:
+                    shown.append(self._transformed(found, keys[0][0]))
+                    read += [index for index, _ in found]
+        if not shown:
             raise UserError("no image of a whole batch could be read (data.root=…)")
-        read = indices[kept]
-        return self._finished(torch.stack(images), self.samples.y[read], keys[0][0], read, read)
+        read = torch.tensor(read)
+        return self._finished(torch.cat(shown), self.samples.y[read], keys[0][0], read, read)
 
     @property
     def can_be_resident(self) -> bool:
@@ -177,16 +180,27 @@ class SampleSet(Dataset):
             return x, y, self.views.known(epoch % self.views.count, places)
         return x, y
 
-    def _one(self, epoch: int, index: int) -> Tensor | None:
+    def _read(self, index: int) -> Tensor | None:
+        """A sample (C, *size); None where it is left out."""
         x = self.samples.x[index]
-        if not isinstance(x, Tensor):
-            try:
-                x = self.decode(x)
-            except BadImage as error:
-                if not self.skip_bad:
-                    raise
-                warnings.warn(f"left out: {error}", stacklevel=2)
-                return None
+        if isinstance(x, Tensor):
+            return x
+        try:
+            return self.decode(x)
+        except BadImage as error:
+            if not self.skip_bad:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            return None
+
+    def _transformed(self, found: Sequence[tuple[int, Tensor]], epoch: int) -> Tensor:
+        """The batch of some samples, each with its index."""
+        if isinstance(self.transform, BatchTransform) and self.transform.takes_any_size:
+            indices, samples = zip(*found, strict=True)
+            return self.transform(samples, Draws(self._stream_of(epoch), torch.tensor(indices)))
+        return torch.stack([self._transformed_by_itself(x, epoch, index) for index, x in found])
+
+    def _transformed_by_itself(self, x: Tensor, epoch: int, index: int) -> Tensor:
         if isinstance(self.transform, BatchTransform):
             draws = Draws(self._stream_of(epoch), torch.tensor([index]))
             return self.transform(x.unsqueeze(0), draws).squeeze(0)

@@ -11,13 +11,14 @@ BATCH = 512  # samples that are read at once, on their way to a device
 
 
 class OnDisk:
-    """Some rows of an array in a file; what is asked for is read, and nothing else.
+    """Images of an array in a file, its rows; what is asked for is read, and nothing else.
 
-    Indexed like a tensor of those rows. The file is mapped into memory, so that the system keeps
-    what it has room for, once for all processes.
+    Indexed like a tensor (N, C, H, W) of those rows, whose channels are last in memory, as in the
+    file: so resampling on a CPU wants them. The file is mapped into memory, so that the system
+    keeps what it has room for, once for all processes.
 
     Args:
-        path: of a .npy file: (M, C, *size), uint8.
+        path: of a .npy file: (M, H, W, C), uint8.
         rows: (N,) int64, which of the M, in order.
         known_by: what the content follows from, for a fingerprint: the file is not read for it.
     """
@@ -32,7 +33,8 @@ class OnDisk:
         return len(self.rows)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        return torch.from_numpy(self._array.take(self.rows[index].numpy(), axis=0).view(np.ndarray))
+        rows = self._array.take(self.rows[index].numpy(), axis=0).view(np.ndarray)
+        return torch.from_numpy(rows).movedim(-1, -3)
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -41,7 +43,8 @@ class OnDisk:
 
     @property
     def shape(self) -> torch.Size:
-        return torch.Size((len(self), *self._array.shape[1:]))
+        height, width, channels = self._array.shape[1:]
+        return torch.Size((len(self), channels, height, width))
 
     @property
     def nbytes(self) -> int:
@@ -53,7 +56,8 @@ class OnDisk:
 
     def to(self, device: torch.device) -> Tensor:
         """All of them, on a device."""
-        found = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        found = torch.empty(self.shape, dtype=torch.uint8, device=device, memory_format=layout)
         for start in range(0, len(self), BATCH):
             found[start : start + BATCH] = self[start : start + BATCH].to(device)
         return found

@@ -1,6 +1,6 @@
 """Images that ``python -m kd_lightning.prepare`` has decoded: one array of bytes for each part.
 
-The folder holds ``train.npy``, ``test.npy`` and perhaps ``val.npy``, each (N, 3, S, S), and
+The folder holds ``train.npy``, ``test.npy`` and perhaps ``val.npy``, each (N, S, S, 3), and
 ``index.json``, which says what they are of and is written last. Nothing is decoded any more, whole
 batches are augmented at once, and what fits lies on the GPU.
 """
@@ -20,7 +20,7 @@ from kd_lightning.data.on_disk import OnDisk
 from kd_lightning.data.splits import split_seed_of
 from kd_lightning.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 INDEX = "index.json"
 UNFINISHED = "unfinished.json"  # instead, while the arrays are being written
 
@@ -139,7 +139,7 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
         x = OnDisk(path, rows, known_by)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error} (data.root=…)") from None
-    shape = (len(says["labels"]), 3, index["size"], index["size"])
+    shape = (len(says["labels"]), index["size"], index["size"], 3)
     if x.file_shape != shape:
         raise UserError(
             f"{path} must be of shape {shape}, as its index says, it is {x.file_shape}: prepare it "

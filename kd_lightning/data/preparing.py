@@ -92,7 +92,7 @@ def begin(parts: dict[str, Samples], out: Path, size: int, say: Callable) -> Non
     }
     room_for(sum(lacking.values()), out, f"lower size={size}, or set out=… on another disk")
     for name in lacking:
-        lay_out(out / f"{name}.npy", (len(parts[name]), 3, size, size))
+        lay_out(out / f"{name}.npy", (len(parts[name]), size, size, 3))
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
     total = sum(map(len, parts.values())) * row_bytes(size)
     say(f"{sizes} images of {size} x {size}: {in_bytes(total)}, in {out}")
@@ -189,7 +189,7 @@ class Blocks(Dataset):
     def __getitem__(self, number: int) -> Done:
         block, bad = self.blocks[number], []
         rows = self.rows(block)
-        images = torch.zeros(len(rows), 3, self.size, self.size, dtype=torch.uint8)
+        images = torch.zeros(len(rows), self.size, self.size, 3, dtype=torch.uint8)
         for place, row in enumerate(rows):
             try:
                 image = self.decode(self.paths[block.part][row])
@@ -198,7 +198,7 @@ class Blocks(Dataset):
                     raise
                 bad.append(row)
             else:
-                images[place] = square(image, self.size, self.image_size)
+                images[place] = square(image, self.size, self.image_size).permute(1, 2, 0)
         with (self.out / f"{block.part}.npy").open("r+b") as file:
             behind = (len(self.paths[block.part]) - block.start) * row_bytes(self.size)
             file.seek(-behind, os.SEEK_END)

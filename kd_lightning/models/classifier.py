@@ -48,6 +48,7 @@ class Prepare(nn.Module):
         return f"size={self.size}"
 
     def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+        x = x.contiguous()  # a loader's images may have another layout: a net's is its own
         if x.dtype == torch.uint8:
             x = x.float() / 255
         if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):

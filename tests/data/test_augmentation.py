@@ -1,5 +1,7 @@
 """Batches are augmented as torchvision augments samples: the same pixels, the same chances."""
 
+import warnings
+
 import pytest
 import torch
 from scipy import stats
@@ -18,7 +20,7 @@ from kd_lightning.data.augmentation import (
     RandomResizedCrop,
     Resize,
 )
-from kd_lightning.data.batches import Samples, SampleSet, Views
+from kd_lightning.data.batches import BadImage, Samples, SampleSet, Views
 from kd_lightning.errors import UserError
 from kd_lightning.streams import stream_seed
 
@@ -79,6 +81,13 @@ def test_the_numbers_of_a_sample_are_its_own_in_any_batch() -> None:
     whole, part = draws(100), Draws(stream_seed(0, "augmentation", 0), torch.tensor([70, 3]))
     for _ in range(3):
         assert torch.equal(whole.uniform()[[70, 3]], part.uniform())
+
+
+def test_many_numbers_at_once_are_those_one_after_another() -> None:
+    at_once, one_by_one = draws(50), draws(50)
+    for count in (3, 1, 20):
+        expected = torch.stack([one_by_one.uniform() for _ in range(count)])
+        assert torch.equal(at_once.uniforms(count), expected)
 
 
 def test_the_numbers_are_these() -> None:
@@ -153,7 +162,8 @@ def test_flips_are_torchvisions_and_as_likely_as_asked(p: float) -> None:
      ((8, 60), {"scale": (0.5, 1.0)}), ((60, 8), {"scale": (0.5, 1.0), "ratio": (0.9, 2.0)})],
 )  # fmt: skip
 def test_parts_are_drawn_as_torchvision_draws_them(shape: tuple, settings: dict) -> None:
-    found = RandomResizedCrop(7, **settings).drawn(*shape, draws())
+    sides = (torch.full((MANY,), side) for side in shape)
+    found = RandomResizedCrop(7, **settings).drawn(*sides, draws())
     ours = torch.stack([found.top, found.left, found.height, found.width], dim=1).tolist()
     torch.manual_seed(0)
     theirs_of = v2.RandomResizedCrop(7, **settings)
@@ -174,7 +184,8 @@ def test_parts_are_drawn_as_torchvision_draws_them(shape: tuple, settings: dict)
 @pytest.mark.parametrize(("shape", "ratio"), [((4, 400), (0.75, 4 / 3)), ((400, 4), (0.75, 4 / 3))])
 def test_where_no_part_fits_it_is_torchvisions_middle(shape: tuple, ratio: tuple) -> None:
     settings = {"scale": (0.9, 1.0), "ratio": ratio}
-    found = RandomResizedCrop(7, **settings).drawn(*shape, draws(5))
+    sides = (torch.full((5,), side) for side in shape)
+    found = RandomResizedCrop(7, **settings).drawn(*sides, draws(5))
     theirs = v2.RandomResizedCrop(7, **settings).make_params([torch.zeros(3, *shape)])
     for name, value in theirs.items():
         assert getattr(found, name).tolist() == [value] * 5
@@ -182,7 +193,7 @@ def test_where_no_part_fits_it_is_torchvisions_middle(shape: tuple, ratio: tuple
 
 def test_a_part_is_resized_as_torchvision_resizes_it() -> None:
     x, transform = images(), RandomResizedCrop(9)
-    at = transform.drawn(SIDE, SIDE, draws(50))
+    at = transform.drawn(*torch.full((2, 50), SIDE), draws(50))
     for i, one in enumerate(transform(x, draws(50))):
         place = [int(value[i]) for value in (at.top, at.left, at.height, at.width)]
         assert torch.equal(one, tv.resized_crop(x[i], *place, [9, 9], antialias=True))
@@ -273,6 +284,32 @@ def test_samples_in_memory_and_in_files_are_augmented_alike() -> None:
     keys = [(2, i) for i in (5, 17, 0)]
     assert torch.equal(in_memory[keys[0]][0], in_memory.__getitems__(keys)[0][0])
     assert torch.equal(in_memory.__getitems__(keys)[0], as_files.__getitems__(keys)[0])
+
+
+@pytest.mark.parametrize("bad", [(), (2,), (8, 9, 10, 11, 12, 13, 14, 15)])
+def test_files_of_any_sizes_are_augmented_as_each_by_itself(bad: tuple) -> None:
+    sizes = [(SIDE + i % 5, SIDE + i % 7) for i in range(20)]
+    transform = Compose([RandomResizedCrop(9), RandomHorizontalFlip()])
+
+    def decode(i: int) -> Tensor:
+        if i in bad:
+            raise BadImage(f"number {i}")
+        luck = torch.Generator().manual_seed(i)
+        return torch.randint(0, 256, (3, *sizes[i]), dtype=torch.uint8, generator=luck)
+
+    files = Samples(list(range(20)), torch.arange(20))
+    found = SampleSet(files, seed=3, transform=transform, decode=decode, skip_bad=True)
+    keys = [(2, i) for i in (*range(8, 20), 5, 2, 3, 3)]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        x, y = found.__getitems__(keys)
+    assert len(warned) == len(bad)
+    assert y.tolist() == [i for _, i in keys if i not in bad]
+    for one, i in zip(x, y.tolist(), strict=True):
+        assert torch.equal(one, found[2, i][0])
+    stream = stream_seed(3, "augmentation", 2)
+    alone = transform(decode(5).unsqueeze(0), Draws(stream, torch.tensor([5])))
+    assert torch.equal(x[y == 5], alone)
 
 
 def test_a_batch_is_transformed_once() -> None:

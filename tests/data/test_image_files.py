@@ -313,7 +313,6 @@ def test_what_a_worker_gets_can_be_pickled(stand_in):
         ("shift", (1, 28, 28), (1, 28, 28)),
         ("imagenet", (3, 40, 50), (3, 24, 24)),
         ("randaugment", (3, 40, 50), (3, 24, 24)),
-        ("imagenet_batch", (3, 40, 50), (3, 24, 24)),
     ],
 )
 def test_every_augmentation_turns_bytes_into_other_bytes_of_one_size(

@@ -18,7 +18,7 @@ ROWS = torch.tensor([5, 0, 3, 9, 7, 8])
 @pytest.fixture
 def array(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 4), dtype=np.uint8)
-    np.save(tmp_path / "x.npy", pixels)
+    np.save(tmp_path / "x.npy", pixels.transpose(0, 2, 3, 1))
     return torch.from_numpy(pixels)
 
 
@@ -34,7 +34,14 @@ def test_it_is_indexed_as_a_tensor_is(x, array, index):
 
 def test_its_shape_and_size_are_those_of_its_rows(x, array):
     assert (len(x), x.shape, x.nbytes) == (6, array[ROWS].shape, array[ROWS].nbytes)
-    assert x.file_shape == (10, 3, 4, 4)
+    assert x.file_shape == (10, 4, 4, 3)
+
+
+def test_channels_are_last_in_memory_as_in_the_file(x):
+    some = torch.tensor([1, 4])
+    for found in (x[some], x[:], x.to(torch.device("cpu"))):
+        assert found.is_contiguous(memory_format=torch.channels_last)
+    assert x.to(torch.device("meta")).is_contiguous()  # another device's resampling takes planes
 
 
 def test_a_subset_is_of_its_rows_and_reads_nothing(x, array, tmp_path):
@@ -56,7 +63,7 @@ def test_all_of_it_goes_to_a_device_in_small_steps(x, array, monkeypatch):
 
 
 def test_a_worker_gets_its_name_and_not_its_content(tmp_path):
-    np.save(tmp_path / "large.npy", np.ones((1000, 1, 32, 32), dtype=np.uint8))
+    np.save(tmp_path / "large.npy", np.ones((1000, 32, 32, 1), dtype=np.uint8))
     sent = pickle.dumps(OnDisk(tmp_path / "large.npy", torch.arange(2), ""))
     assert len(sent) < 2000
     assert torch.equal(pickle.loads(sent)[:], torch.ones(2, 1, 32, 32, dtype=torch.uint8))
@@ -79,7 +86,7 @@ def test_its_batches_are_those_of_a_tensor(x, array, num_workers, device):
 
 
 def test_its_fingerprint_follows_from_what_it_is_known_by_rows_labels_and_size(x, tmp_path):
-    np.save(tmp_path / "other.npy", np.zeros((10, 3, 5, 5), dtype=np.uint8))
+    np.save(tmp_path / "other.npy", np.zeros((10, 5, 5, 3), dtype=np.uint8))
     y = torch.arange(6)
     path = tmp_path / "x.npy"
     others = [

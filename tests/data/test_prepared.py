@@ -197,9 +197,9 @@ def test_training_parts_are_random_parts_of_the_squares(both):
     assert torch.equal(labels, y)
 
 
-def test_the_trees_own_augmentation_takes_single_samples(both):
-    imagenet = "augmentation@data.augmentation=imagenet"
-    _, found = both(SIDES, "data.image_size=6", load=[imagenet])
+def test_an_augmentation_of_single_samples_is_not_for_what_is_held(both):
+    single = "augmentation@data.augmentation=randaugment"
+    _, found = both(SIDES, "data.image_size=6", load=[single])
     x, _ = next(iter(found.loader("train")))
     assert x.shape == (8, 3, 6, 6)
     found.resident = True
@@ -238,7 +238,7 @@ def test_a_folder_of_another_format_is_refused(folder):
     root, data = folder
     index = json.loads((root / "index.json").read_text())
     (root / "index.json").write_text(json.dumps({**index, "format": 7}))
-    with pytest.raises(UserError, match=r"is of format 7, this version reads 2: prepare it again"):
+    with pytest.raises(UserError, match=r"is of format 7, this version reads 3: prepare it again"):
         data.setup()
 
 
@@ -251,6 +251,6 @@ def test_an_array_that_is_not_what_the_index_says_is_refused(folder, damage):
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
     else:
-        np.save(path, np.zeros((3, 3, 7, 7), dtype=np.uint8))
+        np.save(path, np.zeros((3, 7, 7, 3), dtype=np.uint8))
     with pytest.raises(UserError, match=r"train\.npy (cannot be read|must be of shape)"):
         data.setup()

@@ -54,6 +54,27 @@ def test_fractions_are_torchvisions_to_rounding(height: int, width: int, size: i
     torch.testing.assert_close(found, one_by_one(x.float() / 255, crops, size), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("height", "width", "size"), SHAPES)
+def test_the_layout_changes_nothing_and_is_kept(height: int, width: int, size: int) -> None:
+    x, crops = batch(height, width, size)
+    expected, last = resized_crops(x, crops, size), x.to(memory_format=torch.channels_last)
+    of_many = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in x]
+    for other in (last, of_many):
+        found = resized_crops(other, crops, size)
+        assert torch.equal(found, expected)
+        if height > 1:  # a single pixel has every layout
+            assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_of_any_sizes_are_resized_as_each_by_itself() -> None:
+    alone = [batch(height, width, 20, count=4) for height, width, _ in SHAPES]
+    images = [x[3] for x, _ in alone]
+    places = [[value[3:] for value in vars(crops).values()] for _, crops in alone]
+    found = resized_crops(images, Rectangles(*map(torch.cat, zip(*places, strict=True))), 20)
+    for one, (x, _), place in zip(found, alone, places, strict=True):
+        assert torch.equal(one.unsqueeze(0), resized_crops(x[3:], Rectangles(*place), 20))
+
+
 def test_a_rectangle_knows_nothing_of_what_is_around_it() -> None:
     x, crops = batch(40, 40, 16)
     other = x.clone()

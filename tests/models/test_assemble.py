@@ -16,6 +16,18 @@ def test_images_and_series_are_told_apart() -> None:
         series(torch.rand(2, 3, 8, 8))
 
 
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_the_layout_of_a_loaders_images_is_not_the_nets(as_bytes: bool) -> None:
+    x = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    x, last = (
+        one if as_bytes else one / 255 for one in (x, x.to(memory_format=torch.channels_last))
+    )
+    prepare = CheckedPrepare(3, 2, mean=[0.5] * 3, std=[0.2] * 3)
+    assert not last.is_contiguous()
+    assert prepare(last).is_contiguous()
+    assert torch.equal(prepare(last), prepare(x))
+
+
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(UserError, match="built for 3 channels, got 1"):
         CheckedPrepare(3, None)(torch.rand(2, 1, 8))
