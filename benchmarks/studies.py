@@ -82,7 +82,7 @@ SSD_NET = (
     "optimizer.lr=3.0e-3 teacher.optimizer.lr=3.0e-3"
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
-FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15 seed=0,1,2"
+FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15"
 # from small to large
 UCR = (
     *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
