@@ -36,7 +36,7 @@ def cached(hardware: Sequence[str]) -> Rows:
             ours = made("method=dual_student", *words, *hardware, "teacher.cache=2", store)
             alone = made_of(baseline_run(ours.cfg))
             device = ours.batch[0].device
-            use_cache(ours.cfg, ours.data, ours.method, ours.teacher, device, say=lambda _: None)
+            use_cache(ours.cfg, ours.data, ours.method, ours.teacher, device, say=lambda _: None)()
             assert any(Path(folder).rglob("logits-*"))
             title = f"cached epoch / students-only epoch, {name}"
             yield beside(title, epoch_of(ours), epoch_of(alone))

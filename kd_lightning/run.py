@@ -121,7 +121,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     about = describe_run(directory, overrides or [], *names)
     trainer = build_trainer(cfg, directory, title, about, best)
     if teacher is not None:
-        use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
+        filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
+        trainer.callbacks += [] if filling is None else [filling]
     with ended(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)

@@ -12,6 +12,8 @@ with.
 Dimensions: V views, N training samples, B batch, C classes.
 """
 
+import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 import torchvision
 from filelock import FileLock, Timeout
+from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -55,12 +58,16 @@ def use_cache(
     teacher: Teacher,
     device: torch.device,
     say: Callable[[str], None],
-) -> None:
-    """Gives ``data`` the views that ``cfg.teacher.cache`` asks for, and the teacher's answers to
-    them, which are computed now where they are missing.
+) -> "Filling | None":
+    """Gives ``data`` the views that ``cfg.teacher.cache`` asks for, and prepares the teacher's
+    answers to them.
 
     Args:
         device: that the teacher is to compute on.
+
+    Returns:
+        What computes those that are missing, and gives ``data`` all; None where no cache is asked
+        for.
 
     Raises:
         UserError: the method or the data cannot do with a cache, or there is no room for it.
@@ -68,7 +75,7 @@ def use_cache(
     check_cache(cfg, data, method)
     count = cfg.teacher.cache
     if count is None:
-        return
+        return None
     if data.augmentation is None and count > 1:
         say(f"teacher cache: without augmentation all views are alike, so 1 is kept, not {count}")
         count = 1
@@ -97,8 +104,27 @@ def use_cache(
             f"teacher cache: {names} of {count} {'view' if count == 1 else 'views'} of {samples} "
             f"samples, {in_bytes(size)} to compute, in {folder}"
         )
-        fill(folder, values, count, data, ask, say)
-    data.views = Views(count, cfg.teacher.seed, Kept(values, samples, data.num_classes))
+    answers = Kept(values, samples, data.num_classes)
+    return Filling(data, functools.partial(fill, folder, values, count, data, ask, say), answers)
+
+
+class Filling(Callback):
+    """Computes what is missing of a cache, and gives ``data`` the answers: once a Trainer has
+    started all its processes, so that they share the work, or when it is called.
+    """
+
+    def __init__(self, data: ClassificationData, fill: Callable[[], None], answers: Kept) -> None:
+        self._data = data
+        self._fill = fill
+        self._answers = answers
+
+    def __call__(self) -> None:
+        self._fill()
+        self._data.views = dataclasses.replace(self._data.views, known=self._answers)
+
+    def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self()
 
 
 def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:

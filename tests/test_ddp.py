@@ -78,6 +78,36 @@ def test_two_processes_have_the_gradients_of_one(
         assert len(list(outputs.glob("teacher_cache/*/facts.json"))) == bool(more)
 
 
+def test_two_processes_share_the_work_on_a_cache(tmp_path: Path, store: Path) -> None:
+    # as `python -m kd_lightning.run`, but each process notes the blocks that it computes
+    script = tmp_path / "noted.py"
+    script.write_text(
+        "import os, time\n"
+        "from kd_lightning import cache_files, run, teacher_cache\n"
+        "cache_files.BLOCK, write = 8, teacher_cache.write_block\n"
+        "def noted(values, view, indices, *rest):\n"
+        "    write(values, view, indices, *rest)\n"
+        "    time.sleep(0.05)  # so that neither is done before the other has begun\n"
+        f"    with open(f'{tmp_path}/' + os.environ['LOCAL_RANK'] + '.txt', 'a') as file:\n"
+        "        print(view, indices.start, file=file)\n"
+        "teacher_cache.write_block = noted\n"
+        "run.main()\n"
+    )
+    words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]
+    done = subprocess.run(
+        [sys.executable, str(script), *words, f"outputs={tmp_path}/outputs"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    of_ranks = [set((tmp_path / f"{rank}.txt").read_text().splitlines()) for rank in (0, 1)]
+    assert all(of_ranks)
+    assert not of_ranks[0] & of_ranks[1]
+    rows = json.loads(next(tmp_path.glob("outputs/teacher_cache/*/facts.json")).read_text())
+    assert len(of_ranks[0] | of_ranks[1]) == rows["views"] * -(-86 // 8)  # 96, a tenth of them val
+
+
 def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(
     tmp_path: Path, store: Path
 ) -> None:

@@ -48,7 +48,9 @@ class Case(SimpleNamespace):
     said: list[str]
 
     def use(self) -> None:
-        use_cache(self.cfg, self.data, self.method, self.teacher, CPU, self.said.append)
+        fill = use_cache(self.cfg, self.data, self.method, self.teacher, CPU, self.said.append)
+        if fill is not None:
+            fill()
 
     def batches(self, epoch: int = 0) -> list:
         loader = self.data.loader("train")
