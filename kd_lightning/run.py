@@ -43,7 +43,7 @@ from kd_lightning.interrupts import Interrupted, interruptible
 from kd_lightning.jobs import current
 from kd_lightning.methods.base import Learner
 from kd_lightning.pruning import Pruned
-from kd_lightning.ranks import forget_ranks, rank_from_outside, without_ranks
+from kd_lightning.ranks import forget_ranks, is_first_rank, rank_from_outside, without_ranks
 from kd_lightning.rehearsal import rehearse
 from kd_lightning.schema import check_configuration
 from kd_lightning.store import find_or_train
@@ -184,7 +184,7 @@ def run_file(path: str) -> None:
 
 
 def say(sentence: str) -> None:
-    if (job := current()) is not None:
+    if (job := current()) is not None and is_first_rank():
         job.report(phase=sentence)
     console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 

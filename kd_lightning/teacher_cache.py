@@ -123,8 +123,15 @@ class Filling(Callback):
         self._data.views = dataclasses.replace(self._data.views, known=self._answers)
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
-        if stage == "fit":
+        if stage != "fit":
+            return
+        try:
             self()
+        except UserError:
+            # the first process comes to this block too, and says it once; were this one to end, it
+            # would be killed
+            if trainer.is_global_zero:
+                raise
 
 
 def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:
@@ -255,9 +262,13 @@ def fill(
     """Computes the missing blocks, or waits for those that others compute."""
     samples = len(data.parts["train"])
     blocks = list(all_blocks(count, samples))
-    done = 0
+    said = 0
     while left := [b for b in blocks if not all(value.file(*b).exists() for value in values)]:
-        for view, start in left:  # those that others are at come again
+        there = len(blocks) - len(left)
+        for place, (view, start) in enumerate(left, there):  # those others are at come again
+            if place * 10 // len(blocks) > said:  # all begin at the first: those before are begun
+                said = place * 10 // len(blocks)
+                say(f"teacher cache: {place} of {len(blocks)} blocks")
             lock = FileLock(folder / f"{view}-{start}.lock")
             try:
                 lock.acquire(timeout=0)
@@ -269,9 +280,6 @@ def fill(
                     write_block(lacking, view, block_of(start, samples), data, ask)
             finally:
                 lock.release()
-            done += 1
-            if done * 10 // len(blocks) > (done - 1) * 10 // len(blocks):
-                say(f"teacher cache: {done} of {len(blocks)} blocks")
         else:
             time.sleep(0.1)
 

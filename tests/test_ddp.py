@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,34 +79,42 @@ def test_two_processes_have_the_gradients_of_one(
         assert len(list(outputs.glob("teacher_cache/*/facts.json"))) == bool(more)
 
 
-def test_two_processes_share_the_work_on_a_cache(tmp_path: Path, store: Path) -> None:
-    # as `python -m kd_lightning.run`, but each process notes the blocks that it computes
-    script = tmp_path / "noted.py"
-    script.write_text(
-        "import os, time\n"
+@pytest.mark.parametrize("fails", [False, True])
+def test_two_processes_share_the_work_on_a_cache(fails: bool, tmp_path: Path, store: Path) -> None:
+    # as `python -m kd_lightning.run`, but each process notes the blocks that it computes, or fails
+    (tmp_path / "noted.py").write_text(
+        "import os, sys, time\n"
         "from kd_lightning import cache_files, run, teacher_cache\n"
+        "from kd_lightning.errors import UserError\n"
         "cache_files.BLOCK, write = 8, teacher_cache.write_block\n"
         "def noted(values, view, indices, *rest):\n"
-        "    write(values, view, indices, *rest)\n"
         "    time.sleep(0.05)  # so that neither is done before the other has begun\n"
         f"    with open(f'{tmp_path}/' + os.environ['LOCAL_RANK'] + '.txt', 'a') as file:\n"
         "        print(view, indices.start, file=file)\n"
+        f"    if {fails} and indices.start == 8:\n"
+        "        raise UserError('number 8 must be an image')\n"
+        "    write(values, view, indices, *rest)\n"
         "teacher_cache.write_block = noted\n"
         "run.main()\n"
     )
     words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]
     done = subprocess.run(
-        [sys.executable, str(script), *words, f"outputs={tmp_path}/outputs"],
+        [sys.executable, str(tmp_path / "noted.py"), *words, f"outputs={tmp_path}/outputs"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    lists = [(tmp_path / f"{rank}.txt").read_text().splitlines() for rank in (0, 1)]
+    if fails:  # whichever came to it first: one sentence, and both have ended
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("number 8 must be an image") == 1
+        return
     assert done.returncode == 0, done.stderr
-    of_ranks = [set((tmp_path / f"{rank}.txt").read_text().splitlines()) for rank in (0, 1)]
-    assert all(of_ranks)
-    assert not of_ranks[0] & of_ranks[1]
-    rows = json.loads(next(tmp_path.glob("outputs/teacher_cache/*/facts.json")).read_text())
-    assert len(of_ranks[0] | of_ranks[1]) == rows["views"] * -(-86 // 8)  # 96, a tenth of them val
+    assert all(lists)
+    blocks = [*lists[0], *lists[1]]
+    assert len(blocks) == len(set(blocks)) == 2 * 11  # of 2 views, 86 samples: a tenth of 96 is val
+    said = re.findall(r"teacher cache: (\d+) of 22 blocks", done.stdout + done.stderr)
+    assert int(said[-1]) > 11  # what the other has done counts
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(

@@ -22,6 +22,9 @@ from kd_lightning.data.resampling import Image, Images, Rectangles, resized_crop
 from kd_lightning.errors import UserError
 
 GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64, whose mixing this is
+ONE_BY_ONE = (
+    4096  # bytes of an image above which a CPU flips them so; a photograph ten times as fast
+)
 TRIES = 10  # for a rectangle that fits, as torchvision has it
 
 
@@ -97,7 +100,7 @@ class Compose(BatchTransform):
         self.transforms = list(transforms)
         self.takes_any_size = bool(transforms) and self.transforms[0].takes_any_size
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
+    def __call__(self, x: Images | Sequence[Image], draws: Draws) -> Images:
         for transform in self.transforms:
             x = transform(x, draws)
         return x
@@ -131,14 +134,15 @@ class RandomCrop(BatchTransform):
 
 class RandomResizedCrop(BatchTransform):
     """A random part of each image, resized to a square (Szegedy et al. 2015, "Going Deeper with
-    Convolutions"): bytes come out as torchvision makes them on a CPU with AVX2, on any
-    device; on a CPU without it they may differ by one.
+    Convolutions"): bytes come out as torchvision makes them on a CPU with AVX2, on any device.
 
     Args:
         size: side of the square.
         scale: least and largest area of the part, of the image's.
         ratio: least and largest width over height.
     """
+
+    takes_any_size = True
 
     def __init__(
         self,
@@ -161,8 +165,6 @@ class RandomResizedCrop(BatchTransform):
         self.size = size
         self.scale = scale
         self.ratio = ratio
-
-    takes_any_size = True
 
     def __call__(self, x: Images | Sequence[Image], draws: Draws) -> Images:
         if isinstance(x, Tensor):
@@ -220,7 +222,7 @@ class RandomHorizontalFlip(BatchTransform):
 
     def __call__(self, x: Images, draws: Draws) -> Images:
         flipped = draws.uniform() < self.p
-        if x.device.type == "cpu":  # where torch.where takes longer than a decoder, on photographs
+        if x.device.type == "cpu" and x[:1].nbytes > ONE_BY_ONE:
             one_by_one = zip(x.split(1), flipped.tolist(), strict=True)
             return torch.cat([one.flip(-1) if is_due else one for one, is_due in one_by_one])
         return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)

@@ -24,9 +24,7 @@ Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]
 # (x, y), or (x, y, what is known of the teacher); y: (B,) classes, or (B, C) shares where mixed
 Batch = Sequence[Tensor | Values]
-FEW = (
-    8  # samples that are decoded before they are transformed: large images lie in memory till then
-)
+FEW = 8  # files whose images are transformed at once: so many, perhaps large, lie in memory
 SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index into the workers
 
 

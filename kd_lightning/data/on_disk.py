@@ -14,8 +14,8 @@ class OnDisk:
     """Images of an array in a file, its rows; what is asked for is read, and nothing else.
 
     Indexed like a tensor (N, C, H, W) of those rows, whose channels are last in memory, as in the
-    file: so resampling on a CPU wants them. The file is mapped into memory, so that the system
-    keeps what it has room for, once for all processes.
+    file: so resampling on a CPU wants them (``to`` gives planes). The file is mapped into memory,
+    so that the system keeps what it has room for, once for all processes.
 
     Args:
         path: of a .npy file: (M, H, W, C), uint8.
@@ -55,9 +55,8 @@ class OnDisk:
         return OnDisk(self.path, self.rows[indices], self.known_by)
 
     def to(self, device: torch.device) -> Tensor:
-        """All of them, on a device."""
-        layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-        found = torch.empty(self.shape, dtype=torch.uint8, device=device, memory_format=layout)
+        """All of them, on a device, as planes: so rows of a tensor are picked fastest."""
+        found = torch.empty(self.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(self), BATCH):
             found[start : start + BATCH] = self[start : start + BATCH].to(device)
         return found

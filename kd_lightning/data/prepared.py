@@ -21,6 +21,7 @@ from kd_lightning.data.splits import split_seed_of
 from kd_lightning.errors import UserError
 
 FORMAT = 3
+SQUARES = 2  # of how the squares are made of images: part of the data's fingerprint
 INDEX = "index.json"
 UNFINISHED = "unfinished.json"  # instead, while the arrays are being written
 
@@ -131,7 +132,7 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
         UserError: the array is missing, or not what the index says.
     """
     says, path = index["parts"][part], root / f"{part}.npy"
-    known_by = " ".join(str(one) for one in (says["source"], index["image_size"], FORMAT))
+    known_by = " ".join(str(one) for one in (says["source"], index["image_size"], SQUARES))
     rows = torch.ones(len(says["labels"]), dtype=torch.bool)
     rows[says["bad"]] = False
     rows = rows.nonzero().flatten()

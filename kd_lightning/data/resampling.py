@@ -1,10 +1,10 @@
 """A rectangle of each image of a batch, resized to one size, as torchvision resizes one image.
 
-Bilinear with antialiasing: every pixel is a mean of those below a triangle. torchvision does one
-image at a time, and bytes in whole numbers: weights of 15 bits, first along rows, then along
-columns, rounded to bytes between. The same is done here for a whole batch, on any device, and gives
-the same bytes: a GPU shows a net what a CPU with AVX2 would. Without AVX2 torchvision calculates in
-fractions, and its bytes may differ by one.
+Bilinear with antialiasing: every pixel is a mean of those below a triangle. torch resizes bytes in
+whole numbers: weights of 15 bits, first along rows, then along columns, rounded to bytes between.
+The same is done here for a whole batch on other devices than a CPU, and gives the same bytes: a GPU
+shows a net what any CPU would. torchvision asks torch for this on a CPU with AVX2; without, it
+calculates in fractions, and its bytes may differ by one.
 
 Dimensions: B batch, C channels, H height, W width, S side of the result, K pixels below a triangle.
 """

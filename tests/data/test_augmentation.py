@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.data.augmentation import (
+    ONE_BY_ONE,
     BatchTransform,
     CenterCrop,
     Compose,
@@ -147,8 +148,10 @@ def test_crops_are_torchvisions_and_every_place_is_as_likely(size: int, padding:
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_flips_are_torchvisions_and_as_likely_as_asked(p: float) -> None:
-    x = places()
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.long])
+def test_flips_are_torchvisions_and_as_likely_as_asked(p: float, dtype: torch.dtype) -> None:
+    x = places().to(dtype).repeat(1, 4, 1, 1)  # with 8 bytes a pixel they are flipped one by one
+    assert (x[:1].nbytes > ONE_BY_ONE) == (dtype == torch.long)
     found = RandomHorizontalFlip(p)(x, draws())
     flipped = (found != x).flatten(1).any(1)
     assert torch.equal(found[flipped], tv.horizontal_flip(x[flipped]))
@@ -196,7 +199,10 @@ def test_a_part_is_resized_as_torchvision_resizes_it() -> None:
     at = transform.drawn(*torch.full((2, 50), SIDE), draws(50))
     for i, one in enumerate(transform(x, draws(50))):
         place = [int(value[i]) for value in (at.top, at.left, at.height, at.width)]
-        assert torch.equal(one, tv.resized_crop(x[i], *place, [9, 9], antialias=True))
+        theirs = tv.resized_crop(x[i], *place, [9, 9], antialias=True)
+        # torchvision resizes bytes in whole numbers only where the processor has AVX2
+        apart = 0 if "AVX" in torch.backends.cpu.get_cpu_capability() else 1
+        assert (one.int() - theirs.int()).abs().max() <= apart
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def test_its_shape_and_size_are_those_of_its_rows(x, array):
 
 def test_channels_are_last_in_memory_as_in_the_file(x):
     some = torch.tensor([1, 4])
-    for found in (x[some], x[:], x.to(torch.device("cpu"))):
+    for found in (x[some], x[:]):
         assert found.is_contiguous(memory_format=torch.channels_last)
-    assert x.to(torch.device("meta")).is_contiguous()  # another device's resampling takes planes
+    assert x.to(torch.device("cpu")).is_contiguous()
 
 
 def test_a_subset_is_of_its_rows_and_reads_nothing(x, array, tmp_path):
