@@ -119,7 +119,7 @@ STUDIES = {
     "dual_fashion": Study(
         {
             "8000_images": f"{DUAL} {FASHION}",
-            "40_percent_noise": f"{DUAL_NOISE} {FASHION} data.label_noise=0.4",
+            "40_percent_noise": f"{DUAL_NOISE} {FASHION} seed=0,1,2 data.label_noise=0.4",
         }
     ),
     "ssd_ucr": Study(
