@@ -47,6 +47,12 @@ def test_bytes_are_torchvisions(function, height: int, width: int, size: int) ->
 
 
 @pytest.mark.parametrize(("height", "width", "size"), SHAPES)
+def test_one_by_one_and_together_bytes_are_the_same_on_any_cpu(height, width, size) -> None:
+    x, crops = batch(height, width, size)
+    assert torch.equal(resized_crops(x, crops, size), resized_together(x, crops, size))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), SHAPES)
 def test_fractions_are_torchvisions_to_rounding(height: int, width: int, size: int) -> None:
     x, crops = batch(height, width, size)
     found = resized_together(x.float() / 255, crops, size)
