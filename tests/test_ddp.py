@@ -84,9 +84,9 @@ def test_two_processes_share_the_work_on_a_cache(fails: bool, tmp_path: Path, st
     # as `python -m kd_lightning.run`, but each process notes the blocks that it computes, or fails
     (tmp_path / "noted.py").write_text(
         "import os, sys, time\n"
-        "from kd_lightning import cache_files, run, teacher_cache\n"
+        "from kd_lightning import cache_files, cache_filling, run\n"
         "from kd_lightning.errors import UserError\n"
-        "cache_files.BLOCK, write = 8, teacher_cache.write_block\n"
+        "cache_files.BLOCK, write = 8, cache_filling.write_block\n"
         "def noted(values, view, indices, *rest):\n"
         "    time.sleep(0.05)  # so that neither is done before the other has begun\n"
         f"    with open(f'{tmp_path}/' + os.environ['LOCAL_RANK'] + '.txt', 'a') as file:\n"
@@ -94,7 +94,7 @@ def test_two_processes_share_the_work_on_a_cache(fails: bool, tmp_path: Path, st
         f"    if {fails} and indices.start == 8:\n"
         "        raise UserError('number 8 must be an image')\n"
         "    write(values, view, indices, *rest)\n"
-        "teacher_cache.write_block = noted\n"
+        "cache_filling.write_block = noted\n"
         "run.main()\n"
     )
     words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_lightning import cache_files, teacher_cache
+from kd_lightning import cache_files, cache_filling, teacher_cache
 from kd_lightning.build import build_data, build_method
 from kd_lightning.data.batches import Views
 from kd_lightning.data.classification import ClassificationData
@@ -269,7 +269,7 @@ def test_its_size_is_said_before_it_is_written(
     made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = made()
-    monkeypatch.setattr(teacher_cache, "write_block", lambda *_: pytest.fail(case.said[-1]))
+    monkeypatch.setattr(cache_filling, "write_block", lambda *_: pytest.fail(case.said[-1]))
     with pytest.raises(
         pytest.fail.Exception, match=r"logits of 2 views of 38 samples, 1.5 kB to comp"
     ):
@@ -415,7 +415,7 @@ def test_what_was_stopped_is_gone_on_with(
     made: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_files, "BLOCK", 16)
-    write, written = teacher_cache.write_block, []
+    write, written = cache_filling.write_block, []
 
     def dying(values: list, view: int, indices: range, *rest: object) -> None:
         if len(written) == 2:
@@ -423,7 +423,7 @@ def test_what_was_stopped_is_gone_on_with(
         written.append((view, indices.start))
         write(values, view, indices, *rest)
 
-    monkeypatch.setattr(teacher_cache, "write_block", dying)
+    monkeypatch.setattr(cache_filling, "write_block", dying)
     with pytest.raises(KeyboardInterrupt):
         made().use()
 
@@ -431,7 +431,7 @@ def test_what_was_stopped_is_gone_on_with(
         written.append((view, indices.start))
         write(values, view, indices, *rest)
 
-    monkeypatch.setattr(teacher_cache, "write_block", counted)
+    monkeypatch.setattr(cache_filling, "write_block", counted)
     case = made()
     case.use()
     assert sorted(written) == [(view, start) for view in range(2) for start in (0, 16, 32)]
@@ -456,7 +456,7 @@ def test_a_block_that_another_run_is_at_is_waited_for(
         there.rename(file)
         lock.release()
 
-    monkeypatch.setattr(teacher_cache, "write_block", lambda *_: pytest.fail("done twice"))
+    monkeypatch.setattr(cache_filling, "write_block", lambda *_: pytest.fail("done twice"))
     timer = threading.Timer(0.5, other)
     timer.start()
     made().use()
