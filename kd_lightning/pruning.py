@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_lightning.errors import UserError
+from kd_lightning.interrupts import in_one_piece
 from kd_lightning.jobs import Job
 
 
@@ -83,8 +84,10 @@ def pruning_of(job: Job, search: Mapping[str, Any]) -> Pruning:
     trial = optuna.trial.Trial(study, study.trials[search["trial"]]._trial_id)
 
     def report(value: float, epoch: int) -> None:
-        if epoch not in study.trials[trial.number].intermediate_values:  # of an epoch done twice
-            trial.report(value, epoch)
+        with in_one_piece():
+            reported = study.trials[trial.number].intermediate_values
+            if epoch not in reported:  # it is, of an epoch done twice
+                trial.report(value, epoch)
 
     return Pruning(report, trial.should_prune)
 

@@ -39,7 +39,7 @@ from kd_lightning.directories import check_overrides, claim, harmless_keys, resu
 from kd_lightning.environment import check_unchanged, describe_environment, write_json
 from kd_lightning.errors import UserError
 from kd_lightning.files import whole, write_text
-from kd_lightning.interrupts import Interrupted, interruptible
+from kd_lightning.interrupts import interruptible
 from kd_lightning.jobs import current
 from kd_lightning.methods.base import Learner
 from kd_lightning.pruning import Pruned
@@ -123,7 +123,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if teacher is not None:
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
-    with ended(trainer.loggers, Pruned):
+    go_on = f"go on with: python -m kd_lightning.run resume={directory}"
+    with interruptible(go_on), ended(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
@@ -190,25 +191,18 @@ def say(sentence: str) -> None:
 
 
 def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:
-    """Trains, from the last finished epoch if there is one.
-
-    Raises:
-        Interrupted: by Ctrl-C or SIGTERM; carries the command that goes on with the run.
-    """
+    """Trains, from the last finished epoch if there is one."""
     last = directory / "last.ckpt"
     try:
-        with interruptible():
-            checkpoint = last if last.exists() else None
-            trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        checkpoint = last if last.exists() else None
+        trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # with max_steps, and nothing left to do, Lightning stays at the epoch before the last
         progress = trainer.fit_loop.epoch_progress.current
         progress.completed = progress.processed
-    except BaseException as error:
+    except BaseException:
         # or the other ranks would wait for this one for ever
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
             trainer.strategy.launcher.kill(signal.SIGKILL)
-        if isinstance(error, Interrupted):
-            error.advice = f"go on with: python -m kd_lightning.run resume={directory}"
         raise
     finally:
         if torch.distributed.is_initialized():

@@ -20,7 +20,7 @@ def folder_and_floor(module):
     if folder in FLOORS:
         return folder, FLOORS[folder]
     assert not inside, f"the folder {folder} has no floor yet: give it one in FLOORS"
-    if module in ("", "errors", "files", "streams"):
+    if module in ("", "errors", "files", "interrupts", "streams"):
         return "ground", -1
     is_verb = '__name__ == "__main__"' in (ROOT / f"{module}.py").read_text()
     return ("verbs", 7) if is_verb else ("middle", 4)

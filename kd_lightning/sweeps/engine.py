@@ -19,7 +19,7 @@ from rich.live import Live
 
 from kd_lightning import reports
 from kd_lightning.errors import UserError
-from kd_lightning.interrupts import Interrupted, interruptible
+from kd_lightning.interrupts import interruptible
 from kd_lightning.jobs import Job, Order, State, is_held, jobs_of
 from kd_lightning.sweeps import display, making, plan, search
 
@@ -75,19 +75,16 @@ def conduct(directory: Path, launcher: Any, console: Console) -> bool:
     look = display.Look(jobs.jobs, jobs.total)
     say = display.Lines(look, console)
     say.beginning(directory)
-    try:
-        with (
-            interruptible(),
-            at_work(directory),
-            live(directory.name, look, console),
-            closing(launcher.run(jobs.todo())) as ended,
-        ):
-            for job in ended:
-                jobs.heard(job)
-                say.ended(job)
-    except Interrupted as interrupted:
-        interrupted.advice = f"go on with: python -m kd_lightning.sweep {directory} --resume"
-        raise
+    go_on = f"go on with: python -m kd_lightning.sweep {directory} --resume"
+    with (
+        interruptible(go_on),
+        at_work(directory),
+        live(directory.name, look, console),
+        closing(launcher.run(jobs.todo())) as ended,
+    ):
+        for job in ended:
+            jobs.heard(job)
+            say.ended(job)
     report = reports.build([directory])
     reports.write(report, directory)
     reports.print_report(report, console)

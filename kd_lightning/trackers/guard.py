@@ -10,6 +10,7 @@ from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 from rich.console import Console
 
 from kd_lightning.errors import UserError
+from kd_lightning.interrupts import in_one_piece
 
 # logger -> the package that it needs beside ours, which the extra of that name installs
 NEEDS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
@@ -49,7 +50,8 @@ class Guard(Logger):
         """What ``action`` returns, given the logger; ``otherwise``, if it fails or has failed."""
         if self._is_in_use:
             try:
-                return action(self._logger)
+                with in_one_piece():
+                    return action(self._logger)
             except Exception as error:  # whatever a disk, a network or a library comes up with
                 self._leave_out(error)
         return otherwise

@@ -6,13 +6,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from written_runs import read_all_wandb
 
 from kd_lightning import run
+from kd_lightning.interrupts import Interrupted
 from kd_lightning.run import distill
 from kd_lightning.trackers.mlflow import flat
 
@@ -99,6 +103,46 @@ def test_a_run_that_is_stopped_and_resumed_is_one_run_of_every_tracker(
     assert again.data.metrics["epoch"] == 59
     first, second = read_all_wandb(directory)
     assert (second.about.run_id, second.exit_code) == (first.about.run_id, 0)
+
+
+def test_a_stop_in_the_middle_of_a_transaction_leaves_no_locked_database(
+    runs_in: Callable, small: list[str], tmp_path: Path
+) -> None:
+    """Seen before: the run stayed RUNNING, its database locked while the process lived."""
+    metrics = []
+
+    def stop(connection: Any, cursor: Any, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO metrics"):
+            metrics.append(statement)
+            if len(metrics) == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    event.listen(Engine, "after_cursor_execute", stop)
+    try:
+        with pytest.raises(Interrupted) as caught:
+            distill(*small, "logger=mlflow", f"outputs={tmp_path}")
+        assert len(metrics) == 2
+    finally:
+        event.remove(Engine, "after_cursor_execute", stop)
+    (kept,) = runs_in(tmp_path)
+    assert kept.info.status == "KILLED"
+    assert caught.value.advice.startswith("go on with: python -m kd_lightning.run resume=")
+
+
+def test_a_run_that_is_stopped_while_it_is_tested_is_killed_and_goes_on(
+    runs_in: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "test_run", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted) as caught:
+            distill(*small, "logger=mlflow", f"outputs={tmp_path}", f"run_dir={directory}")
+    assert caught.value.advice == f"go on with: python -m kd_lightning.run resume={directory}"
+    (kept,) = runs_in(tmp_path)
+    assert kept.info.status == "KILLED"
+    assert distill(f"resume={directory}").metrics["epochs"] == 2
+    (again,) = runs_in(tmp_path)
+    assert (again.info.run_id, again.info.status) == (kept.info.run_id, "FINISHED")
 
 
 def test_two_runs_may_begin_a_database_at_once(runs_in: Callable, tmp_path: Path) -> None:
