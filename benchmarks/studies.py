@@ -74,6 +74,14 @@ DUAL, DUAL_NOISE, DUAL_FEW = dual(*ALL_LABELS), dual(*NOISE), dual(*FEW_LABELS)
 FEW_WITH_VAL = "data.val_fraction=0.2 data.batch_size=16 teacher.batch_size=16"
 FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
 NOISY = "data=digits data.label_noise=0.4"
+SMOOTHED = ",".join(
+    listed(f"method.label_smoothing={share}", "method.label_smoothing=0")
+    for share in (0.05, 0.1, 0.2)
+)
+SMOOTHING = (
+    "method=supervised seed=0,1,2,3,4 method.label_smoothing=0,0.05,0.1,0.2 "
+    f"'sweep.pairs=[{SMOOTHED}]' 'data.split_seed=${{seed}}' {QUIET}"
+)
 SSD_NET = (
     "model@method.teacher=fcn 'method.teacher.widths=[32,64,32]' method.teacher.dropout=0.2 "
     "method.teacher.block_dropout=0.0 data.val_fraction=0 'teacher.seed=${seed}' "
@@ -116,6 +124,9 @@ STUDIES = {
             "40_percent_noise": f"{methods(*NOISE)} {NOISY}",
         }
     ),
+    "label_smoothing": Study(
+        {"digits": f"{SMOOTHING} data=digits", "40_percent_noise": f"{SMOOTHING} {NOISY}"}
+    ),
     "dual_fashion": Study(
         {
             "8000_images": f"{DUAL} {FASHION}",
@@ -131,6 +142,10 @@ STUDIES = {
     ),
     "ssd_dropout": Study(
         {name: f"sweep=dropout_placement data.name={name} {QUIET}" for name in UCR[:6]},
+        over_data_sets=True,
+    ),
+    "ssd_options": Study(
+        {name: f"sweep=ssd_options data.name={name} {QUIET}" for name in UCR[:3]},
         over_data_sets=True,
     ),
     "ucr_averages": Study(
