@@ -222,14 +222,14 @@ def wilcoxon_table(found: Sequence[Difference]) -> Table:
     means: dict[tuple[Pair, str], list[float]] = {}
     for one in found:
         if one.sample.n:
-            means.setdefault((one.pair, one.column), []).append(one.sample.mean)
+            means.setdefault((one.pair, one.net), []).append(one.sample.mean)
     p_values = [wilcoxon(values) for values in means.values()]
-    adjusted = holm_within([column for _, column in means], p_values)
+    adjusted = holm_within([net for _, net in means], p_values)
     rows = []
     for place, p, p_holm in zip(means, p_values, adjusted, strict=True):
-        (pair, column), values = place, means[place]
+        (pair, net), values = place, means[place]
         sample = Sample(tuple(values))
-        row = [pair.title, split(column)[1], str(sample.n), signed(sample.mean)]
+        row = [pair.title, net, str(sample.n), signed(sample.mean)]
         rows.append([*row, interval_of(sample), p_in_words(p), p_in_words(p_holm)])
     notes = [
         "95 % interval: of the mean difference over data sets such as these, by Student's t over "

@@ -18,7 +18,8 @@ class Difference:
     Attributes:
         pair: the rows.
         data_set: in words; "" where there is only one.
-        column: the metric.
+        column: the metric, of A.
+        other: of B: the same, or another net's.
         sample: A − B, for each seed under which both rows have it.
         planned: seeds that either row was to have.
         records: those that ``sample`` is of.
@@ -27,9 +28,16 @@ class Difference:
     pair: Pair
     data_set: str
     column: str
+    other: str
     sample: Sample
     planned: int
     records: tuple[Record, ...]
+
+    @property
+    def net(self) -> str:
+        """The net that is compared, or both."""
+        nets = (split(self.column)[1], split(self.other)[1])
+        return " − ".join(dict.fromkeys(nets))
 
 
 def accuracies(columns: Sequence[str], records: Iterable[Record]) -> list[str]:
@@ -48,7 +56,7 @@ def differences(
     records: Sequence[Record],
     data_sets: Sequence[str],
 ) -> list[Difference]:
-    """Each pair on each data set, in each column that both rows have."""
+    """Each pair on each data set, in each column that both rows have, or of the nets it names."""
     rows: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records:
         place = (record.variant, record.data_set(data_sets))
@@ -57,19 +65,15 @@ def differences(
     for pair in pairs:
         for data_set in dict.fromkeys(place[1] for place in rows):
             a, b = rows.get((pair.a, data_set), {}), rows.get((pair.b, data_set), {})
-            for column in columns:
-                if _lacks(a, column) or _lacks(b, column):
+            for mine, other in pair.columns(columns):
+                if _lacks(a, mine) or _lacks(b, other):
                     continue
-                both = [seed for seed in a if seed in b and _have((a[seed], b[seed]), column)]
-                values = tuple(a[s].values[column] - b[s].values[column] for s in both)
+                both = [s for s in a if s in b and mine in a[s].values and other in b[s].values]
+                sample = Sample(tuple(a[s].values[mine] - b[s].values[other] for s in both))
                 used = tuple(side[seed] for side in (a, b) for seed in both)
                 planned = len({*a, *b})
-                found.append(Difference(pair, data_set, column, Sample(values), planned, used))
+                found.append(Difference(pair, data_set, mine, other, sample, planned, used))
     return found
-
-
-def _have(records: Iterable[Record], column: str) -> bool:
-    return all(column in record.values for record in records)
 
 
 def _lacks(row: Mapping[str, Record], column: str) -> bool:
@@ -79,20 +83,20 @@ def _lacks(row: Mapping[str, Record], column: str) -> bool:
 
 
 def adjusted_p_values(found: Sequence[Difference]) -> list[float | None]:
-    """Holm's p-values; the tests of one metric are one family."""
-    families = [difference.column for difference in found]
+    """Holm's p-values; the tests of one net are one family."""
+    families = [difference.net for difference in found]
     return holm_within(families, [difference.sample.p_value() for difference in found])
 
 
 def pair_table(pairs: Sequence[Pair], found: Sequence[Difference]) -> Table:
     adjusted = adjusted_p_values(found)
-    tested = Counter(d.column for d in found if d.sample.p_value() is not None)
+    tested = Counter(d.net for d in found if d.sample.p_value() is not None)
     tests = max(tested.values(), default=0)
     rows = []
     for difference, p_holm in zip(found, adjusted, strict=True):
         where = f" on {difference.data_set}" if difference.data_set else ""
         n = difference.sample.n
-        row = [difference.pair.title + where, split(difference.column)[1]]
+        row = [difference.pair.title + where, difference.net]
         row.append(str(n) if n == difference.planned else f"{n} of {difference.planned}")
         row += [signed(difference.sample.mean) if n else "", interval_of(difference.sample)]
         row.append(p_in_words(difference.sample.p_value()))

@@ -66,7 +66,7 @@ def rows_of(records: Sequence[Record], search: bool) -> list[Row]:
     # of equals the first stays first: sorted is stable
     return sorted(
         (row for row in rows if row.n),
-        key=lambda row: row.sample(OBJECTIVE).mean if row.sample(OBJECTIVE).n else -1.0,
+        key=lambda row: _rank(row) if row.sample(OBJECTIVE).n else -1,
         reverse=True,
     )
 
@@ -78,7 +78,12 @@ def chosen(rows: Sequence[Row]) -> Row | None:
     done = [row for row in rows if row.n]
     if len(rows) < 2 or not done or any(row.sample(OBJECTIVE).n < row.n for row in done):
         return None
-    return max(done, key=lambda row: row.sample(OBJECTIVE).mean)
+    return max(done, key=_rank)  # max returns the first of equals
+
+
+def _rank(row: Row) -> int:
+    """By which val chooses: equal accuracies may differ by what float32 cannot hold."""
+    return round(row.sample(OBJECTIVE).mean / EQUAL)
 
 
 def main_table(

@@ -175,6 +175,7 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
             "b": difference.pair.b,
             "data_set": difference.data_set,
             "column": difference.column,
+            "column_b": difference.other,
             "n": sample.n,
             "planned": difference.planned,
             "difference": sample.mean if sample.n else "",
