@@ -12,6 +12,7 @@ uint8 images that lie on the device, another batch at every step.
 """
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from importlib.util import find_spec
 from itertools import count, cycle
 
 import torch
+import torch._dynamo.utils
 from hydra.errors import ConfigCompositionException
 
 from benchmarks import roof
@@ -262,6 +264,8 @@ def large(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[str]:
             remarks.append(f"- left out: {bench.title}: {reason(error)}")
             continue
         first = first or (bench, rate)
+        if skipped := graphs_skipped():
+            remarks.append(f"- {bench.title}: {skipped} graphs were compiled without CUDA graphs")
         roofed = roof.share(rate, [works[part] for part in bench.parts], at)
         cells = (
             f"{rate:,.0f}",
@@ -270,6 +274,9 @@ def large(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[str]:
             f"{memory:.2f}",
         )
         yield f"| {bench.title} | {' | '.join(cells)} |"
+    if first is None:
+        yield from ["", *remarks]
+        return
     bench, rate = first
     again = measured(bench, scale)[0] / rate
     yield ""
@@ -277,6 +284,20 @@ def large(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[str]:
     yield from remarks
     if abs(again - 1) > TRUSTED:
         yield f"\n**Too noisy**: the control is off by more than {TRUSTED:.0%}."
+
+
+def graphs_skipped() -> int:
+    """Graphs that torch was asked to record as CUDA graphs, and did not, since ``forget``."""
+    return torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
+
+
+def forget() -> None:
+    """Nothing of the row before is held, or counted, in the next."""
+    gc.collect()
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def reason(error: Exception) -> str:
@@ -289,6 +310,7 @@ def reason(error: Exception) -> str:
 
 def measured(bench: Bench, scale: Scale) -> tuple[float, float]:
     """Images a second, and GB."""
+    forget()
     case, step = bench.make()
     step = rotating(case, step, scale)
     seconds = seconds_a_step(step, scale)
@@ -311,12 +333,15 @@ def small(scale: Scale) -> Iterator[str]:
             yield f"| {name} | {plain:.3f} | | |"
         else:
             yield f"| {name} | {plain:.3f} | {graphs:.3f} | {graphs / plain:.2f} |"
+            if skipped := graphs_skipped():
+                remarks.append(f"- {name}: {skipped} graphs were compiled without CUDA graphs")
     yield ""
     yield from remarks
 
 
 def seconds_of_epoch(words: Sequence[str]) -> float:
     """The shortest of five, after two that set things up."""
+    forget()
     epoch, times = epoch_of(made(*words)), []
     for number in count():
         begun = time.perf_counter()
@@ -356,6 +381,8 @@ def main(words: Sequence[str] | None = None) -> None:
     report.say(f"\n## A step, batches of {scale.batch}: {', '.join(scale.nets)}\n")
     for line in large(scale, at, works):
         report.say(line)
+    if given.write:  # here too: what comes next takes long
+        report.write()
     report.say("\n## Epochs of small data\n")
     for line in small(scale):
         report.say(line)

@@ -96,7 +96,7 @@ def lines_of(growth: Growth, hardware: Sequence[str], rounds: int) -> Iterator[s
     made_again = [*growth.sizes, growth.sizes[0]]
     steps = [made(*growth.words(x), *hardware).step() for x in made_again]
     *times, control = shortest(steps, rounds)
-    sizes = [peak(step) for step in steps[:-1]]
+    sizes = [peak(step, gpu="hardware=gpu" in hardware) for step in steps[:-1]]
     powers = zip(
         ["", *map(two_places, exponents(growth.sizes, times))],
         ["", *map(two_places, exponents(growth.sizes, sizes))],
@@ -162,9 +162,9 @@ def waited(step: Step) -> None:
         torch.cuda.synchronize()
 
 
-def peak(step: Step) -> int:
+def peak(step: Step, *, gpu: bool = False) -> int:
     """Bytes that a step holds at most, above those that are held before it."""
-    if torch.cuda.is_available():
+    if gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -30,6 +30,8 @@ NO_NEWS = (
     r".*torch.jit.script.*is (deprecated|not supported).*",
     r"The `srun` command is available on your system but is not used.*",
     r"`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
+    r"TensorFloat32 tensor cores for float32 matrix multiplication available.*",
+    r"GPU available but not used.*",  # hardware=cpu
     r"Grad strides do not match bucket view strides.*",  # of layers with one channel a group
 )
 # Loggers, and from where on they have news.

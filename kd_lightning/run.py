@@ -6,6 +6,7 @@ or, from Python, ``distill("method=dual_student", "data=digits").metrics``.
 """
 
 import argparse
+import gc
 import os
 import signal
 import subprocess
@@ -168,6 +169,7 @@ def train_quietly(cfg: DictConfig) -> None:
     """
     if rank_from_outside() is None:
         run(cfg, harmless_keys(cfg), show_table=False)
+        gc.collect()  # what it held on the device is room for the run that follows
         return
     with tempfile.TemporaryDirectory() as folder:
         OmegaConf.save(cfg, Path(folder) / "run.yaml")

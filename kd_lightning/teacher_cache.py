@@ -68,7 +68,7 @@ def use_cache(
         count = 1
     data.views = Views(count, cfg.teacher.seed)
     samples = len(data.parts["train"])
-    few = range(min(data.batch_size, samples))
+    few = some_of(samples, data.batch_size)
     x, y = (part.to(device) for part in next(iter(data.view(0, few, len(few)))))
     by_twin = method.to(device).teacher_for(x) is not method.teacher
     facts = facts_of(cfg, data, teacher, count, device) | {"twin": by_twin}
@@ -93,6 +93,12 @@ def use_cache(
         )
     answers = Kept(values, samples, data.num_classes)
     return Filling(data, functools.partial(fill, folder, values, count, data, ask, say), answers)
+
+
+def some_of(samples: int, count: int) -> list[int]:
+    """Samples from all over: the first of an image tree are all of one class."""
+    luck = torch.Generator().manual_seed(0)
+    return sorted(torch.randperm(samples, generator=luck)[:count].tolist())
 
 
 def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:
@@ -122,6 +128,11 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
     if not method.kept():
         raise UserError(
             "teacher.cache is set, and this run does not ask its teacher anything: leave it out"
+        )
+    if top_k is not None and getattr(method, "standardize_logits", False):
+        raise UserError(
+            f"teacher.cache_top_k={top_k} keeps the highest logits, and method.standardize_logits "
+            "needs all of them for their mean and deviation: set teacher.cache_top_k=null"
         )
     if top_k is not None and "logits" not in method.kept():
         raise UserError(

@@ -26,7 +26,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.errors import UserError
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.run import distill
-from kd_lightning.teacher_cache import use_cache
+from kd_lightning.teacher_cache import some_of, use_cache
 from kd_lightning.teachers import Teacher, build_net
 from kd_lightning.top_logits import check_mass, compressed, expanded
 
@@ -304,6 +304,10 @@ def test_a_full_disk_is_seen_before_anything_is_written(
         ),
         (["teacher.cache=null", "teacher.cache_top_k=3"], "has no effect without teacher.cache"),
         ([*SSD, "teacher.cache_top_k=3"], "this run keeps features, and no logits"),
+        (
+            ["method=kd", "method.standardize_logits=true", "teacher.cache_top_k=3"],
+            "method.standardize_logits needs all of them",
+        ),
     ],
 )
 def test_where_a_cache_cannot_be_right_it_is_refused(
@@ -521,6 +525,14 @@ def test_a_cache_of_the_highest_logits_gives_whole_ones(
     torch.testing.assert_close(known["logits"].softmax(1), logits.softmax(1), rtol=1e-2, atol=5e-3)
     names = {path.name.split("-")[0] for path in tmp_path.glob("*/*-*.0-0")}
     assert names == {"top_logits", "top_classes", "other_logit", "confidence"}
+
+
+def test_what_the_highest_logits_hold_is_judged_by_samples_from_all_over() -> None:
+    some = some_of(1000, 32)
+    assert len(set(some)) == 32
+    assert some == sorted(some) == some_of(1000, 32)
+    assert {sample // 100 for sample in some} == set(range(10))  # of ten classes, one after another
+    assert some_of(3, 32) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("top_k", [0, 10])

@@ -7,7 +7,7 @@ series as float32; each net normalises its own input.
 import functools
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from kd_lightning.data.checks import (
     fingerprint,
 )
 from kd_lightning.data.loaders import ResidentLoader, as_is, make_loader
+from kd_lightning.data.residency import is_to_be_held
 from kd_lightning.data.scarcity import made_scarce
 from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
@@ -230,7 +231,7 @@ class ClassificationData(LightningDataModule):
             views=self.views if training else None,
         )
 
-    def view(self, number: int, indices: range, batch_size: int) -> DataLoader:
+    def view(self, number: int, indices: Sequence[int], batch_size: int) -> DataLoader:
         """Batches of training samples as view ``number`` shows them, in the order of ``indices``.
 
         Each is (x, y), not mixed. ``views`` must be set.
@@ -261,10 +262,14 @@ class ClassificationData(LightningDataModule):
                 f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
             )
         samples = self._sample_set(part)
-        holds = device is not None and self._is_held(part, samples, device)
+        holds = device is not None and (
+            (part, device) in self._held
+            or is_to_be_held(samples, part, device, self.resident, self.num_workers)
+        )
         if holds:  # copied once, however often its loader is asked for
-            held = self._held.setdefault((part, device), samples.samples.to(device))
-            samples.samples = held
+            if (part, device) not in self._held:
+                self._held[part, device] = samples.samples.to(device)
+            samples.samples = self._held[part, device]
         return make_loader(
             samples,
             self.batch_size,
@@ -275,25 +280,6 @@ class ClassificationData(LightningDataModule):
             pin_memory=device is not None and device.type == "cuda",
             device=device if holds else None,
         )
-
-    def _is_held(self, part: Part, samples: SampleSet, device: torch.device) -> bool:
-        """Whether a part's samples are held on the device."""
-        if (part, device) in self._held:
-            return True
-        if self.resident == "auto":
-            x = samples.samples.x
-            if not samples.can_be_resident:
-                return False
-            if device.type == "cuda":
-                return x.nbytes < torch.cuda.mem_get_info(device)[0] / 4
-            return device.type == "cpu" and isinstance(x, Tensor) and self.num_workers == 0
-        if self.resident and not samples.can_be_resident:
-            raise UserError(
-                "data.resident=true holds data that are in memory and augmented in whole batches, "
-                "and these are files, or augmented one by one: set data.resident=auto, or "
-                "another augmentation@data.augmentation=…"
-            )
-        return bool(self.resident)
 
     def _loader_of_this_rank(self, part: Part) -> DataLoader | ResidentLoader:
         trainer = self.trainer

@@ -7,8 +7,8 @@ before and after the trunk, normalising and the classifier, stays in float32.
 
 import copy
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float, Num
@@ -40,6 +40,24 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+@contextmanager
+def no_tf32(device: torch.device) -> Iterator[None]:
+    """Convolutions of a GPU in float32 to the last digit: TF32, their default, tells equal nets
+    apart that round differently.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions of torch say that this name will go
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
 
 def lay_out(net: nn.Module) -> None:
@@ -100,7 +118,8 @@ def frozen(
 
     Args:
         net: in eval mode, on its device.
-        x: samples to look at a forward pass with.
+        x: samples to look at a forward pass with; a compiled twin is for batches of their number,
+            and computes others as they are.
         dtype: of the trunk.
         channels_last: layout of images in the trunk.
         compiled: compile the trunk, which takes seconds to minutes.
@@ -113,7 +132,13 @@ def frozen(
     if not compiled:
         return twin
     options = {"freezing": True} if x.device.type == "cpu" else None
-    run_trunk = torch.compile(twin.trunk, dynamic=False, fullgraph=True, options=options)
+    fast = torch.compile(twin.trunk, dynamic=False, fullgraph=True, options=options)
+
+    def run_trunk(inputs: Tensor) -> Tensor:
+        # torch compiles for a few sizes and then gives up; batches from which a bad image was left
+        # out have many
+        return (fast if len(inputs) == len(x) else twin.trunk)(inputs)
+
     return CompiledClassifier(twin, run_trunk).eval()
 
 
@@ -150,7 +175,7 @@ def freeze(
     few = x if compiled else x[:32]  # a compiled twin is for one shape
     try:
         twin = frozen(net, few, dtype=dtype, channels_last=channels_last, compiled=compiled)
-        with no_autocast(x.device):
+        with no_autocast(x.device), no_tf32(x.device):
             off = deviation(twin(few).logits, net(few).logits)
     except Exception as error:  # a net of a person's own may do anything
         said = " ".join(str(error).split())[:200]

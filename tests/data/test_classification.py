@@ -16,6 +16,7 @@ from kd_lightning.data.classification import (
     mix,
 )
 from kd_lightning.data.loaders import ResidentLoader
+from kd_lightning.data.residency import is_to_be_held
 from kd_lightning.data.splits import split
 from kd_lightning.errors import UserError
 
@@ -356,19 +357,31 @@ def test_data_in_memory_are_held_where_asked_and_by_themselves_where_they_fit(mo
     assert not holds(num_workers=1)  # they were asked for
     assert not holds(augmentation=v2.RandomHorizontalFlip())  # of one sample at a time
     assert not isinstance(ready(resident=True).loader("test"), ResidentLoader)  # no device is named
+
+
+def test_on_a_gpu_is_held_what_leaves_room(monkeypatch):
     gpu, size = torch.device("cuda"), ready().parts["train"].x.nbytes
-    samples = ready()._sample_set("train")
-    for free, fits in ((4 * size + 1, True), (4 * size, False)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
-        assert ready()._is_held("train", samples, gpu) == fits
-    assert not ready(resident=False)._is_held("train", samples, gpu)
-    flip = v2.RandomHorizontalFlip()
-    assert not ready()._is_held("train", ready(augmentation=flip)._sample_set("train"), gpu)
+
+    def holds(resident, *, free, **kwargs):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+        samples = ready(**kwargs)._sample_set("train")
+        return is_to_be_held(samples, "train", gpu, resident, num_workers=0)
+
+    assert holds("auto", free=4 * size + 1)
+    assert not holds("auto", free=4 * size)
+    assert not holds(resident=False, free=10 * size)
+    assert not holds("auto", free=10 * size, augmentation=v2.RandomHorizontalFlip())
+    assert holds(resident=True, free=size)
+    with pytest.raises(UserError, match=r"data\.resident=true would hold .* of train on a device"):
+        holds(resident=True, free=size - 1)
 
 
-def test_a_part_is_copied_to_the_device_once():
-    data = ready(resident=True)
+def test_a_part_is_copied_to_the_device_once(monkeypatch):
+    data, copies = ready(resident=True), []
+    copy = Samples.to
+    monkeypatch.setattr(Samples, "to", lambda *asked: copies.append(asked[0].x) or copy(*asked))
     first, second = (data.loader("train", device=torch.device("meta")) for _ in range(2))
+    assert sum(not x.is_meta for x in copies) == 1
     assert first.dataset.samples.x is second.dataset.samples.x
     assert first.dataset.samples.x.is_meta
     assert not data.parts["train"].x.is_meta

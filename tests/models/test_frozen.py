@@ -207,3 +207,14 @@ def test_compiled_too() -> None:
     torch.manual_seed(1)
     samples = sample_features(twin, x, 4)
     assert not torch.equal(samples[0], samples[1])
+
+
+@pytest.mark.slow
+def test_a_compiled_twin_is_for_one_size_and_computes_others_as_they_are() -> None:
+    net, x = image_net(), images(16)
+    twin = frozen(net, x, compiled=True)
+    with torch.no_grad():
+        twin(x)
+    with torch.no_grad(), torch.compiler.set_stance("fail_on_recompile"):
+        for size in range(15, 0, -1):  # torch would give up after eight
+            assert deviation(twin(x[:size]).logits, net(x[:size]).logits) < TOLERANCE[torch.float32]
