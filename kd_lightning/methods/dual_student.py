@@ -104,6 +104,7 @@ class DualStudent(Distiller):
         if confidence_passes:
             check_positive(confidence_passes=confidence_passes)
             require_dropout(self.teacher)
+            check_takes_samples(confidence, confidence_passes, self.num_classes)
         else:
             check_needs_no_samples(confidence, self.num_classes)
         if peer_confidence:
@@ -240,6 +241,19 @@ def check_needs_no_samples(confidence: Callable[..., Tensor], num_classes: int) 
             f"this confidence is taken from dropout passes ({error}): set "
             "method.confidence_passes=10 and method.teacher.dropout, and leave peer_confidence off"
         ) from error
+
+
+def check_takes_samples(confidence: Callable[..., Tensor], passes: int, num_classes: int) -> None:
+    """Raises ``UserError`` for a confidence that dropout passes do not change."""
+    logits, labels = torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.long)
+    sure = 20 * torch.eye(num_classes)[:2].unsqueeze(1)  # (2, 1, C): of one class, and of another
+    agreeing, disagreeing = (confidence(logits, labels, k) for k in (sure[[0, 0]], sure))
+    if torch.equal(agreeing, disagreeing):
+        raise UserError(
+            f"method.confidence_passes={passes} has no effect on this confidence, and costs "
+            f"{passes} passes of the teacher: set it to 0, or take "
+            "confidence@method.confidence=mutual_information"
+        )
 
 
 def spelled_out(value: Any) -> Any:

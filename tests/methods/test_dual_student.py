@@ -23,7 +23,12 @@ from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.run import Result, distill
 from kd_lightning.teachers import load_student
-from kd_lightning.uncertainty.confidence import mutual_information_confidence, uniform_confidence
+from kd_lightning.uncertainty.confidence import (
+    entropy_confidence,
+    margin_confidence,
+    mutual_information_confidence,
+    uniform_confidence,
+)
 
 
 def sure_net(seed: int, **shape: float) -> Classifier:
@@ -178,7 +183,8 @@ def test_no_confidence_is_left_out() -> None:
 
 
 def test_the_teachers_passes_are_as_many_as_asked_for_and_of_a_stream_of_their_own() -> None:
-    method = make(teacher=sure_teacher(dropout=0.5), confidence_passes=6)
+    method = make(teacher=sure_teacher(dropout=0.5), confidence_passes=6,
+                  confidence=mutual_information_confidence)  # fmt: skip
     x, _ = batch()
     samples = method.teacher_samples(x)
     assert samples.shape == (6, 16, 3)
@@ -310,6 +316,12 @@ def test_mutual_information_wants_dropout_passes_of_a_teacher_that_has_dropout()
     with pytest.raises(UserError, match="leave peer_confidence off"):
         make(confidence=mutual_information_confidence, confidence_passes=5, peer_confidence=True,
              teacher=net(dropout=0.5))  # fmt: skip
+
+
+@pytest.mark.parametrize("confidence", [entropy_confidence, margin_confidence])
+def test_dropout_passes_that_no_confidence_takes_are_refused(confidence: Callable) -> None:
+    with pytest.raises(UserError, match=r"method\.confidence_passes=5 has no effect"):
+        make(confidence=confidence, confidence_passes=5, teacher=net(dropout=0.5))
 
 
 def test_one_student_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The laws of stochastic self-distillation (arXiv 2504.14307)."""
 
+import math
 from copy import deepcopy
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from helpers import compose, net, sgd
 from torch import Tensor
+from torch.nn import functional
 
 from kd_lightning.errors import UserError
 from kd_lightning.losses.guidance import cosine_similarity, mean_guidance, nearest_guidance
@@ -158,6 +160,54 @@ def test_logs_passes_kept_and_their_entropy() -> None:
     assert 0 < logged["guidance/similarity"] <= 1  # the student starts as its teacher
     assert logged["guidance/passes_kept"] == 3
     assert 0 <= logged["guidance/weight_entropy"] <= 1
+
+
+def test_what_is_logged_of_the_guidance_is_what_it_says() -> None:
+    method = make(num_passes=30, guidance=guided(percentile=90.0, bandwidth=0.5))
+    x, y = batch()
+    samples = method.teacher_samples(x)
+    features = method.students["student"](x).features
+    weights, attention = (found.detach() for found in method.guidance(features, samples))
+    method.training_step((x, y), 0)
+    logged = method.ledger.read_epoch()
+
+    def entropy(shares: Tensor) -> float:
+        return (torch.special.entr(shares).sum(1) / math.log(30)).mean().item()
+
+    assert logged["guidance/attention_entropy"] == pytest.approx(entropy(attention), rel=1e-5)
+    assert logged["guidance/weight_entropy"] == pytest.approx(entropy(weights), rel=1e-5)
+    assert entropy(attention) > entropy(weights) + 0.1
+    nearness = functional.cosine_similarity(features, samples, dim=-1).T
+    chosen = (weights * nearness).sum(1).mean().item()
+    assert logged["guidance/similarity"] == pytest.approx(chosen, rel=1e-5)
+    assert chosen > nearness.mean().item() + 0.01
+
+
+def test_each_rank_has_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make()
+    first = method.teacher_samples(batch()[0])
+    monkeypatch.setattr(StochasticSelfDistillation, "global_rank", 1)
+    assert not torch.equal(first, method.teacher_samples(batch()[0]))
+
+
+def test_the_rows_of_a_teacher_pass_are_as_few_as_asked_for() -> None:
+    teacher = net(dropout=0.5)
+    teacher.trunk.append(torch.nn.Dropout(0.3))
+    rows = []
+    teacher.trunk[1].register_forward_pre_hook(lambda layer, given: rows.append(len(given[0])))
+    for max_rows, calls in ((32, [32] * 5), (1000, [160])):
+        method = make(teacher, student=deepcopy(teacher), max_rows=max_rows)
+        method.teacher_for = lambda x, method=method: method.teacher
+        method.teacher_samples(batch()[0])
+        found = [count for count in rows if count > 2]
+        assert found[: len(calls)] == calls
+        rows.clear()
+
+
+def test_the_datas_dropout_is_the_teachers() -> None:
+    words = ("method=stochastic_self_distillation", "data=ucr", "data.name=GunPoint")
+    teacher = compose(*words, "dropout.head=0.35", "dropout.blocks=0.15").method.teacher
+    assert (teacher.dropout, teacher.block_dropout) == (0.35, 0.15)
 
 
 def test_teacher_is_never_left_in_train_mode() -> None:
