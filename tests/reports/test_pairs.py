@@ -45,6 +45,47 @@ def test_a_named_variant_in_a_grid_is_compared_cell_by_cell(tmp_path):
     ]
 
 
+def test_nets_of_other_names_are_compared_where_they_are_named(tmp_path):
+    for seed, gain in ((0, 0.01), (1, 0.03)):
+        job(tmp_path, "five", {"seed": seed}, metrics({"a": 0.8, "ensemble": 0.85 + gain}))
+        job(tmp_path, "one @ home", {"seed": seed}, metrics({"b": 0.8}))
+    report = reports.build([tmp_path], pairs=[("five @ ensemble", "one @ home @ b"),
+                                              ("five @ ensemble", "five @ a")])  # fmt: skip
+    (table,) = [table for table in report.tables if table.name == "pairs"]
+    assert [row[:4] for row in table.rows] == [
+        ["five − one @ home: ensemble − b", "ensemble − b", "2", "+7.00"],
+        ["five − five: ensemble − a", "ensemble − a", "2", "+7.00"],
+    ]
+    assert [(d.column, d.other) for d in report.differences] == [
+        ("test/ensemble/accuracy", "test/b/accuracy"),
+        ("test/ensemble/accuracy", "test/a/accuracy"),
+    ]
+    assert "Holm" not in " ".join(table.heads)  # a family is what compares the same nets
+    assert not any("no net in common" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("kd @ a", "labels"), "a pair names a net of both rows or of none"),
+        (("kd @ c", "labels @ a"), r"unknown net of 'kd' in a pair 'c': expected one of a"),
+        (("kd @ a", "labels @ ensemble"), "unknown net of 'labels' in a pair 'ensemble'"),
+        (("dk @ a", "labels @ a"), "unknown row in a pair 'dk': did you mean kd"),
+    ],
+)
+def test_a_net_that_a_row_does_not_have_is_refused(tmp_path, pair, said):
+    rows_over_seeds(tmp_path, {"kd": [0.9], "labels": [0.8]})
+    with pytest.raises(UserError, match=said):
+        reports.build([tmp_path], pairs=[pair])
+
+
+def test_two_values_of_a_key_may_have_nets_too(tmp_path):
+    grid(tmp_path, {"peer": [0, 0.5], "T": [1, 4]})
+    assert [title for *_, title in found(tmp_path, ("peer=0.5 @ a", "peer=0 @ a"))] == [
+        "peer=0.5 − peer=0 at T=1: a − a", "peer=0.5 − peer=0 at T=4: a − a",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("asked", "value"),
     [("x=0", 0.0), ("x=1e-3", 0.001), ("x=null", None), ("x=[1,2]", [1, 2]), ("x=true", True)],

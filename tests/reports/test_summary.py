@@ -46,6 +46,14 @@ def test_val_chooses_and_test_does_not(tmp_path):
     ) in table.notes
 
 
+def test_what_float32_cannot_tell_apart_is_equal_and_the_first_is_chosen(tmp_path):
+    job(tmp_path, "first", {"seed": 0}, metrics({"a": 0.70}, 0.58875865738))
+    job(tmp_path, "second", {"seed": 0}, metrics({"a": 0.90}, 0.58875866731))
+    (table,) = tables(tmp_path)
+    assert [row[0] for row in table.rows] == ["first *", "second"]
+    assert any("the first of 2 equals): first." in note for note in table.notes)
+
+
 def test_one_row_is_no_choice(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
     (table,) = tables(tmp_path)
