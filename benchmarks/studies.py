@@ -67,8 +67,8 @@ def methods(*tuned: str) -> str:
     return f"sweep=methods 'sweep.variants.kd={listed(*tuned)}' {WHOLE}"
 
 
-# what val chose in kd_tuning: with all labels, with 40 % of them wrong, with 20 a class; the first
-# of equals, and the differences are small beside their deviations
+# what val chose in kd_tuning: with all labels, with 40 % of them wrong, with 20 a class; one of
+# equals (with noise the second of two), and the differences are small beside their deviations
 ALL_LABELS, NOISE, FEW_LABELS = kd(1, 4), kd(8, 4), kd(2, 2)
 DUAL, DUAL_NOISE, DUAL_FEW = dual(*ALL_LABELS), dual(*NOISE), dual(*FEW_LABELS)
 FEW_WITH_VAL = "data.val_fraction=0.2 data.batch_size=16 teacher.batch_size=16"

@@ -76,7 +76,8 @@ def _of_nets(pair: Pair, net_a: str, net_b: str, records: Sequence[Record]) -> P
         known = {split(column)[1] for of_job in values for column in of_job if "test/" in column}
         if values and net not in known:
             raise unknown(f"net of '{row}' in a pair", net, known, "pairs")
-    return replace(pair, title=f"{pair.title}: {net_a} − {net_b}", nets=(net_a, net_b))
+    rows = pair.a if pair.a == pair.b else pair.title
+    return replace(pair, title=f"{rows}: {net_a} − {net_b}", nets=(net_a, net_b))
 
 
 def _by_axis(a: str, b: str, cells: Mapping[str, Mapping[str, Any]]) -> list[Pair]:

@@ -54,7 +54,7 @@ def test_nets_of_other_names_are_compared_where_they_are_named(tmp_path):
     (table,) = [table for table in report.tables if table.name == "pairs"]
     assert [row[:4] for row in table.rows] == [
         ["five − one @ home: ensemble − b", "ensemble − b", "2", "+7.00"],
-        ["five − five: ensemble − a", "ensemble − a", "2", "+7.00"],
+        ["five: ensemble − a", "ensemble − a", "2", "+7.00"],
     ]
     assert [(d.column, d.other) for d in report.differences] == [
         ("test/ensemble/accuracy", "test/b/accuracy"),
