@@ -26,9 +26,14 @@ class Report:
         title: what the numbers are of.
         words: of the command line, as they were given.
         gpu: whether it was measured on one.
+
+    Raises:
+        SystemExit: it was to be, and there is none.
     """
 
     def __init__(self, name: str, title: str, words: Sequence[str], *, gpu: bool = False) -> None:
+        if gpu and not torch.cuda.is_available():
+            raise SystemExit(f"benchmarks.{name} was asked to run on a GPU, and there is none")
         self.path = RESULTS / f"{name}.md"
         self.lines: list[str] = []
         command = " ".join(["python -m", f"benchmarks.{name}", *words])

@@ -1,8 +1,10 @@
 """Tables of ratios: their control, their remarks, and what is committed of them."""
 
+import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import rows, written
 from benchmarks.paired import Ratio, ratio
@@ -43,6 +45,13 @@ def test_a_table_has_its_control_first_and_its_remarks_last(
 def test_a_table_whose_control_is_not_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows.TOO_NOISY in shown(monkeypatch, TWO)
     assert rows.TOO_NOISY not in shown(monkeypatch, ONE)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["speed", "growth"])
+def test_a_gpu_that_is_not_there_is_said_in_a_line(name: str) -> None:
+    with pytest.raises(SystemExit, match=f"benchmarks.{name} was asked to run on a GPU"):
+        importlib.import_module(f"benchmarks.{name}").main(["--gpu"])
 
 
 def test_what_is_committed_says_what_made_it(
