@@ -133,11 +133,12 @@ def frozen(
         return twin
     options = {"freezing": True} if x.device.type == "cpu" else None
     fast = torch.compile(twin.trunk, dynamic=False, fullgraph=True, options=options)
+    size = len(x)
 
     def run_trunk(inputs: Tensor) -> Tensor:
         # torch compiles for a few sizes and then gives up; batches from which a bad image was left
         # out have many
-        return (fast if len(inputs) == len(x) else twin.trunk)(inputs)
+        return (fast if len(inputs) == size else twin.trunk)(inputs)
 
     return CompiledClassifier(twin, run_trunk).eval()
 
