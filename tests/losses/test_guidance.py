@@ -348,6 +348,15 @@ def test_similarity_to_the_chosen_by_hand():
         assert found.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("num_samples", "percentile", "top_k"), [(30, 90.0, 3), (8, 70.0, 3)])
+def test_for_one_number_of_passes_a_percentile_is_a_top_k(num_samples, percentile, top_k):
+    torch.manual_seed(0)
+    student, samples = torch.randn(16, 12), torch.randn(num_samples, 16, 12)
+    by_percentile, _ = guide(student, samples, percentile=percentile)
+    by_count, _ = guide(student, samples, percentile=None, top_k=top_k)
+    assert torch.equal(by_percentile, by_count)
+
+
 @pytest.mark.parametrize(("percentile", "top_k"), [(None, None), (90.0, 3)])
 def test_exactly_one_of_percentile_and_top_k(percentile, top_k):
     with pytest.raises(ValueError, match="percentile or top_k must be null, and not both"):
