@@ -82,6 +82,13 @@ def test_tables_over_data_sets_follow_from_the_records_of_their_parts(
     assert not (tmp_path / name / FILE).exists()
 
 
+@pytest.mark.parametrize("packed", PACKED, ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_table_says_what_made_it(packed: Path) -> None:
+    older = {"kd_tuning/digits", "kd_tuning/40_percent_noise"}
+    says = "Made by python -m kd_lightning.run -m " in (packed / "table.md").read_text()
+    assert says == ("/".join(packed.parts[-2:]) not in older)
+
+
 def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(
     tmp_path: Path,
 ) -> None:
