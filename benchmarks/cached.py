@@ -14,8 +14,8 @@ from lightning.fabric.utilities import move_data_to_device
 from benchmarks.paired import Step
 from benchmarks.rows import Rows, beside
 from benchmarks.steps import SMALL, TWO, Made, made, made_of
-from kd_lightning.teacher_cache import use_cache
-from kd_lightning.teachers import baseline_run
+from kd_lightning.teacher_cache.cache import use_cache
+from kd_lightning.teachers.sources import baseline_run
 
 SETS = {
     "digits, 20 batches": ("data=digits", "augmentation@data.augmentation=shift",

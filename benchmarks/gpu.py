@@ -32,7 +32,7 @@ from benchmarks.peers import check_timm, check_torchdistill, step_of_timm, two_j
 from benchmarks.roof import Ceilings, Work, work_of
 from benchmarks.steps import Made, made
 from benchmarks.written import Report
-from kd_lightning.build import quieten
+from kd_lightning.running.build import quieten
 
 NO_TIME = "there is no time for it in a rehearsal"
 TRUSTED = 0.05  # how far off a control may be

@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.paired import Step
 from benchmarks.steps import made
 from benchmarks.written import Report
-from kd_lightning.build import quieten
+from kd_lightning.running.build import quieten
 
 HEAD = ("| {} | ms a step | grows as | MB at most | grows as |", "|---:|---:|---:|---:|---:|")
 KD = ("method=kd", "data=synthetic", "data.val_fraction=0")

@@ -30,10 +30,10 @@ from torchvision.transforms import v2
 from benchmarks.paired import Step
 from benchmarks.rows import beside, table
 from benchmarks.written import Report
-from kd_lightning.build import build_data, quieten
-from kd_lightning.command_line import compose
-from kd_lightning.data import image_files
+from kd_lightning.config.command_line import compose
+from kd_lightning.data.loading import image_files
 from kd_lightning.prepare import prepared
+from kd_lightning.running.build import build_data, quieten
 
 Row = tuple[str, int, Step, Step]  # title, samples in a batch, A, B; the first is the control
 PHOTOS = [Path(sklearn.__file__).parent / f"datasets/images/{n}.jpg" for n in ("china", "flower")]

@@ -22,7 +22,7 @@ from benchmarks.rows import Rows, table
 from benchmarks.steps import SMALL, made
 from benchmarks.tiny import tiny
 from benchmarks.written import Report
-from kd_lightning.build import quieten
+from kd_lightning.running.build import quieten
 
 TABLES: dict[str, Callable[[Sequence[str]], Rows]] = {
     "teacher": parts.teacher,

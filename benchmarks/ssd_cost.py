@@ -19,7 +19,7 @@ from benchmarks.paired import compare
 from benchmarks.rows import TOO_NOISY
 from benchmarks.steps import Made, made
 from benchmarks.written import Report
-from kd_lightning.build import quieten
+from kd_lightning.running.build import quieten
 
 COMMON = ("data=ucr", "data.name=OSULeaf", "data.val_fraction=0", "model@method.teacher=fcn",
           "method.teacher.widths=[32,64,32]", "method=stochastic_self_distillation",

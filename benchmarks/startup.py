@@ -26,8 +26,8 @@ from benchmarks.paired import ratio
 from benchmarks.rows import HEAD, TOO_NOISY, line
 from benchmarks.watched import STAGES
 from benchmarks.written import Report
-from kd_lightning.build import build_data
-from kd_lightning.command_line import compose
+from kd_lightning.config.command_line import compose
+from kd_lightning.running.build import build_data
 
 ROOT = Path(__file__).parent.parent
 DEMO = ("experiment=demo",)

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from kd_lightning.build import build_data, build_method
-from kd_lightning.command_line import CONF
+from kd_lightning.config.command_line import CONF
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
-from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.teachers.sources import Teacher, build_net
 
 SMALL = ("data=synthetic", "data.size=32", "data.num_classes=100", "data.batch_size=32")
 LARGE = ("data=synthetic", "data.size=112", "data.num_classes=100", "data.batch_size=4",

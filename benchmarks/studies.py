@@ -22,9 +22,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from kd_lightning.jobs import State
+from kd_lightning.records.jobs import State
 from kd_lightning.reports import build, write
-from kd_lightning.reports.records import FILE, unpacked
+from kd_lightning.reports.job_results import FILE, unpacked
 
 RESULTS = Path(__file__).parent / "results"
 OUTPUTS = Path("outputs") / "studies"

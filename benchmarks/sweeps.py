@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.jobs import Job, jobs_of
+from kd_lightning.records.jobs import Job, jobs_of
 
 WORDS = (
     "method.temperature=1,2,4,8",

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.paired import Ratio, Step, Times, ratio
 from benchmarks.rows import Row, Rows
 from benchmarks.steps import Made, made
-from kd_lightning.callbacks.best import BestStudents
+from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.run import build_trainer
 from kd_lightning.trackers.about import About
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from kd_lightning.environment import PACKAGES
-from kd_lightning.files import write_text
+from kd_lightning.base.files import write_text
+from kd_lightning.running.environment import PACKAGES
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kd_lightning.command_line import CONF, report_errors
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.command_line import CONF, report_errors
 
 # How one of a kind is chosen, where it is not <kind>=<name>.
 CHOSEN_BY = {

@@ -16,13 +16,13 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.command_line import compose, console, report_errors, sentences
-from kd_lightning.data.image_files import ImageFiles, short_side
-from kd_lightning.data.packing import pack_tree
-from kd_lightning.data.preparing import prepare
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.config.command_line import compose, console, report_errors, sentences
+from kd_lightning.config.schema import check_targets, check_value
+from kd_lightning.data.loading.image_files import ImageFiles, short_side
+from kd_lightning.data.preparation.decode import prepare
+from kd_lightning.data.preparation.pack import pack_tree
 from kd_lightning.data.streamed import Streamed
-from kd_lightning.errors import UserError, unknown
-from kd_lightning.schema import check_targets, check_value
 
 FORMATS = ("arrays", "litdata")
 OF_A_RUN = ("train_per_class", "label_noise", "mixing")  # all samples are kept, as they are

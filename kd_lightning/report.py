@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning import reports
-from kd_lightning.command_line import console, report_errors
+from kd_lightning.config.command_line import console, report_errors
 
 
 def parser() -> argparse.ArgumentParser:

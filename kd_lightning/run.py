@@ -24,10 +24,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning import calibration_report, tables
-from kd_lightning.build import build_data, build_method, quieten, use_threads
-from kd_lightning.callbacks.best import BestStudents
-from kd_lightning.command_line import (
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import whole, write_json, write_text
+from kd_lightning.base.interrupts import interruptible
+from kd_lightning.base.ranks import forget_ranks, is_first_rank, rank_from_outside, without_ranks
+from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.callbacks.pruning import Pruned
+from kd_lightning.config.command_line import (
     CONF,
     compose,
     console,
@@ -35,25 +38,22 @@ from kd_lightning.command_line import (
     report_errors,
     sentences,
 )
+from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.directories import check_overrides, claim, harmless_keys, resumed
-from kd_lightning.environment import check_unchanged, describe_environment, write_json
-from kd_lightning.errors import UserError
-from kd_lightning.files import whole, write_text
-from kd_lightning.interrupts import interruptible
-from kd_lightning.jobs import current
+from kd_lightning.evaluation import calibration, table
+from kd_lightning.evaluation.final_test import test_run
 from kd_lightning.methods.base import Learner
-from kd_lightning.pruning import Pruned
-from kd_lightning.ranks import forget_ranks, is_first_rank, rank_from_outside, without_ranks
-from kd_lightning.rehearsal import rehearse
-from kd_lightning.schema import check_configuration
-from kd_lightning.store import find_or_train
-from kd_lightning.teacher_cache import use_cache
-from kd_lightning.teachers import baseline_run, get_teacher
-from kd_lightning.testing import test_run
+from kd_lightning.records.jobs import current
+from kd_lightning.records.run_directory import check_overrides, claim, harmless_keys, resumed
+from kd_lightning.running.build import build_data, build_method, quieten, use_threads
+from kd_lightning.running.environment import check_unchanged, describe_environment
+from kd_lightning.running.preflight import rehearse
+from kd_lightning.running.trainer import build_trainer, describe_run
+from kd_lightning.teacher_cache.cache import use_cache
+from kd_lightning.teachers.sources import baseline_run, get_teacher
+from kd_lightning.teachers.store import find_or_train
 from kd_lightning.trackers.guard import check_installed, ended
 from kd_lightning.trackers.results import log_results
-from kd_lightning.trainer import build_trainer, describe_run
 
 # Options of Hydra that show something and run nothing
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
@@ -139,14 +139,14 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
         tested, curves = test_run(trainer, method, data, best, cfg, teacher, baseline)
         metrics |= tested
-        calibration_report.write(curves, directory, plots=cfg.evaluation.plots)
-        write_text(directory / "table.md", tables.markdown(metrics))
-        write_text(directory / "table.csv", tables.as_csv(metrics))
+        calibration.write(curves, directory, plots=cfg.evaluation.plots)
+        write_text(directory / "table.md", table.markdown(metrics))
+        write_text(directory / "table.csv", table.as_csv(metrics))
         # the last of the record: its presence says that the run is done
         write_json(directory / "metrics.json", metrics)
         log_results(trainer.loggers, metrics, directory, trainer.global_step)
     if show_table:
-        tables.print_table(metrics, console)
+        table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
 

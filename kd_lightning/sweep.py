@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_lightning.build import quieten
-from kd_lightning.command_line import console, report_errors, sentences
-from kd_lightning.errors import UserError
-from kd_lightning.ranks import rank_from_outside
-from kd_lightning.sweeps import engine, making
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranks import rank_from_outside
+from kd_lightning.config.command_line import console, report_errors, sentences
+from kd_lightning.running.build import quieten
+from kd_lightning.sweeps import create, engine
 
 
 def sweep(*words: str, config_dir: str | Path | None = None) -> Path:
@@ -38,8 +38,8 @@ def start(words: Sequence[str], config_dir: str | None) -> tuple[Path, bool]:
             "(launcher=slurm hands its jobs to SLURM)"
         )
     quieten()
-    directory = making.make(words, config_dir, console)
-    launcher = making.build_launcher(engine.changed_launcher(directory, []))
+    directory = create.make(words, config_dir, console)
+    launcher = create.build_launcher(engine.changed_launcher(directory, []))
     return directory, engine.conduct(directory, launcher, console)
 
 
@@ -59,7 +59,7 @@ def main() -> None:
             engine.follow(directory, console)
             return
         quieten()
-        launcher = making.build_launcher(engine.changed_launcher(directory, given.words))
+        launcher = create.build_launcher(engine.changed_launcher(directory, given.words))
         if not engine.conduct(directory, launcher, console):
             sys.exit(1)
 

@@ -17,12 +17,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_lightning.command_line import sentence_of
-from kd_lightning.files import write_text
-from kd_lightning.interrupts import Interrupted
-from kd_lightning.jobs import VARIABLE, Job
-from kd_lightning.pruning import Pruned
-from kd_lightning.ranks import is_first_rank, launch_id
+from kd_lightning.base.files import write_text
+from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.base.ranks import is_first_rank, launch_id
+from kd_lightning.callbacks.pruning import Pruned
+from kd_lightning.config.command_line import sentence_of
+from kd_lightning.records.jobs import VARIABLE, Job
 from kd_lightning.run import compose, run
 
 # What a job's directory holds besides its run; all else goes where a run is begun anew.

@@ -13,7 +13,7 @@ from helpers import TINY
 from PIL import Image
 from torchvision import datasets
 
-from kd_lightning.build import quieten
+from kd_lightning.running.build import quieten
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from kd_lightning.command_line import CONF
+from kd_lightning.config.command_line import CONF
 from kd_lightning.models.classifier import Classifier
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))

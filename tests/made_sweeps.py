@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kd_lightning import jobs
+from kd_lightning.records import jobs
 
 SPLIT, TEACHER = 0, 0.98
 

@@ -22,8 +22,8 @@ import pytest
 import torch
 from helpers import TINY
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.synthetic import Synthetic
-from kd_lightning.errors import UserError
 from kd_lightning.models.mlp import mlp
 from kd_lightning.run import distill
 

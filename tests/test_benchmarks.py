@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from benchmarks import loading, studies
-from kd_lightning.jobs import State
+from kd_lightning.records.jobs import State
 from kd_lightning.reports import build, write
-from kd_lightning.reports.records import FILE, unpacked
+from kd_lightning.reports.job_results import FILE, unpacked
 from kd_lightning.sweeps import plan
 
 PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))

@@ -12,10 +12,10 @@ from helpers import DATA, METHODS, compose
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.command_line import CONF
-from kd_lightning.data.batches import Samples, SampleSet
-from kd_lightning.schema import arguments_of, check_configuration
-from kd_lightning.trainer import bare_trainer
+from kd_lightning.config.command_line import CONF
+from kd_lightning.config.schema import arguments_of, check_configuration
+from kd_lightning.data.loading.batches import Samples, SampleSet
+from kd_lightning.running.trainer import bare_trainer
 
 # wandb_sweep.yaml is for wandb itself: trackers/test_wandb.py
 FILES = [path for path in sorted(CONF.rglob("*.yaml")) if path.name != "wandb_sweep.yaml"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.run import distill
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_two_processes_share_the_work_on_a_cache(fails: bool, tmp_path: Path, st
     (tmp_path / "noted.py").write_text(
         "import os, sys, time\n"
         "from kd_lightning import cache_files, cache_filling, run\n"
-        "from kd_lightning.errors import UserError\n"
+        "from kd_lightning.base.errors import UserError\n"
         "cache_files.BLOCK, write = 8, cache_filling.write_block\n"
         "def noted(values, view, indices, *rest):\n"
         "    time.sleep(0.05)  # so that neither is done before the other has begun\n"

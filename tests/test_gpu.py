@@ -8,7 +8,7 @@ from helpers import METHODS, of_method
 
 from benchmarks.steps import made
 from kd_lightning.callbacks.averaging import AveragedStudents
-from kd_lightning.data.loaders import ResidentLoader
+from kd_lightning.data.loading.loaders import ResidentLoader
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.frozen import TOLERANCE, deviation, freeze, no_tf32
 from kd_lightning.run import distill

@@ -6,14 +6,14 @@ from helpers import compose
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kd_lightning.build import build_data, build_method
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.schema import check_configuration
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.frozen import Converted
 from kd_lightning.run import distill
-from kd_lightning.schema import check_configuration
-from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.teachers.sources import Teacher, build_net
 
 WORDS = ("method=kd", "data=synthetic", "data.num_train=32", "data.batch_size=16",
          "model@method.teacher=resnet8", "model@method.students.student=resnet8",

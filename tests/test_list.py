@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.command_line import CONF
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.command_line import CONF
 from kd_lightning.list import files, group_of, groups, header, lines, main, plural
 
 KINDS = groups([CONF])

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kd_lightning.data import destination, preparing
-from kd_lightning.data.image_files import ImageFiles, read_rgb
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.image_files import ImageFiles, read_rgb
+from kd_lightning.data.preparation import decode, output_folder
 from kd_lightning.data.prepared import Prepared
-from kd_lightning.errors import UserError
 from kd_lightning.prepare import main, prepared
 
 SMALL = ["data=image_folder", "data.image_size=6", "data.num_workers=0"]
@@ -26,7 +26,7 @@ SMALL = ["data=image_folder", "data.image_size=6", "data.num_workers=0"]
 @pytest.fixture
 def tree(tmp_path, write_tree, monkeypatch) -> list[str]:
     """The overrides for a tree of 26 images, in blocks of 4."""
-    monkeypatch.setattr(preparing, "BLOCK", 4)
+    monkeypatch.setattr(decode, "BLOCK", 4)
     counts = {f"{p}/{c}": n for p, n in (("train", 9), ("test", 4)) for c in ("cat", "dog")}
     root = write_tree(tmp_path / "tree", counts)
     return [*SMALL, f"data.root={root}", f"out={tmp_path / 'out'}"]
@@ -48,7 +48,7 @@ def test_the_arrays_are_of_the_stated_side_and_the_index_says_of_what(tree, tmp_
     assert (index["size"], index["class_names"]) == (9, ["cat", "dog"])
     path = tmp_path / "tree" / "test" / "cat" / "cat_0.JPEG"
     assert torch.equal(
-        torch.from_numpy(arrays[1][0]), preparing.square(read_rgb(path), 9, 6).permute(1, 2, 0)
+        torch.from_numpy(arrays[1][0]), decode.square(read_rgb(path), 9, 6).permute(1, 2, 0)
     )
 
 
@@ -69,7 +69,7 @@ def test_as_many_processes_decode_as_are_asked_for(tree, monkeypatch) -> None:
         asked.append(num_workers)
         return DataLoader(*args, **kwargs)
 
-    monkeypatch.setattr(preparing, "DataLoader", loader)
+    monkeypatch.setattr(decode, "DataLoader", loader)
     prepared(*tree, "data.num_workers=3")
     assert asked == [3]
 
@@ -266,7 +266,7 @@ def test_a_folder_of_other_images_is_refused(
 
 def test_without_room_nothing_is_written(tree, tmp_path, monkeypatch) -> None:
     usage = type("Usage", (), {"free": 3821})
-    monkeypatch.setattr(destination.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda _: usage)
     needed = 26 * 3 * 7 * 7  # 3,822 bytes
     assert needed == 3822
     with pytest.raises(
@@ -281,7 +281,7 @@ def test_without_room_nothing_is_written(tree, tmp_path, monkeypatch) -> None:
 def test_two_at_once_are_refused(tree, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with (
-        destination.FileLock(tmp_path / "out" / ".lock"),
+        output_folder.FileLock(tmp_path / "out" / ".lock"),
         pytest.raises(UserError, match="another process is preparing"),
     ):
         prepared(*tree)

@@ -14,10 +14,10 @@ import timm
 from helpers import DISTILLERS, compose
 from safetensors.torch import save_file
 
+from kd_lightning.config.schema import check_targets
 from kd_lightning.prepare import prepared
 from kd_lightning.run import distill
-from kd_lightning.schema import check_targets
-from kd_lightning.sweeps import making, plan
+from kd_lightning.sweeps import create, plan
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = [
@@ -101,7 +101,7 @@ def test_command_runs_as_printed(command: str, in_place: Path) -> None:
             jobs = plan.expand(settings, of_jobs)
         else:
             asked = {"overrides": [*settings.overrides, *of_jobs]}
-            jobs = [plan.variation_of(asked, making.first_values(settings.search))]
+            jobs = [plan.variation_of(asked, create.first_values(settings.search))]
         orders, _ = plan.orders(jobs, folder=".", config_dir=None)
         assert len(orders) == len(jobs) > 0
         return

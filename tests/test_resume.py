@@ -14,9 +14,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from kd_lightning.callbacks.record import Record
-from kd_lightning.directories import SINCE
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.callbacks.save_epoch import SaveEpoch
+from kd_lightning.records.run_directory import SINCE
 from kd_lightning.run import distill
 
 # dropout, augmentation, mixing and a schedule: everything that draws random numbers
@@ -108,8 +108,8 @@ def test_an_epoch_older_than_the_last_finished_one_will_do_too(
     directory = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         stop_after(3, patch)
-        patch.setattr(Record, "pause", 1e9)
-        patch.setattr("kd_lightning.callbacks.record.chose_now", lambda trainer: False)
+        patch.setattr(SaveEpoch, "pause", 1e9)
+        patch.setattr("kd_lightning.callbacks.save_epoch.chose_now", lambda trainer: False)
         with pytest.raises(Stop):
             distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == 2
@@ -124,7 +124,7 @@ def test_resumes_from_any_epoch_to_the_same_bits(
     directory = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         stop_after(epoch, patch)
-        patch.setattr(Record, "pause", 0.0)
+        patch.setattr(SaveEpoch, "pause", 0.0)
         with pytest.raises(Stop):
             distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1
@@ -143,7 +143,7 @@ def test_steps_and_epochs_resume_with_a_val_part_and_without(
     whole = distill(*words, f"run_dir={tmp_path / 'whole'}").directory
     directory = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Record, "pause", 0.0)
+        patch.setattr(SaveEpoch, "pause", 0.0)
         if end == "in the middle":
             stop_after(2, patch)
             with pytest.raises(Stop):

@@ -8,7 +8,7 @@ import torch
 from helpers import DISTILLERS, METHODS, compose
 
 from kd_lightning.run import distill
-from kd_lightning.teachers import load_student
+from kd_lightning.teachers.sources import load_student
 
 SHORT = {"digits": 8, "ucr": 30}
 

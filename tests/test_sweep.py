@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import jobs_of
+from kd_lightning.base.errors import UserError
+from kd_lightning.records.jobs import jobs_of
 from kd_lightning.run import distill, sweep_asked_for
 from kd_lightning.sweep import sweep
-from kd_lightning.sweeps import engine, making
+from kd_lightning.sweeps import create, engine
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_a_directory_that_holds_a_sweep_is_not_written_over(tmp_path: Path) -> N
 
 def test_a_plan_that_was_never_whole_is_made_anew(tmp_path: Path) -> None:
     words = (f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
-    directory = making.make(["seed=0,1,2", *words], None, Console(quiet=True))
+    directory = create.make(["seed=0,1,2", *words], None, Console(quiet=True))
     (directory / "sweep.yaml").unlink()  # killed just before the end
-    assert making.make(["seed=5,6", *words], None, Console(quiet=True)) == directory
+    assert create.make(["seed=5,6", *words], None, Console(quiet=True)) == directory
     assert [job.order.axes for job in jobs_of(directory)] == [{"seed": 5}, {"seed": 6}]
     (directory / "jobs" / "0000" / "job.json").unlink()
     with pytest.raises(UserError, match="has 1 of its 2 jobs"):

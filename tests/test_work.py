@@ -12,8 +12,8 @@ import pytest
 from filelock import FileLock
 from helpers import TINY
 
-from kd_lightning.jobs import Job, Order, State, create
 from kd_lightning.launchers.local import Local
+from kd_lightning.records.jobs import Job, Order, State, create
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 

@@ -14,8 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.progress import epochs_of
-from kd_lightning.errors import UserError
 from kd_lightning.models.averages import refresh_batch_norm
 
 

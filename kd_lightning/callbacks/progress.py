@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
-from kd_lightning.callbacks.glance import Glance, read_students
+from kd_lightning.callbacks.progress_line import ProgressLine, read_students
 
 
 class Screen:
@@ -22,7 +22,7 @@ class Screen:
 
     PERIOD = 0.5  # seconds
 
-    def __init__(self, console: Console, glance: Glance) -> None:
+    def __init__(self, console: Console, glance: ProgressLine) -> None:
         self._glance, self._shown = glance, time.monotonic()
         self._live = Live(self, console=console, auto_refresh=False)
         self._live.start(refresh=True)
@@ -30,10 +30,10 @@ class Screen:
     def is_due(self) -> bool:
         return time.monotonic() - self._shown >= self.PERIOD
 
-    def wants(self, glance: Glance) -> bool:
+    def wants(self, glance: ProgressLine) -> bool:
         return glance.over or self.is_due()
 
-    def show(self, glance: Glance) -> None:
+    def show(self, glance: ProgressLine) -> None:
         self._glance, self._shown = glance, time.monotonic()
         self._live.refresh()
 
@@ -51,7 +51,7 @@ class LogFile:
 
     PATIENCE = 60.0  # seconds of silence after which a tenth that ends within an epoch is news
 
-    def __init__(self, console: Console, glance: Glance) -> None:
+    def __init__(self, console: Console, glance: ProgressLine) -> None:
         self._console, self._last, self._said_at = console, glance, time.monotonic()
         already = f", {glance.first:.0f} of them done" if glance.first else ""
         epochs = "1 epoch" if glance.epochs == 1 else f"{glance.epochs} epochs"
@@ -60,13 +60,13 @@ class LogFile:
     def is_due(self) -> bool:
         return time.monotonic() - self._said_at >= self.PATIENCE
 
-    def wants(self, glance: Glance) -> bool:
+    def wants(self, glance: ProgressLine) -> bool:
         if glance.done == self._last.done:
             return False
         is_news = float(glance.done).is_integer() or self.is_due()
         return glance.over or (is_news and glance.tenth > self._last.tenth)
 
-    def show(self, glance: Glance) -> None:
+    def show(self, glance: ProgressLine) -> None:
         self._last, self._said_at = glance, time.monotonic()
         self._say(glance.line())
 
@@ -98,7 +98,7 @@ class RunProgress(Checkpoint):
         if not trainer.is_global_zero:
             return
         epoch = trainer.current_epoch
-        self._now = Glance(self.title, epochs_of(trainer), first=epoch, done=epoch)
+        self._now = ProgressLine(self.title, epochs_of(trainer), first=epoch, done=epoch)
         self._began = time.monotonic()
         is_screen = self.console.is_terminal and not self.console.is_dumb_terminal
         self._display = (Screen if is_screen else LogFile)(self.console, self._now)

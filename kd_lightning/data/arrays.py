@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Num, Shaped
 from torch import Tensor
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.splits import split
-from kd_lightning.errors import UserError
-from kd_lightning.streams import stream_seed
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.splits import split
 
 FORMS = (
     "x and y (and groups), or x_train, y_train, x_test, y_test (and x_val with y_val, and "

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.resampling import Image, Images, Rectangles, resized_crops
-from kd_lightning.errors import UserError
 
 GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64, whose mixing this is
 # bytes of an image, above which a CPU flips one by one: photographs are done in a tenth of the time

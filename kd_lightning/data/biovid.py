@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.folders import check_folder, contents
-from kd_lightning.errors import UserError, unknown
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import check_folder, contents
 
 LEVELS = ["BL1", "PA1", "PA2", "PA3", "PA4"]  # no pain, then pain levels 1 to 4 (T0 to T4)
 FOLDER = "biosignals_filtered"

@@ -6,11 +6,11 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 import torch
 from torchvision import datasets
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.folders import contents
-from kd_lightning.data.image_files import download
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import contents
+from kd_lightning.data.loading.image_files import download
 
 
 class CIFAR10(ClassificationData):

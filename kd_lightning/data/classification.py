@@ -17,18 +17,18 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_lightning.data.batches import Samples, SampleSet, Transform, Views
-from kd_lightning.data.checks import (
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
+from kd_lightning.data.loading.checks import (
     check_augmentation,
     check_mixing,
     check_samples,
     fingerprint,
 )
-from kd_lightning.data.loaders import ResidentLoader, as_is, make_loader
-from kd_lightning.data.residency import is_to_be_held
-from kd_lightning.data.scarcity import made_scarce
-from kd_lightning.data.splits import split
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.limited_labels import made_scarce
+from kd_lightning.data.loading.loaders import ResidentLoader, as_is, make_loader
+from kd_lightning.data.loading.resident import is_to_be_held
+from kd_lightning.data.loading.splits import split
 
 Part = Literal["train", "val", "test"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kd_lightning.data.batches import Samples
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.splits import split
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.splits import split
 
 
 class Digits(ClassificationData):

@@ -14,11 +14,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torchvision import datasets
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.folders import contents
-from kd_lightning.data.image_files import download
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import contents
+from kd_lightning.data.loading.image_files import download
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist is
 FILES = [

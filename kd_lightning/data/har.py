@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Num
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.folders import check_folder
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import check_folder
 
 CHANNELS = [f"{kind}_{axis}" for kind in ("body_acc", "body_gyro", "total_acc") for axis in "xyz"]
 LENGTH = 128

@@ -1,18 +1,18 @@
 """Your own images, one folder a class: ``<root>/train/<class>/…``, and val and test likewise."""
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import Parts
-from kd_lightning.data.folders import check_folder
-from kd_lightning.data.image_files import (
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import check_folder
+from kd_lightning.data.loading.image_files import (
     ImageFiles,
     check_no_others,
     class_folders,
     imagenet_rows,
     labelled,
 )
-from kd_lightning.data.splits import split
-from kd_lightning.errors import UserError
-from kd_lightning.streams import stream_seed
+from kd_lightning.data.loading.splits import split
 
 
 class ImageFolder(ImageFiles):

@@ -3,16 +3,16 @@
 Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
 """
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import Parts
-from kd_lightning.data.folders import check_folder
-from kd_lightning.data.image_files import (
+from kd_lightning.data.loading.folders import check_folder
+from kd_lightning.data.loading.image_files import (
     ImageFiles,
     check_no_others,
     class_folders,
     imagenet_rows,
     labelled,
 )
-from kd_lightning.errors import UserError
 
 TEST_IS = "ImageNet's official val part, as the labels of its test part are not public"
 

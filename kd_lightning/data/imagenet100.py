@@ -7,11 +7,11 @@ that of the Kaggle data set "ImageNet100". Results on one say nothing about the 
 import hashlib
 from pathlib import Path
 
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import Parts
-from kd_lightning.data.folders import check_folder, contents
-from kd_lightning.data.image_files import ImageFiles, class_folders, imagenet_rows, labelled
 from kd_lightning.data.imagenet import TEST_IS
-from kd_lightning.errors import UserError, unknown
+from kd_lightning.data.loading.folders import check_folder, contents
+from kd_lightning.data.loading.image_files import ImageFiles, class_folders, imagenet_rows, labelled
 
 LISTS = Path(__file__).parent / "class_lists"
 

@@ -11,14 +11,19 @@ from typing import Any
 
 import torch
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.augmentation import BatchTransform, CenterCrop, Compose, Resize
-from kd_lightning.data.batches import Samples
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.folders import check_folder
-from kd_lightning.data.image_files import IMAGENET_MEAN, IMAGENET_STD, check_sizes, short_side
-from kd_lightning.data.on_disk import OnDisk
-from kd_lightning.data.splits import split_seed_of
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.disk_array import OnDisk
+from kd_lightning.data.loading.folders import check_folder
+from kd_lightning.data.loading.image_files import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_sizes,
+    short_side,
+)
+from kd_lightning.data.loading.splits import split_seed_of
 
 FORMAT = 3
 SQUARES = 2  # of how the squares are made of images: part of the data's fingerprint

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import Parts
-from kd_lightning.data.folders import check_folder
-from kd_lightning.data.image_files import ImageFiles, read_rgb_from
-from kd_lightning.data.packed import Packed, check_litdata, download
-from kd_lightning.data.splits import split_seed_of
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import check_folder
+from kd_lightning.data.loading.image_files import ImageFiles, read_rgb_from
+from kd_lightning.data.loading.packed_files import Packed, check_litdata, download
+from kd_lightning.data.loading.splits import split_seed_of
 
 FORMAT = 2
 FACTS = "stream.json"

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.streams import stream
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.errors import UserError, unknown
-from kd_lightning.streams import stream
+from kd_lightning.data.loading.batches import Samples
 
 COARSE = 4  # points a side from which a pattern is interpolated: what makes it smooth
 KINDS = {"series": (1, "linear"), "image": (2, "bilinear")}  # dimensions, their interpolation

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.data.batches import Samples
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.folders import contents
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.folders import contents
 
 Row = tuple[int, str, list[list[str]]]  # line number, label, the channels' values as text
 

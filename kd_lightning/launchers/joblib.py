@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from threading import Event
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job
+from kd_lightning.base.errors import UserError
 from kd_lightning.launchers.process import end, start
+from kd_lightning.records.jobs import Job
 
 
 class Joblib:

@@ -15,10 +15,10 @@ from types import ModuleType
 
 import torch
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job, Order
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranks import VARIABLES
 from kd_lightning.launchers import process
-from kd_lightning.ranks import VARIABLES
+from kd_lightning.records.jobs import Job, Order
 
 
 @dataclass

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kd_lightning.ranks import without_ranks
+from kd_lightning.base.ranks import without_ranks
 
 SECONDS_TO_END = 30.0  # that a job has after SIGTERM
 

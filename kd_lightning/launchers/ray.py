@@ -14,10 +14,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from kd_lightning.errors import UserError
-from kd_lightning.files import write_text
-from kd_lightning.jobs import Job, Order
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import write_text
 from kd_lightning.launchers.process import SECONDS_TO_END, end, start
+from kd_lightning.records.jobs import Job, Order
 
 GPUS = ("gpu", "cuda")
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from kd_lightning.errors import UserError
-from kd_lightning.files import write_text
-from kd_lightning.jobs import Job, Order
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import write_text
+from kd_lightning.base.ranks import VARIABLES
 from kd_lightning.launchers.process import end
 from kd_lightning.launchers.slurm_queue import Entry, is_over, look_at_queue
-from kd_lightning.ranks import VARIABLES
+from kd_lightning.records.jobs import Job, Order
 
 SECONDS_TO_SPEAK = 10.0  # that the first rank has to say what went wrong with all of them
 

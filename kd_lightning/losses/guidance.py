@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kd_lightning.losses.features import unit_features
+from kd_lightning.losses.feature_mse import unit_features
 
 Similarity = Callable[[Float[Tensor, "B D"], Float[Tensor, "K B D"]], Float[Tensor, "B K"]]
 

@@ -19,12 +19,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from kd_lightning.errors import UserError
-from kd_lightning.losses.labels import label_cross_entropy
-from kd_lightning.methods.ledger import Ledger
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.streams import seed_stream
+from kd_lightning.losses.cross_entropy import label_cross_entropy
+from kd_lightning.methods.running_means import RunningMeans
 from kd_lightning.methods.step import Known, Losses, Step, step_of
 from kd_lightning.models.outputs import ModelOutput
-from kd_lightning.streams import seed_stream
 from kd_lightning.uncertainty.calibration import CalibrationError
 
 # The rows of a run's table, and what is logged of a whole run, that no student may be named after.
@@ -80,7 +80,7 @@ class Learner(LightningModule):
         self.make_scheduler = scheduler
         self.learning_rates = dict(learning_rates or {})
         self.seed = seed
-        self.ledger = Ledger()
+        self.running_means = RunningMeans()
         self._read_at = 0
         self.compile_step: Callable[[Callable[..., Step]], Callable[..., Step]] | None = None
         self._compiled: Callable[..., Step] | None = None
@@ -163,7 +163,7 @@ class Learner(LightningModule):
             step = self._compiled(x, y, known, progress)
         if step.seen is not None:
             self.note(step.seen)
-        self.ledger.add(step.names, step.values, self.global_step)
+        self.running_means.add(step.names, step.values, self.global_step)
         return step.loss
 
     def _step(self, *batch: Any) -> Step:
@@ -173,14 +173,14 @@ class Learner(LightningModule):
         stepped = self.global_step != self._read_at  # not while gradients accumulate
         if stepped and self.global_step % self.trainer.log_every_n_steps == 0:
             self._read_at = self.global_step
-            means = {f"train/{name}": v for name, v in self.ledger.read_interval().items()}
+            means = {f"train/{name}": v for name, v in self.running_means.read_interval().items()}
             for group in self.optimizers().param_groups:
                 means[f"lr/{group['name']}"] = group["lr"]
             for logger in self.loggers:
                 logger.log_metrics(means, step=self.global_step)
 
     def on_train_epoch_end(self) -> None:
-        means = self.ledger.read_epoch()
+        means = self.running_means.read_epoch()
         for name, mean in means.items():
             self.log(f"train/{name}", mean, sync_dist=True)
         self.make_students_whole()
@@ -188,7 +188,7 @@ class Learner(LightningModule):
     # Evaluation
 
     def on_validation_start(self) -> None:
-        self.ledger.check_finite()
+        self.running_means.check_finite()
         self.make_students_whole()
 
     @torch.no_grad()

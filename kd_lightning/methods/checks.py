@@ -1,6 +1,6 @@
 """Checks of what a person gives a method."""
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 
 
 def check_positive(**values: float) -> None:

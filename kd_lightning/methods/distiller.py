@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.step import Known
 from kd_lightning.models.outputs import ModelOutput

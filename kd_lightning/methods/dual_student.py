@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import UserError, unknown
-from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog, Counts, counted

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import UserError, unknown
-from kd_lightning.losses.labels import label_cross_entropy
-from kd_lightning.losses.layers import FeatureLoss, FitNet, ShapeMismatch
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.streams import seed_stream
+from kd_lightning.losses.cross_entropy import label_cross_entropy
+from kd_lightning.losses.feature_loss import FeatureLoss, ShapeMismatch
+from kd_lightning.losses.fitnet import FitNet
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
@@ -32,7 +34,6 @@ from kd_lightning.models.taps import (
     outline,
     tapped,
 )
-from kd_lightning.streams import seed_stream
 
 KEY = "method.layers"
 CLASSIFIERS_INPUT = {"trunk": "trunk"}

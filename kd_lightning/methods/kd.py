@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import UserError
-from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.base.errors import UserError
+from kd_lightning.losses.cross_entropy import label_cross_entropy
+from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.soft_targets import kl_soft_loss
-from kd_lightning.losses.standardization import standardize
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import UserError
-from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.base.errors import UserError
+from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.checks import check_positive, check_weights

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 
 
 def ramp(progress: float | Tensor, share: float) -> float | Tensor:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 
 Known = Mapping[str, Tensor] | None  # of a batch, from a cache: name -> (B, ...)
 

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import UserError
-from kd_lightning.losses.features import feature_mse
+from kd_lightning.base.errors import UserError
+from kd_lightning.losses.cross_entropy import label_cross_entropy
+from kd_lightning.losses.feature_mse import feature_mse
 from kd_lightning.losses.guidance import (
     Guidance,
     attention_guidance,
@@ -32,7 +33,6 @@ from kd_lightning.losses.guidance import (
     similarity_to_target,
     weight_entropy,
 )
-from kd_lightning.losses.labels import label_cross_entropy
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import Known, Losses

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kd_lightning.errors import UserError
-from kd_lightning.losses.labels import label_cross_entropy
+from kd_lightning.base.errors import UserError
+from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.step import Known, Losses
 

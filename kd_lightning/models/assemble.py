@@ -7,7 +7,7 @@ from typing import Required, TypedDict
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
 from kd_lightning.models.weights import KEY, check_source, load_weights
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kd_lightning.base.errors import UserError
+
 State = Mapping[str, Tensor]
 
 
@@ -14,6 +16,16 @@ def are_alike(states: Sequence[State]) -> bool:
     """Whether all have the same names with the same shapes, so that their mean is a net again."""
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     return all(shape == shapes[0] for shape in shapes)
+
+
+def check_alike(students: Mapping[str, nn.Module]) -> None:
+    """Raises ``UserError`` where there are no several nets of one architecture."""
+    if len(students) < 2 or not are_alike([net.state_dict() for net in students.values()]):
+        raise UserError(
+            f"evaluation.soups=true averages students of the same net, got "
+            f"{', '.join(students)}, {'which differ' if len(students) > 1 else 'alone'}: set "
+            "evaluation.soups=false, or choose the same net for each (model@method.students.…=…)"
+        )
 
 
 def mean_state(states: Sequence[State]) -> dict[str, Tensor]:

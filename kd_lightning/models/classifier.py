@@ -12,7 +12,7 @@ from jaxtyping import Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.outputs import ModelOutput
 
 

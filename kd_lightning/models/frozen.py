@@ -36,6 +36,11 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def teacher_precision(run: str | int, teacher: str | int | None) -> str:
+    """The precision of a teacher: its own if one is set, else that of the run (32, "bf16-mixed")."""
+    return str(run).split("-")[0] if teacher is None else str(teacher)
+
+
 def no_autocast(device: torch.device) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.assemble import CheckedPrepare
 from kd_lightning.models.classifier import Classifier, check_rate
-from kd_lightning.models.library import build, library_config
-from kd_lightning.models.surgery import add_block_dropout, take_head, trace, use_small_stem
+from kd_lightning.models.timm_library import build, library_config
+from kd_lightning.models.timm_surgery import add_block_dropout, take_head, trace, use_small_stem
 from kd_lightning.models.weights import (
     KEY,
     STATISTICS,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
 
 ROWS_ON_CPU = 128  # what an FCN makes of more is too much for the caches: 1024 take twice the time

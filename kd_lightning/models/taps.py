@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor, nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 
 Shape = tuple[int, ...]
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.assemble import Common, assemble, staged
 from kd_lightning.models.classifier import Classifier
 

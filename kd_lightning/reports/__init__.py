@@ -5,7 +5,7 @@ print_report(report, console)
 write(report, "outputs/sweeps/…")
 """
 
-from kd_lightning.reports.report import Report, build, print_report
-from kd_lightning.reports.writing import write
+from kd_lightning.reports.assemble import Report, build, print_report
+from kd_lightning.reports.write_files import write
 
 __all__ = ["Report", "build", "print_report", "write"]

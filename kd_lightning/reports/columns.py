@@ -17,7 +17,7 @@ together: ``ensemble``, ``vote`` (of three or more; test accuracy and agreement 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 
 OBJECTIVE = "val/accuracy"
 PROBABILITIES = ("nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import show, split
 from kd_lightning.reports.differences import Difference, interval_of, p_in_words, signed
+from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pairs import Pair
-from kd_lightning.reports.records import Record
-from kd_lightning.reports.reported import Reported, numbers_of
+from kd_lightning.reports.published import Published, numbers_of
 from kd_lightning.reports.statistics import EQUAL, Sample, holm_within, wilcoxon
-from kd_lightning.reports.texts import Table
 
 ALPHA = 0.05
 MOST = 12  # data sets that stand in columns; more are in tables of their own alone
@@ -111,9 +111,9 @@ class Across:
 
 def across(
     columns: Sequence[str],
-    records: Sequence[Record],
+    records: Sequence[JobResult],
     data_sets: Sequence[str],
-    reported: Sequence[Reported] = (),
+    reported: Sequence[Published] = (),
 ) -> list[Across]:
     """One for each column; rows that have the metric nowhere are left out.
 
@@ -121,7 +121,7 @@ def across(
         reported: means over these data sets.
     """
     names = tuple(dict.fromkeys(record.data_set(data_sets) for record in records))
-    rows: dict[str, list[Record]] = {}
+    rows: dict[str, list[JobResult]] = {}
     for record in records:
         rows.setdefault(record.variant, []).append(record)
     means = {label: numbers_of(reported, row[0]) for label, row in rows.items()}

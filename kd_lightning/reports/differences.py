@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import TOGETHER, split, students_of
+from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pairs import Pair
-from kd_lightning.reports.records import Record
 from kd_lightning.reports.statistics import Sample, holm_within
-from kd_lightning.reports.texts import Table
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Difference:
     other: str
     sample: Sample
     planned: int
-    records: tuple[Record, ...]
+    records: tuple[JobResult, ...]
 
     @property
     def net(self) -> str:
@@ -40,7 +40,7 @@ class Difference:
         return " − ".join(dict.fromkeys(nets))
 
 
-def accuracies(columns: Sequence[str], records: Iterable[Record]) -> list[str]:
+def accuracies(columns: Sequence[str], records: Iterable[JobResult]) -> list[str]:
     """The columns that are tested: test accuracies of students and of what they make together among
     ``columns``; all there are, if it has none.
     """
@@ -53,11 +53,11 @@ def accuracies(columns: Sequence[str], records: Iterable[Record]) -> list[str]:
 def differences(
     pairs: Sequence[Pair],
     columns: Sequence[str],
-    records: Sequence[Record],
+    records: Sequence[JobResult],
     data_sets: Sequence[str],
 ) -> list[Difference]:
     """Each pair on each data set, in each column that both rows have, or of the nets it names."""
-    rows: dict[tuple[str, str], dict[str, Record]] = {}
+    rows: dict[tuple[str, str], dict[str, JobResult]] = {}
     for record in records:
         place = (record.variant, record.data_set(data_sets))
         rows.setdefault(place, {})[str(record.seed)] = record
@@ -76,7 +76,7 @@ def differences(
     return found
 
 
-def _lacks(row: Mapping[str, Record], column: str) -> bool:
+def _lacks(row: Mapping[str, JobResult], column: str) -> bool:
     """Whether a row is done and has no such net."""
     done = [record for record in row.values() if record.values]
     return bool(done) and not any(column in record.values for record in done)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_lightning.jobs import State
+from kd_lightning.records.jobs import State
 from kd_lightning.reports.columns import OBJECTIVE, students_of
-from kd_lightning.reports.records import Record
+from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.statistics import Sample
 
 
@@ -60,7 +60,7 @@ class Grid:
 
 
 def grid_of(
-    title: str, records: Sequence[Record], data_sets: Sequence[str], name: str, search: bool
+    title: str, records: Sequence[JobResult], data_sets: Sequence[str], name: str, search: bool
 ) -> Grid | None:
     """The grid of one data set's records; None where there are no two numeric axes, or where a
     search has only tried some of their combinations.
@@ -79,7 +79,7 @@ def grid_of(
     if search and there != set(itertools.product(xs, ys)):
         return None
     columns, quantity, chooses = _quantity(records)
-    panels: dict[str, dict[tuple[Any, Any], list[Record]]] = {}
+    panels: dict[str, dict[tuple[Any, Any], list[JobResult]]] = {}
     for record, cell in placed:
         rest = ", ".join(f"{key}={value}" for key, value in cell.items() if key not in (x, y))
         panels.setdefault(rest, {}).setdefault((cell[x], cell[y]), []).append(record)
@@ -95,7 +95,7 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return numbers and len(set(values)) > 1
 
 
-def _quantity(records: Sequence[Record]) -> tuple[list[str], str, bool]:
+def _quantity(records: Sequence[JobResult]) -> tuple[list[str], str, bool]:
     """The columns whose mean is shown, what that is called, and whether it chooses."""
     done = [record.values for record in records if record.values]
     if all(OBJECTIVE in values for values in done):
@@ -105,7 +105,7 @@ def _quantity(records: Sequence[Record]) -> tuple[list[str], str, bool]:
     return columns, f"test accuracy of the last epoch{of_whom}, %", False
 
 
-def _cell(records: Sequence[Record], columns: Sequence[str]) -> Cell:
+def _cell(records: Sequence[JobResult], columns: Sequence[str]) -> Cell:
     values = []
     for record in records:
         found = [record.values[column] for column in columns if column in record.values]

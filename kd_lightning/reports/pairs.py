@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.errors import UserError, unknown
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.reports.columns import split
-from kd_lightning.reports.records import Record
+from kd_lightning.reports.job_results import JobResult
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pair:
 
 
 def resolve(
-    asked: Sequence[Sequence[str]], records: Sequence[Record], data_sets: Sequence[str]
+    asked: Sequence[Sequence[str]], records: Sequence[JobResult], data_sets: Sequence[str]
 ) -> list[Pair]:
     """The rows that are compared: two labels are one pair; two values of a key are as many as
     there are rows that agree in the rest.
@@ -70,7 +70,7 @@ def _row_and_net(side: str, cells: Mapping[str, Any]) -> tuple[str, str | None]:
     return (row, net) if at and side not in cells else (side, None)
 
 
-def _of_nets(pair: Pair, net_a: str, net_b: str, records: Sequence[Record]) -> Pair:
+def _of_nets(pair: Pair, net_a: str, net_b: str, records: Sequence[JobResult]) -> Pair:
     for row, net in ((pair.a, net_a), (pair.b, net_b)):
         values = [record.values for record in records if record.variant == row and record.values]
         known = {split(column)[1] for of_job in values for column in of_job if "test/" in column}

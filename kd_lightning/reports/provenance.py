@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.reports.records import is_a_place
+from kd_lightning.reports.job_results import is_a_place
 
 SHOWN = ("python", "torch", "lightning")  # of the versions, in a table's note; sweep.yaml has all
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job, State, jobs_of
+from kd_lightning.base.errors import UserError
+from kd_lightning.records.jobs import Job, State, jobs_of
+from kd_lightning.reports.job_results import FILE, JobResult, is_elsewhere, portable, unpacked
 from kd_lightning.reports.provenance import made_by
-from kd_lightning.reports.records import FILE, Record, is_elsewhere, portable, unpacked
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # of a run's configuration: a name, what follows from its data or its seed, or what it is tested for
@@ -40,7 +40,7 @@ class Source:
     """
 
     title: str
-    records: Sequence[Record]
+    records: Sequence[JobResult]
     settings: Mapping[str, Any] = field(default_factory=dict)
     home: Path | None = None
 
@@ -112,13 +112,13 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _of_job(job: Job) -> Record:
+def _of_job(job: Job) -> JobResult:
     state = job.state()
     try:
         order = job.order
     except (ValueError, TypeError) as error:
         raise UserError(f"cannot read {job.directory / 'job.json'}: {error}") from error
-    return Record(
+    return JobResult(
         sweep=order.sweep,
         number=order.number,
         variant=order.variant,
@@ -153,7 +153,7 @@ def _metrics(directory: Path) -> dict[str, Any]:
     path = directory / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        _ = Record("", 0, "", {}, metrics=metrics).values
+        _ = JobResult("", 0, "", {}, metrics=metrics).values
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is no record of a run ({type(error).__name__}: {error}): remove it, and do "
@@ -167,7 +167,7 @@ def _configurations(directory: Path) -> list[Path]:
     return [own] if own.exists() else sorted(directory.glob("*/config.yaml"))
 
 
-def _of_runs(directories: Sequence[Path]) -> Iterator[Record]:
+def _of_runs(directories: Sequence[Path]) -> Iterator[JobResult]:
     """Runs of one title are one variant; what else differs between them names variants of it."""
     configs = [_mapping(path / "config.yaml") for path in directories]
     titles = [_title(config) for config in configs]
@@ -184,7 +184,7 @@ def _of_runs(directories: Sequence[Path]) -> Iterator[Record]:
                 varied.pop(key, None)
         words = [f"{key}={value}" for key, value in varied.items()]
         done = (path / "metrics.json").exists()
-        record = Record(
+        record = JobResult(
             sweep=path.resolve().name,
             number=None,
             variant=" ".join([title, *words]),

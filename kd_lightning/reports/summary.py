@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_lightning.jobs import State
+from kd_lightning.base.tables import Table
+from kd_lightning.records.jobs import State
 from kd_lightning.reports.columns import OBJECTIVE, TOGETHER, show, students_of
-from kd_lightning.reports.joining import name_of
-from kd_lightning.reports.records import Record
-from kd_lightning.reports.reported import Reported, beside, numbers_of, sentences
+from kd_lightning.reports.job_results import JobResult
+from kd_lightning.reports.join import name_of
+from kd_lightning.reports.published import Published, beside, numbers_of, sentences
 from kd_lightning.reports.statistics import EQUAL, Sample
-from kd_lightning.reports.texts import Table
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Row:
     """
 
     label: str
-    records: Sequence[Record]
+    records: Sequence[JobResult]
 
     @property
     def n(self) -> int:
@@ -51,11 +51,11 @@ class Row:
         return text if sample.n == self.n else f"{text} (n = {sample.n})"
 
 
-def rows_of(records: Sequence[Record], search: bool) -> list[Row]:
+def rows_of(records: Sequence[JobResult], search: bool) -> list[Row]:
     """The rows, in the order of the plan; a search's trials by their objective, the best first,
     and without those that have none.
     """
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+    groups: dict[tuple[Any, ...], list[JobResult]] = {}
     for record in records:
         # a trial that tries what another has tried is a row of its own
         trial = (record.sweep, record.number) if search else ()
@@ -88,10 +88,10 @@ def _rank(row: Row) -> int:
 
 def main_table(
     title: str,
-    records: Sequence[Record],
+    records: Sequence[JobResult],
     columns: Sequence[str],
     search: bool,
-    reported: Sequence[Reported] = (),
+    reported: Sequence[Published] = (),
     name: str = "table",
 ) -> Table:
     rows = rows_of(records, search)
@@ -162,7 +162,7 @@ def _equals(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _teacher(records: Sequence[Record]) -> list[str]:
+def _teacher(records: Sequence[JobResult]) -> list[str]:
     column = "test/teacher/accuracy"
     by_teacher = {r.teacher: r.values[column] for r in records if column in r.values}
     if not by_teacher:
@@ -174,7 +174,7 @@ def _teacher(records: Sequence[Record]) -> list[str]:
     return [f"Teachers: {spread} on test, mean ± standard deviation of {sample.n} teachers."]
 
 
-def missing(records: Sequence[Record], search: bool) -> list[str]:
+def missing(records: Sequence[JobResult], search: bool) -> list[str]:
     """A sentence on how many jobs are in no mean, and a line for each."""
     pruned = [record for record in records if record.state == State.PRUNED]
     absent = [record for record in records if record.state != State.DONE]
@@ -189,7 +189,7 @@ def missing(records: Sequence[Record], search: bool) -> list[str]:
     return lines + [_absence(record, several) for record in absent]
 
 
-def _absence(record: Record, several: bool) -> str:
+def _absence(record: JobResult, several: bool) -> str:
     name = name_of(record) if several or record.number is None else f"job {record.number}"
     axes: Mapping[str, object] = {} if record.seed is None else {"seed": record.seed}
     where = ", ".join([record.variant, *(f"{key} {value}" for key, value in axes.items())])

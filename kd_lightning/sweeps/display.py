@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from kd_lightning.jobs import Job, Order, State
+from kd_lightning.records.jobs import Job, Order, State
 
 STYLES = {
     State.DONE: "green", State.RUNNING: "cyan", State.FAILED: "red", State.STOPPED: "yellow",

@@ -1,7 +1,7 @@
 """Runs what of a sweep is not over, shows how far it is, and ends it with its report.
 
 Of all this nothing is kept but the files of the jobs (``jobs.py``) and the directory's
-``sweep.yaml`` (``making.py``): who is killed, whenever, is resumed from these.
+``sweep.yaml`` (``create.py``): who is killed, whenever, is resumed from these.
 """
 
 import shlex
@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.live import Live
 
 from kd_lightning import reports
-from kd_lightning.errors import UserError
-from kd_lightning.interrupts import interruptible
-from kd_lightning.jobs import Job, Order, State, is_held, jobs_of
-from kd_lightning.sweeps import display, making, plan, search
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import interruptible
+from kd_lightning.records.jobs import Job, Order, State, is_held, jobs_of
+from kd_lightning.sweeps import create, display, plan, search
 
 
 def settings_in(directory: Path) -> dict[str, Any]:
-    """What ``making.make`` wrote.
+    """What ``create.make`` wrote.
 
     Raises:
         UserError: the directory holds no sweep.
@@ -175,7 +175,7 @@ def follow(directory: Path, console: Console) -> None:
     """Shows a sweep's jobs; in a terminal until none of them runs any more, or Ctrl-C."""
     asked = settings_in(directory)
     jobs = jobs_of(directory)
-    look = display.Look(jobs, asked["jobs"] or making.total_trials(asked["search"]))
+    look = display.Look(jobs, asked["jobs"] or create.total_trials(asked["search"]))
     if console.is_terminal:
         with suppress(KeyboardInterrupt), live(directory.name, look, console):
             while is_held(directory / ".at-work") or any(job.is_held() for job in jobs):

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.command_line import compose, is_of_a_sweep, sentences
-from kd_lightning.directories import check_overrides
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Order
-from kd_lightning.schema import arguments_of, check_arguments, check_configuration
-from kd_lightning.sweeps.words import (
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.command_line import compose, is_of_a_sweep, sentences
+from kd_lightning.config.schema import arguments_of, check_arguments, check_configuration
+from kd_lightning.records.jobs import Order
+from kd_lightning.records.run_directory import check_overrides
+from kd_lightning.sweeps.overrides import (
     cells_of,
     fixed_words,
     key_of,

@@ -17,11 +17,11 @@ from typing import Any
 from filelock import FileLock
 from hydra.utils import get_object, instantiate
 
-from kd_lightning.errors import UserError, unknown
-from kd_lightning.jobs import Job, Order, create, jobs_of
-from kd_lightning.pruning import need_optuna, storage_in
-from kd_lightning.schema import arguments_of
-from kd_lightning.streams import stream_seed
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.streams import stream_seed
+from kd_lightning.callbacks.pruning import need_optuna, storage_in
+from kd_lightning.config.schema import arguments_of
+from kd_lightning.records.jobs import Job, Order, create, jobs_of
 
 Distributions = dict[str, Any]
 

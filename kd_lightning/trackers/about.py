@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.files import write_text
+from kd_lightning.base.files import write_text
 
 # Overrides that say how a run is shown and kept, and not what it is.
 NOT_IN_NAMES = ("logger", "callbacks", "outputs", "run_dir", "resume", "title", "hydra")

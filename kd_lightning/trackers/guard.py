@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 from rich.console import Console
 
-from kd_lightning.errors import UserError
-from kd_lightning.interrupts import in_one_piece
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import in_one_piece
 
 # logger -> the package that it needs beside ours, which the extra of that name installs
 NEEDS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.trackers.about import About, remember, remembered
 
 EXIT_CODES = {"success": 0, "failed": 1, "killed": 130}

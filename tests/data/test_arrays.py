@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.arrays import Arrays
-from kd_lightning.errors import UserError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(2, 3, (30, 2, 5)).astype(np.float32)

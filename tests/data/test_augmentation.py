@@ -9,6 +9,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.augmentation import (
     ONE_BY_ONE,
     BatchTransform,
@@ -21,9 +23,7 @@ from kd_lightning.data.augmentation import (
     RandomResizedCrop,
     Resize,
 )
-from kd_lightning.data.batches import BadImage, Samples, SampleSet, Views
-from kd_lightning.errors import UserError
-from kd_lightning.streams import stream_seed
+from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet, Views
 
 SIDE = 12
 MANY = 4000

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.biovid import FOLDER, LEVELS, BioVid, list_subjects
-from kd_lightning.errors import UserError
 
 SUBJECTS = ["071309_w_21", "071614_m_20", "080209_w_26", "101114_w_37"]
 COLUMNS = ["time", "gsr", "ecg", "emg_trapezius", "emg_corrugator", "emg_zygomaticus"]

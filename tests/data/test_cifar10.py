@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from kd_lightning.data.image_files import download
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.image_files import download
 
 
 def ready(build, *overrides):

@@ -8,17 +8,17 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.distributions import Distribution
 from torchvision.transforms import v2
 
-from kd_lightning.data.batches import Samples
-from kd_lightning.data.checks import check_samples, fingerprint
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import (
     ClassificationData,
     Parts,
     mix,
 )
-from kd_lightning.data.loaders import ResidentLoader
-from kd_lightning.data.residency import is_to_be_held
-from kd_lightning.data.splits import split
-from kd_lightning.errors import UserError
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.checks import check_samples, fingerprint
+from kd_lightning.data.loading.loaders import ResidentLoader
+from kd_lightning.data.loading.resident import is_to_be_held
+from kd_lightning.data.loading.splits import split
 
 CLASSES = ["a", "b", "c"]
 

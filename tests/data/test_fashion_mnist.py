@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchvision import datasets
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data import fashion_mnist
 from kd_lightning.data.fashion_mnist import read_idx
-from kd_lightning.errors import UserError
 
 
 @pytest.fixture(autouse=True)

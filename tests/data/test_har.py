@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.har import ACTIVITIES, CHANNELS, HAR
-from kd_lightning.errors import UserError
 
 SUBJECTS = {"train": [1, 3, 5, 6], "test": [2, 4]}
 

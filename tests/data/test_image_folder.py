@@ -1,6 +1,6 @@
 import pytest
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 
 
 @pytest.fixture

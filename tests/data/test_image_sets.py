@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kd_lightning.data.on_disk import OnDisk
+from kd_lightning.data.loading.disk_array import OnDisk
 
 SETS = ["digits", "fashion_mnist", "cifar10", "cifar100", "image_folder", "imagenet", "imagenet100"]
 SETS.append("prepared")

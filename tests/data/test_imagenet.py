@@ -1,7 +1,7 @@
 import pytest
 
-from kd_lightning.data.image_files import imagenet_rows
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.image_files import imagenet_rows
 
 
 def test_the_official_val_part_is_the_test_part_and_val_is_cut_from_train(stand_in):

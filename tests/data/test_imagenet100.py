@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.imagenet100 import LISTS, find_class_list, read_class_list
-from kd_lightning.errors import UserError
 
 WNIDS = ["n01440764", "n01443537", "n01484850", "n02085620"]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kd_lightning.data.on_disk import OnDisk
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.disk_array import OnDisk
 from kd_lightning.prepare import prepared
 
 SMALL = ["data.batch_size=8", "data.num_workers=0"]

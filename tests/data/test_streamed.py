@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_lightning.data import packed, packing
-from kd_lightning.data.batches import BadImage
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading import packed_files
+from kd_lightning.data.loading.batches import BadImage
+from kd_lightning.data.preparation import pack as packing
 from kd_lightning.data.streamed import SCHEMES, Streamed
-from kd_lightning.errors import UserError
 from kd_lightning.prepare import prepared
 
 pytest.importorskip("litdata")
@@ -142,7 +143,7 @@ def elsewhere(tmp_path, monkeypatch, out):
     monkeypatch.setattr(Elsewhere, "root", tmp_path, raising=False)
     monkeypatch.setattr(Elsewhere, "files", [], raising=False)
     monkeypatch.setattr(Elsewhere, "ranges", 0)
-    packed.opened.cache_clear()
+    packed_files.opened.cache_clear()
     return "s3://bucket/out"
 
 
@@ -256,7 +257,7 @@ def test_a_folder_that_is_not_what_it_says_is_refused(out, build, damage) -> Non
     else:
         facts["parts"]["test"]["sizes"][-1] += 1
         (out / "stream.json").write_text(json.dumps(facts))
-    packed.opened.cache_clear()
+    packed_files.opened.cache_clear()
     with pytest.raises(UserError, match=r"(test cannot be read|is of format 8).*\(data\.root=…\)"):
         build("streamed", f"data.root={out}", *SMALL).setup()
 
@@ -268,7 +269,7 @@ class NotAnOSError(Exception):
 @pytest.fixture
 def flaky(elsewhere, monkeypatch):
     """flaky(times, fault): the storage fails so often from now on, in this way."""
-    monkeypatch.setattr(packed, "PAUSES", (0, 0, 0))
+    monkeypatch.setattr(packed_files, "PAUSES", (0, 0, 0))
     read = Elsewhere.download_bytes
 
     def make(times, fault) -> None:
@@ -301,7 +302,7 @@ def test_what_cannot_be_read_is_never_skipped(build, elsewhere, flaky, fault) ->
 
 
 def test_an_image_of_another_size_is_never_skipped(build, out, monkeypatch) -> None:
-    monkeypatch.setattr(packed, "PAUSES", (0, 0, 0))
+    monkeypatch.setattr(packed_files, "PAUSES", (0, 0, 0))
     facts = json.loads((out / "stream.json").read_text())
     facts["parts"]["test"]["sizes"][0] += 1
     (out / "stream.json").write_text(json.dumps(facts))
@@ -313,8 +314,8 @@ def test_an_image_of_another_size_is_never_skipped(build, out, monkeypatch) -> N
 
 
 def test_images_are_asked_for_again_after_a_pause() -> None:
-    assert packed.PAUSES[0] == 0
-    assert 1 <= sum(packed.PAUSES) <= 5
+    assert packed_files.PAUSES[0] == 0
+    assert 1 <= sum(packed_files.PAUSES) <= 5
 
 
 @pytest.mark.parametrize("root", ["azure://box/a", "hf://datasets/a/b", "https://a.b/c"])
@@ -372,13 +373,13 @@ def test_an_index_may_ask_for_bytes_alone(out, build, change) -> None:
     path = out / "test" / "index.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "config": {**index["config"], **change}}))
-    packed.opened.cache_clear()
+    packed_files.opened.cache_clear()
     with pytest.raises(UserError, match=r"must hold files as bytes"):
         build("streamed", f"data.root={out}", *SMALL).setup()
 
 
 def test_without_litdata_both_ways_are_refused(tree, out, build, monkeypatch) -> None:
-    monkeypatch.setattr(packed, "find_spec", lambda _: None)
+    monkeypatch.setattr(packed_files, "find_spec", lambda _: None)
     said = r"litdata: install kd_lightning\[stream\]"
     with pytest.raises(UserError, match=said):
         prepared(*tree)

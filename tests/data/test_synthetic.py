@@ -2,8 +2,8 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeClassifier
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data.synthetic import Synthetic
-from kd_lightning.errors import UserError
 
 SMALL = {
     "kind": "image",

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.data import ucr
 from kd_lightning.data.ucr import UCR, encode, resample
-from kd_lightning.errors import UserError
 
 needs_aeon = pytest.mark.skipif(importlib.util.find_spec("aeon") is None, reason="needs aeon")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from helpers import TINY
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job, Order, State, create
+from kd_lightning.base.errors import UserError
 from kd_lightning.launchers.joblib import Joblib
+from kd_lightning.records.jobs import Job, Order, State, create
 
 SUPERVISED = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
 
@@ -153,7 +153,7 @@ def test_a_killed_sweep_leaves_no_job_running(tmp_path: Path) -> None:
     words = [*SUPERVISED, "trainer.max_epochs=100000"]
     job = create(tmp_path / "0000", Order(0, "long", {}, words))
     program = (
-        "import sys; from pathlib import Path; from kd_lightning.jobs import Job\n"
+        "import sys; from pathlib import Path; from kd_lightning.records.jobs import Job\n"
         "from kd_lightning.launchers.joblib import Joblib\n"
         "list(Joblib(n_jobs=1).run([Job(Path(sys.argv[1]))]))"
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job, Order, create
+from kd_lightning.base.errors import UserError
 from kd_lightning.launchers import local, process
 from kd_lightning.launchers.local import Local, visible_gpus
+from kd_lightning.records.jobs import Job, Order, create
 
 # What stands in for a training: it writes down who it is, and ends as its job's variant says.
 PROGRAM = """

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from helpers import TINY
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Order, State, create, jobs_of
+from kd_lightning.base.errors import UserError
 from kd_lightning.launchers import ray as launcher
 from kd_lightning.launchers.ray import Ray
+from kd_lightning.records.jobs import Order, State, create, jobs_of
 
 # one after the other: address="auto" finds whatever Ray the machine has
 pytestmark = pytest.mark.xdist_group("ray")
@@ -28,7 +28,7 @@ import os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import ray
-from kd_lightning.jobs import Job, Order, create, jobs_of
+from kd_lightning.records.jobs import Job, Order, create, jobs_of
 from kd_lightning.launchers.ray import Ray
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def test_in_a_cluster_that_was_there_jobs_get_what_they_asked_for(tmp_path: Path
 def test_an_interrupted_sweep_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> None:
     line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch begun; while :; do sleep 0.02; done"
     program = f"""
-        from kd_lightning.interrupts import Interrupted, interruptible
+        from kd_lightning.base.interrupts import Interrupted, interruptible
         from contextlib import closing
         job = bash(0, {line!r})
         try:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job, Order, State, create
+from kd_lightning.base.errors import UserError
 from kd_lightning.launchers.slurm import Slurm, outside_any_job
+from kd_lightning.records.jobs import Job, Order, State, create
 from kd_lightning.run import distill
 
 pytest.importorskip("submitit")

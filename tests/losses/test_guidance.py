@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kd_lightning.losses.features import feature_mse
+from kd_lightning.losses.feature_mse import feature_mse
 from kd_lightning.losses.guidance import (
     attention_guidance,
     attention_weights,

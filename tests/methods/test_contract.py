@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kd_lightning
-from kd_lightning.build import build_data, build_method
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.run import distill
-from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.teachers.sources import Teacher, build_net
 
 FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
 

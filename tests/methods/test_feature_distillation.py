@@ -13,18 +13,21 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.build import build_data, build_method
-from kd_lightning.errors import UserError
-from kd_lightning.losses.layers import AttentionTransfer, FeatureLoss, FitNet, Relational
+from kd_lightning.base.errors import UserError
+from kd_lightning.losses.attention_transfer import AttentionTransfer
+from kd_lightning.losses.feature_loss import FeatureLoss
+from kd_lightning.losses.fitnet import FitNet
+from kd_lightning.losses.relational import Relational
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.image import timm_classifier
 from kd_lightning.models.time_series import fcn, inception_time
-from kd_lightning.rehearsal import rehearse
 from kd_lightning.run import Result, distill
-from kd_lightning.teachers import Teacher, build_net, load_student
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.running.preflight import rehearse
+from kd_lightning.teachers.sources import Teacher, build_net, load_student
 
 
 def seeded(make, seed: int, **options: object) -> nn.Module:
@@ -62,7 +65,7 @@ def batch(*shape: int, size: int = 8) -> tuple[Tensor, Tensor]:
 
 def term(method: FeatureDistillation, x: Tensor, y: Tensor) -> float:
     method.training_step((x, y), 0)
-    return method.ledger.read_epoch()["student/feature"]
+    return method.running_means.read_epoch()["student/feature"]
 
 
 # The loss
@@ -202,7 +205,7 @@ def test_each_student_has_pairs_and_regressors_of_its_own() -> None:
     (x, _), (a, b) = batch(), (method.feature_losses["a"][0], method.feature_losses["b"][0])
     assert (a.regressor.out_features, b.regressor.out_features) == (9, 5)
     method.training_step(batch(), 0)
-    logged = method.ledger.read_epoch()
+    logged = method.running_means.read_epoch()
     first = method.students["b"].trunk[1](x) @ b.regressor.weight.T + b.regressor.bias
     expected = 100 * F.mse_loss(first, method.teacher.trunk[1](x))
     assert logged["b/feature"] == pytest.approx(expected.item())

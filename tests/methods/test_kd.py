@@ -9,16 +9,16 @@ from helpers import compose, net, sgd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.build import build_data, build_method
-from kd_lightning.errors import UserError
-from kd_lightning.losses.correlation import correlation_soft_loss
-from kd_lightning.losses.decoupled import decoupled_soft_loss
+from kd_lightning.base.errors import UserError
+from kd_lightning.losses.dist import correlation_soft_loss
+from kd_lightning.losses.dkd import decoupled_soft_loss
+from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.soft_targets import kl_soft_loss, soft_target_kl
-from kd_lightning.losses.standardization import standardize
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.run import distill
-from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.teachers.sources import Teacher, build_net
 
 DKD = partial(decoupled_soft_loss, target_weight=1.0, nontarget_weight=8.0)
 DIST = partial(correlation_soft_loss, inter_weight=2.0, intra_weight=1.0)

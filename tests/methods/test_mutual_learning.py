@@ -6,7 +6,7 @@ from helpers import net, sgd
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_log_probs, soft_target_kl_to
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.mutual_learning import MutualLearning

@@ -10,7 +10,7 @@ from helpers import compose, net, sgd
 from torch import Tensor
 from torch.nn import functional
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.losses.guidance import cosine_similarity, mean_guidance, nearest_guidance
 from kd_lightning.methods import stochastic_self_distillation as module
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
@@ -56,7 +56,7 @@ def test_equal_passes_and_teacher_weights_give_no_feature_loss(
         module, "sample_features", lambda net, x, k, *_: net.features(x).expand(k, -1, -1)
     )
     method.training_step(batch(), 0)
-    assert method.ledger.read_epoch()["student/feature"] == pytest.approx(0, abs=1e-12)
+    assert method.running_means.read_epoch()["student/feature"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_net_without_dropout_is_refused() -> None:
@@ -133,7 +133,7 @@ def test_without_stochastic_passes_the_target_is_the_teachers_feature() -> None:
     assert torch.equal(method.teacher_samples(x), expected.unsqueeze(0))
     method.training_step((x, y), 0)
     found = (method.students["student"](x).features - expected).square().mean()
-    assert method.ledger.read_epoch()["student/feature"] == pytest.approx(found.item())
+    assert method.running_means.read_epoch()["student/feature"] == pytest.approx(found.item())
 
 
 def test_without_a_feature_loss_no_teacher_is_asked() -> None:
@@ -142,7 +142,7 @@ def test_without_a_feature_loss_no_teacher_is_asked() -> None:
     method.teacher.trunk.register_forward_hook(lambda *_: asked.append(1))
     method.training_step(batch(), 0)
     assert not asked
-    assert set(method.ledger.read_epoch()) == {"student/hard"}
+    assert set(method.running_means.read_epoch()) == {"student/hard"}
 
 
 @pytest.mark.parametrize("top_k", [2, 5])
@@ -150,13 +150,13 @@ def test_top_k_passes_are_kept(top_k: int) -> None:
     wide = net(features=64, dropout=0.5)  # of few features two masks may be equal
     method = make(wide, student=deepcopy(wide), guidance=guided(percentile=None, top_k=top_k))
     method.training_step(batch(), 0)
-    assert method.ledger.read_epoch()["guidance/passes_kept"] == top_k
+    assert method.running_means.read_epoch()["guidance/passes_kept"] == top_k
 
 
 def test_logs_passes_kept_and_their_entropy() -> None:
     method = make(num_passes=30, guidance=guided(percentile=90.0))
     method.training_step(batch(), 0)
-    logged = method.ledger.read_epoch()
+    logged = method.running_means.read_epoch()
     assert 0 < logged["guidance/similarity"] <= 1  # the student starts as its teacher
     assert logged["guidance/passes_kept"] == 3
     assert 0 <= logged["guidance/weight_entropy"] <= 1
@@ -169,7 +169,7 @@ def test_what_is_logged_of_the_guidance_is_what_it_says() -> None:
     features = method.students["student"](x).features
     weights, attention = (found.detach() for found in method.guidance(features, samples))
     method.training_step((x, y), 0)
-    logged = method.ledger.read_epoch()
+    logged = method.running_means.read_epoch()
 
     def entropy(shares: Tensor) -> float:
         return (torch.special.entr(shares).sum(1) / math.log(30)).mean().item()

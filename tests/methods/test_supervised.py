@@ -5,7 +5,7 @@ import torch
 from helpers import net, sgd
 from torch.nn import functional as F
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.methods.supervised import Supervised
 
 

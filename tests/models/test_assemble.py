@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.assemble import CheckedPrepare, GlobalAverage, assemble, staged
 
 

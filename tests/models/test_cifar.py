@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models import cifar
 from kd_lightning.models.classifier import Classifier
 

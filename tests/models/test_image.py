@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.image import timm_classifier
 from kd_lightning.models.weights import load_weights

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig
 
-from kd_lightning.command_line import CONF
+from kd_lightning.config.command_line import CONF
 from kd_lightning.models.classifier import Classifier
 
 MODELS = CONF / "model"

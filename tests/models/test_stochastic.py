@@ -5,7 +5,7 @@ import torch
 from helpers import net
 from torch import nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.stochastic import dropout_on, require_dropout, sample_features
 

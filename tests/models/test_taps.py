@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.image import timm_classifier
 from kd_lightning.models.taps import check_layer, layer_shapes, outline, tapped
 from kd_lightning.models.time_series import fcn

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.models import time_series
 from kd_lightning.models.classifier import Classifier
 

@@ -1,7 +1,7 @@
 import pytest
 from made_sweeps import metrics
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.reports import columns
 
 TWO = columns.values_of(metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85}, 0.9))

@@ -7,7 +7,7 @@ from rich.console import Console
 from scipy import stats
 
 from kd_lightning import reports
-from kd_lightning.reports import data_sets, report
+from kd_lightning.reports import assemble, data_sets
 
 # row -> its accuracy on each data set
 MEANS = {
@@ -118,7 +118,7 @@ def test_what_names_a_data_set_is_a_setting(tmp_path):
 
 
 def test_without_the_extra_a_sentence_stands_for_the_diagram(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.setattr(assemble, "find_spec", lambda name: None)
     found = reports.build([sweep(tmp_path)])
     assert not found.diagrams
     assert "pip install kd_lightning[stats]" in " ".join(found.tables[-1].notes)

@@ -4,7 +4,7 @@ import pytest
 from made_sweeps import job, metrics, rows_over_seeds, settings
 
 from kd_lightning import reports
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.reports.pairs import resolve
 from kd_lightning.reports.sources import DATA_SETS, read
 

@@ -6,8 +6,8 @@ import yaml
 from made_sweeps import config, job, metrics, rows_over_seeds, settings
 
 from kd_lightning import reports
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import State
+from kd_lightning.base.errors import UserError
+from kd_lightning.records.jobs import State
 from kd_lightning.reports.sources import read
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kd_lightning.jobs import Job, Order, create
+from kd_lightning.records.jobs import Job, Order, create
 from kd_lightning.sweeps.display import Lines, Look, duration, seconds_left, summary, table
 
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import TINY
 from omegaconf import OmegaConf
 
-from kd_lightning.jobs import Job, State, jobs_of
+from kd_lightning.records.jobs import Job, State, jobs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 

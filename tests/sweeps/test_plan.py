@@ -4,11 +4,12 @@ import pytest
 from helpers import CONF
 from omegaconf import OmegaConf
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.reports.columns import default_columns
-from kd_lightning.reports.records import Record
-from kd_lightning.reports.reported import read as read_reported
+from kd_lightning.reports.job_results import JobResult
+from kd_lightning.reports.published import read as read_reported
 from kd_lightning.sweeps import plan
+from kd_lightning.sweeps.overrides import value_of
 from kd_lightning.sweeps.plan import (
     Settings,
     checked,
@@ -19,7 +20,6 @@ from kd_lightning.sweeps.plan import (
     title_of,
     variation_of,
 )
-from kd_lightning.sweeps.words import value_of
 
 PRESETS = sorted(path.stem for path in (CONF / "sweep").glob("[!_]*.yaml"))
 # of the many data sets of these one is enough to compose their rows
@@ -153,7 +153,7 @@ def test_every_preset_composes(preset: str) -> None:
             assert row_of in rows or any(row_of in row.split(" ") for row in rows)
     for one in read_reported(settings.reported):
         assert set(one.rows) <= rows
-        records = [Record("", job.number, job.variant, job.axes, job.overrides) for job in found]
+        records = [JobResult("", job.number, job.variant, job.axes, job.overrides) for job in found]
         assert any(one.is_of(record) for record in records)
         assert one.mean_over is None or one.mean_over in settings.data_sets
         nets = first.method.students

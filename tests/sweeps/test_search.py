@@ -13,9 +13,9 @@ from helpers import TINY
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from kd_lightning.errors import UserError
-from kd_lightning.jobs import Job, Order, State, jobs_of
-from kd_lightning.sweeps import engine, making
+from kd_lightning.base.errors import UserError
+from kd_lightning.records.jobs import Job, Order, State, jobs_of
+from kd_lightning.sweeps import create, engine
 from kd_lightning.sweeps.plan import settings_of
 from kd_lightning.sweeps.search import Search, Settings, distributions_of, grid_of
 
@@ -277,7 +277,7 @@ def test_a_trial_on_two_ranks_of_torchrun_ends_with_both(tmp_path: Path) -> None
     words = [*TINY, *two, "sweep=search", "sweep.search.trials=1"]
     words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
     words.remove("hardware=cpu")
-    directory = making.make(words, None, Console(quiet=True))
+    directory = create.make(words, None, Console(quiet=True))
     (job,) = engine.search_of(directory, engine.settings_in(directory)).todo()
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
@@ -293,6 +293,6 @@ def test_a_storage_by_a_relative_path_is_the_same_from_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["sweep=search", "sweep.search.storage=sqlite:///my.db", "data=synthetic"]
-    directory = making.make([*words, "sweep.dir=s"], None, Console(quiet=True))
+    directory = create.make([*words, "sweep.dir=s"], None, Console(quiet=True))
     asked = engine.settings_in(directory)
     assert asked["search"]["storage"] == f"sqlite:///{tmp_path}/my.db"

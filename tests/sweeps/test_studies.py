@@ -17,18 +17,18 @@ from rich.console import Console
 from torch import nn
 from torchvision import datasets
 
-from kd_lightning import build
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.biovid import FOLDER, LEVELS, list_subjects
 from kd_lightning.data.har import CHANNELS
 from kd_lightning.data.imagenet100 import LISTS
-from kd_lightning.errors import UserError
 from kd_lightning.methods.base import Learner
-from kd_lightning.rehearsal import check_monitors
-from kd_lightning.schema import check_configuration
-from kd_lightning.sweeps import making
+from kd_lightning.running import build
+from kd_lightning.running.preflight import check_monitors
+from kd_lightning.sweeps import create
 from kd_lightning.sweeps.engine import settings_in
 from kd_lightning.sweeps.plan import Settings, expand, settings_of
-from kd_lightning.teachers import Teacher, build_net
+from kd_lightning.teachers.sources import Teacher, build_net
 
 PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
 FEW = ["data.batch_size=4", "data.num_workers=0", "hardware=cpu"]
@@ -223,7 +223,7 @@ def test_shufflenets_and_mobilenets_learn_slower() -> None:
 
 def test_what_is_reported_is_recorded(tmp_path: Path) -> None:
     words = ["sweep=har", "seed=0", f"sweep.dir={tmp_path / 'sweep'}"]
-    directory = making.make(words, None, Console(quiet=True))
+    directory = create.make(words, None, Console(quiet=True))
     assert settings_in(directory)["reported"] == settings("har").reported
     assert settings_in(directory)["reported"][0]["rows"]["SSD"] == {"test/student/accuracy": 91.82}
 
@@ -232,7 +232,7 @@ def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) ->
     wrong = "sweep.reported=[{source: x, rows: {kd: {test/a/accuracy: 0.73}}}]"
     words = [wrong, "data=digits", f"sweep.dir={tmp_path / 'sweep'}"]
     with pytest.raises(UserError, match=r"sweep.reported\[0\].rows.kd.* must be in percent"):
-        making.make(words, None, Console(quiet=True))
+        create.make(words, None, Console(quiet=True))
     assert not (tmp_path / "sweep").exists()
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyExperiment
 from written_runs import read_wandb
 
-from kd_lightning.errors import UserError
+from kd_lightning.base.errors import UserError
 from kd_lightning.run import distill
 from kd_lightning.trackers.guard import Guard, ended
 

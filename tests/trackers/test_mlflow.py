@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from written_runs import read_all_wandb
 
 from kd_lightning import run
-from kd_lightning.interrupts import Interrupted
+from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.run import distill
 from kd_lightning.trackers.mlflow import flat
 

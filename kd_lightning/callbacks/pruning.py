@@ -1,0 +1,106 @@
+"""Ends a trial of a search early, when others did better at the same epoch."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import in_one_piece
+from kd_lightning.records.jobs import Job
+
+
+class Pruned(Exception):
+    """A trial was given up. Not an error of anybody's.
+
+    Args:
+        epoch: finished ones.
+        accuracy: the best val/accuracy until then.
+    """
+
+    def __init__(self, epoch: int, accuracy: float) -> None:
+        super().__init__(f"given up after {epoch} epochs, at val/accuracy {accuracy:.4f}")
+        self.epoch = epoch
+        self.accuracy = accuracy
+
+
+class Pruning(Callback):
+    """Reports the best val/accuracy so far after every epoch, and asks before the next one.
+
+    Args:
+        report: takes (value, epoch).
+        should_prune: what the search says to it.
+    """
+
+    def __init__(
+        self, report: Callable[[float, int], None], should_prune: Callable[[], bool]
+    ) -> None:
+        self.report = report
+        self.should_prune = should_prune
+        self.best: float | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        if (accuracy := trainer.callback_metrics.get("val/accuracy")) is None:
+            raise UserError("a search needs a val part to choose by (data.val_fraction=…)")
+        self.best = max(accuracy.item(), self.best or 0.0)
+        if trainer.is_global_zero:
+            self.report(self.best, trainer.current_epoch + 1)
+
+    def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
+        # here, where the last epoch is in last.ckpt already and there is a next one to be saved
+        if self.best is None:
+            return
+        gone = trainer.is_global_zero and self.should_prune()
+        if trainer.strategy.broadcast(gone):  # all ranks end, or those that go on would hang
+            raise Pruned(trainer.current_epoch, self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+
+def storage_in(sweep: Path) -> str:
+    """Optuna's storage where a search names none: a file in the sweep's directory."""
+    return f"sqlite:///{sweep / 'search.db'}"
+
+
+def pruning_of(job: Job, search: Mapping[str, Any]) -> Pruning:
+    """The callback for the trial that a job is.
+
+    Args:
+        search: of the job's order: study, storage, trial and pruner.
+    """
+    optuna = need_optuna()
+    study = optuna.load_study(
+        study_name=search["study"],
+        storage=search["storage"] or storage_in(job.directory.parent.parent),
+        pruner=instantiate(search["pruner"], _convert_="object"),
+    )
+    trial = optuna.trial.Trial(study, study.trials[search["trial"]]._trial_id)
+
+    def report(value: float, epoch: int) -> None:
+        with in_one_piece():
+            reported = study.trials[trial.number].intermediate_values
+            if epoch not in reported:  # it is, of an epoch done twice
+                trial.report(value, epoch)
+
+    return Pruning(report, trial.should_prune)
+
+
+def need_optuna() -> Any:
+    """The package.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError('a search needs Optuna: pip install "kd_lightning[search]"')
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

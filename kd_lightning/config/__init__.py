@@ -1,0 +1,1 @@
+"""The configuration: where it is, how it is checked, and errors as sentences."""

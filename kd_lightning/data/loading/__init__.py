@@ -1,0 +1,1 @@
+"""What all data sets share: files, batches, loaders, splits, checks."""

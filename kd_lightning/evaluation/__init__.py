@@ -1,0 +1,1 @@
+"""The test of a finished run: metrics, calibration, soups, votes, the table."""

@@ -1,0 +1,151 @@
+"""timm's nets and their weights: unknown names and a missing network are told at once.
+
+timm is imported inside the functions: that takes seconds, and most runs need none of it. Left to
+itself, a download without a network is tried again for most of a minute.
+"""
+
+import os
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.models.weights import KEY, first_line
+
+TIMEOUT = 5.0  # seconds until a network counts as missing
+
+
+def library_config(name: str, pretrained: bool) -> Any:
+    """timm's ``PretrainedCfg`` for ``name``, which may have a tag: "resnet50.a1_in1k".
+
+    Args:
+        pretrained: whether the weights are wanted too, and not only the architecture.
+
+    Raises:
+        UserError: there is no such net, no such tag, or it has no weights.
+    """
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    known = timm.list_models()
+    if architecture not in known:
+        raise unknown("timm model", architecture, known, "…name")
+    tagged = [full for full in timm.list_pretrained() if full.partition(".")[0] == architecture]
+    if tag and name not in tagged:
+        raise unknown(f"weights of timm's {architecture}", name, tagged or ["(none)"], "…name")
+    config = timm.get_pretrained_cfg(name)
+    if pretrained and not config.has_weights:
+        raise UserError(f"timm has no weights for {name}: expected none or a file ({KEY}=…)")
+    return config
+
+
+def build(
+    name: str,
+    config: Any,
+    pretrained: bool,
+    num_classes: int,
+    in_chans: int,
+    drop_path: float,
+    input_size: int | None,
+) -> nn.Module:
+    """The timm net ``name``, without dropout of its own.
+
+    Raises:
+        UserError: as ``create``; the net has no stochastic depth, or cannot be built for this size.
+    """
+    options, refusals = {}, {}
+    if drop_path > 0:
+        options["drop_path_rate"] = drop_path
+        refusals["drop_path_rate"] = f"{name} has no stochastic depth: expected 0 (…drop_path=…)"
+    if config.fixed_input_size and input_size != config.input_size[-1]:
+        options["img_size"] = input_size
+        refusals["img_size"] = (
+            f"{name} takes images of {config.input_size[-1]}, and cannot be built for {input_size}:"
+            " choose another size (…input_size=…)"
+        )
+    try:
+        net = create(
+            name,
+            config,
+            pretrained,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            drop_rate=0.0,
+            **options,
+        )
+    except (TypeError, AssertionError) as error:
+        for argument, refusal in refusals.items():
+            if argument in str(error) or isinstance(error, AssertionError):
+                raise UserError(refusal) from error
+        raise
+    if drop_path > 0 and not any(getattr(m, "drop_prob", 0) for m in net.modules()):
+        raise UserError(refusals["drop_path_rate"])
+    return net
+
+
+def create(name: str, config: Any, pretrained: bool, **options: Any) -> nn.Module:
+    """``timm.create_model``, with the library's weights from its cache or else the network.
+
+    Raises:
+        UserError: the weights are neither in the cache nor to be had.
+    """
+    import timm
+
+    if not pretrained:
+        return timm.create_model(name, **options)
+    file = cached_file(config)
+    if file is None:
+        require_network(config, name)
+    overlay = None if file is None else {"file": file}
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except OSError as error:
+        raise UserError(
+            f"timm's weights for {name} could not be loaded: {first_line(error)} ({KEY}=…)"
+        ) from error
+
+
+def cached_file(config: Any) -> str | None:
+    """The file of a net's weights, where an earlier download left it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if config.hf_hub_id:
+        repo, _, revision = config.hf_hub_id.partition("@")
+        named = [config.hf_hub_filename] if config.hf_hub_filename else []
+        for filename in named or ["model.safetensors", "pytorch_model.bin"]:
+            found = try_to_load_from_cache(repo, filename, revision=revision or None)
+            if isinstance(found, str):
+                return found
+    if config.url:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(config.url)
+        if file.is_file():
+            return str(file)
+    return None
+
+
+def require_network(config: Any, name: str) -> None:
+    """Raises ``UserError``, within seconds, where the library's weights cannot be downloaded."""
+    from huggingface_hub import constants
+
+    reason = "it is switched off"
+    if not (config.hf_hub_id and constants.HF_HUB_OFFLINE):
+        url = constants.ENDPOINT if config.hf_hub_id else config.url
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=TIMEOUT):
+                return
+        except urllib.error.HTTPError:
+            return  # an answer, of whatever kind, is a network
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLError):
+                return  # an answer too: the library brings certificates of its own
+    raise UserError(
+        f"timm's weights for {name} are not on this machine and there is no network to load them "
+        f"from ({reason}): run once with a network, or give none or a file ({KEY}=…)"
+    )

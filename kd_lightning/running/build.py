@@ -1,0 +1,219 @@
+"""From a composed configuration to the things it names: data and method."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_lightning.base.errors import UserError, placed
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.step import CompiledStep
+from kd_lightning.models.frozen import freeze, lay_out, teacher_precision
+from kd_lightning.teachers.sources import Teacher, build_net
+
+# What Lightning says that is no news here, by the beginning of its text.
+NO_NEWS = (
+    r".*does not have many workers.*",  # data in memory are loaded fastest without
+    r"The number of training batches \(\d+\) is smaller than the logging interval.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r"Checkpoint directory .* exists and is not empty.*",
+    r".*You defined a `validation_step` but have no `val_dataloader`.*",
+    r".*Total length of `.*` across ranks is zero.*",
+    r".*torch.jit.script.*is (deprecated|not supported).*",
+    r"The `srun` command is available on your system but is not used.*",
+    r"`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
+    r"TensorFloat32 tensor cores for float32 matrix multiplication available.*",
+    r"GPU available but not used.*",  # hardware=cpu
+    r"Grad strides do not match bucket view strides.*",  # of layers with one channel a group
+)
+# Loggers, and from where on they have news.
+LOUDNESS = {
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    "torch.utils.cpp_extension": logging.ERROR,  # where CUDA is installed and there is no GPU
+}
+
+
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets the CPU threads of this process; None: torch's own choice."""
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be >= 1 or null, got {threads}")
+    torch.set_num_threads(threads or DEFAULT_THREADS)
+
+
+def quieten() -> None:
+    """Silences the messages of the libraries that tell a person nothing."""
+    for name, level in LOUDNESS.items():
+        logging.getLogger(name).setLevel(level)
+    for text in NO_NEWS:
+        warnings.filterwarnings("ignore", text)
+
+
+def build_data(cfg: DictConfig) -> ClassificationData:
+    """The data set, ready; what it says of itself is put into ``cfg.task``.
+
+    Raises:
+        UserError: ``cfg.task`` states something else.
+    """
+    data = instantiate(cfg.data, _convert_="object")
+    data.prepare_data()
+    data.setup()
+    x = data.parts["train"].x
+    shape = x.shape[1:] if torch.is_tensor(x) else (data.channels, data.size, data.size)
+    facts = {
+        "num_classes": data.num_classes,
+        "channels": data.channels,
+        "size": data.size,
+        "shape": list(shape),
+        "num_inputs": torch.Size(shape).numel(),
+        "mean": [round(value, 6) for value in data.mean],
+        "std": [round(value, 6) for value in data.std],
+        "imagenet_rows": data.imagenet_rows,
+    }
+    for key, fact in facts.items():
+        stated = cfg.task.get(key)  # a resumed run may be older than the fact
+        if stated is not None and stated != fact:
+            raise UserError(f"task.{key}={stated} does not agree with the data, which have {fact}")
+        cfg.task[key] = fact
+    return data
+
+
+def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
+    """The LightningModule with its nets, optimizer and schedule."""
+    nets: dict[str, Any] = {
+        "students": {
+            key: build_net(config, cfg.seed, key) for key, config in cfg.method.students.items()
+        }
+    }
+    if teacher is not None:
+        nets["teacher"] = teacher.net
+        check_net(teacher.net, cfg.task, "method.teacher")
+    for key, net in nets["students"].items():
+        check_net(net, cfg.task, f"method.students.{key}")
+    if cfg.hardware.channels_last:
+        named = {f"method.students.{key}": net for key, net in nets["students"].items()}
+        if teacher is not None:
+            named["method.teacher"] = teacher.net
+        for key, net in named.items():
+            check_layout(net, cfg.task, key)
+    config = OmegaConf.masked_copy(
+        cfg.method, [key for key in cfg.method if key not in ("students", "teacher")]
+    )
+    config._set_parent(cfg)  # its interpolations point to the whole configuration
+    method = bare(instantiate(config, _partial_=True, _convert_="object"))(
+        **nets,
+        optimizer=instantiate(cfg.optimizer, _convert_="object"),
+        scheduler=instantiate(cfg.scheduler, _convert_="object"),
+    )
+    if method.num_classes != cfg.task.num_classes:
+        raise UserError(
+            f"method.num_classes must be the data's {cfg.task.num_classes}, "
+            f"got {method.num_classes}"
+        )
+    method.compile_step = compiler_of(cfg, method)
+    if isinstance(method, Distiller):
+        method.freeze = partial(
+            freeze,
+            precision=teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision),
+            channels_last=cfg.hardware.channels_last,
+            compiled=cfg.hardware.compile_teacher,
+        )
+    return method
+
+
+def bare(value: Any) -> Any:
+    """A partial as Python has it. Hydra's looks up whether it may call what it calls, hundreds of
+    Python calls each time, and a method calls its confidence, guidance or loss in every step.
+    """
+    if not isinstance(value, partial):
+        return value
+    given = {name: bare(one) for name, one in value.keywords.items()}
+    return partial(bare(value.func), *map(bare, value.args), **given)
+
+
+def compiler_of(cfg: DictConfig, method: Learner) -> Callable[..., CompiledStep] | None:
+    """What makes one compiled function of a method's step, where that is asked for.
+
+    Raises:
+        UserError: it cannot be done with this method, device or trainer.
+    """
+    graphs = cfg.hardware.cuda_graphs
+    if not cfg.hardware.compile:
+        if graphs:
+            raise UserError(
+                "hardware.cuda_graphs=true replays a compiled step: set hardware.compile=true too"
+            )
+        return None
+    is_of_its_own = type(method).training_step is not Learner.training_step
+    if is_of_its_own or not method.can_be_compiled:
+        raise UserError(
+            f"hardware.compile=true compiles a method's losses, and {type(method).__name__} does "
+            "in its steps what no compiler follows: set hardware.compile=false"
+        )
+    accelerator = cfg.hardware.accelerator
+    is_cuda = accelerator in ("gpu", "cuda")  # where there is none, the Trainer says so
+    if graphs and not (is_cuda or (accelerator == "auto" and torch.cuda.is_available())):
+        raise UserError(
+            f"hardware.cuda_graphs=true needs a GPU, got hardware.accelerator={accelerator} and no "
+            "CUDA device: set hardware.cuda_graphs=false"
+        )
+    if graphs and cfg.trainer.get("accumulate_grad_batches", 1) > 1:
+        raise UserError(
+            "with hardware.cuda_graphs=true gradients last until the next batch, and "
+            f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches} adds up "
+            "several: set one of the two back"
+        )
+    return partial(CompiledStep, cuda_graphs=graphs)
+
+
+def check_layout(net: nn.Module, task: DictConfig, key: str) -> None:
+    """Lets the net's weights lie channels last.
+
+    Raises:
+        UserError: it does not bear that.
+    """
+    lay_out(net)
+    try:
+        check_net(net, task, key)
+    except UserError as error:
+        raise UserError(
+            f"{key} takes samples, but not with channels last in memory (a view where reshape "
+            "would do?): set hardware.channels_last=false"
+        ) from error
+
+
+def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
+    """Shows a net one sample of zeros, for it is now that it can still be changed.
+
+    Raises:
+        UserError: it does not take such samples, or answers with another number of classes.
+    """
+    x = torch.zeros(2, *task.shape)
+    training = net.training
+    try:
+        with torch.no_grad():
+            num_classes = net.eval()(x).logits.shape[1]
+    except UserError as error:
+        raise UserError(placed(str(error), key)) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"{key} must take samples of shape {tuple(x.shape[1:])}, and it does not: choose "
+            f"another net (model@{key}=…)"
+        ) from error
+    net.train(training)
+    if num_classes != task.num_classes:
+        raise UserError(
+            f"{key} must have the data's {task.num_classes} classes, it has {num_classes}: choose "
+            "another net, or weights that were learnt on these classes"
+        )

@@ -1,0 +1,117 @@
+"""What a number depends on besides its configuration: versions, commit, machine, data."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from kd_lightning import __version__
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.teachers.sources import Teacher
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "timm",
+    "numpy",
+)
+
+
+def describe_environment(
+    data: ClassificationData, cfg: DictConfig, teacher: Teacher | None
+) -> dict[str, Any]:
+    """The record of a run's surroundings, as plain JSON values."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {
+            "python": platform.python_version(),
+            "kd_lightning": __version__,
+            **_versions(),
+        },
+        "git": _git(),
+        "machine": {
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [
+                torch.cuda.get_device_name(i)
+                for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+            ],
+        },
+        "seeds": {
+            "seed": cfg.seed,
+            "data.split_seed": data.split_seed,
+            "teacher.seed": cfg.teacher.seed,
+        },
+        "data": {
+            "fingerprint": data.fingerprint,
+            "classes_sha256": data.classes_sha256,
+            "class_list_sha256": getattr(data, "class_list_sha256", None),
+            "protocol": data.protocol,
+        },
+        "teacher": {
+            "fingerprint": teacher and teacher.sha256,
+            "origin": teacher and teacher.origin,
+        },
+    }
+
+
+def check_unchanged(directory: Path, key: str, now: str | None) -> None:
+    """Raises ``UserError`` if a resumed run's data or teacher are not those it was started with.
+
+    Args:
+        key: "data" or "teacher".
+        now: its fingerprint.
+    """
+    path = directory / "environment.json"
+    if not path.exists():
+        return
+    was = json.loads(path.read_text())[key]["fingerprint"]
+    if was != now:
+        raise UserError(
+            f"the {key} has changed since {directory} was started (fingerprint {was}, now {now}): "
+            f"start a new run, or give it the old {key} ({key}.…=…)"
+        )
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source tree this runs from, and whether code or YAML there differ from it; None
+    if installed.
+    """
+
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != folder.parent:
+            return None
+        changed = git("status", "--porcelain", "--", str(folder), str(folder.parent / "conf"))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,148 @@
+"""What cannot work is refused before a teacher trains for hours, and before anything is written."""
+
+import inspect
+import re
+from pathlib import Path
+
+import torch
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.callbacks.averaging import SWA, AveragedStudents
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.models.averages import check_alike
+from kd_lightning.running.build import build_method
+from kd_lightning.running.trainer import bare_trainer
+from kd_lightning.teacher_cache.cache import check_cache
+from kd_lightning.teachers.sources import Teacher, build_net
+
+
+def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
+    """Builds all that a run will need, with an untrained teacher, and throws it away.
+
+    Raises:
+        UserError: something cannot be built, or does not fit the rest.
+    """
+    sections = ["trainer", "teacher.trainer"] if "teacher" in cfg.method else ["trainer"]
+    for section in sections:
+        check_length(OmegaConf.select(cfg, section), section)
+    check_monitors(cfg, data)
+    check_averaging(cfg)
+    check_evaluation(cfg, data)
+    try:
+        bare_trainer(cfg, logger=False, enable_checkpointing=False)
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+        raise_refused("Lightning's Trainer", error, "trainer.…=… or hardware.…=…")
+    check_optimizer(cfg, "")
+    teacher = None
+    if "teacher" in cfg.method:
+        check_optimizer(cfg.teacher, "teacher.")
+        check_teacher_batches(cfg, data)
+        teacher = Teacher(
+            build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
+        )
+    method = build_method(cfg, teacher)
+    if teacher is not None:
+        check_cache(cfg, data, method)
+    if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
+        raise UserError(
+            f"baselines={cfg.baselines} would train on a schedule that stops falling at "
+            f"scheduler.end={cfg.scheduler.end}, for the sake of an average that it has not: leave "
+            "it out, and run method=supervised with the same scheduler and callbacks beside"
+        )
+    if cfg.evaluation.soups:
+        check_alike(method.students)
+
+
+def check_length(trainer: DictConfig, key: str) -> None:
+    """Raises ``UserError`` for a run without a step, or without an end."""
+    for name in ("accumulate_grad_batches", "log_every_n_steps"):
+        if trainer.get(name, 1) < 1:
+            raise UserError(f"{key}.{name} must be >= 1, got {trainer[name]}")
+    epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
+    if epochs is None or epochs < 1 or steps == 0:
+        raise UserError(
+            f"{key}.max_epochs must be >= 1, and {key}.max_steps too, or -1 for no other limit; "
+            f"got {epochs} and {steps}"
+        )
+
+
+def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
+    """Raises ``UserError`` for a callback that watches what is never logged."""
+    names = ["val/accuracy"]
+    for key in cfg.method.students:
+        names += [f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")]
+    for key, callback in cfg.callbacks.items():
+        if callback is None:
+            continue
+        name = callback.get("monitor", "train/")
+        if name.startswith("train/") or (name in names and data.parts["val"] is not None):
+            continue
+        reason = "there is no val part (data.val_fraction=…)"
+        if data.parts["val"] is not None:
+            reason = f"expected one of {', '.join(names)} (callbacks.{key}.monitor=…)"
+        raise UserError(f"callbacks.{key} watches {name}, which is not logged: {reason}")
+
+
+def check_averaging(cfg: DictConfig) -> None:
+    """Raises ``UserError`` for a callback that averages weights, and cannot be right here."""
+    targets = {key: get_object(node._target_) for key, node in cfg.callbacks.items() if node}
+    kinds = (WeightAveraging, StochasticWeightAveraging)
+    found = {k: t for k, t in targets.items() if inspect.isclass(t) and issubclass(t, kinds)}
+    for key, target in found.items():
+        if not issubclass(target, AveragedStudents):
+            raise UserError(
+                f"callbacks.{key} validates other weights than the run keeps: use Lightning's "
+                f"averaging by callbacks=swa or callbacks=ema, not {target.__name__} itself"
+            )
+        instantiate(cfg.callbacks[key])
+    if len(found) > 1:
+        raise UserError(f"callbacks.{' and callbacks.'.join(found)} both average: choose one")
+    if cfg.resume and SWA in found.values():
+        was = OmegaConf.load(Path(cfg.resume) / "config.yaml").trainer.max_epochs
+        if was != cfg.trainer.max_epochs:
+            raise UserError(
+                f"callbacks.swa.start is a share of trainer.max_epochs={was}, so this run cannot "
+                f"be resumed with {cfg.trainer.max_epochs}: start a new one"
+            )
+
+
+def check_evaluation(cfg: DictConfig, data: ClassificationData) -> None:
+    if cfg.evaluation.temperature_scaling and data.parts["val"] is None:
+        raise UserError(
+            "evaluation.temperature_scaling=true fits temperatures on val, and there is no val "
+            "part: set data.val_fraction > 0, or evaluation.temperature_scaling=false"
+        )
+
+
+def check_optimizer(cfg: DictConfig, key: str) -> None:
+    """Raises ``UserError`` for values that the optimizer or the schedule refuses."""
+    try:
+        optimizer = instantiate(cfg.optimizer, _convert_="object")([nn.Parameter(torch.zeros(1))])
+        instantiate(cfg.scheduler, _convert_="object")(optimizer, 100)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise_refused("the optimizer", error, f"{key}optimizer.…=…")
+
+
+def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
+    if cfg.teacher.source == "train":
+        size, samples = cfg.teacher.batch_size, len(data.parts["train"])
+        if not 1 <= size <= samples:
+            raise UserError(
+                f"teacher.batch_size must be 1..{samples}, for there are {samples} training "
+                f"samples, got {size}"
+            )
+
+
+def raise_refused(who: str, error: Exception, keys: str) -> None:
+    """A library's refusal of a person's values, as a sentence."""
+    if isinstance(error, UserError):
+        raise error
+    said = re.sub(r"\.\s+(?=[A-Z])", "; ", " ".join(str(error).split())).rstrip(".")
+    raise UserError(f"{who} refuses its settings: {said} ({keys})") from error

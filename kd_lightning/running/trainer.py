@@ -1,0 +1,125 @@
+"""Lightning's Trainer for a configuration: where a run computes, what it records and shows."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object, instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranks import check_processes, is_first_rank
+from kd_lightning.callbacks.confidence_bins import ConfidenceBins
+from kd_lightning.callbacks.job_progress import JobProgress
+from kd_lightning.callbacks.pruning import pruning_of
+from kd_lightning.callbacks.save_epoch import SaveEpoch
+from kd_lightning.config.schema import arguments_of
+from kd_lightning.records.jobs import current
+from kd_lightning.trackers.about import About, name_of
+from kd_lightning.trackers.guard import Guard
+
+
+def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> About:
+    """What trackers are told of a run: by itself, or as a job of a sweep."""
+    job = current()
+    if job is None:
+        return About(name_of({}, overrides, directory), None, method, (data,))
+    order = job.order
+    return About(name_of(order.axes, overrides, directory), order.sweep, method, (data,))
+
+
+def build_trainer(
+    cfg: DictConfig, directory: Path, title: str, about: About, *callbacks: Callback
+) -> Trainer:
+    """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, recording into ``directory``."""
+    facts = {
+        "save_dir": str(directory),
+        "title": title,
+        "about": about,
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+    extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
+    if (job := current()) is not None:
+        extra.append(JobProgress(title, job.report))
+        # by the configuration, which every rank has, and not by the directory, which only one has
+        own = cfg.resume or cfg.run_dir
+        is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
+        if is_its_own and (search := job.order.search) is not None:
+            extra.append(pruning_of(job, search))
+    return bare_trainer(
+        cfg,
+        logger=[
+            Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
+            for key, node in cfg.logger.items()
+        ],
+        callbacks=[*extra, *callbacks, ConfidenceBins(directory), SaveEpoch(directory)],
+        default_root_dir=directory,
+    )
+
+
+def build_with(node: DictConfig, facts: dict[str, Any]) -> Any:
+    """What ``node`` names, given those of ``facts`` that it takes."""
+    known = arguments_of(get_object(node._target_)).known
+    given = {name: fact for name, fact in facts.items() if name in known}
+    return instantiate(node, _partial_=True)(**given)
+
+
+def strategy_for(hardware: DictConfig, on_gpu: bool) -> Strategy | str:
+    """DDP for more than one device, else what Lightning chooses.
+
+    Buffers are not broadcast: ranks may evaluate different numbers of batches, and batch-norm
+    statistics are averaged once an epoch instead (``Learner``).
+    """
+    if count_processes(hardware, on_gpu) > 1:
+        return DDPStrategy(broadcast_buffers=False)
+    return "auto"
+
+
+def count_processes(hardware: DictConfig, on_gpu: bool) -> int:
+    """One for each device of all machines."""
+    devices = hardware.devices
+    if OmegaConf.is_list(devices):
+        devices = len(devices)
+    elif devices in (-1, "auto"):
+        devices = torch.cuda.device_count() if on_gpu else 1
+    return int(devices) * hardware.num_nodes
+
+
+def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
+    """Lightning's Trainer, to which ``record`` adds what it writes and shows.
+
+    Raises:
+        UserError: a precision or device that this machine or this framework does not have.
+    """
+    precision, accelerator = str(cfg.hardware.precision), cfg.hardware.accelerator
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if precision not in ("32", "bf16-mixed", "16-mixed"):
+        raise UserError(f"hardware.precision must be 32, bf16-mixed or 16-mixed, got {precision}")
+    if precision == "16-mixed" and not on_gpu:
+        raise UserError("hardware.precision=16-mixed needs a GPU: on a CPU use bf16-mixed or 32")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UserError("hardware.accelerator=gpu, and there is no GPU: use hardware=cpu")
+    check_processes(count_processes(cfg.hardware, on_gpu), cfg.hardware.num_nodes)
+    trainer = Trainer(
+        **OmegaConf.to_container(cfg.trainer, resolve=True),
+        accelerator=accelerator,
+        devices=cfg.hardware.devices,
+        num_nodes=cfg.hardware.num_nodes,
+        precision=precision,
+        strategy=strategy_for(cfg.hardware, on_gpu),
+        use_distributed_sampler=False,  # the data modules deal out samples themselves
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **record,
+    )
+    if cfg.data.batch_size % trainer.world_size:
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size} is global and must divide over "
+            f"{trainer.world_size} devices (hardware.devices=…)"
+        )
+    return trainer

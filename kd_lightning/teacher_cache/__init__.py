@@ -1,0 +1,1 @@
+"""The teacher's outputs on the training samples, computed once and reused."""

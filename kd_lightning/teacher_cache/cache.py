@@ -1,0 +1,180 @@
+"""The teacher's answers to the training samples, computed once and kept: ``teacher.cache=<views>``.
+
+Every sample is augmented in a fixed number of ways, its views; the cache has the teacher's answer
+to each, and a run shows its students exactly these. A view follows from (seed, view, sample), so
+the images of a cached run are those that the teacher saw, to the last bit.
+
+A cache is a folder: ``facts.json`` says what it was made of, and each value is a file for every
+block of a view's samples, whole or not there (``cache_files``). What is missing is computed by all
+that want it (``cache_filling``).
+
+Dimensions: V views, N training samples, B batch, C classes.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import in_bytes, write_text
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.batches import Views
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.models.frozen import best_dtype, teacher_precision
+from kd_lightning.records.run_directory import make_directory
+from kd_lightning.teacher_cache.files import Kept, all_blocks, block_of, check_room
+from kd_lightning.teacher_cache.filling import Answers, Filling, fill, hashed
+from kd_lightning.teachers.sources import Teacher
+
+FORMAT = 1
+IMMATERIAL = ("root", "num_workers", "resident", "download", "batch_size", "seed", "mixing")
+
+
+def use_cache(
+    cfg: DictConfig,
+    data: ClassificationData,
+    method: Distiller,
+    teacher: Teacher,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Filling | None:
+    """Gives ``data`` the views that ``cfg.teacher.cache`` asks for, and prepares the teacher's
+    answers to them.
+
+    Args:
+        device: that the teacher is to compute on.
+
+    Returns:
+        What computes those that are missing, and gives ``data`` all; None where no cache is asked
+        for.
+
+    Raises:
+        UserError: the method or the data cannot do with a cache, or there is no room for it.
+    """
+    check_cache(cfg, data, method)
+    count = cfg.teacher.cache
+    if count is None:
+        return None
+    if data.augmentation is None and count > 1:
+        say(f"teacher cache: without augmentation all views are alike, so 1 is kept, not {count}")
+        count = 1
+    data.views = Views(count, cfg.teacher.seed)
+    samples = len(data.parts["train"])
+    few = some_of(samples, data.batch_size)
+    x, y = (part.to(device) for part in next(iter(data.view(0, few, len(few)))))
+    by_twin = method.to(device).teacher_for(x) is not method.teacher
+    facts = facts_of(cfg, data, teacher, count, device) | {"twin": by_twin}
+    folder = Path(cfg.teacher.cache_store) / hashed(facts)
+    make_directory(folder, "teacher.cache_store=… or outputs")
+    check_facts(folder, facts)
+    ask = Answers(method, cfg.teacher.cache_top_k, device)
+    values = ask.values(x, y, folder, say)
+    missing = [
+        (value, view, start)
+        for value in values
+        for view, start in all_blocks(count, samples)
+        if not value.file(view, start).exists()
+    ]
+    if missing:
+        size = sum(value.row * len(block_of(start, samples)) for value, _, start in missing)
+        check_room(folder, size)
+        names = " and ".join(dict.fromkeys(value.name for value, _, _ in missing))
+        say(
+            f"teacher cache: {names} of {count} {'view' if count == 1 else 'views'} of {samples} "
+            f"samples, {in_bytes(size)} to compute, in {folder}"
+        )
+    answers = Kept(values, samples, data.num_classes)
+    return Filling(data, functools.partial(fill, folder, values, count, data, ask, say), answers)
+
+
+def some_of(samples: int, count: int) -> list[int]:
+    """Samples from all over: the first of an image tree are all of one class."""
+    luck = torch.Generator().manual_seed(0)
+    return sorted(torch.randperm(samples, generator=luck)[:count].tolist())
+
+
+def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:
+    """Raises ``UserError`` where a cache cannot be right."""
+    top_k = cfg.teacher.cache_top_k
+    if cfg.teacher.cache is None:
+        if top_k is not None:
+            raise UserError(f"teacher.cache_top_k={top_k} has no effect without teacher.cache")
+        return
+    if cfg.teacher.cache < 1:
+        raise UserError(f"teacher.cache must be >= 1 or null, got {cfg.teacher.cache}")
+    if top_k is not None and not 1 <= top_k < data.num_classes:
+        raise UserError(
+            f"teacher.cache_top_k must be >= 1 and < {data.num_classes}, the number of classes, "
+            f"or null, got {top_k}"
+        )
+    if data.mixing is not None:
+        raise UserError(
+            "teacher.cache keeps answers to single samples, and data.mixing makes new ones of two: "
+            "set data.mixing=null, or teacher.cache=null"
+        )
+    if data.skip_bad:
+        raise UserError(
+            "teacher.cache needs an answer to every sample: set data.on_bad_image=error, or "
+            "teacher.cache=null"
+        )
+    if not method.kept():
+        raise UserError(
+            "teacher.cache is set, and this run does not ask its teacher anything: leave it out"
+        )
+    if top_k is not None and getattr(method, "standardize_logits", False):
+        raise UserError(
+            f"teacher.cache_top_k={top_k} keeps the highest logits, and method.standardize_logits "
+            "needs all of them for their mean and deviation: set teacher.cache_top_k=null"
+        )
+    if top_k is not None and "logits" not in method.kept():
+        raise UserError(
+            f"teacher.cache_top_k={top_k} has no effect: this run keeps "
+            f"{' and '.join(method.kept())}, and no logits"
+        )
+
+
+def facts_of(
+    cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int, device: torch.device
+) -> dict[str, Any]:
+    """What the teacher's answers follow from, but for whether its faster twin gives them."""
+    shown = OmegaConf.to_container(cfg.data, resolve=True)
+    net = OmegaConf.to_container(cfg.method.teacher, resolve=True)
+    precision = teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision)
+    if precision == "best":
+        precision = str(best_dtype(device))
+    return {
+        "format": FORMAT,
+        "teacher": teacher.sha256,
+        # the weights do not say all of a net: not its dropout, its eps, the size that it resizes to
+        "net": {key: value for key, value in net.items() if key != "weights"},
+        "modules": hashed(repr(teacher.net)),
+        "precision": precision,
+        "data": data.fingerprint,
+        "classes": data.classes_sha256,
+        "samples": {key: value for key, value in shown.items() if key not in IMMATERIAL},
+        "torchvision": torchvision.__version__,
+        "views": count,
+        "seed": cfg.teacher.seed,
+    }
+
+
+def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes what the cache is of, or raises ``UserError`` where it is of something else."""
+    path = folder / "facts.json"
+    if not path.exists():  # but for those who may only read
+        with FileLock(folder / "facts.lock"):
+            if not path.exists():
+                write_text(path, json.dumps(facts, indent=1, sort_keys=True))
+    was = json.loads(path.read_text())
+    if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
+        raise UserError(
+            f"{folder} is a cache of something else: its {odd[0]} is {was.get(odd[0])}, this "
+            f"run's is {facts.get(odd[0])}; remove it, or set another teacher.cache_store"
+        )

@@ -1,0 +1,131 @@
+"""The files of a teacher's cache: for each value one for every block of a view's samples.
+
+A file is whole or not there. Dimensions: V views, N training samples, B batch, C classes.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import in_bytes, whole
+from kd_lightning.data.loading.batches import Values
+from kd_lightning.teacher_cache.top_logits import expanded
+
+BLOCK = 4096  # samples of one view
+# all else: float32
+DTYPES = {"logits": torch.float16, "features": torch.float16, "top_logits": torch.float16,
+          "top_classes": torch.int32}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Value:
+    """One thing that is kept.
+
+    Attributes:
+        name: as the method calls it.
+        shape: of one sample's.
+        stem: of its files.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stem: Path
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES.get(self.name, torch.float32)
+
+    @property
+    def row(self) -> int:
+        """Bytes of one sample's."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+    def file(self, view: int, start: int) -> Path:
+        """Of the block that begins with sample ``start``; it is there when it is whole."""
+        return self.stem.with_name(f"{self.stem.name}.{view}-{start}")
+
+
+class Kept:
+    """What is known of samples, read from the files of a cache, one view at a time, and held where
+    the indices are that are asked for.
+
+    Args:
+        values: that are kept.
+        samples: N.
+        num_classes: C, of whole logits.
+    """
+
+    def __init__(self, values: list[Value], samples: int, num_classes: int) -> None:
+        self.values = values
+        self.samples = samples
+        self.num_classes = num_classes
+        self._held: tuple[int, torch.device] | None = None
+        self._rows: Values = {}
+
+    def __call__(self, view: int, indices: Tensor) -> Values:
+        if self._held != (view, indices.device):
+            read = {value.name: self._read(value, view) for value in self.values}
+            self._rows = {name: rows.to(indices.device) for name, rows in read.items()}
+            self._held = view, indices.device
+        found = {name: rows[indices] for name, rows in self._rows.items()}
+        return expanded(found, self.num_classes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_held": None, "_rows": {}}  # a worker reads the files itself
+
+    def _read(self, value: Value, view: int) -> Tensor:
+        return torch.cat([read(value, view, s, self.samples) for s in starts(self.samples)])
+
+
+def read(value: Value, view: int, start: int, samples: int) -> Tensor:
+    """A block of a value.
+
+    Raises:
+        UserError: the file is not as long as it must be.
+    """
+    path, rows = value.file(view, start), len(block_of(start, samples))
+    data = path.read_bytes()
+    if len(data) != rows * value.row:
+        raise UserError(
+            f"{path} is not whole: it has {len(data)} bytes of {rows * value.row}; remove it"
+        )
+    # copied: what bytes share cannot be written to, which torch warns of
+    return torch.frombuffer(bytearray(data), dtype=value.dtype).view(rows, *value.shape)
+
+
+def write(path: Path, rows: Tensor) -> None:
+    """Writes a block, whole or not at all."""
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        file.write(rows.contiguous().numpy().tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # it is its presence that says that it is whole
+
+
+def starts(samples: int) -> range:
+    """The first sample of every block."""
+    return range(0, samples, BLOCK)
+
+
+def block_of(start: int, samples: int) -> range:
+    """The samples of the block that begins with ``start``."""
+    return range(start, min(start + BLOCK, samples))
+
+
+def all_blocks(count: int, samples: int) -> Iterator[tuple[int, int]]:
+    return ((view, start) for view in range(count) for start in starts(samples))
+
+
+def check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"the teacher's cache would take {in_bytes(size)}, and {folder} has "
+            f"{in_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
+        )

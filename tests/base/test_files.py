@@ -1,0 +1,39 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.base.files import whole
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    with whole(path) as unfinished:
+        unfinished.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_after_an_error_the_old_file_is_as_it_was(error: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_text("old")
+
+    def write_half_of_it() -> None:
+        with whole(path) as unfinished:
+            unfinished.write_text("ne")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half_of_it()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_one_name_and_two_endings_do_not_meet(tmp_path: Path) -> None:
+    with whole(tmp_path / "best.ckpt") as one, whole(tmp_path / "best.csv") as other:
+        assert one != other
+        one.touch()
+        other.touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"best.ckpt", "best.csv"}

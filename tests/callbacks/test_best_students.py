@@ -1,0 +1,104 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import net
+from torch import nn
+
+from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.models.weights import load_weights
+
+
+def method(*keys: str) -> SimpleNamespace:
+    return SimpleNamespace(students=nn.ModuleDict({key: net() for key in keys}))
+
+
+def trainer(epoch: int, *, first: bool = True, **metrics: tuple[float, float]) -> SimpleNamespace:
+    """A trainer at the end of an epoch; ``metrics``: student=(val accuracy, val nll)."""
+    values = {
+        f"val/{key}/{name}": torch.tensor(value)
+        for key, pair in metrics.items()
+        for name, value in zip(("accuracy", "nll"), pair, strict=True)
+    }
+    return SimpleNamespace(
+        current_epoch=epoch, is_global_zero=first, callback_metrics=values, callbacks=[]
+    )
+
+
+def chosen_epochs(best: BestStudents) -> dict[str, float]:
+    return {key: choice["epoch"] for key, choice in best.chosen.items()}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "chosen"),
+    [
+        ([(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 1),  # the highest accuracy
+        ([(0.5, 1.0), (0.5, 0.9), (0.5, 1.1)], 1),  # among equals the lowest NLL
+        ([(0.5, 1.0), (0.5, 1.0)], 0),  # among these the earliest
+        ([(0.5, 1.0), (0.4, 0.5), (0.3, 0.1)], 0),
+    ],
+)
+def test_the_best_epoch(epochs: list[tuple[float, float]], chosen: int, tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    for epoch, pair in enumerate(epochs):
+        best.on_validation_end(trainer(epoch, a=pair), method("a"))
+    assert chosen_epochs(best) == {"a": chosen}
+    assert best.chosen["a"]["accuracy"] == pytest.approx(epochs[chosen][0])
+    assert best.chosen["a"]["nll"] == pytest.approx(epochs[chosen][1])
+
+
+def test_each_student_is_chosen_by_itself_with_the_weights_of_its_epoch(tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    nets = []
+    for epoch, (a, b) in enumerate([(0.9, 0.1), (0.2, 0.8)]):
+        learner = method("a", "b")
+        nets.append(learner.students)
+        best.on_validation_end(trainer(epoch, a=(a, 1.0), b=(b, 1.0)), learner)
+    assert chosen_epochs(best) == {"a": 0, "b": 1}
+    for epoch, key in enumerate("ab"):
+        loaded = net()
+        load_weights(loaded, best.path(key), "run_dir")
+        for name, value in nets[epoch][key].state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_a_file_says_what_it_was_chosen_by_and_holds_nothing_else(tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    best.on_validation_end(trainer(3, a=(0.5, 1.5)), method("a"))
+    saved = torch.load(tmp_path / "best-a.ckpt", weights_only=True)
+    assert set(saved) == {"state_dict", "key", "epoch", "accuracy", "nll"}
+    assert (saved["key"], saved["epoch"], saved["accuracy"], saved["nll"]) == ("a", 3, 0.5, 1.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["best-a.ckpt"]
+
+
+def test_without_a_val_part_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    best.on_train_end(trainer(5), method("a", "b"))
+    assert best.chosen == {}
+    for key in "ab":
+        assert torch.load(best.path(key), weights_only=True)["epoch"] == 4
+
+
+def test_with_a_val_part_the_end_changes_nothing(tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    best.on_validation_end(trainer(0, a=(0.5, 1.0)), method("a"))
+    before = best.path("a").read_bytes()
+    best.on_train_end(trainer(5), method("a"))
+    assert best.path("a").read_bytes() == before
+
+
+def test_further_ranks_choose_alike_and_write_nothing(tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    best.on_validation_end(trainer(0, first=False, a=(0.5, 1.0)), method("a"))
+    best.on_train_end(trainer(1, first=False), method("a"))
+    assert chosen_epochs(best) == {"a": 0}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_remembers_its_choice(tmp_path: Path) -> None:
+    first, again = BestStudents(tmp_path), BestStudents(tmp_path)
+    first.on_validation_end(trainer(0, a=(0.9, 1.0)), method("a"))
+    again.load_state_dict(first.state_dict())
+    again.on_validation_end(trainer(1, a=(0.8, 1.0)), method("a"))
+    assert chosen_epochs(again) == {"a": 0}

@@ -1,0 +1,149 @@
+import csv
+import errno
+import time
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.callbacks.save_epoch import SaveEpoch, is_last
+
+
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SaveEpoch, "pause", 0.0)
+
+
+class FakeTrainer(SimpleNamespace):
+    """A trainer at the end of an epoch, whose checkpoint is the number of that epoch."""
+
+    full_disk = False
+
+    def __init__(
+        self, epoch: int, *, first: bool = True, done: bool = False, **metrics: float
+    ) -> None:
+        progress = SimpleNamespace(current=SimpleNamespace(processed=epoch + 1))
+        super().__init__(
+            should_stop=done,
+            max_epochs=100,
+            max_steps=-1,
+            fit_loop=SimpleNamespace(epoch_progress=progress),
+            strategy=SimpleNamespace(broadcast=lambda value: value),
+            callbacks=[],
+            current_epoch=epoch,
+            global_step=10 * (epoch + 1),
+            is_global_zero=first,
+            callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
+        )
+
+    def save_checkpoint(self, path: Path) -> None:
+        if self.is_global_zero:
+            path.write_text(str(self.current_epoch))
+        if self.full_disk:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
+
+
+def test_lightning_calls_it_last_when_the_metrics_are_known() -> None:
+    assert issubclass(SaveEpoch, Checkpoint)
+
+
+def test_a_row_and_a_checkpoint_per_epoch(tmp_path: Path) -> None:
+    record = SaveEpoch(tmp_path)
+    for epoch in range(3):
+        record.on_train_epoch_end(FakeTrainer(epoch, accuracy=epoch / 4), None)
+        assert (tmp_path / "last.ckpt").read_text() == str(epoch)
+        assert len(rows(tmp_path)) == epoch + 1
+    last = rows(tmp_path)[-1]
+    assert (last["epoch"], last["step"], float(last["accuracy"])) == ("2", "30", 0.5)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
+
+
+def test_between_the_first_and_the_last_epoch_it_writes_once_in_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = SaveEpoch(tmp_path)
+    monkeypatch.setattr(record, "pause", 1.0)
+    written = []
+    for epoch, now in enumerate([100.0, 100.5, 101.0, 101.9, 102.1, 102.2]):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        record.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), None)
+        written.append((int((tmp_path / "last.ckpt").read_text()), len(rows(tmp_path))))
+    assert written == [(0, 1), (0, 1), (2, 3), (2, 3), (4, 5), (5, 6)]
+
+
+def test_an_epoch_that_a_student_was_chosen_of_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SaveEpoch, "pause", 1e9)
+    record, best = SaveEpoch(tmp_path), BestStudents(tmp_path)
+    written = []
+    for epoch in range(5):
+        if epoch == 2:
+            best.chosen["a"] = {"epoch": 2, "accuracy": 0.5}
+        trainer = FakeTrainer(epoch, loss=1.0)
+        trainer.callbacks = [best]
+        record.on_train_epoch_end(trainer, None)
+        written.append(int((tmp_path / "last.ckpt").read_text()))
+    assert written == [0, 0, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_over"),
+    [({}, False), ({"max_epochs": 3}, True), ({"max_epochs": 4}, False), ({"max_steps": 30}, True),
+     ({"max_steps": 29}, True), ({"max_steps": 31}, False), ({"should_stop": True}, True)],
+)  # fmt: skip
+def test_the_last_epoch_is_that_of_the_runs_end(ends: dict, is_over: bool) -> None:
+    trainer = FakeTrainer(2)  # after 30 steps
+    vars(trainer).update(ends)
+    assert is_last(trainer) == is_over
+
+
+def test_a_rank_writes_when_the_first_one_does(tmp_path: Path) -> None:
+    record, saved = SaveEpoch(tmp_path), []
+    for epoch in range(3):
+        trainer = FakeTrainer(epoch, first=False, loss=1.0)
+        trainer.strategy.broadcast = lambda value, epoch=epoch: epoch == 2  # not its own clock
+        trainer.save_checkpoint = lambda path, epoch=epoch: saved.append(epoch)
+        record.on_train_epoch_end(trainer, None)
+    assert saved == [2]
+
+
+def test_a_metric_that_comes_later_gets_a_column(tmp_path: Path) -> None:
+    record = SaveEpoch(tmp_path)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), None)
+    record.on_train_epoch_end(FakeTrainer(1, loss=0.5, accuracy=0.5), None)
+    assert [row["accuracy"] for row in rows(tmp_path)] == ["", "0.5"]
+
+
+def test_the_rows_travel_in_the_checkpoint(tmp_path: Path) -> None:
+    record, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), None)
+    again.load_state_dict(deepcopy(record.state_dict()))
+    record.on_train_epoch_end(FakeTrainer(1, loss=9.0), None)  # lost: the run was killed after it
+    again.on_train_epoch_end(FakeTrainer(1, loss=0.5), None)
+    assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "0.5"]
+
+
+def test_a_full_disk_leaves_the_last_good_epoch(tmp_path: Path) -> None:
+    record = SaveEpoch(tmp_path)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), None)
+    trainer = FakeTrainer(1, loss=0.5)
+    trainer.full_disk = True
+    with pytest.raises(OSError, match="No space left"):
+        record.on_train_epoch_end(trainer, None)
+    assert (tmp_path / "last.ckpt").read_text() == "0"
+    assert len(rows(tmp_path)) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
+
+
+def test_further_ranks_write_nothing(tmp_path: Path) -> None:
+    SaveEpoch(tmp_path).on_train_epoch_end(FakeTrainer(0, first=False, loss=1.0), None)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,199 @@
+"""The constructor is the schema. What whole runs make of it is in test_bad_input.py."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import pytest
+import torch
+from helpers import TINY, compose
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.command_line import CONF
+from kd_lightning.config.schema import PLAIN, arguments_of, check_configuration, fits, in_words
+from kd_lightning.data.digits import Digits
+from kd_lightning.methods.dual_student import DualStudent
+from kd_lightning.models.mlp import mlp
+
+BUILT = OmegaConf.create({"_target_": "torch.nn.Identity"})
+
+
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    return compose(*TINY)
+
+
+@pytest.fixture
+def cfg(composed: DictConfig) -> DictConfig:
+    return composed.copy()
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (int, [0, -1], [0.5, 1.0, "1", None, True, [1]]),
+        (float, [0.5, 1, float("nan")], ["1", None, False, [1.0]]),
+        (bool, [True, False], [0, 1, "true", None]),
+        (str, ["", "a"], [1, None, ["a"]]),
+        (Path, ["a"], [1, None]),
+        (str | None, ["a", None], [1, ["a"]]),
+        (float | Literal["auto"], [1, 0.5, "auto"], ["wide", None]),
+        (Literal["a", "b"] | None, ["a", "b", None], ["c", 1]),
+        (Sequence[int], [[], [1, 2]], [1, "ab", [0.5], [None]]),
+        (list, [[], [1, "a"]], [1, {"a": 1}]),
+        (tuple[float, float], [[0.1, 1]], [[0.1], [0.1, 0.2, 0.3], ["a", "b"], 0.1]),
+        (tuple[int, ...], [[], [1, 2, 3]], [["a"]]),
+        (Mapping[str, float] | None, [None, {}, {"a": 1}], [{"a": "x"}, [1], 1]),
+        (dict, [{}, {"a": "x"}], [[1]]),
+        (nn.Module, [BUILT], ["mlp", None, {"widths": [1]}]),
+        (Callable[..., torch.Tensor], [BUILT], ["entropy", None]),
+        (Mapping[str, nn.Module], [{"a": BUILT}], [{"a": "mlp"}]),
+        (float | torch.Tensor, [0.5], ["x"]),
+        (Any, [1, "a", None, [1]], []),
+    ],
+)
+def test_values_fit_their_annotations(kind: Any, good: list, bad: list) -> None:
+    node = OmegaConf.create({"good": good, "bad": bad})
+    assert [value for value in node.good if not fits(value, kind)] == []
+    assert [value for value in node.bad if fits(value, kind)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (int, "a whole number"),
+        (int | float | None, "a number or null"),
+        (float | torch.Tensor, "a number"),
+        (float | Literal["auto"], "a number or auto"),
+        (Literal["a", "b"], "a or b"),
+        (Path | None, "text or null"),
+        (Sequence[int], "a list, each a whole number"),
+        (Mapping[str, float] | None, "keys and values, each a number or null"),
+        (nn.Module, ""),
+        (Callable, ""),
+    ],
+)
+def test_annotations_in_words(kind: Any, words: str) -> None:
+    assert in_words(kind) == words
+
+
+def test_a_class_of_ours_takes_what_its_bases_take() -> None:
+    takes = arguments_of(DualStudent)
+    assert not takes.others
+    assert {"peer_ramp", "teacher", "students", "learning_rates"} <= takes.known.keys()
+    assert "self" not in takes.known
+    assert {name for name, argument in takes.known.items() if argument.required} == {
+        *("students", "teacher", "num_classes", "optimizer")
+    }
+    assert arguments_of(Digits).known["batch_size"].required
+
+
+def test_a_function_takes_its_typed_keywords() -> None:
+    takes = arguments_of(mlp)
+    assert not takes.others
+    assert takes.known["widths"].type == Sequence[int]
+    assert takes.known["dropout"].type is float
+    assert takes.known["num_classes"].required
+    assert not takes.known["dropout"].required
+
+
+def test_what_another_class_does_with_its_keywords_is_not_known() -> None:
+    class Base:
+        def __init__(self, a: int) -> None: ...
+
+    class Theirs(Base):
+        def __init__(self, b: int, **more: Any) -> None: ...
+
+    takes = arguments_of(Theirs)
+    assert takes.others
+    assert set(takes.known) == {"b"}
+
+
+def test_annotations_that_cannot_be_read_forbid_nothing() -> None:
+    def theirs(a: "Unknown", b: int = 1) -> None: ...
+
+    takes = arguments_of(theirs)
+    assert set(takes.known) == {"a", "b"}
+    assert fits("anything", takes.known["a"].type)
+
+
+def test_optional_keys_of_typed_keywords_may_be_left_out() -> None:
+    class Options(TypedDict, total=False):
+        size: int
+
+    def function(**options: Unpack[Options]) -> None: ...
+
+    assert arguments_of(function).known["size"] == (int, False)
+
+
+def test_a_class_without_a_constructor_takes_nothing() -> None:
+    class Bare:
+        pass
+
+    assert arguments_of(Bare) == ({}, False)
+
+
+def test_a_good_configuration_passes_with_its_facts_and_without(cfg: DictConfig) -> None:
+    check_configuration(cfg)
+    cfg.task.update(num_classes=10, channels=3, size=16, num_inputs=768, mean=[0.0] * 3)
+    check_configuration(cfg)
+
+
+def test_every_key_without_a_target_has_a_kind() -> None:
+    says = OmegaConf.load(CONF / "config.yaml")
+    keys = {key for key in says if not OmegaConf.is_dict(says[key])} - {"defaults"}
+    for section in ("evaluation", "dropout", "teacher"):
+        keys |= {f"{section}.{key}" for key in says[section] if key != "trainer"}
+    hardware = OmegaConf.load(CONF / "hardware" / "auto.yaml")
+    keys |= {f"hardware.{key}" for key in hardware}
+    assert set(PLAIN) == keys
+
+
+@pytest.mark.parametrize("section", ["", "evaluation", "dropout", "teacher", "hardware"])
+def test_a_key_that_nothing_takes_is_refused(section: str, cfg: DictConfig) -> None:
+    key = f"{section}.r".lstrip(".")
+    OmegaConf.update(cfg, f"{section}._r".lstrip("."), 0, force_add=True)
+    check_configuration(cfg)  # a person's own, to refer to
+    OmegaConf.update(cfg, key, 0, force_add=True)
+    with pytest.raises(UserError, match=f"^unknown key '{key}': "):
+        check_configuration(cfg)
+
+
+def test_values_of_other_keys_are_checked_at_those(cfg: DictConfig) -> None:
+    cfg.seed = "x"  # method.seed and data.seed are ${seed}
+    with pytest.raises(UserError, match=r"^seed must be a whole number, got x$"):
+        check_configuration(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("hardware", None, "hardware must be keys and values, got null"),
+        ("method.students.a", "mlp", "method.students.a must be keys and values, got mlp"),
+        ("teacher.trainer.max_epochs", "x", "teacher.trainer.max_epochs must be a whole number"),
+        ("teacher.trainer.devices", 2, "unknown key 'teacher.trainer.devices'"),
+        ("trainer.precision", "16", "unknown key 'trainer.precision'"),
+        ("optimizer._target_", "torch.optim.SGDD", "optimizer._target_ must be a class or a"),
+        ("data.augmentation", {"_target_": "torchvision.transforms.v2.RandomCrop", "sise": 3},
+         "unknown key 'data.augmentation.sise': did you mean data.augmentation.size"),
+        ("callbacks.x", {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": 3},
+         "callbacks.x.monitor must be text, got 3"),
+        ("data.noise", "???", "data.noise must be given"),
+    ],
+)  # fmt: skip
+def test_every_part_is_checked(key: str, value: Any, said: str, cfg: DictConfig) -> None:
+    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    with pytest.raises(UserError) as caught:
+        check_configuration(cfg)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["title", "hardware.devices", "teacher.source"])
+def test_a_key_that_was_taken_away_is_missed(key: str, cfg: DictConfig) -> None:
+    section, _, name = key.rpartition(".")
+    OmegaConf.set_struct(cfg, False)
+    del (OmegaConf.select(cfg, section) if section else cfg)[name]
+    with pytest.raises(UserError, match=f"{key} must be given, got nothing"):
+        check_configuration(cfg)

@@ -1,0 +1,347 @@
+import pickle
+import random
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import sklearn
+import torch
+from PIL import Image
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.augmentation import Draws, RandomErasing
+from kd_lightning.data.loading import image_files
+from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet
+from kd_lightning.data.loading.image_files import (
+    class_folders,
+    image_paths,
+    imagenet_rows,
+    labelled,
+    read_jpeg,
+    read_rgb,
+)
+
+
+def save(path, pixels, mode=None, **kwargs):
+    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
+    (image.convert(mode) if mode else image).save(path, **kwargs)
+    return path
+
+
+RED = np.full((6, 5, 3), (250, 0, 0))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
+def test_every_format_comes_as_rgb_bytes(tmp_path, ending):
+    x = read_rgb(save(tmp_path / f"red.{ending}", RED))
+    assert x.dtype == torch.uint8
+    assert x.shape == (3, 6, 5)
+    assert (x.float().mean((1, 2)) - torch.tensor([250.0, 0, 0])).abs().max() < 6
+
+
+@pytest.mark.parametrize(
+    ("ending", "mode"), [("jpg", "L"), ("jpg", "CMYK"), ("png", "RGBA"), ("png", "P"), ("png", "1")]
+)
+def test_every_mode_comes_as_three_channels(tmp_path, ending, mode):
+    grey = save(tmp_path / f"grey.{ending}", np.full((6, 5, 3), 255), mode)
+    assert read_rgb(grey).shape == (3, 6, 5)
+    assert (read_rgb(grey) > 250).all()
+
+
+def test_sixteen_bits_of_grey_are_scaled_and_not_clipped(tmp_path):
+    values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    assert read_rgb(tmp_path / "grey.png")[1].tolist() == [[0, 1, 128, 255]]
+
+
+def test_a_file_is_what_it_contains_and_not_what_it_is_called(tmp_path):
+    x = read_rgb(save(tmp_path / "photo.JPEG", RED, format="PNG"))  # ImageNet has one such
+    assert x[:, 0, 0].tolist() == [250, 0, 0]
+
+
+def test_orientation_tags_are_not_applied(tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6  # turned by 90 degrees
+    assert read_rgb(save(tmp_path / "turned.jpg", RED, exif=tags)).shape == (3, 6, 5)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("keep", [0, 30, -40])
+def test_a_damaged_file_is_named(tmp_path, ending, keep):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
+    path = save(tmp_path / f"damaged.{ending}", pixels)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(BadImage, match=rf"damaged\.{ending} must be an image"):
+        read_rgb(path)
+
+
+def test_a_damaged_chunk_or_header_is_a_bad_image_too(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (160, 160, 3))
+    content = bytearray(save(tmp_path / "chunk.png", pixels).read_bytes())
+    second = content.index(b"IDAT", content.index(b"IDAT") + 1)
+    content[second : second + 4] = b"\x9bO\xa5\xca"
+    (tmp_path / "chunk.png").write_bytes(content)
+    content = bytearray(save(tmp_path / "huge.bmp", pixels).read_bytes())
+    content[18:26] = (100_000).to_bytes(4, "little") * 2  # width and height
+    (tmp_path / "huge.bmp").write_bytes(content)
+    for name in ("chunk.png", "huge.bmp"):
+        with pytest.raises(BadImage, match=name):
+            read_rgb(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BadImage, match=r"gone\.jpg"):
+        read_rgb(tmp_path / "gone.jpg")
+
+
+# JPEGs through the fast decoder
+
+PHOTOS = [
+    Path(sklearn.__file__).parent / f"datasets/images/{name}.jpg" for name in ("china", "flower")
+]
+PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg")
+
+
+@pytest.fixture
+def fast():
+    return pytest.importorskip("simplejpeg")
+
+
+def by_pil(path, monkeypatch):
+    """What PIL makes of a file; None where it refuses."""
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        patched.setattr(image_files, "simplejpeg", None)
+        warnings.simplefilter("ignore")  # of damaged tags
+        try:
+            return read_rgb(path)
+        except BadImage:
+            return None
+
+
+@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
+def test_a_photograph_has_the_same_pixels_without_pil(fast, path, monkeypatch):
+    assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
+
+
+@pytest.mark.parametrize("size", [(160, 107), (97, 61), (1, 1), (1, 50)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *({"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)),
+        {"mode": "L"},
+        {"keep_rgb": True, "subsampling": 0},
+    ],
+    ids=str,
+)
+def test_every_kind_of_jpeg_has_pils_pixels(fast, tmp_path, monkeypatch, size, how):
+    with Image.open(PHOTOS[0]) as photo:
+        pixels = np.asarray(photo.resize(size))
+    path = save(tmp_path / "photo.jpg", pixels, **{"quality": 85, **how})
+    assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
+
+
+def test_what_pil_has_to_judge_is_left_to_it(fast, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
+    sound = save(tmp_path / "sound.jpg", pixels)
+    assert read_jpeg(sound) is not None
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(sound.read_bytes()[:-40])
+    others = [save(tmp_path / "four.jpg", pixels, "CMYK"), save(tmp_path / "a.png", pixels)]
+    assert [read_jpeg(path) for path in (*others, cut, tmp_path / "gone.jpg")] == [None] * 4
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1599)
+    assert read_jpeg(sound) is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+    monkeypatch.setattr(image_files, "simplejpeg", None)
+    assert read_jpeg(sound) is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of damaged tags
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(fast, tmp_path, monkeypatch, progressive):
+    with Image.open(PHOTOS[0]) as photo:
+        pixels = np.asarray(photo.resize((97, 61)))
+    path = save(tmp_path / "photo.jpg", pixels, progressive=progressive)
+    sound, luck, read = path.read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        damaged = bytearray(sound)
+        damaged[luck.randrange(len(sound))] = luck.randrange(256)
+        path.write_bytes(damaged[: luck.choice([None, luck.randrange(len(sound))])])
+        found, expected = read_jpeg(path), by_pil(path, monkeypatch)
+        if found is not None:
+            read += 1
+            assert torch.equal(found, expected)
+    assert read > 20
+
+
+def test_images_are_found_at_any_depth_whatever_their_ending_s_case(tmp_path):
+    (tmp_path / "ba").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    wanted = ["a.JPEG", "b.jpg", "ba/a.jpeg", "c.Png", "d.webp", "e.BMP"]
+    for name in [*wanted, "notes.txt", "._a.jpg", ".hidden/a.jpg", "jpg"]:
+        (tmp_path / name).touch()
+    assert image_paths(tmp_path) == [tmp_path / name for name in wanted]
+
+
+def test_class_folders_of_several_parts_are_one_list(tmp_path):
+    for name in ("x/dog", "x/.git", "y/cat", "y/dog"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "x" / "readme.jpg").touch()
+    found = class_folders(tmp_path / "x", tmp_path / "y")
+    assert list(found) == ["cat", "dog"]
+    assert found["dog"] == [tmp_path / "x" / "dog", tmp_path / "y" / "dog"]
+
+
+def test_a_folder_without_classes_is_refused(tmp_path):
+    (tmp_path / "val_0001.JPEG").touch()
+    with pytest.raises(UserError, match=r"a folder for each class, found val_0001\.JPEG in"):
+        class_folders(tmp_path)
+
+
+def test_labels_are_places_in_the_list_of_classes(tmp_path, write_tree):
+    write_tree(tmp_path, {"a": 2, "b": 1, "c": 3})
+    samples = labelled(class_folders(tmp_path), ["c", "a"], "train", "")
+    assert [path.parent.name for path in samples.x] == ["c"] * 3 + ["a"] * 2
+    assert samples.y.tolist() == [0, 0, 0, 1, 1]
+    assert samples.y.dtype == torch.int64
+
+
+def test_a_class_without_a_folder_is_named(tmp_path, write_tree):
+    write_tree(tmp_path, {"a": 1})
+    with pytest.raises(UserError, match=r"val part lacks 2 of 3 classes: b, c \(data\.root=…\)"):
+        labelled(class_folders(tmp_path), ["a", "b", "c"], "val", "data.root=…")
+
+
+def test_rows_are_places_among_the_sorted_wnids():
+    assert imagenet_rows(["n01443537", "n01440764", "n15075141"]) == [1, 0, 999]
+    assert imagenet_rows(["n01440764", "n99999999"]) is None
+    assert imagenet_rows(["cat", "dog"]) is None
+
+
+def test_val_and_test_see_the_middle_of_an_image(stand_in, tmp_path):
+    data = stand_in("image_folder", "data.image_size=4", "data.crop_fraction=0.5")
+    stripes = np.zeros((8, 16, 3))
+    stripes[:, 6:10] = 200
+    for path in (tmp_path / "image_folder" / "val").rglob("*.JPEG"):
+        save(path, stripes, format="PNG")
+    data.setup()
+    x, _ = next(iter(data.loader("val")))
+    assert x.shape == (8, 3, 4, 4)
+    assert (x == 200).all()
+
+
+def test_the_resized_side_follows_the_image_size(stand_in):
+    def resized(image_size):
+        data = stand_in("image_folder", f"data.image_size={image_size}")
+        return data.eval_transform().transforms[0].size
+
+    assert resized(224) == [256]
+
+
+def test_train_without_augmentation_is_cut_as_val_is(stand_in):
+    data = stand_in("image_folder", "data.augmentation=null")
+    data.setup()
+    x, _ = next(iter(data.loader("train")))
+    assert x.shape == (8, 3, 6, 6)
+    path = data.parts["train"].x[0]
+    assert torch.equal(data._sample_set("train")[0, 0][0], data.eval_transform()(read_rgb(path)))
+
+
+def test_augmentation_follows_the_image_size_and_another_size_is_refused(stand_in):
+    data = stand_in(
+        "image_folder", "augmentation@data.augmentation=crop_flip", "data.image_size=40"
+    )
+    with pytest.raises(UserError, match=r"size 40, it gives 3 of 32 x 32"):
+        data.setup()
+
+
+def test_facts_and_parts_need_no_image(stand_in, tmp_path):
+    data = stand_in("imagenet")
+    for path in tmp_path.rglob("*.JPEG"):
+        path.write_bytes(b"")
+    data.setup()
+    assert data.imagenet_rows == [0, 1, 2]
+    assert (data.channels, data.size) == (3, 6)
+    assert data.mean == pytest.approx([0.485, 0.456, 0.406])
+    assert data.std == pytest.approx([0.229, 0.224, 0.225])
+
+
+def test_a_bad_image_stops_the_run_or_is_skipped_with_a_warning(stand_in, tmp_path):
+    data = stand_in("image_folder", "data.on_bad_image=skip")
+    bad = tmp_path / "image_folder" / "val" / "cat" / "cat_1.JPEG"
+    bad.write_bytes(b"no image")
+    data.setup()
+    with pytest.warns(UserWarning, match=r"left out: .*cat_1\.JPEG"):
+        assert sum(len(y) for _, y in data.loader("val")) == 8
+    data.skip_bad = False
+    with pytest.raises(BadImage, match=r"cat_1\.JPEG .*data\.on_bad_image=skip"):
+        list(data.loader("val"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.image_size=0", r"data\.image_size must be >= 1, got 0"),
+        ("data.crop_fraction=1.5", r"data\.crop_fraction must be in \(0, 1\], got 1\.5"),
+        (
+            "data.on_bad_image=skp",
+            r"unknown choice 'skp': did you mean skip\? \(data\.on_bad_image",
+        ),
+    ],
+)
+def test_an_impossible_value_is_refused_by_its_key(stand_in, override, message):
+    with pytest.raises(Exception, match=message):
+        stand_in("image_folder", override, "data.augmentation=null")
+
+
+def test_what_a_worker_gets_can_be_pickled(stand_in):
+    data = stand_in("image_folder", "mixing@data.mixing=cutmix")
+    data.setup()
+    data.callback = lambda: None  # as a Trainer, it cannot be sent
+    x, _ = next(iter(data.loader("train")))
+    copy = pickle.loads(pickle.dumps(data.loader("train").dataset))
+    assert len(copy) == len(data.parts["train"])
+    assert x.is_floating_point()
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "given", "shape"),
+    [
+        ("crop_flip", (3, 32, 32), (3, 32, 32)),
+        ("cutout", (3, 32, 32), (3, 32, 32)),
+        ("shift", (1, 28, 28), (1, 28, 28)),
+        ("imagenet", (3, 40, 50), (3, 24, 24)),
+        ("randaugment", (3, 40, 50), (3, 24, 24)),
+    ],
+)
+def test_every_augmentation_turns_bytes_into_other_bytes_of_one_size(
+    build, augmentation, given, shape
+):
+    image = torch.randint(0, 256, given, dtype=torch.uint8, generator=torch.Generator())
+    overrides = ["data.image_size=24", f"augmentation@data.augmentation={augmentation}"]
+    augment = build("image_folder", *overrides).augmentation
+    samples = Samples(list(range(8)), torch.arange(8))
+    shown = SampleSet(samples, seed=0, transform=augment, decode=lambda _: image)
+    seen = [shown[0, index][0] for index in range(8)]
+    assert {x.dtype for x in seen} == {torch.uint8}
+    assert {tuple(x.shape) for x in seen} == {shape}
+    assert len({tuple(x.flatten().tolist()) for x in seen}) > 1
+
+
+def test_cutout_blackens_a_quarter_of_the_image(build):
+    augment = build("cifar10", "augmentation@data.augmentation=cutout").augmentation
+    erase = augment.transforms[-1]
+    assert isinstance(erase, RandomErasing)
+    x = erase(torch.full((4, 3, 32, 32), 200, dtype=torch.uint8), Draws(0, torch.arange(4)))
+    assert ((x == 0).float().mean((1, 2, 3)) == 0.25).all()
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_every_mixing_can_be_chosen_for_every_data_set(stand_in, mixing):
+    data = stand_in("fashion_mnist", f"mixing@data.mixing={mixing}")
+    data.setup()
+    x, y = next(iter(data.loader("train")))
+    assert x.shape == (8, 1, 28, 28)
+    assert x.max() <= 1
+    torch.testing.assert_close(y.sum(1), torch.ones(8))

@@ -1,0 +1,106 @@
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+from helpers import net
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kd_lightning.evaluation import metrics as evaluation
+from kd_lightning.models.outputs import ModelOutput
+
+
+class Fixed(nn.Module):
+    """Answers with its input, and remembers in which mode it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> ModelOutput:
+        self.modes.append(self.training)
+        return ModelOutput(x, x)
+
+
+LOGITS = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]]).log()
+LABELS = torch.tensor([0, 1, 1, 0])
+SAMPLE_BY_SAMPLE = ("accuracy", "nll", "brier", "entropy")
+
+
+def test_metrics_by_hand():
+    metrics = evaluation.classification_metrics(LOGITS, LABELS)
+    right = [0.9, 0.8, 0.4, 0.7]  # the probability of the label
+    assert metrics["accuracy"] == 0.75
+    assert metrics["nll"] == pytest.approx(-sum(math.log(p) for p in right) / 4)
+    assert metrics["brier"] == pytest.approx(sum(2 * (1 - p) ** 2 for p in right) / 4)
+    # each in a bin of its own: |confidence - correct|
+    assert metrics["ece"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3) / 4)
+    assert metrics["adaptive_ece"] == pytest.approx(metrics["ece"])
+    # wrong is only the least sure one
+    assert metrics["aurc"] == pytest.approx((0 + 0 + 0 + 1 / 4) / 4)
+    of_each = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.9, 0.8, 0.6, 0.7)]
+    assert metrics["entropy"] == pytest.approx(sum(of_each) / 4)
+
+
+def test_metrics_of_a_set_are_not_those_of_its_parts():
+    numbers = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(400, 5, generator=numbers)
+    labels = logits.softmax(dim=1).multinomial(1, generator=numbers).squeeze(1)
+    whole = evaluation.classification_metrics(logits, labels)
+    halves = [evaluation.classification_metrics(logits[i::2], labels[i::2]) for i in (0, 1)]
+    for name, value in whole.items():
+        mean = (halves[0][name] + halves[1][name]) / 2
+        assert (value == pytest.approx(mean, abs=1e-6)) == (name in SAMPLE_BY_SAMPLE)
+
+
+def test_predict_keeps_the_order_of_the_loader():
+    x = torch.randn(10, 3)
+    loader = DataLoader(TensorDataset(x, torch.arange(10)), batch_size=4)
+    logits, labels = evaluation.predict({"one": Fixed(), "two": Fixed()}, loader)
+    assert torch.equal(logits["one"], x)
+    assert torch.equal(logits["two"], x)
+    assert torch.equal(labels, torch.arange(10))
+
+
+def test_predict_uses_eval_mode_float32_and_no_graph():
+    fixed = Fixed().train()
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    loader = DataLoader(TensorDataset(x.detach(), torch.arange(4)), batch_size=4)
+    logits, _ = evaluation.predict({"net": fixed}, loader)
+    assert fixed.modes == [False]
+    assert logits["net"].dtype == torch.float32
+    assert not logits["net"].requires_grad
+
+
+def test_predict_runs_the_nets_in_the_precision_it_is_given():
+    entered = []
+
+    @contextmanager
+    def precision():
+        entered.append(True)
+        yield
+
+    loader = DataLoader(TensorDataset(torch.randn(8, 3), torch.arange(8)), batch_size=4)
+    evaluation.predict({"a": Fixed(), "b": Fixed()}, loader, precision=precision)
+    assert len(entered) == 4  # two nets, two batches
+
+
+def test_agreement_is_the_share_of_equal_classes():
+    assert evaluation.agreement(LOGITS, LOGITS) == 1
+    assert evaluation.agreement(LOGITS, -LOGITS) == 0
+    assert evaluation.agreement(LOGITS, LOGITS.flip(0)) == 0.5
+
+
+def test_parameters_are_counted_and_buffers_are_not():
+    assert evaluation.count_parameters(nn.BatchNorm1d(5)) == 10
+    assert evaluation.count_parameters(net(12, 8, 3)) == 12 * 8 + 8 + 8 * 3 + 3
+
+
+def test_throughput_counts_samples_not_batches(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
+    fixed = Fixed().train()
+    assert evaluation.throughput(fixed, torch.zeros(8, 3)) == 8  # a second a batch of 8
+    assert len(fixed.modes) == 1 + 3  # warmed up, then measured three times at least
+    assert not any(fixed.modes)

@@ -1,0 +1,167 @@
+"""A job's state is what its files say, whoever was killed and whenever."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.records import jobs
+from kd_lightning.records.jobs import Job, Order, State, create, jobs_of
+
+
+@pytest.fixture
+def order() -> Order:
+    return Order(number=3, variant="v", axes={"seed": 0}, overrides=["seed=0"], sweep="s")
+
+
+@pytest.fixture
+def job(tmp_path: Path, order: Order) -> Job:
+    return create(tmp_path / "jobs" / "0003", order)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kd_lightning.base.errors import UserError
+from kd_lightning.records.jobs import Job
+with Job(Path(sys.argv[1])).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(job: Job):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(job.directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_an_order_is_read_as_it_was_written(job: Job, order: Order) -> None:
+    assert job.order == order
+    assert job.number == 3
+
+
+def test_a_job_waits_until_something_is_heard_of_it(job: Job) -> None:
+    assert job.state() is State.WAITING
+    job.report(phase="teacher")
+    assert job.state() is State.STOPPED
+
+
+def test_a_job_runs_as_long_as_a_process_holds_it(job: Job, holder: subprocess.Popen) -> None:
+    job.report(phase="teacher")
+    assert job.state() is State.RUNNING
+    holder.kill()  # a dead process holds nothing
+    holder.wait()
+    assert job.state() is State.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("files", "state"),
+    [
+        (["error.txt"], State.FAILED),
+        (["metrics.json"], State.DONE),
+        (["pruned.json"], State.PRUNED),
+        (["error.txt", "metrics.json"], State.DONE),
+    ],
+)
+def test_what_is_written_last_counts(job: Job, files: list[str], state: State) -> None:
+    job.report(phase="teacher")
+    for name in files:
+        (job.directory / name).write_text("{}")
+    assert job.state() is state
+    assert job.is_over() == (state is not State.FAILED)
+
+
+def test_a_report_keeps_when_the_job_was_begun(job: Job) -> None:
+    job.report(phase="starting", begun=5.0)
+    job.report(phase="teacher", epoch=1)
+    told = job.progress()
+    assert (told["phase"], told["epoch"], told["begun"]) == ("teacher", 1, 5.0)
+    job.report(phase="done")
+    assert "epoch" not in job.progress()
+
+
+def test_a_report_that_cannot_be_written_ends_nothing(order: Order, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    Job(tmp_path / "file" / "0000").report(phase="teacher")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-signal.SIGKILL, "ended by SIGKILL: somebody killed it, or the memory was full"),
+        (128 + signal.SIGTERM, "ended by SIGTERM"),
+        (3, "ended with exit code 3"),
+    ],
+)
+def test_an_end_without_a_word_is_explained(job: Job, code: int, words: str) -> None:
+    job.explain(code)
+    assert job.error() == f"its process was {words}"
+    assert job.state() is State.FAILED
+
+
+def test_what_a_job_says_itself_is_not_overwritten(job: Job) -> None:
+    (job.directory / "error.txt").write_text("the disk is full")
+    job.explain(1)
+    assert job.error() == "the disk is full"
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_a_good_end_leaves_no_error(job: Job, code: int | None) -> None:
+    job.explain(code)
+    assert job.error() is None
+
+
+def test_jobs_come_by_number_and_half_made_ones_not_at_all(tmp_path: Path, order: Order) -> None:
+    for number in (2, 0, 10):
+        create(tmp_path / "jobs" / f"{number:04d}", order)
+    (tmp_path / "jobs" / "0001").mkdir()
+    assert [job.number for job in jobs_of(tmp_path)] == [0, 2, 10]
+
+
+def test_a_process_knows_its_job_by_a_variable(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(jobs.VARIABLE, raising=False)
+    assert jobs.current() is None
+    monkeypatch.setenv(jobs.VARIABLE, str(job.directory))
+    assert jobs.current() == job
+
+
+def test_looking_at_a_record_that_cannot_be_written_to_needs_no_lock(job: Job) -> None:
+    (job.directory / "metrics.json").write_text(json.dumps({"objective": 1.0}))
+    assert not (job.directory / ".lock").exists()
+    assert job.state() is State.DONE
+    assert not (job.directory / ".lock").exists()
+    assert job.metrics() == {"objective": 1.0}
+
+
+def test_what_a_power_failure_cut_is_no_progress_and_no_order(job: Job) -> None:
+    (job.directory / "progress.json").write_text("")
+    assert job.progress() == {}
+    job.report(phase="teacher")
+    assert job.progress()["phase"] == "teacher"
+    (job.directory / "job.json").write_text('{"number": 3')
+    with pytest.raises(UserError, match=r"job\.json is no job's order"):
+        _ = job.order
+
+
+def test_those_who_look_do_not_take_each_other_for_the_holder(job: Job) -> None:
+    path = job.directory / ".lock"
+    path.touch()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # another one is looking
+        assert not job.is_held()
+    with job.held():
+        assert job.is_held()

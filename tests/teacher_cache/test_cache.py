@@ -1,0 +1,543 @@
+"""A cached run shows its students what the teacher saw, and tells them what it said of it."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+from helpers import CONF, compose
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.batches import Views
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.run import distill
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.teacher_cache import cache, files, filling
+from kd_lightning.teacher_cache.cache import some_of, use_cache
+from kd_lightning.teacher_cache.top_logits import check_mass, compressed, expanded
+from kd_lightning.teachers.sources import Teacher, build_net
+
+OF_IMAGE_SIZE = ("imagenet", "randaugment")
+AUGMENTATIONS = sorted(path.stem for path in (CONF / "augmentation").glob("*.yaml"))
+SIZES = {"shift": 28}
+# of logits in fp16, of the teacher by itself and in another batch
+TOLERANCE = {"rtol": 2e-3, "atol": 2e-3}
+CPU = torch.device("cpu")
+
+
+class Case(SimpleNamespace):
+    """A run up to its cache."""
+
+    cfg: DictConfig
+    data: ClassificationData
+    method: Distiller
+    teacher: Teacher
+    said: list[str]
+
+    def use(self) -> None:
+        fill = use_cache(self.cfg, self.data, self.method, self.teacher, CPU, self.said.append)
+        if fill is not None:
+            fill()
+
+    def batches(self, epoch: int = 0) -> list:
+        loader = self.data.loader("train")
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        return list(loader)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Case]:
+    def make(*words: str, augmentation: str | None = "crop_flip", seed: int = 1) -> Case:
+        size = SIZES.get(augmentation, 32)
+        augmented = [f"augmentation@data.augmentation={augmentation}"] if augmentation else []
+        if augmentation in OF_IMAGE_SIZE:  # which synthetic data do not state
+            augmented.append("data.augmentation.transforms.0.size=32")
+        cfg = compose("method=kd", "data=synthetic", "data.num_train=48", "data.num_test=16",
+                      "data.batch_size=16", f"data.size={size}", "teacher.cache=2",
+                      f"teacher.cache_store={tmp_path}", "model@method.teacher=resnet8",
+                      "hardware=cpu", *augmented, *words)  # fmt: skip
+        data = build_data(cfg)
+        teacher = Teacher(build_net(cfg.method.teacher, seed, "teacher"), "", "")
+        with torch.no_grad():
+            teacher.net.head.weight.mul_(20)  # untrained nets are sure of nothing
+        method = build_method(cfg, teacher).train()
+        return Case(cfg=cfg, data=data, method=method, teacher=teacher, said=[])
+
+    return make
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_images_are_bit_equal_to_those_without_answers_and_answers_are_the_teachers(
+    augmentation: str, made: Callable[..., Case]
+) -> None:
+    case = made(augmentation=augmentation)
+    case.use()
+    cached = case.batches(1)
+    case.data.views = Views(2, case.cfg.teacher.seed)
+    plain = case.batches(1)
+    assert len(cached) == len(plain) > 1
+    for (x, y, known), (plain_x, plain_y) in zip(cached, plain, strict=True):
+        assert torch.equal(x, plain_x)
+        assert torch.equal(y, plain_y)
+        assert known["logits"].dtype == torch.float16
+        with torch.no_grad():
+            logits = case.teacher.net(x).logits
+        torch.testing.assert_close(known["logits"].float(), logits, **TOLERANCE)
+    assert logits.std() > 0.5  # they say something that could be wrong
+
+
+def test_an_epoch_shows_its_view_and_the_views_come_again(made: Callable[..., Case]) -> None:
+    case = made()
+    case.use()
+
+    def images(epoch: int) -> Tensor:
+        found = {int(i): x for batch in keyed(case, epoch) for i, x in batch}
+        return torch.stack([found[i] for i in sorted(found)])
+
+    assert not torch.equal(images(0), images(1))
+    assert torch.equal(images(0), images(2))
+    assert torch.equal(images(1), images(3))
+
+
+def keyed(case: Case, epoch: int) -> list[list[tuple[int, Tensor]]]:
+    """The batches of an epoch, each image with the index of its sample."""
+    samples = case.data._sample_set("train")
+    keys = list(case.data.loader("train").batch_sampler.sampler)
+    return [[(i, samples[epoch, i][0]) for _, i in keys]]
+
+
+def test_views_follow_from_the_teachers_seed_and_not_from_the_runs(
+    made: Callable[..., Case],
+) -> None:
+    def image(*words: str) -> Tensor:
+        case = made(*words)
+        case.use()
+        return case.data._sample_set("train")[0, 3][0]
+
+    assert torch.equal(image("seed=0"), image("seed=1"))
+    assert not torch.equal(image(), image("teacher.seed=1"))
+
+
+def test_runs_of_other_seeds_and_temperatures_share_a_cache(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    for words in (["seed=0"], ["seed=1", "method.temperature=2", "data.batch_size=8"]):
+        case = made(*words)
+        case.use()
+    assert case.said == []
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["teacher.seed=1"], ["data.split_seed=1"], ["data.augmentation.transforms.0.padding=2"],
+     ["teacher.cache=3"], ["hardware.teacher_precision=bf16"], ["data.num_train=64"],
+     ["method.teacher.dropout=0.3"]],
+)  # fmt: skip
+def test_what_would_change_the_answers_makes_another_cache(
+    words: list[str], made: Callable[..., Case], tmp_path: Path
+) -> None:
+    for more in ([], words):
+        made(*more).use()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_teacher_makes_another_cache(made: Callable[..., Case], tmp_path: Path) -> None:
+    for seed in (1, 2):
+        made(seed=seed).use()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_teacher_without_a_twin_has_a_cache_of_its_own(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    for has_twin in (True, False):
+        case = made()
+        if not has_twin:
+            case.method.freeze = lambda net, x: net  # as where the two did not agree
+        case.use()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_known_is_held_where_the_samples_are(made: Callable[..., Case]) -> None:
+    case = made()
+    case.use()
+    known = case.data.views.known
+    expected = known(1, torch.tensor([3, 0]))["logits"]
+    there = known(1, torch.tensor([3, 0], device="meta"))["logits"]
+    assert there.device.type == "meta"  # stands for a GPU: nothing of it comes back
+    assert there.shape == expected.shape
+    assert torch.equal(known(1, torch.tensor([3, 0]))["logits"], expected)
+    case.data.resident = False
+    loaded = case.data.loader("train", device=CPU)
+    assert isinstance(loaded, DataLoader)
+    case.data.resident = True
+    for a, b in zip(loaded, case.data.loader("train", device=CPU), strict=True):
+        assert torch.equal(a[2]["logits"], b[2]["logits"])
+
+
+def passes(case: Case, steps: int = 3) -> int:
+    """How often the teacher is asked in a few training steps."""
+    seen = []
+    for net in (case.teacher.net, case.method.teacher_for(case.batches()[0][0])):
+        net.trunk.register_forward_pre_hook(lambda module, x: seen.append(1))
+    for batch in case.batches()[:steps]:
+        case.method.training_step(batch, 0)
+    return len(seen)
+
+
+SSD = ("method=stochastic_self_distillation", "method.teacher.dropout=0.5",
+       "method.teacher.block_dropout=0.0")  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["method=kd"], ["method=dual_student"], SSD])
+def test_the_teacher_is_not_asked_while_students_train(
+    words: list[str], made: Callable[..., Case]
+) -> None:
+    case = made(*words)
+    assert passes(case) == 2  # of two batches
+    case.use()
+    assert passes(case) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=kd"],
+        ["method=dual_student"],
+        ["method=dual_student", "confidence@method.confidence=margin"],
+        ["method=dual_student", "confidence@method.confidence=correct"],
+        SSD,
+        [*SSD, "method.stochastic=false"],
+    ],
+)
+def test_losses_are_those_of_a_run_that_asks_its_teacher(
+    words: list[str], made: Callable[..., Case]
+) -> None:
+    case = made(*words)
+    case.use()
+    batches = case.batches()
+    losses = []
+    for known in (True, False):
+        for batch in batches:
+            x, y, values = batch
+            losses.append(case.method.training_step((x, y, values) if known else (x, y), 0))
+    cached, online = torch.stack(losses).view(2, -1)
+    torch.testing.assert_close(cached, online, rtol=2e-3, atol=2e-3)
+    assert cached.std() > 0
+
+
+def test_the_confidence_is_kept_in_float32_under_its_settings(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    case = made("method=dual_student")
+    case.use()
+    x, y, known = case.batches()[0]
+    assert known["confidence"].dtype == torch.float32
+    with torch.no_grad():
+        logits = case.teacher.net(x).logits
+    confidence = case.method.teacher_confidence(logits, y)
+    torch.testing.assert_close(known["confidence"], confidence, rtol=1e-4, atol=1e-5)
+    other = made("method=dual_student", "method.confidence_temperature=4")
+    other.use()
+    assert other.said[0].startswith("teacher cache: confidence of 2 views of")  # not the logits
+    assert len(list(tmp_path.glob("*/confidence-*.0-0"))) == 2
+    assert len(list(tmp_path.glob("*/logits-*.0-0"))) == 1
+
+
+def test_without_augmentation_one_view_holds_all(made: Callable[..., Case]) -> None:
+    case = made("teacher.cache=5", augmentation=None)
+    case.use()
+    assert case.said[0].endswith("so 1 is kept, not 5")
+    assert case.data.views.count == 1
+
+
+def test_its_size_is_said_before_it_is_written(
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = made()
+    monkeypatch.setattr(filling, "write_block", lambda *_: pytest.fail(case.said[-1]))
+    with pytest.raises(
+        pytest.fail.Exception, match=r"logits of 2 views of 38 samples, 1.5 kB to comp"
+    ):
+        case.use()
+
+
+def test_a_full_disk_is_seen_before_anything_is_written(
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(UserError, match=r"would take 1.5 kB, and .* has 0.0 kB left"):
+        made().use()
+    assert not list(tmp_path.glob("*/logits*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["teacher.cache=0"], "teacher.cache must be >= 1 or null, got 0"),
+        (["mixing@data.mixing=mixup"], "data.mixing makes new ones of two"),
+        (["method=kd", "method.soft_weight=0"], "does not ask its teacher anything"),
+        (["method=feature_distillation"], "a cache does not keep"),
+        ([*SSD[:2], "method.teacher.block_dropout=0.1"], "set method.teacher.block_dropout=0.0"),
+        (
+            [
+                "method=dual_student",
+                "method.confidence_passes=5",
+                "method.teacher.dropout=0.2",
+                "confidence@method.confidence=mutual_information",
+            ],
+            "set method.confidence_passes=0",
+        ),
+        (["teacher.cache=null", "teacher.cache_top_k=3"], "has no effect without teacher.cache"),
+        ([*SSD, "teacher.cache_top_k=3"], "this run keeps features, and no logits"),
+        (
+            ["method=kd", "method.standardize_logits=true", "teacher.cache_top_k=3"],
+            "method.standardize_logits needs all of them",
+        ),
+    ],
+)
+def test_where_a_cache_cannot_be_right_it_is_refused(
+    words: list[str], said: str, made: Callable[..., Case], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        made(*words).use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_method_that_has_not_been_made_for_it_is_refused(made: Callable[..., Case]) -> None:
+    case = made()
+    case.method.kept = lambda: Distiller.kept(case.method)
+    with pytest.raises(UserError, match="KnowledgeDistillation does not use a cache"):
+        case.use()
+
+
+def test_a_confidence_that_cannot_be_named_is_refused(made: Callable[..., Case]) -> None:
+    class Gate:
+        def __call__(self, logits: Tensor, labels: Tensor, samples: None) -> Tensor:
+            return torch.ones(len(logits))
+
+    case = made("method=dual_student")
+    case.method.confidence = Gate()
+    with pytest.raises(UserError, match="has to know what a confidence is, and of Gate it cannot"):
+        case.use()
+
+
+def test_the_best_precision_is_named_after_what_it_is(
+    made: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(cache, "best_dtype", lambda device, dtype=dtype: dtype)
+        case = made("hardware.teacher_precision=best")
+        facts = cache.facts_of(case.cfg, case.data, case.teacher, 2, CPU)
+        found.append(facts["precision"])
+    assert found == ["torch.bfloat16", "torch.float32"]
+
+
+def test_workers_read_the_files_themselves(made: Callable[..., Case]) -> None:
+    case = made()
+    case.use()
+    known = case.data.views.known
+    expected = known(1, torch.tensor([3, 0]))
+    copy = pickle.loads(pickle.dumps(known))
+    assert copy._rows == {}
+    assert torch.equal(copy(1, torch.tensor([3, 0]))["logits"], expected["logits"])
+
+
+def test_room_is_needed_for_what_is_missing_alone(
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made().use()
+    next(iter(tmp_path.glob("*/logits-*.1-0"))).unlink()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=800))
+    case = made()
+    case.use()  # 760 of 1,520 bytes
+    assert "760" not in case.said[0]
+    assert "0.8 kB to compute" in case.said[0]
+
+
+@pytest.mark.slow
+def test_runs_that_start_together_make_one_cache(tmp_path: Path, tiny: list[str]) -> None:
+    words = ["method=kd", *tiny, "teacher.cache=3", "data.size=32", "trainer.max_epochs=1",
+             "augmentation@data.augmentation=crop_flip"]  # fmt: skip
+    distill(*words[:-2], words[-1], "teacher.cache=null", "trainer.max_epochs=1")  # the teacher
+    command = [sys.executable, "-m", "kd_lightning.run", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runs = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(3)
+    ]
+    for run in runs:
+        _, said = run.communicate()
+        assert run.returncode == 0, said
+    assert len(list((tmp_path / "teacher_cache").glob("*/facts.json"))) == 1
+    assert len(list((tmp_path / "teacher_cache").glob("*/logits-*"))) == 3
+
+
+def test_answers_too_large_to_keep_are_refused(made: Callable[..., Case]) -> None:
+    case = made()
+    with torch.no_grad():
+        case.teacher.net.head.bias.fill_(1e6)
+    with pytest.raises(UserError, match=r"logits do not fit a cache of torch.float16"):
+        case.use()
+
+
+def test_a_cache_of_something_else_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
+    made().use()
+    (facts,) = tmp_path.glob("*/facts.json")
+    was = json.loads(facts.read_text())
+    facts.write_text(json.dumps({**was, "teacher": "0123"}))
+    with pytest.raises(UserError, match="is a cache of something else: its teacher is 0123"):
+        made().use()
+
+
+def test_a_file_that_lost_its_end_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
+    made().use()
+    file = next(iter(tmp_path.glob("*/logits-*")))
+    file.write_bytes(file.read_bytes()[:-2])
+    case = made()
+    case.use()
+    with pytest.raises(UserError, match=r"is not whole: it has \d+ bytes of \d+; remove it"):
+        [case.batches(epoch) for epoch in range(2)]
+
+
+def test_what_was_stopped_is_gone_on_with(
+    made: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK", 16)
+    write, written = filling.write_block, []
+
+    def dying(values: list, view: int, indices: range, *rest: object) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append((view, indices.start))
+        write(values, view, indices, *rest)
+
+    monkeypatch.setattr(filling, "write_block", dying)
+    with pytest.raises(KeyboardInterrupt):
+        made().use()
+
+    def counted(values: list, view: int, indices: range, *rest: object) -> None:
+        written.append((view, indices.start))
+        write(values, view, indices, *rest)
+
+    monkeypatch.setattr(filling, "write_block", counted)
+    case = made()
+    case.use()
+    assert sorted(written) == [(view, start) for view in range(2) for start in (0, 16, 32)]
+    x, _, known = case.batches(1)[0]
+    with torch.no_grad():
+        logits = case.teacher.net(x).logits
+    torch.testing.assert_close(known["logits"].float(), logits, **TOLERANCE)
+
+
+def test_a_block_that_another_run_is_at_is_waited_for(
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK", 16)
+    made().use()
+    (folder,) = tmp_path.iterdir()
+    (file,) = folder.glob("logits-*.1-16")
+    there = file.rename(folder / "kept")
+    lock = FileLock(folder / "1-16.lock", thread_local=False)
+    lock.acquire()
+
+    def other() -> None:
+        there.rename(file)
+        lock.release()
+
+    monkeypatch.setattr(filling, "write_block", lambda *_: pytest.fail("done twice"))
+    timer = threading.Timer(0.5, other)
+    timer.start()
+    made().use()
+    assert not timer.is_alive()
+
+
+@pytest.mark.slow
+def test_a_cached_run_resumes_to_the_same_bits(tiny: list[str], tmp_path: Path) -> None:
+    words = ["method=kd", *tiny, "data.size=32", "augmentation@data.augmentation=crop_flip",
+             "teacher.cache=2", "scheduler=none"]  # fmt: skip
+    whole = distill(*words, "trainer.max_epochs=4", f"run_dir={tmp_path / 'whole'}").directory
+    half = distill(*words, "trainer.max_epochs=2", f"run_dir={tmp_path / 'half'}").directory
+    distill(f"resume={half}", "trainer.max_epochs=4")
+    weights = [torch.load(d / "last.ckpt", weights_only=True)["state_dict"] for d in (whole, half)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+# The highest logits alone
+
+
+def test_the_highest_logits_and_what_the_others_come_to() -> None:
+    logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    parts = compressed(logits, 3)
+    again = expanded(parts | {"confidence": torch.ones(6)}, 10)
+    assert set(again) == {"logits", "confidence"}
+    p, q = logits.softmax(1), again["logits"].softmax(1)
+    top = logits.topk(3).indices
+    torch.testing.assert_close(q.gather(1, top), p.gather(1, top))  # so the rest adds up too
+    others = q.scatter(1, top, 0).sort(1).values[:, 3:]
+    assert torch.allclose(others, others[:, :1].expand_as(others))
+    torch.testing.assert_close(expanded(compressed(logits, 9), 10)["logits"], logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_mass_that_is_kept_is_said_and_too_little_is_refused(temperature: float) -> None:
+    logits = torch.tensor([[9.0, 8.0, 0.0, 0.0], [9.0, 9.0, 1.0, 0.0]])
+    p = (logits / temperature).softmax(1)
+    mass, said = p[:, :2].sum(1).mean().item(), []
+    if mass >= 0.99:
+        check_mass(logits, 2, temperature, said.append)
+        (sentence,) = said
+    else:
+        with pytest.raises(UserError, match="would change what is taught") as caught:
+            check_mass(logits, 2, temperature, said.append)
+        sentence = str(caught.value)
+    assert f"the 2 highest of 4 logits hold {mass:.2%} of the softened probability" in sentence
+    assert (mass >= 0.99) == (temperature == 1)
+
+
+def test_a_cache_of_the_highest_logits_gives_whole_ones(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    case = made("method=dual_student", "teacher.cache_top_k=9", "method.temperature=1",
+                "confidence@method.confidence=margin")  # fmt: skip
+    with torch.no_grad():
+        case.teacher.net.head.weight.mul_(20)
+    case.use()
+    assert case.said[0].startswith("teacher cache: the 9 highest of 10 logits hold ")
+    x, _, known = case.batches()[0]
+    with torch.no_grad():
+        logits = case.teacher.net(x).logits
+    torch.testing.assert_close(known["logits"].softmax(1), logits.softmax(1), rtol=1e-2, atol=5e-3)
+    names = {path.name.split("-")[0] for path in tmp_path.glob("*/*-*.0-0")}
+    assert names == {"top_logits", "top_classes", "other_logit", "confidence"}
+
+
+def test_what_the_highest_logits_hold_is_judged_by_samples_from_all_over() -> None:
+    some = some_of(1000, 32)
+    assert len(set(some)) == 32
+    assert some == sorted(some) == some_of(1000, 32)
+    assert {sample // 100 for sample in some} == set(range(10))  # of ten classes, one after another
+    assert some_of(3, 32) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("top_k", [0, 10])
+def test_a_number_of_logits_that_cannot_be_is_refused(
+    top_k: int, made: Callable[..., Case]
+) -> None:
+    with pytest.raises(UserError, match=rf"must be >= 1 and < 10, .* or null, got {top_k}"):
+        made(f"teacher.cache_top_k={top_k}").use()

@@ -1,0 +1,156 @@
+"""Where teachers come from: streams of their own, and never from what saw val or test."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import compose, net
+from omegaconf import OmegaConf
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.run import distill
+from kd_lightning.running.build import build_data
+from kd_lightning.teachers.sources import (
+    Teacher,
+    baseline_run,
+    build_net,
+    describe,
+    load_student,
+    teacher_run,
+)
+from kd_lightning.teachers.store import shape_hash
+
+QUICK = ["trainer.max_epochs=1", "callbacks=quiet", "logger=none"]
+
+
+def composed(*overrides: str):
+    cfg = compose("data=synthetic", *overrides)
+    build_data(cfg)
+    return cfg
+
+
+def test_initial_weights_follow_from_seed_and_key_alone() -> None:
+    config = composed().method.students.a
+    first = build_net(config, 0, "a").head.weight
+    torch.rand(5)
+    assert torch.equal(first, build_net(config, 0, "a").head.weight)
+    assert not torch.equal(first, build_net(config, 1, "a").head.weight)
+    assert not torch.equal(first, build_net(config, 0, "b").head.weight)
+
+
+def test_teacher_has_streams_of_its_own_whatever_the_runs_seed() -> None:
+    runs = [teacher_run(composed(f"seed={seed}")) for seed in (0, 1)]
+    assert runs[0].seed == runs[1].seed
+    assert runs[0].seed == runs[0].data.seed == runs[0].method.seed
+    assert runs[0].seed not in (0, 1)
+    assert teacher_run(composed("teacher.seed=1")).seed != runs[0].seed
+
+
+def test_nothing_that_could_stop_or_change_it_is_in_a_kept_run() -> None:
+    cfg = composed("callbacks=early_stopping", "method.learning_rates={a: 0.5}")
+    for run in (teacher_run(cfg), baseline_run(cfg)):
+        assert list(run.callbacks) == ["progress"]
+        assert run.logger == {}
+    assert baseline_run(cfg).method.learning_rates == {"a": 0.5}
+    assert baseline_run(cfg).trainer == cfg.trainer
+
+
+def test_a_kept_run_is_tested_by_the_run_that_asks_and_shaped_by_none_of_it() -> None:
+    plain, asking = composed(), composed("evaluation.temperature_scaling=true",
+                                         "evaluation.plots=true")  # fmt: skip
+    for kept in (teacher_run, baseline_run):
+        assert not any(kept(asking).evaluation.values())
+        assert shape_hash(kept(asking), "") == shape_hash(kept(plain), "")
+    assert asking.evaluation.plots
+
+
+def test_baseline_of_a_twin_has_the_teachers_net() -> None:
+    cfg = composed("method=stochastic_self_distillation")
+    assert baseline_run(cfg).method.students.student == cfg.method.teacher
+
+
+def test_fingerprint_follows_the_weights() -> None:
+    teacher = Teacher(net(), "", "")
+    before = teacher.sha256
+    assert before == Teacher(teacher.net, "elsewhere", "x").sha256
+    with torch.no_grad():
+        teacher.net.head.bias[0] += 1e-6
+    assert teacher.sha256 != before
+
+
+def test_names_say_what_shapes_a_net() -> None:
+    cfg = composed()
+    assert describe(cfg.method.students.a) == "mlp([32])"
+    timm = compose("model@method.teacher=timm", "method.teacher.name=resnet50.a1_in1k")
+    assert describe(timm.method.teacher) == "resnet50"
+
+
+def test_a_teacher_of_another_split_is_refused_unless_told(tmp_path: Path) -> None:
+    first = distill("method=supervised", "data=digits", f"outputs={tmp_path}", *QUICK)
+    words = ["method=kd", "data=digits", "data.split_seed=7", f"outputs={tmp_path}", *QUICK,
+             f"teacher.source={first.directory}"]  # fmt: skip
+    with pytest.raises(UserError, match="may have seen this run's val or test"):
+        distill(*words)
+    told = distill(*words, "teacher.other_data=true")
+    title = told.metrics["nets"]["teacher"]["title"]
+    config = OmegaConf.load(first.directory / "config.yaml").method.students.student
+    assert title == f"teacher · {describe(config)}"  # the run's net, not model@method.teacher
+
+
+def test_a_run_directory_serves_as_a_stochastic_teacher(tmp_path: Path) -> None:
+    first = distill("method=supervised", "data=digits", f"outputs={tmp_path}", *QUICK)
+    result = distill("method=stochastic_self_distillation", "data=digits", "method.num_passes=3",
+                     "model@method.teacher=digits/a", f"teacher.source={first.directory}",
+                     f"outputs={tmp_path}", *QUICK)  # fmt: skip
+    assert result.metrics["nets"]["teacher"]["test"] == first.metrics["nets"]["student"]["test"]
+
+
+def test_resume_refuses_another_teacher(tmp_path: Path, tiny: list[str]) -> None:
+    first = distill("method=kd", *tiny, f"run_dir={tmp_path}/run", "trainer.max_epochs=1")
+    record = first.directory / "environment.json"
+    content = json.loads(record.read_text())
+    content["teacher"]["fingerprint"] = "0" * 16
+    record.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="the teacher has changed"):
+        distill(f"resume={first.directory}", "trainer.max_epochs=2")
+
+
+def test_load_student_gives_the_chosen_weights(tiny: list[str]) -> None:
+    result = distill("method=kd", *tiny)
+    saved = torch.load(result.directory / "best-student.ckpt", weights_only=True)
+    loaded = load_student(result.directory, "student").state_dict()
+    assert all(torch.equal(saved["state_dict"][name], loaded[name]) for name in loaded)
+
+
+def test_the_teacher_has_the_split_of_its_run_when_that_follows_the_seed() -> None:
+    cfg = composed("method=kd", "data.split_seed=${seed}", "seed=5")
+    run = teacher_run(cfg)
+    assert run.data.split_seed == 5
+    assert run.seed != 5
+    assert run.data.seed == run.seed
+
+
+def test_what_refers_to_the_run_is_the_runs_in_its_teachers_run_too() -> None:
+    cfg = composed(
+        "method=kd", "trainer.max_epochs=3", "teacher.trainer.max_epochs=7", "optimizer.lr=0.25",
+        "teacher.optimizer.lr=${optimizer.lr}",
+        "teacher.optimizer.weight_decay=${trainer.max_epochs}",
+        "method.teacher.dropout=${method.students.student.dropout}", "seed=5",
+    )  # fmt: skip
+    cfg.method.students.student.dropout = 0.3
+    run = teacher_run(cfg)
+    assert run.optimizer.lr == 0.25
+    assert run.optimizer.weight_decay == 3
+    assert run.trainer.max_epochs == 7
+    assert run.method.students.student.dropout == 0.3
+
+
+def test_what_refers_to_the_method_is_still_there_in_its_baselines_run() -> None:
+    cfg = composed(
+        "method=kd", "method.temperature=2.5", "optimizer.lr=${method.temperature}",
+        "callbacks=swa", "callbacks.swa.start=0.6", "scheduler.warmup=${callbacks.swa.start}",
+    )  # fmt: skip
+    run = baseline_run(cfg)
+    assert run.optimizer.lr == 2.5
+    assert run.scheduler.warmup == 0.6

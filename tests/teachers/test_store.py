@@ -1,0 +1,240 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import TINY, compose
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.teachers.store import find_or_train, shape_hash
+
+
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    return compose(*TINY)
+
+
+@pytest.fixture
+def cfg(composed: DictConfig) -> DictConfig:
+    return composed.copy()
+
+
+class Training:
+    """Leaves a finished run, and remembers what it was asked for and what was said."""
+
+    def __init__(self) -> None:
+        self.runs: list[DictConfig] = []
+        self.said: list[str] = []
+
+    def train(self, cfg: DictConfig) -> None:
+        self.runs.append(cfg)
+        directory = Path(cfg.run_dir or cfg.resume)
+        directory.mkdir(exist_ok=True)
+        (directory / "metrics.json").write_text("{}")
+
+    def find(self, cfg: DictConfig, store: Path, fingerprint: str = "data") -> Path:
+        return find_or_train(
+            cfg, store, "teacher-mlp", fingerprint, train=self.train, say=self.said.append
+        )
+
+
+@pytest.fixture
+def training() -> Training:
+    return Training()
+
+
+# What is the same
+
+
+IMMATERIAL = {
+    "data.root": "/elsewhere",
+    "data.num_workers": 4,
+    "trainer.log_every_n_steps": 1,
+    "teacher.store": "/elsewhere",
+    "outputs": "/elsewhere",
+    "title": "another",
+    "run_dir": "/elsewhere",
+    "hardware.precision": "bf16-mixed",
+    "hardware.devices": 2,
+    "logger": {"csv": None},
+    "callbacks": {},
+    "baselines": "labels_only",
+}
+MATERIAL = {
+    "seed": 1,
+    "method.temperature": 2.0,
+    "method.students.a.widths": [16],
+    "method.teacher.dropout": 0.1,
+    "optimizer.lr": 0.5,
+    "scheduler.warmup": 0.5,
+    "trainer.max_epochs": 3,
+    "data.batch_size": 8,
+    "data.split_seed": 1,
+    "data.val_fraction": 0.2,
+    "data.augmentation": {"_target_": "any"},
+}
+
+
+@pytest.mark.parametrize(("key", "value"), IMMATERIAL.items())
+def test_what_changes_no_weight_changes_no_hash(key: str, value, cfg: DictConfig) -> None:
+    before = shape_hash(cfg, "data")
+    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    assert shape_hash(cfg, "data") == before
+
+
+@pytest.mark.parametrize(("key", "value"), MATERIAL.items())
+def test_what_shapes_weights_changes_the_hash(key: str, value, cfg: DictConfig) -> None:
+    before = shape_hash(cfg, "data")
+    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    assert shape_hash(cfg, "data") != before
+
+
+def test_other_data_have_another_hash(cfg: DictConfig) -> None:
+    assert shape_hash(cfg, "data") != shape_hash(cfg, "other data")
+
+
+def test_the_order_of_keys_does_not_matter(cfg: DictConfig) -> None:
+    turned = OmegaConf.create(dict(reversed(list(OmegaConf.to_container(cfg).items()))))
+    assert shape_hash(turned, "data") == shape_hash(cfg, "data")
+
+
+# Training once
+
+
+def test_trained_once_then_reused_and_says_so(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    first, again = (training.find(cfg, tmp_path / "store") for _ in range(2))
+    assert first == again
+    assert first.parent == tmp_path / "store"
+    assert [run.run_dir for run in training.runs] == [str(first)]
+    assert training.said == [
+        f"teacher-mlp: trained now, kept in {first}",
+        f"teacher-mlp: reused from {first}",
+    ]
+    assert cfg.run_dir is None  # what was asked with is as it was
+
+
+def test_another_one_is_trained_beside_it(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    assert training.find(cfg, tmp_path) != training.find(cfg, tmp_path, "other data")
+    assert len(training.runs) == 2
+
+
+def test_what_finished_an_epoch_is_gone_on_with(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    directory = training.find(cfg, tmp_path)
+    (directory / "metrics.json").unlink()
+    (directory / "last.ckpt").touch()
+    training.find(cfg, tmp_path)
+    assert (training.runs[1].resume, training.runs[1].run_dir) == (str(directory), None)
+    assert training.said[-1] == f"teacher-mlp: going on with {directory}"
+
+
+def test_what_finished_no_epoch_is_begun_anew(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    directory = training.find(cfg, tmp_path)
+    (directory / "metrics.json").unlink()
+    (directory / "config.yaml").touch()  # a run directory that holds one would be refused
+    training.find(cfg, tmp_path)
+    assert (training.runs[1].resume, training.runs[1].run_dir) == (None, str(directory))
+    assert not (directory / "config.yaml").exists()
+
+
+def test_an_interrupt_says_how_to_go_on(cfg: DictConfig, tmp_path: Path) -> None:
+    def train(cfg: DictConfig) -> None:
+        raise Interrupted(2)
+
+    with pytest.raises(Interrupted) as caught:
+        find_or_train(cfg, tmp_path, "teacher", "data", train=train, say=print)
+    assert caught.value.advice.startswith("run the same command again: teacher goes on")
+
+
+def test_after_an_error_the_lock_is_free(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    def train(cfg: DictConfig) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        find_or_train(cfg, tmp_path, "teacher-mlp", "data", train=train, say=print)
+    training.find(cfg, tmp_path)
+    assert not any("waiting" in sentence for sentence in training.said)
+
+
+def test_a_store_that_cannot_be_made(cfg: DictConfig, training: Training, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot make the folder .*file.*teacher.store=…"):
+        training.find(cfg, tmp_path / "file" / "store")
+    assert not training.runs
+
+
+# Processes. What they run imports no torch, so they start at once.
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from omegaconf import OmegaConf
+from kd_lightning.teachers.store import find_or_train
+
+store, seconds = Path(sys.argv[1]), float(sys.argv[2])
+same = {"method": {}, "optimizer": {}, "scheduler": {}, "seed": 0, "data": {}, "trainer": {}}
+
+def train(cfg):
+    directory = Path(cfg.run_dir or cfg.resume)
+    directory.mkdir(exist_ok=True)
+    (directory / "last.ckpt").touch()
+    print("training", flush=True)
+    time.sleep(seconds)
+    (directory / "metrics.json").write_text("{}")
+
+cfg = OmegaConf.create({**same, "run_dir": None, "resume": None})
+print(find_or_train(cfg, store, "it", "data", train=train, say=lambda s: print(s, flush=True)))
+"""
+
+
+def start(store: Path, seconds: float) -> subprocess.Popen:
+    command = [sys.executable, "-c", PROGRAM, str(store), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """A process that holds the lock and trains for as long as it lives."""
+    process = start(tmp_path, 1000)
+    for line in process.stdout:
+        if line == "training\n":
+            break
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_processes_that_want_the_same_train_it_once(tmp_path: Path) -> None:
+    processes = [start(tmp_path, 0.5) for _ in range(3)]
+    said = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(lines.count("training") for lines in said) == 1
+    assert len({lines[-1] for lines in said}) == 1  # all get the same directory
+    assert sum(line.startswith("it: reused from") for lines in said for line in lines) == 2
+
+
+def test_a_dead_holder_blocks_nobody_and_its_run_is_gone_on_with(
+    holder: subprocess.Popen, tmp_path: Path
+) -> None:
+    other = start(tmp_path, 0)
+    assert other.stdout.readline() == "another run is training it: waiting for it\n"
+    holder.kill()
+    said = other.communicate(timeout=60)[0].splitlines()
+    directory = said[-1]
+    assert said == [f"it: going on with {directory}", "training", directory]
+    assert json.loads((Path(directory) / "metrics.json").read_text()) == {}
