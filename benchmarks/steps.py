@@ -55,7 +55,7 @@ class Made:
     def with_answers(self) -> "Made":
         """Itself, the teacher's answers in the batch, as a cache puts them there."""
         with torch.no_grad():
-            self.batch.append(self.method.to_keep(*self.batch))
+            self.batch.append(self.method.cache_values(*self.batch))
         return self
 
 

@@ -43,11 +43,13 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.evaluation import calibration, table
 from kd_lightning.evaluation.final_test import test_run
 from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.records.jobs import current
 from kd_lightning.records.run_directory import check_overrides, claim, harmless_keys, resumed
 from kd_lightning.running.build import build_data, build_method, quieten, use_threads
 from kd_lightning.running.environment import check_unchanged, describe_environment
-from kd_lightning.running.preflight import rehearse
+from kd_lightning.running.preflight import check_run
+from kd_lightning.running.stages import complete_stage, directory_of, fit_stage
 from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.teacher_cache.cache import use_cache
 from kd_lightning.teachers.sources import baseline_run, get_teacher
@@ -108,11 +110,12 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     data = build_data(cfg)
     if cfg.resume:
         check_unchanged(Path(cfg.resume), "data", data.fingerprint)
-    rehearse(cfg, data)
+    check_run(cfg, data)
     teacher = None
     if "teacher" in cfg.method:
         teacher = get_teacher(cfg, data, train=train_quietly, say=say)
     method = build_method(cfg, teacher)
+    complete_stage(cfg, data, method, apart=stage_apart, say=say)
     baseline = train_baseline(cfg, data)
 
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
@@ -120,8 +123,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     directory = claim(cfg, "-".join(names))
     best = BestStudents(directory)
     about = describe_run(directory, overrides or [], *names)
-    trainer = build_trainer(cfg, directory, title, about, best)
-    if teacher is not None:
+    trainer = build_trainer(cfg, directory, title, about, method, best)
+    if isinstance(method, Distiller):
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
     go_on = f"go on with: python -m kd_lightning.run resume={directory}"
@@ -171,12 +174,17 @@ def train_quietly(cfg: DictConfig) -> None:
         run(cfg, harmless_keys(cfg), show_table=False)
         gc.collect()  # what it held on the device is room for the run that follows
         return
+    in_own_process("run_file", cfg)
+
+
+def in_own_process(function: str, cfg: DictConfig) -> None:
+    """Calls a function of this module with a saved configuration, in a process without ranks."""
     with tempfile.TemporaryDirectory() as folder:
         OmegaConf.save(cfg, Path(folder) / "run.yaml")
-        program = "import sys; from kd_lightning.run import run_file; run_file(sys.argv[1])"
+        program = f"import sys; from kd_lightning.run import {function} as f; f(sys.argv[1])"
         command = [sys.executable, "-c", program, f"{folder}/run.yaml"]
         if subprocess.run(command, env=without_ranks(os.environ)).returncode:
-            raise UserError("the run that this one needs has failed: its message stands above")
+            raise UserError("the run that this one needs has failed: see its message above")
 
 
 def run_file(path: str) -> None:
@@ -184,6 +192,21 @@ def run_file(path: str) -> None:
     with report_errors():
         cfg = OmegaConf.load(path)
         run(cfg, harmless_keys(cfg), show_table=False)
+
+
+def stage_apart(cfg: DictConfig) -> None:
+    in_own_process("stage_file", cfg)
+
+
+def stage_file(path: str) -> None:
+    """The stage of a saved configuration, whose lock the calling process holds."""
+    with report_errors():
+        cfg = OmegaConf.load(path)
+        quieten()
+        data = build_data(cfg)
+        teacher = get_teacher(cfg, data, train=train_quietly, say=say)
+        stage = build_method(cfg, teacher).stage()
+        fit_stage(cfg, data, stage, directory_of(cfg, data, stage), say)
 
 
 def say(sentence: str) -> None:

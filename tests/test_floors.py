@@ -18,7 +18,9 @@ FLOORS = {
     "sweeps": 6,
 }  # fmt: skip
 COMMANDS = 7
-FOR_METHODS = {"models.outputs", "models.stochastic", "models.classifier", "models.taps"}  # no net
+FOR_METHODS = {  # no net
+    f"models.{name}" for name in ("outputs", "stochastic", "classifier", "layer_outputs", "modes")
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

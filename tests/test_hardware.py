@@ -31,7 +31,7 @@ def built(*words: str) -> tuple[Distiller, list[torch.Tensor]]:
 def test_layout_of_students_and_teacher(channels_last: bool) -> None:
     method, batch = built(f"hardware.channels_last={channels_last}")
     method.training_step(batch, 0)
-    for net in (method.students["student"], method.teacher, method._twin):
+    for net in (method.students["student"], method.teacher, method._fast_teacher):
         convs = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
         wide = [w for w in convs if w.shape[2] > 1]  # one pixel lies the same in both
         assert len(wide) > 3
@@ -62,20 +62,20 @@ def test_the_teachers_twin_has_the_runs_precision_or_one_of_its_own(
 ) -> None:
     method, batch = built(*words)
     method.training_step(batch, 0)
-    assert isinstance(method._twin.trunk, Converted)
-    assert method._twin.trunk.dtype == dtype
-    assert not [m for m in method._twin.modules() if isinstance(m, _BatchNorm)]
+    assert isinstance(method._fast_teacher.trunk, Converted)
+    assert method._fast_teacher.trunk.dtype == dtype
+    assert not [m for m in method._fast_teacher.modules() if isinstance(m, _BatchNorm)]
     assert not [name for name in method.state_dict() if "twin" in name or "teacher" in name]
 
 
 def test_the_twin_is_made_once_and_again_where_the_method_goes() -> None:
     method, batch = built()
     method.training_step(batch, 0)
-    twin = method._twin
+    twin = method._fast_teacher
     method.training_step(batch, 0)
-    assert method._twin is twin
+    assert method._fast_teacher is twin
     method.to(torch.float32)
-    assert method._twin is None
+    assert method._fast_teacher is None
 
 
 def test_soft_targets_of_the_twin_are_the_teachers() -> None:
@@ -85,7 +85,7 @@ def test_soft_targets_of_the_twin_are_the_teachers() -> None:
         plain = method.teacher(x)
     torch.testing.assert_close(fast.logits, plain.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fast.features, plain.features, rtol=1e-4, atol=1e-4)
-    assert method._twin is not method.teacher
+    assert method._fast_teacher is not method.teacher
 
 
 class Viewing(nn.Module):

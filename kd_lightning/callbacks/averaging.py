@@ -63,8 +63,9 @@ class AveragedStudents(WeightAveraging):
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
         super().setup(trainer, method, stage)
-        if hasattr(self._average_model.module, "teacher"):
-            object.__setattr__(self._average_model.module, "teacher", nn.Identity())
+        average = self._average_model.module
+        if hasattr(average, "teacher") and "teacher" not in dict(average.named_children()):
+            object.__setattr__(average, "teacher", nn.Identity())  # a frozen one is not copied
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
         self._average_model.module.to(method.device)
@@ -95,7 +96,7 @@ class AveragedStudents(WeightAveraging):
                 precision=trainer.precision_plugin.forward_context,
             )
         self._swap_models(method)
-        method.make_students_whole()
+        method.synchronize_students()
         self._swap_models(method)
         self._whole_at = trainer.global_step
 

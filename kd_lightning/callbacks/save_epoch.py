@@ -1,4 +1,6 @@
-"""What a run leaves at the end of an epoch: the rows of ``epochs.csv``, and ``last.ckpt``."""
+"""The files that a run writes at the end of an epoch: ``last.ckpt``, ``epochs.csv``, and the tables
+of its method.
+"""
 
 import csv
 import time
@@ -15,15 +17,16 @@ from kd_lightning.callbacks.best_students import BestStudents
 
 
 class SaveEpoch(Checkpoint):
-    """Writes one row per epoch, and the checkpoint that a run resumes from.
+    """Writes the checkpoint that a run resumes from, a row per epoch, and the rows of the method's
+    own tables (``epoch_tables``).
 
-    One callback, so that rows and weights are always of the same epoch: the rows travel in the
-    checkpoint, and a resumed run rewrites the file from them. A ``Checkpoint`` because Lightning
-    calls these last, when the epoch's own metrics are known.
+    One callback does it all, so that rows and weights are always of the same epoch: the rows are
+    kept in the checkpoint, and a resumed run writes the files again from them. It is a
+    ``Checkpoint`` because Lightning calls these last, when the epoch's metrics are known.
 
-    The first epoch and the last are always written, and those that val has chosen a student of; of
-    the others at most one every ``pause`` seconds: an epoch of a tiny set takes less time than its
-    checkpoint. A run that is killed loses no more than that.
+    The first and the last epoch are always written, and each epoch from which val chose a student.
+    The others are written at most once in ``pause`` seconds, because an epoch of a tiny data set
+    takes less time than its checkpoint. A killed run loses at most that.
     """
 
     pause = 1.0
@@ -31,6 +34,7 @@ class SaveEpoch(Checkpoint):
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
         self.rows: list[dict[str, float]] = []
+        self.tables: dict[str, list[dict[str, float | None]]] = {}  # of the method
         self._written_at = float("-inf")
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
@@ -48,6 +52,9 @@ class SaveEpoch(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        for name, rows in method.epoch_tables().items():
+            table = self.tables.setdefault(name, [])
+            table += [{"epoch": trainer.current_epoch, **row} for row in rows]
         is_due = (
             is_last(trainer)
             or time.monotonic() - self._written_at >= self.pause
@@ -63,21 +70,23 @@ class SaveEpoch(Checkpoint):
         with whole(last) if trainer.is_global_zero else nullcontext(last) as path:
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            self._write_rows()
+            for name, rows in {"epochs": self.rows, **self.tables}.items():
+                self._write_rows(name, rows)
 
-    def _write_rows(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        path = self.directory / "epochs.csv"
+    def _write_rows(self, name: str, rows: list[dict[str, float | None]]) -> None:
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        path = self.directory / f"{name}.csv"
         with whole(path) as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "tables": self.tables}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+        self.tables = state_dict.get("tables", {})  # older runs had none
 
 
 def is_last(trainer: Trainer) -> bool:

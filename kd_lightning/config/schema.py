@@ -50,7 +50,8 @@ PLAIN = {
     "hardware.cuda_graphs": bool,
 }
 SECTIONS = (
-    *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "trainer", "hardware"),
+    *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "teacher.method"),
+    *("trainer", "hardware"),
     *("callbacks", "logger"),
     *("data", "method", "method.students", "optimizer", "scheduler"),
 )
@@ -130,7 +131,7 @@ def check_keys(cfg: DictConfig) -> None:
         prefix = f"{section}." if section else ""
         known = {key.removeprefix(prefix).split(".")[0] for key in stated if key.startswith(prefix)}
         if section == "teacher":
-            known |= {"optimizer", "scheduler"}
+            known |= {"optimizer", "scheduler", "method"}
         for name in OmegaConf.select(cfg, section) if section else cfg:
             if name not in known and not name.startswith("_"):
                 full = f"{prefix}{name}"

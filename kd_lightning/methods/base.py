@@ -1,19 +1,16 @@
-"""What every method shares: students, a frozen teacher, optimizer, metrics, logging.
+"""What every method shares: students, parameter groups, optimizers, metrics, logging.
 
-A method adds its constructor and ``losses``, which reads like the paper's algorithm. Names that
-are logged: ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and their mean over
-the students, ``val/accuracy``.
+A method adds its constructor and ``losses``, which reads like the paper's algorithm. Logged names
+are ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and the mean over the students,
+``val/accuracy``. ``CONTRIBUTING.md`` explains every part of the contract by an example.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
@@ -22,32 +19,34 @@ from torchmetrics.classification import MulticlassAccuracy
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
+from kd_lightning.methods.optimization import Optimization
 from kd_lightning.methods.running_means import RunningMeans
-from kd_lightning.methods.step import Known, Losses, Step, step_of
+from kd_lightning.methods.stage import Stage
+from kd_lightning.methods.step import Cached, Losses, Step, step_of
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.uncertainty.calibration import CalibrationError
 
-# The rows of a run's table, and what is logged of a whole run, that no student may be named after.
+# Rows of a run's table and names of logged metrics that no student may have as its name.
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
 OTHER_METRICS = ("agreement", "confidence", "guidance", "weight", "accuracy")
 
+Rows = list[dict[str, float | None]]
 
-class Learner(LightningModule):
+
+class Learner(Optimization):
     """Trains students, one or more, on the same batches.
 
     Args:
         students: role ("student"; "a", "b") -> net.
-        num_classes: of the data.
-        optimizer: parameter groups -> optimizer; one group per student.
+        num_classes: C, of the data.
+        optimizer: parameter groups -> optimizer.
         scheduler: (optimizer, total steps) -> scheduler, stepped once a batch; None: constant.
-        learning_rates: role -> its own learning rate, where it differs from the optimizer's.
+        learning_rates: parameter group -> its own learning rate, where it differs.
         seed: of the dropout streams.
 
     Attributes:
-        compile_step: step -> a function that does the same, faster; None: it runs as it is.
+        compile_step: step -> a faster function with the same result; None: not compiled.
     """
-
-    can_be_compiled = True  # False: ``losses`` does what no compiler follows
 
     def __init__(
         self,
@@ -59,29 +58,21 @@ class Learner(LightningModule):
         learning_rates: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, scheduler, learning_rates)
         if not students:
             raise UserError("a method needs a student (model@method.students.student=…)")
-        taken = (*OTHER_NETS, *OTHER_METRICS)
-        if odd := [k for k in students if not k.isidentifier() or k in taken]:
+        reserved = (*OTHER_NETS, *OTHER_METRICS)
+        if wrong := [k for k in students if not k.isidentifier() or k in reserved]:
             raise UserError(
-                f"a student's key is a short name such as a or b, got '{odd[0]}' (method.students)"
+                f"a student's key is a short name such as a or b, got '{wrong[0]}' "
+                "(method.students)"
             )
-        if odd := sorted(set(learning_rates or {}) - set(students)):
-            raise UserError(
-                f"method.learning_rates names '{odd[0]}', the students are {', '.join(students)}"
-            )
-        for key, rate in (learning_rates or {}).items():
-            if not rate > 0:
-                raise UserError(f"method.learning_rates.{key} must be > 0, got {rate}")
         self.students = nn.ModuleDict(students)
         self.num_classes = num_classes
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        self.learning_rates = dict(learning_rates or {})
         self.seed = seed
         self.running_means = RunningMeans()
-        self._read_at = 0
+        self._frozen: list[nn.Module] = []
+        self._logged_at = 0
         self.compile_step: Callable[[Callable[..., Step]], Callable[..., Step]] | None = None
         self._compiled: Callable[..., Step] | None = None
         self.val_metrics = nn.ModuleDict({key: self._new_metrics() for key in students})
@@ -95,11 +86,59 @@ class Learner(LightningModule):
             }
         )
 
+    # What a method may declare
+
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
+        """The loss terms of a batch. Keeps no state: it may be compiled.
+
+        Args:
+            x: (B, C, *size).
+            y: (B,) classes, or (B, C) class probabilities where samples are mixed.
+            cached: teacher outputs of this batch from a cache; None: no cache.
+            progress: share of the run that is done, in [0, 1]; a scalar tensor in a compiled step,
+                which would otherwise be compiled again for every new number.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define losses")
+
+    def optimizer_steps(
+        self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor
+    ) -> None:
+        """All optimizer steps of a batch, one call of ``optimize`` for each. Only for methods with
+        ``separate_optimizers``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define optimizer_steps")
+
+    def stage(self) -> Stage | None:
+        """Training that must be done once before this method's own; None: there is none."""
+        return None
+
+    def prepare(self, x: Tensor, cached: Cached) -> None:
+        """Called before each step, outside the compiled graph. Work that must see the first batch
+        belongs here.
+        """
+
+    def update_statistics(self, statistics: Any) -> None:
+        """Called after each step with the ``statistics`` that ``losses`` returned."""
+
+    def epoch_tables(self) -> Mapping[str, Rows]:
+        """Rows to add at the end of an epoch: file name without ending -> rows. A run writes them
+        as ``<name>.csv``, with a column ``epoch``, and keeps them in ``last.ckpt``.
+        """
+        return {}
+
+    def unsupported(self) -> dict[str, str]:
+        """What this method cannot be combined with -> why, as the end of a sentence.
+
+        The keys are those of ``running.support.OPTIONS``: "cache", "cache_top_k", "mixing",
+        "compile". A run that asks for one of them is refused before anything is trained.
+        """
+        return {}
+
     # The students
 
     def forward(self, x: Tensor) -> dict[str, ModelOutput]:
-        """Every student's answer. While training, each student draws from dropout streams of its
-        own, so that adding one changes nothing for the others.
+        """Every student's output. In training each student draws from dropout streams of its own,
+        so adding a student changes nothing for the others.
         """
         return {key: self.forward_student(key, x) for key in self.students}
 
@@ -109,108 +148,131 @@ class Learner(LightningModule):
         return self.students[key](x)
 
     def seed_step_stream(self, *name: str) -> None:
-        """Puts the default generators at the start of the stream (seed, name, rank, step).
+        """Seeds the default generators from the stream (seed, name, rank, step).
 
-        Inside a compiled step nothing happens: there is one stream for all of it.
+        Does nothing inside a compiled step, which has one stream for all of it.
         """
         if torch.compiler.is_compiling():
             return
-        seed_stream(self.seed, *name, self.global_rank, self._batches_seen, device=self.device)
+        seed_stream(self.seed, *name, self.global_rank, self._batches_started, device=self.device)
 
     @property
-    def _batches_seen(self) -> int:
-        # not global_step: that stands still while gradients accumulate
-        loop = self._trainer and self.trainer.fit_loop.epoch_loop
-        return loop.batch_progress.total.ready if loop else 0
+    def _batches_started(self) -> int:
+        # not global_step, which does not move while gradients accumulate
+        trainer = self.fit_trainer
+        return trainer.fit_loop.epoch_loop.batch_progress.total.ready if trainer else 0
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the run so far: of the optimizer, or batches where there are several."""
+        if self.automatic_optimization:
+            return self.global_step
+        trainer = self.fit_trainer
+        return trainer.fit_loop.epoch_loop.batch_progress.total.processed if trainer else 0
 
     @property
     def progress(self) -> float:
-        """Share of the run's optimizer steps that are done, in [0, 1]; 1 outside a run."""
-        if self._trainer is None:
+        """Share of the run's steps that are done, in [0, 1]; 1 outside a run."""
+        trainer = self.fit_trainer
+        if trainer is None:
             return 1.0
-        return min(1.0, self.global_step / max(1, self.trainer.estimated_stepping_batches))
+        return min(1.0, self.steps_done / max(1, trainer.estimated_stepping_batches))
 
     # A step
 
-    @abstractmethod
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
-        """What students, and a teacher, make of a batch. Keeps nothing: it may be compiled.
-
-        Args:
-            x: (B, C, *size).
-            y: (B,) classes, or (B, C) shares of classes where samples are mixed.
-            known: of the teacher's answers, from a cache.
-            progress: as the attribute, or a scalar where a compiled step would begin anew with
-                every other number.
-        """
-
-    def make_ready(self, x: Tensor, known: Known) -> None:
-        """Before a step: what has to look at the first batch does so here."""
-
-    def note(self, seen: Any) -> None:
-        """After a step: counts what ``losses`` has seen."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         x, y, *rest = batch
-        known = rest[0] if rest else None
-        self.make_ready(x, known)
+        cached = rest[0] if rest else None
+        self.prepare(x, cached)
+        if not self.automatic_optimization:
+            self._manual_step(x, y, cached)
+            return None
         if self.compile_step is None:
-            step = step_of(self.losses(x, y, known, self.progress))
+            step = step_of(self.losses(x, y, cached, self.progress))
         else:
             self._compiled = self._compiled or self.compile_step(self._step)
-            self.seed_step_stream("dropout")  # one stream: no graph begins another in its middle
+            self.seed_step_stream("dropout")  # one stream: a graph cannot seed another inside
             progress = torch.full((), self.progress, device=x.device)
-            step = self._compiled(x, y, known, progress)
-        if step.seen is not None:
-            self.note(step.seen)
+            step = self._compiled(x, y, cached, progress)
+        if step.statistics is not None:
+            self.update_statistics(step.statistics)
         self.running_means.add(step.names, step.values, self.global_step)
         return step.loss
 
     def _step(self, *batch: Any) -> Step:
         return step_of(self.losses(*batch))
 
+    def _manual_step(self, x: Tensor, y: Tensor, cached: Cached) -> None:
+        self._steps.clear()
+        self.optimizer_steps(x, y, cached, self.progress)
+        names = tuple(chain.from_iterable(step.names for step in self._steps))
+        values = torch.cat([step.values for step in self._steps])
+        self.running_means.add(names, values, self.steps_done)
+        if self.fit_trainer is not None and self.make_scheduler is not None:
+            for scheduler in self.lr_schedulers():
+                scheduler.step()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        stepped = self.global_step != self._read_at  # not while gradients accumulate
-        if stepped and self.global_step % self.trainer.log_every_n_steps == 0:
-            self._read_at = self.global_step
+        stepped = self.steps_done != self._logged_at  # False while gradients accumulate
+        if stepped and self.steps_done % self.trainer.log_every_n_steps == 0:
+            self._logged_at = self.steps_done
             means = {f"train/{name}": v for name, v in self.running_means.read_interval().items()}
-            for group in self.optimizers().param_groups:
-                means[f"lr/{group['name']}"] = group["lr"]
+            optimizers = self.optimizers()
+            for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+                means |= {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
             for logger in self.loggers:
-                logger.log_metrics(means, step=self.global_step)
+                logger.log_metrics(means, step=self.steps_done)
 
     def on_train_epoch_end(self) -> None:
-        means = self.running_means.read_epoch()
-        for name, mean in means.items():
+        for name, mean in self.running_means.read_epoch().items():
             self.log(f"train/{name}", mean, sync_dist=True)
-        self.make_students_whole()
+        self.synchronize_students()
+
+    # Frozen modules of the method
+
+    def freeze_module(self, module: nn.Module) -> None:
+        """A module of the method that learns no more: no gradient, always in eval mode."""
+        self._frozen.append(module.requires_grad_(False).eval())
+
+    def train(self, mode: bool = True) -> "Learner":
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     # Evaluation
 
     def on_validation_start(self) -> None:
         self.running_means.check_finite()
-        self.make_students_whole()
+        self.synchronize_students()
 
     @torch.no_grad()
-    def make_students_whole(self) -> None:
-        """Before students are evaluated or saved: one set of batch-norm statistics, and no NaN.
+    def synchronize_students(self) -> None:
+        """Before students are evaluated or saved: averages their batch-norm statistics over the
+        ranks, each of which has seen its own share of the data.
 
-        Each rank's statistics are of its own share of the data; they are averaged.
+        Raises:
+            UserError: weights are not finite.
         """
-        for module in self.students.modules():
-            if self.trainer.world_size > 1 and isinstance(module, _NormBase):
-                for name in ("running_mean", "running_var"):
-                    buffer = getattr(module, name)
-                    if buffer is not None:
-                        buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
-        for key, student in self.students.items():
-            finite = torch.stack([p.isfinite().all() for p in student.parameters()]).all()
-            if not finite:
+        modules = {f"student {key}": net for key, net in self.students.items()}
+        modules |= {
+            f"the method's own modules ({name})": m for name, m in self.own_modules().items()
+        }
+        for whose, module in modules.items():
+            if self.trainer.world_size > 1:
+                self._average_statistics(module)
+            values = [p.isfinite().all() for p in module.parameters()]
+            if values and not torch.stack(values).all():
                 raise UserError(
-                    f"the weights of student {key} are not finite after step {self.global_step}: "
+                    f"the weights of {whose} are not finite after step {self.steps_done}: "
                     "the run stops and keeps its last good checkpoint; lower optimizer.lr, or set "
                     "trainer.gradient_clip_val"
                 )
+
+    def _average_statistics(self, module: nn.Module) -> None:
+        for name, buffer in module.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch
@@ -228,39 +290,3 @@ class Learner(LightningModule):
                 metric.reset()
         accuracies = [self.trainer.callback_metrics[f"val/{key}/accuracy"] for key in self.students]
         self.log("val/accuracy", torch.stack(accuracies).mean(), sync_dist=True)
-
-    # Optimization
-
-    def parameters_of(self, key: str) -> Iterator[nn.Parameter]:
-        """What learns with a student: its weights, to which a method may add some of its own."""
-        return self.students[key].parameters()
-
-    def configure_optimizers(self) -> Any:
-        groups = []
-        for key in self.students:
-            learnt = [p for p in self.parameters_of(key) if p.requires_grad]
-            group = {"params": learnt, "name": key}
-            if key in self.learning_rates:
-                group["lr"] = self.learning_rates[key]
-            groups.append(group)
-        optimizer = self.make_optimizer(groups)
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips each student by itself: one norm over all would let them shrink each other."""
-        if not gradient_clip_val:
-            return
-        clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
-        for group in optimizer.param_groups:
-            clip(group["params"], gradient_clip_val)

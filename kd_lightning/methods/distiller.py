@@ -4,36 +4,38 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.methods.base import Learner
-from kd_lightning.methods.step import Known
+from kd_lightning.methods.stage import HoldsTeacher
+from kd_lightning.methods.step import Cached
 from kd_lightning.models.outputs import ModelOutput
 
 
-class Distiller(Learner):
-    """A Learner with a teacher that never changes.
-
-    The teacher has no gradient and is always in eval mode; it is not registered, so it is outside
-    the optimizer, the checkpoint and DDP, and no ``train()`` reaches it. It follows the module
-    from device to device.
+class Distiller(Learner, HoldsTeacher):
+    """A Learner with a teacher that never changes (``HoldsTeacher``).
 
     Args:
         teacher: a trained net that returns ``ModelOutput``.
-        start_from_teacher: the students begin with the teacher's weights: they must be its twins.
+        start_from_teacher: the students begin with the teacher's weights, so they must be of the
+            same architecture.
 
     Attributes:
-        freeze: (teacher, samples) -> a net that answers as it does, and faster; None: the teacher.
+        temperature: that divides the teacher's logits in the soft targets.
+        make_fast: (teacher, samples) -> a faster net with the same outputs; None: the teacher.
     """
+
+    temperature: float = 1.0
 
     def __init__(
         self, *, teacher: nn.Module, start_from_teacher: bool = False, **learner: Any
     ) -> None:
         super().__init__(**learner)
-        object.__setattr__(self, "teacher", teacher.requires_grad_(False).eval())
-        object.__setattr__(self, "_twin", None)
-        self.freeze: Callable[[nn.Module, Tensor], nn.Module] | None = None
+        self.hold_teacher(teacher)
+        object.__setattr__(self, "_fast_teacher", None)
+        self.make_fast: Callable[[nn.Module, Tensor], nn.Module] | None = None
         if start_from_teacher:
             self._start_from_teacher()
 
@@ -44,51 +46,62 @@ class Distiller(Learner):
             except RuntimeError as error:
                 raise UserError(
                     f"student {key} is to begin with its teacher's weights, and these two nets "
-                    f"differ: make it the teacher's twin (method.students.{key}="
+                    f"differ: give it the teacher's architecture (method.students.{key}="
                     "'${method.teacher}'), or set method.start_from_teacher=false"
                 ) from error
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":
-        self.teacher._apply(fn)
-        object.__setattr__(self, "_twin", None)  # it is made again where the teacher now is
+        object.__setattr__(self, "_fast_teacher", None)  # made again on the teacher's new device
         return super()._apply(fn, recurse)
 
+    # The teacher's outputs
+
+    @property
+    def teacher_rows(self) -> float:
+        """Rows that go through the teacher's trunk for each training sample of a step without a
+        cache. A test counts them.
+        """
+        return 1
+
     def teacher_for(self, x: Tensor) -> nn.Module:
-        """What answers for the teacher: itself, or the faster twin that ``freeze`` makes of it and
-        of the first batch.
+        """The net that computes the teacher's outputs: the fast copy that ``make_fast`` made of
+        the teacher with the first batch, or the teacher.
         """
         assert not self.teacher.training
-        if self.freeze is None:
+        if self.make_fast is None:
             return self.teacher
-        if self._twin is None:
-            object.__setattr__(self, "_twin", self.freeze(self.teacher, x))
-        return self._twin
+        if self._fast_teacher is None:
+            object.__setattr__(self, "_fast_teacher", self.make_fast(self.teacher, x))
+        return self._fast_teacher
 
-    def make_ready(self, x: Tensor, known: Known) -> None:
-        if self.compile_step is not None and known is None:
-            self.teacher_for(x)  # a twin cannot be made inside a graph
+    def prepare(self, x: Tensor, cached: Cached) -> None:
+        if self.compile_step is not None and cached is None:
+            self.teacher_for(x)  # a fast copy cannot be made inside a graph
 
     def teacher_output(self, x: Tensor) -> ModelOutput:
-        """The teacher's answer, without a graph."""
+        """The teacher's output, without a graph."""
         with torch.no_grad():
             return self.teacher_for(x)(x)
 
-    def teacher_logits(self, x: Tensor, known: Known = None) -> Tensor:
-        """The teacher's logits, (B, C), from a cache if ``known`` of these samples."""
-        return self.teacher_output(x).logits if known is None else known["logits"].float()
+    def teacher_logits(self, x: Tensor, cached: Cached = None) -> Tensor:
+        """The teacher's logits, (B, C), from the cache if there is one."""
+        return self.teacher_output(x).logits if cached is None else cached["logits"].float()
 
-    # What of the teacher can be kept; a batch has it again as its third part
-
-    def kept(self) -> dict[str, Any]:
-        """What a cache keeps of the teacher: name -> what it follows from besides the teacher and
-        the samples, as plain values. {}: this run does not ask its teacher.
-
-        Raises:
-            UserError: this run needs more of its teacher than can be kept, or is of a method that
-                does not look for a third part in its batches.
+    def teacher_head(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """Logits that the teacher's frozen classifier gives to features of any origin. The gradient
+        passes through it to the features.
         """
-        raise UserError(f"{type(self).__name__} does not use a cache: set teacher.cache=null")
+        return self.teacher.head(features)
 
-    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """What a cache keeps of a batch, (B, ...) each."""
+    # Teacher outputs that can be cached. A cached batch is (x, y, cached).
+
+    def cache_keys(self) -> dict[str, Any] | None:
+        """Names of the teacher outputs that ``losses`` reads from ``cached`` -> settings that shape
+        them besides the teacher and the samples, as plain values. {}: this run does not use its
+        teacher. None: the method does not read a cache.
+        """
+        return None
+
+    def cache_values(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The teacher outputs of a batch to be cached, (B, ...) each."""
         return {"logits": self.teacher_output(x).logits}

@@ -25,17 +25,17 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_call, check_positive, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog, Counts, counted
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp
-from kd_lightning.methods.step import Known, Losses
+from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.outputs import ModelOutput
-from kd_lightning.models.stochastic import require_dropout, sample_logits
+from kd_lightning.models.stochastic import is_split_at_its_head, require_dropout, sample_logits
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
 
 GATES = {"soft": soft_gate, "hard": hard_gate}
-FAINT = 0.05  # mean weight below which the teacher hardly counts
+WEAK = 0.05  # mean weight below which the teacher has hardly any effect
 
 
 class DualStudent(Distiller):
@@ -60,7 +60,7 @@ class DualStudent(Distiller):
             is its target.
 
     Attributes:
-        confidence_bins: of the last epoch, for callbacks: see ``ConfidenceSummary``.
+        confidence_bins: of the last epoch; see ``ConfidenceSummary``.
     """
 
     def __init__(
@@ -105,9 +105,7 @@ class DualStudent(Distiller):
             check_positive(confidence_passes=confidence_passes)
             require_dropout(self.teacher)
             check_takes_samples(confidence, confidence_passes, self.num_classes)
-        else:
-            check_needs_no_samples(confidence, self.num_classes)
-        if peer_confidence:
+        if peer_confidence or not confidence_passes:
             check_needs_no_samples(confidence, self.num_classes)
         self.confidence = confidence
         self.confidence_passes = confidence_passes
@@ -126,13 +124,13 @@ class DualStudent(Distiller):
         self.confidence_bins: Bins = []
         self._has_warned = False
 
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
-        teacher_logits = self.teacher_logits(x, known)
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
+        teacher_logits = self.teacher_logits(x, cached)
         students = self(x)
-        confidence = self.confidence_in(x, y, teacher_logits, known)
+        confidence = self.confidence_in(x, y, teacher_logits, cached)
         weight = self.gate(confidence, self.confidence_threshold)
         logits = {"teacher": teacher_logits, **{k: s.logits for k, s in students.items()}}
-        seen = counted(confidence, weight, logits, y, threshold=self.confidence_threshold)
+        counts = counted(confidence, weight, logits, y, threshold=self.confidence_threshold)
         if self.normalize_confidence:
             weight = weight / mean_over_ranks(weight).clamp_min(1e-8)
         peer_weight = self.peer_weight * ramp(progress, self.peer_ramp)
@@ -144,27 +142,32 @@ class DualStudent(Distiller):
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             if self.peer_weight:
                 terms[f"{key}/peer"] = peer_weight * self.peer_loss(key, students, y).mean()
-        return Losses(terms, seen=seen)
+        return Losses(terms, statistics=counts)
 
-    def note(self, seen: Counts) -> None:
-        self.confidence_log.update(seen)
+    def update_statistics(self, statistics: Counts) -> None:
+        self.confidence_log.update(statistics)
 
-    def confidence_in(self, x: Tensor, y: Tensor, logits: Tensor, known: Known = None) -> Tensor:
-        """The teacher's confidence before the gate, (B,), from a cache if ``known``."""
-        if known is not None:
-            return known["confidence"]
+    @property
+    def teacher_rows(self) -> int:
+        if not self.confidence_passes:
+            return 1
+        return 1 + (1 if is_split_at_its_head(self.teacher) else self.confidence_passes)
+
+    def confidence_in(self, x: Tensor, y: Tensor, logits: Tensor, cached: Cached = None) -> Tensor:
+        """The teacher's confidence before the gate, (B,), from the cache if there is one."""
+        if cached is not None:
+            return cached["confidence"]
         return self.teacher_confidence(logits, y, self.teacher_samples(x))
 
-    def kept(self) -> dict[str, Any]:
-        if self.confidence_passes:
-            raise UserError(
-                "a cache keeps one answer, and this confidence is of new dropout passes at every "
-                "step: set method.confidence_passes=0, or teacher.cache=null"
-            )
-        of = [spelled_out(self.confidence), self.confidence_temperature]
-        return {"logits": None, "confidence": of}
+    def unsupported(self) -> dict[str, str]:
+        reason = "method.confidence_passes draws new dropout passes of the teacher at every step"
+        return {"cache": reason} if self.confidence_passes else {}
 
-    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def cache_keys(self) -> dict[str, Any]:
+        settings = [as_plain_values(self.confidence), self.confidence_temperature]
+        return {"logits": None, "confidence": settings}
+
+    def cache_values(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         logits = self.teacher_output(x).logits
         return {"logits": logits, "confidence": self.confidence_in(x, y, logits)}
 
@@ -198,14 +201,17 @@ class DualStudent(Distiller):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        seen, self.confidence_bins = self.confidence_log.compute()
+        scalars, self.confidence_bins = self.confidence_log.compute()
         self.confidence_log.reset()
-        self.log_dict({f"train/{name}": value for name, value in seen.items()}, sync_dist=True)
+        self.log_dict({f"train/{name}": value for name, value in scalars.items()}, sync_dist=True)
         if self.soft_weight and self.global_rank == 0 and not self._has_warned:
-            self._warn_of_a_faint_teacher(seen["weight/mean"], seen["confidence/share_kept"])
+            self._warn_of_a_weak_teacher(scalars["weight/mean"], scalars["confidence/share_kept"])
 
-    def _warn_of_a_faint_teacher(self, mean_weight: Tensor, share_kept: Tensor) -> None:
-        if mean_weight >= FAINT or (self.normalize_confidence and mean_weight > 0):
+    def epoch_tables(self) -> dict[str, Bins]:
+        return {"confidence": self.confidence_bins}
+
+    def _warn_of_a_weak_teacher(self, mean_weight: Tensor, share_kept: Tensor) -> None:
+        if mean_weight >= WEAK or (self.normalize_confidence and mean_weight > 0):
             return
         self._has_warned = True
         remedies = [
@@ -218,7 +224,7 @@ class DualStudent(Distiller):
         warnings.warn(
             f"the mean weight of the teacher's soft targets was {mean_weight:.3f} in epoch "
             f"{self.current_epoch}, where {share_kept:.0%} of the samples were at or above the "
-            f"threshold, so the teacher hardly counts: {', or '.join(remedies)}",
+            f"threshold, so the teacher has hardly any effect: {', or '.join(remedies)}",
             stacklevel=3,
         )
 
@@ -233,14 +239,13 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def check_needs_no_samples(confidence: Callable[..., Tensor], num_classes: int) -> None:
-    """Raises ``UserError`` for a confidence that cannot do with one deterministic prediction."""
-    try:
-        confidence(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.long), None)
-    except ValueError as error:
-        raise UserError(
-            f"this confidence is taken from dropout passes ({error}): set "
-            "method.confidence_passes=10 and method.teacher.dropout, and leave peer_confidence off"
-        ) from error
+    """Raises ``UserError`` for a confidence that needs more than one deterministic prediction."""
+    example = torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.long), None
+    advice = (
+        "set method.confidence_passes=10 and method.teacher.dropout, with "
+        "method.peer_confidence=false"
+    )
+    check_call("confidence", confidence, *example, advice=advice)
 
 
 def check_takes_samples(confidence: Callable[..., Tensor], passes: int, num_classes: int) -> None:
@@ -256,16 +261,16 @@ def check_takes_samples(confidence: Callable[..., Tensor], passes: int, num_clas
         )
 
 
-def spelled_out(value: Any) -> Any:
-    """A function and what it is given, as plain values that are the same in every process."""
+def as_plain_values(value: Any) -> Any:
+    """A function and its settings as plain values that are the same in every process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, partial):
-        given = {key: spelled_out(one) for key, one in value.keywords.items()}
-        return [spelled_out(value.func), list(map(spelled_out, value.args)), given]
+        settings = {key: as_plain_values(one) for key, one in value.keywords.items()}
+        return [as_plain_values(value.func), list(map(as_plain_values, value.args)), settings]
     if isinstance(value, FunctionType):
         return [value.__module__, value.__qualname__]
     raise UserError(
-        f"a cache has to know what a confidence is, and of {type(value).__name__} it cannot: make "
-        "it a function and plain values, or set teacher.cache=null (confidence@method.confidence=…)"
+        f"a cache can only store a confidence that is a function with plain values, got "
+        f"{type(value).__name__}: change confidence@method.confidence, or set teacher.cache=null"
     )

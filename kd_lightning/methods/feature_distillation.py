@@ -10,7 +10,7 @@ no part of the student. FitNets go on with the soft term after their hints, and 
 is reported with it and without; here, as in the field's tables of single methods, its weight is 0.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,15 +24,15 @@ from kd_lightning.losses.fitnet import FitNet
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.methods.step import Known, Losses
-from kd_lightning.models.taps import (
+from kd_lightning.methods.step import Cached, Losses
+from kd_lightning.models.layer_outputs import (
+    LayerOutputs,
     Shape,
     check_layer,
     layer_shapes,
     learning_layers,
     listing,
     outline,
-    tapped,
 )
 
 KEY = "method.layers"
@@ -53,8 +53,6 @@ class FeatureDistillation(Distiller):
         feature_weight: of the layers; None: the field's for this loss.
     """
 
-    can_be_compiled = False  # hooks take the layers out
-
     def __init__(
         self,
         *,
@@ -72,6 +70,11 @@ class FeatureDistillation(Distiller):
             CLASSIFIERS_INPUT if layers is None else layers, self.students
         )
         self.feature_losses = self._build_losses(feature_loss, input_shape)
+        names = dict.fromkeys(name for pairs in self.layers.values() for name in pairs.values())
+        self.teacher_layers = LayerOutputs(self.teacher, names)
+        self.student_layers = {
+            key: LayerOutputs(student, self.layers[key]) for key, student in self.students.items()
+        }
         if feature_weight is None:
             feature_weight = next(iter(self.feature_losses.values()))[0].field_weight
         check_positive(temperature=temperature)
@@ -117,28 +120,23 @@ class FeatureDistillation(Distiller):
                 losses[key].append(loss)
         return losses
 
-    def parameters_of(self, key: str) -> Iterator[nn.Parameter]:
-        yield from super().parameters_of(key)
-        yield from self.feature_losses[key].parameters()
+    def own_modules(self) -> dict[str, nn.Module]:
+        return dict(self.feature_losses.items())
 
-    def kept(self) -> dict[str, Any]:
-        raise UserError(
-            "feature_distillation asks for the teacher's layers, which a cache does not keep: set "
-            "teacher.cache=null"
-        )
+    def unsupported(self) -> dict[str, str]:
+        return {"cache": "it needs layers of the teacher, which a cache does not hold"}
 
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
-        taught = {name for pairs in self.layers.values() for name in pairs.values()}
-        with tapped(self.teacher, taught) as targets, torch.no_grad():
-            teacher = self.teacher(x)  # itself: its faster twin may lack layers
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
+        with self.teacher_layers as targets, torch.no_grad():
+            teacher = self.teacher(x)  # not its fast copy, where layers may be folded away
         terms = {}
-        for key, student in self.students.items():
-            with tapped(student, self.layers[key]) as given:
+        for key in self.students:
+            with self.student_layers[key] as layers:
                 output = self.forward_student(key, x)
             hard = label_cross_entropy(output.logits, y)
             soft = soft_target_kl(output.logits, teacher.logits, self.temperature)
             pairs = zip(self.layers[key].items(), self.feature_losses[key], strict=True)
-            feature = sum(loss(given[mine], targets[theirs]) for (mine, theirs), loss in pairs)
+            feature = sum(loss(layers[mine], targets[theirs]) for (mine, theirs), loss in pairs)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             terms[f"{key}/feature"] = self.feature_weight * feature.mean()

@@ -19,10 +19,10 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.soft_targets import kl_soft_loss
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_call, check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp
-from kd_lightning.methods.step import Known, Losses
+from kd_lightning.methods.step import Cached, Losses
 
 SoftLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -36,7 +36,7 @@ class KnowledgeDistillation(Distiller):
             standard deviation 1 over the classes of each sample, so that only their pattern counts.
         temperature: T, of both softmaxes.
         hard_weight: of the labels.
-        soft_weight: of the teacher's soft targets; 0: the teacher is not asked while training.
+        soft_weight: of the teacher's soft targets; 0: the teacher is not used in training.
         soft_ramp: share of the run over which the soft term rises from 0.
     """
 
@@ -55,7 +55,8 @@ class KnowledgeDistillation(Distiller):
         check_positive(temperature=temperature)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight)
         check_ramp(soft_ramp=soft_ramp)
-        check_soft_loss(soft_loss, self.num_classes)
+        logits, labels = torch.zeros(2, self.num_classes), torch.zeros(2, dtype=torch.long)
+        check_call("soft_loss", soft_loss, logits, logits, labels, 1.0)
         if standardize_logits and self.num_classes < 3:
             raise UserError(
                 f"standardized logits of {self.num_classes} classes are always -1 and 1, and teach "
@@ -68,8 +69,8 @@ class KnowledgeDistillation(Distiller):
         self.soft_weight = soft_weight
         self.soft_ramp = soft_ramp
 
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
-        teacher_logits = self.teacher_logits(x, known) if self.soft_weight else None
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
+        teacher_logits = self.teacher_logits(x, cached) if self.soft_weight else None
         soft_weight = self.soft_weight * ramp(progress, self.soft_ramp)
         terms = {}
         for key, student in self(x).items():
@@ -80,23 +81,19 @@ class KnowledgeDistillation(Distiller):
                 terms[f"{key}/soft"] = soft_weight * soft.mean()
         return Losses(terms)
 
-    def kept(self) -> dict[str, Any]:
+    @property
+    def teacher_rows(self) -> int:
+        return 1 if self.soft_weight else 0
+
+    def cache_keys(self) -> dict[str, Any]:
         return {"logits": None} if self.soft_weight else {}
+
+    def unsupported(self) -> dict[str, str]:
+        reason = "standardized logits need the mean and the deviation over all classes"
+        return {"cache_top_k": reason} if self.standardize_logits else {}
 
     def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """How far a student is from the teacher, (B,)."""
         if self.standardize_logits:
             student_logits, teacher_logits = map(standardize, (student_logits, teacher_logits))
         return self.soft_loss(student_logits, teacher_logits, labels, self.temperature)
-
-
-def check_soft_loss(soft_loss: SoftLoss, num_classes: int) -> None:
-    """Raises ``UserError`` for values that the soft loss refuses."""
-    logits = torch.zeros(2, num_classes)
-    try:
-        soft_loss(logits, logits, torch.zeros(2, dtype=torch.long), 1.0)
-    except ValueError as error:
-        raise UserError(
-            f"the soft loss refuses its settings: {error} (method.soft_loss.…=…, or "
-            "soft_loss@method.soft_loss=…)"
-        ) from error

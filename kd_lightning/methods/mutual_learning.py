@@ -25,7 +25,7 @@ from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.ramp import check_ramp, ramp
-from kd_lightning.methods.step import Known, Losses
+from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.outputs import ModelOutput
 
 
@@ -62,7 +62,7 @@ class MutualLearning(Learner):
         self.peer_temperature = peer_temperature
         self.peer_ramp = peer_ramp
 
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         students = self(x)
         peer_weight = self.peer_weight * ramp(progress, self.peer_ramp)
         terms = {}

@@ -1,6 +1,7 @@
-"""What a training step computes, as a function of its batch that keeps nothing and reads nothing.
+"""The result of one training step, as a function of its batch alone.
 
-So it can be compiled whole: teacher, students, confidence and losses in one graph.
+``losses`` of a method keeps no state and reads none that a step changes, so the teacher, the
+students and all loss terms can be compiled as one graph.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,77 +13,78 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 
-Known = Mapping[str, Tensor] | None  # of a batch, from a cache: name -> (B, ...)
+Cached = Mapping[str, Tensor] | None  # cached teacher outputs of a batch: name -> (B, ...)
 
 
 class Losses(NamedTuple):
-    """What a method makes of a batch.
+    """What a method computes for a batch.
 
     Attributes:
-        terms: "<student>/<term>" -> a scalar, its weight included; their sum is minimised.
-        also: name -> scalars that are recorded and not summed.
-        seen: what the method counts over an epoch.
+        terms: "<student>/<term>" -> a scalar with its weight already multiplied in. The sum of all
+            terms is minimised.
+        metrics: name -> a scalar that is logged and not minimised.
+        statistics: passed to ``update_statistics`` after the step; None: nothing.
     """
 
-    terms: dict[str, Tensor]
-    also: Mapping[str, Tensor] = {}
-    seen: Any = None
+    terms: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor] = {}
+    statistics: Any = None
 
 
 class Step(NamedTuple):
-    """What is left of a step.
+    """The result of a training step.
 
     Attributes:
-        loss: sum of the terms.
-        names: of all scalars, summed and not.
-        values: the scalars, in float32, without a graph.
-        seen: as ``Losses`` has it.
+        loss: the sum of the terms.
+        names: of all logged scalars, terms first.
+        values: these scalars, in float32, detached.
+        statistics: as in ``Losses``.
     """
 
     loss: Tensor
     names: tuple[str, ...]
     values: Float[Tensor, "V"]
-    seen: Any
+    statistics: Any
 
 
-def step_of(found: Losses) -> Step:
-    recorded = {**found.terms, **found.also}
-    values = torch.stack([value.detach().float() for value in recorded.values()])
-    loss = torch.stack(list(found.terms.values())).sum()
-    return Step(loss, tuple(recorded), values, found.seen)
+def step_of(losses: Losses) -> Step:
+    scalars = {**losses.terms, **losses.metrics}
+    values = torch.stack([value.detach().float() for value in scalars.values()])
+    loss = torch.stack(list(losses.terms.values())).sum()
+    return Step(loss, tuple(scalars), values, losses.statistics)
 
 
 class CompiledStep:
-    """A step as one compiled graph, for whole batches; smaller ones, such as one from which a bad
-    image was left out, are computed as they are.
+    """A step compiled as one graph, for batches of full size. Smaller batches, for instance after
+    an unreadable image was left out, are computed without the compiler.
 
     Args:
-        step: (x, ...) -> what is computed of a batch.
-        cuda_graphs: record the GPU's work once and replay it. What a step returns lasts until the
-            next one.
+        step: (x, ...) -> ``Step``.
+        cuda_graphs: record the GPU's kernels once and replay them. The tensors of a step are then
+            valid until the next step.
     """
 
     def __init__(self, step: Callable[..., Step], *, cuda_graphs: bool = False) -> None:
         mode = "reduce-overhead" if cuda_graphs else "default"
-        # graphs are kept by code, and every run of a process has the same: they would add up until
-        # torch refuses to compile another
+        # torch caches graphs by code, and all runs of a process share the code: without a reset it
+        # reaches its limit and refuses to compile the next one
         torch.compiler.reset()
         self.plain = step
         self.fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
         self.cuda_graphs = cuda_graphs
-        self.size = 0  # of the batches that it is compiled for: the largest so far
+        self.size = 0  # full batch size: the largest seen so far
 
     def __call__(self, x: Tensor, *rest: Any) -> Step:
         if len(x) > self.size:
-            from torch._dynamo.exc import TorchDynamoException  # half a second, and seldom needed
+            from torch._dynamo.exc import TorchDynamoException  # costs 0.5 s, rarely needed
 
             self.size = len(x)
             try:
                 return self._run(x, *rest)
             except TorchDynamoException as error:
-                said = " ".join(str(error).split("\n\n")[0].split())[:200]
+                reason = " ".join(str(error).split("\n\n")[0].split())[:200]
                 raise UserError(
-                    f"this step cannot be compiled as one function: {said} (set "
+                    f"this step cannot be compiled as one function: {reason} (set "
                     "hardware.compile=false)"
                 ) from error
         return self._run(x, *rest) if len(x) == self.size else self.plain(x, *rest)

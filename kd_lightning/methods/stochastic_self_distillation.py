@@ -33,9 +33,9 @@ from kd_lightning.losses.guidance import (
     similarity_to_target,
     weight_entropy,
 )
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_call, check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.methods.step import Known, Losses
+from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.stochastic import (
     dropped,
     is_split_at_its_head,
@@ -90,7 +90,7 @@ class StochasticSelfDistillation(Distiller):
         if max_rows is not None:
             check_positive(max_rows=max_rows)
         check_weights(hard_weight=hard_weight, feature_weight=feature_weight)
-        check_guidance(guidance)
+        check_call("guidance", guidance, torch.zeros(1, 2), torch.zeros(2, 1, 2))
         if stochastic and feature_weight:
             require_dropout(self.teacher)
         (self.key,) = self.students
@@ -103,12 +103,12 @@ class StochasticSelfDistillation(Distiller):
         self.max_rows = max_rows
         self._proved = False
 
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         if not self.feature_weight:
             student = self.forward_student(self.key, x)
             hard = label_cross_entropy(student.logits, y)
             return Losses({f"{self.key}/hard": self.hard_weight * hard.mean()})
-        samples = self.teacher_samples(x, known)
+        samples = self.teacher_samples(x, cached)
         student = self.forward_student(self.key, x)
         guide = student.features.detach() if self.detach_weights else student.features
         weights, attention = self.guidance(guide, samples)
@@ -120,7 +120,7 @@ class StochasticSelfDistillation(Distiller):
                 f"{self.key}/hard": self.hard_weight * hard.mean(),
                 f"{self.key}/feature": self.feature_weight * feature.mean(),
             },
-            also={
+            metrics={
                 "guidance/passes_kept": passes_kept(weights).mean(),
                 "guidance/attention_entropy": weight_entropy(attention).mean(),
                 "guidance/weight_entropy": weight_entropy(weights).mean(),
@@ -128,41 +128,46 @@ class StochasticSelfDistillation(Distiller):
             },
         )
 
-    def make_ready(self, x: Tensor, known: Known) -> None:
-        super().make_ready(x, known)
+    def prepare(self, x: Tensor, cached: Cached) -> None:
+        super().prepare(x, cached)
         if self.compile_step is not None and self.stochastic and self.feature_weight:
-            self._prove(x, known)  # it waits for the device, which a graph cannot
+            self._prove(x, cached)  # it waits for the device, which a graph cannot
 
-    def kept(self) -> dict[str, Any]:
+    @property
+    def teacher_rows(self) -> int:
         if not self.feature_weight:
-            return {}
-        if self.stochastic and not is_split_at_its_head(self.teacher):
-            raise UserError(
-                "a cache keeps what comes before the teacher's first dropout, which stands in its "
-                "blocks here: set method.teacher.block_dropout=0.0, or teacher.cache=null"
-            )
-        return {"features": None}
+            return 0
+        once = not self.stochastic or is_split_at_its_head(self.teacher)
+        return 1 if once else self.num_passes
 
-    def to_keep(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def unsupported(self) -> dict[str, str]:
+        if not self.feature_weight or not self.stochastic or is_split_at_its_head(self.teacher):
+            return {}
+        return {"cache": "the teacher has dropout in its blocks (method.teacher.block_dropout)"}
+
+    def cache_keys(self) -> dict[str, Any]:
+        return {"features": None} if self.feature_weight else {}
+
+    def cache_values(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"features": self.teacher_output(x).features}
 
-    def teacher_samples(self, x: Tensor, known: Known = None) -> Tensor:
+    def teacher_samples(self, x: Tensor, cached: Cached = None) -> Tensor:
         """K random features of each input, (K, B, D); their masks have a stream of their own."""
         if not self.stochastic:
-            features = self.teacher_output(x).features if known is None else known["features"]
+            features = self.teacher_output(x).features if cached is None else cached["features"]
             return features.float().unsqueeze(0)
         self.seed_step_stream("teacher_masks")
-        samples = self._passes(x, self.num_passes, known)
+        samples = self._passes(x, self.num_passes, cached)
         if not torch.compiler.is_compiling():
-            self._prove(x, known, samples)
+            self._prove(x, cached, samples)
         return samples
 
-    def _prove(self, x: Tensor, known: Known, samples: Tensor | None = None) -> None:
+    def _prove(self, x: Tensor, cached: Cached, samples: Tensor | None = None) -> None:
         """Once: shows that two passes of the teacher differ, those of ``samples`` if there are."""
         if self._proved:
             return
         if samples is None or len(samples) < 2:
-            samples = self._passes(x, 2, known)
+            samples = self._passes(x, 2, cached)
         if torch.equal(samples[0], samples[1]):
             raise UserError(
                 "two stochastic passes of the teacher are equal, so there is nothing to choose "
@@ -170,17 +175,7 @@ class StochasticSelfDistillation(Distiller):
             )
         self._proved = True
 
-    def _passes(self, x: Tensor, num_passes: int, known: Known) -> Tensor:
-        if known is not None:
-            return dropped(self.teacher, known["features"].float(), num_passes)
+    def _passes(self, x: Tensor, num_passes: int, cached: Cached) -> Tensor:
+        if cached is not None:
+            return dropped(self.teacher, cached["features"].float(), num_passes)
         return sample_features(self.teacher_for(x), x, num_passes, self.max_rows)
-
-
-def check_guidance(guidance: Callable[[Tensor, Tensor], Guidance]) -> None:
-    """Raises ``UserError`` for values that the guidance refuses."""
-    try:
-        guidance(torch.zeros(1, 2), torch.zeros(2, 1, 2))
-    except ValueError as error:
-        raise UserError(f"the guidance refuses its settings: {error} (method.guidance.…=…)") from (
-            error
-        )

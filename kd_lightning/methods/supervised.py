@@ -7,7 +7,7 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.base import Learner
-from kd_lightning.methods.step import Known, Losses
+from kd_lightning.methods.step import Cached, Losses
 
 
 class Supervised(Learner):
@@ -23,7 +23,7 @@ class Supervised(Learner):
             raise UserError(f"method.label_smoothing must be in [0, 1), got {label_smoothing}")
         self.label_smoothing = label_smoothing
 
-    def losses(self, x: Tensor, y: Tensor, known: Known, progress: float | Tensor) -> Losses:
+    def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         return Losses(
             {
                 f"{key}/hard": label_cross_entropy(student.logits, y, self.label_smoothing).mean()

@@ -37,7 +37,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def teacher_precision(run: str | int, teacher: str | int | None) -> str:
-    """The precision of a teacher: its own if one is set, else that of the run (32, "bf16-mixed")."""
+    """The precision of a teacher: its own if one is set, else the run's (32, "bf16-mixed")."""
     return str(run).split("-")[0] if teacher is None else str(teacher)
 
 

@@ -38,7 +38,7 @@ SINCE = {
         *("channels_last", "teacher_precision", "compile_teacher"),
         *("compile", "cuda_graphs"),
     ),
-    "teacher": ("cache", "cache_top_k", "cache_store"),
+    "teacher": ("cache", "cache_top_k", "cache_store", "method"),
     "data": ("resident",),
 }
 

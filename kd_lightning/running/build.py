@@ -17,6 +17,7 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.frozen import freeze, lay_out, teacher_precision
+from kd_lightning.running.support import check_support
 from kd_lightning.teachers.sources import Teacher, build_net
 
 # What Lightning says that is no news here, by the beginning of its text.
@@ -121,9 +122,10 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             f"method.num_classes must be the data's {cfg.task.num_classes}, "
             f"got {method.num_classes}"
         )
-    method.compile_step = compiler_of(cfg, method)
+    check_support(cfg, method)
+    method.compile_step = compiler_of(cfg)
     if isinstance(method, Distiller):
-        method.freeze = partial(
+        method.make_fast = partial(
             freeze,
             precision=teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision),
             channels_last=cfg.hardware.channels_last,
@@ -142,11 +144,11 @@ def bare(value: Any) -> Any:
     return partial(bare(value.func), *map(bare, value.args), **given)
 
 
-def compiler_of(cfg: DictConfig, method: Learner) -> Callable[..., CompiledStep] | None:
+def compiler_of(cfg: DictConfig) -> Callable[..., CompiledStep] | None:
     """What makes one compiled function of a method's step, where that is asked for.
 
     Raises:
-        UserError: it cannot be done with this method, device or trainer.
+        UserError: it cannot be done with this device or trainer.
     """
     graphs = cfg.hardware.cuda_graphs
     if not cfg.hardware.compile:
@@ -155,12 +157,6 @@ def compiler_of(cfg: DictConfig, method: Learner) -> Callable[..., CompiledStep]
                 "hardware.cuda_graphs=true replays a compiled step: set hardware.compile=true too"
             )
         return None
-    is_of_its_own = type(method).training_step is not Learner.training_step
-    if is_of_its_own or not method.can_be_compiled:
-        raise UserError(
-            f"hardware.compile=true compiles a method's losses, and {type(method).__name__} does "
-            "in its steps what no compiler follows: set hardware.compile=false"
-        )
     accelerator = cfg.hardware.accelerator
     is_cuda = accelerator in ("gpu", "cuda")  # where there is none, the Trainer says so
     if graphs and not (is_cuda or (accelerator == "auto" and torch.cuda.is_available())):

@@ -14,14 +14,16 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
 from kd_lightning.running.build import build_method
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
-from kd_lightning.teachers.sources import Teacher, build_net
+from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
 
 
-def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
+def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     """Builds all that a run will need, with an untrained teacher, and throws it away.
 
     Raises:
@@ -46,8 +48,10 @@ def rehearse(cfg: DictConfig, data: ClassificationData) -> None:
             build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
         )
     method = build_method(cfg, teacher)
+    method.parameter_groups()
     if teacher is not None:
-        check_cache(cfg, data, method)
+        check_teacher(cfg, data, method)
+    method.stage()
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
         raise UserError(
             f"baselines={cfg.baselines} would train on a schedule that stops falling at "
@@ -137,6 +141,20 @@ def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
             raise UserError(
                 f"teacher.batch_size must be 1..{samples}, for there are {samples} training "
                 f"samples, got {size}"
+            )
+
+
+def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) -> None:
+    """Raises ``UserError`` where this method and this teacher do not go together."""
+    if cfg.teacher.source == "train":
+        run = teacher_run(cfg)
+        build_method(run, None)
+    if isinstance(method, Distiller):
+        check_cache(cfg, data, method)
+        if cfg.teacher.source == "untrained":
+            raise UserError(
+                "teacher.source=untrained is for methods whose teacher learns too, and this "
+                "teacher never changes: set teacher.source=train"
             )
 
 

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import check_processes, is_first_rank
-from kd_lightning.callbacks.confidence_bins import ConfidenceBins
 from kd_lightning.callbacks.job_progress import JobProgress
 from kd_lightning.callbacks.pruning import pruning_of
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
+from kd_lightning.methods.base import Learner
 from kd_lightning.records.jobs import current
 from kd_lightning.trackers.about import About, name_of
 from kd_lightning.trackers.guard import Guard
@@ -33,9 +33,14 @@ def describe_run(directory: Path, overrides: Sequence[str], method: str, data: s
 
 
 def build_trainer(
-    cfg: DictConfig, directory: Path, title: str, about: About, *callbacks: Callback
+    cfg: DictConfig,
+    directory: Path,
+    title: str,
+    about: About,
+    method: Learner,
+    *callbacks: Callback,
 ) -> Trainer:
-    """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, recording into ``directory``."""
+    """Lightning's Trainer for ``cfg.trainer`` on ``cfg.hardware``, writing to ``directory``."""
     facts = {
         "save_dir": str(directory),
         "title": title,
@@ -52,11 +57,12 @@ def build_trainer(
             extra.append(pruning_of(job, search))
     return bare_trainer(
         cfg,
+        unused=method.has_unused_parameters or not method.automatic_optimization,
         logger=[
             Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
             for key, node in cfg.logger.items()
         ],
-        callbacks=[*extra, *callbacks, ConfidenceBins(directory), SaveEpoch(directory)],
+        callbacks=[*extra, *callbacks, SaveEpoch(directory)],
         default_root_dir=directory,
     )
 
@@ -68,14 +74,17 @@ def build_with(node: DictConfig, facts: dict[str, Any]) -> Any:
     return instantiate(node, _partial_=True)(**given)
 
 
-def strategy_for(hardware: DictConfig, on_gpu: bool) -> Strategy | str:
+def strategy_for(hardware: DictConfig, on_gpu: bool, unused: bool) -> Strategy | str:
     """DDP for more than one device, else what Lightning chooses.
 
     Buffers are not broadcast: ranks may evaluate different numbers of batches, and batch-norm
     statistics are averaged once an epoch instead (``Learner``).
+
+    Args:
+        unused: some steps give no gradient to weights that learn.
     """
     if count_processes(hardware, on_gpu) > 1:
-        return DDPStrategy(broadcast_buffers=False)
+        return DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused)
     return "auto"
 
 
@@ -89,8 +98,11 @@ def count_processes(hardware: DictConfig, on_gpu: bool) -> int:
     return int(devices) * hardware.num_nodes
 
 
-def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
-    """Lightning's Trainer, to which ``record`` adds what it writes and shows.
+def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Trainer:
+    """Lightning's Trainer, to which ``record`` adds loggers and callbacks.
+
+    Args:
+        unused: some steps give no gradient to weights that learn.
 
     Raises:
         UserError: a precision or device that this machine or this framework does not have.
@@ -110,7 +122,7 @@ def bare_trainer(cfg: DictConfig, **record: Any) -> Trainer:
         devices=cfg.hardware.devices,
         num_nodes=cfg.hardware.num_nodes,
         precision=precision,
-        strategy=strategy_for(cfg.hardware, on_gpu),
+        strategy=strategy_for(cfg.hardware, on_gpu, unused),
         use_distributed_sampler=False,  # the data modules deal out samples themselves
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -1,12 +1,12 @@
-"""The teacher's answers to the training samples, computed once and kept: ``teacher.cache=<views>``.
+"""The teacher's outputs on the training samples, computed once: ``teacher.cache=<views>``.
 
-Every sample is augmented in a fixed number of ways, its views; the cache has the teacher's answer
-to each, and a run shows its students exactly these. A view follows from (seed, view, sample), so
-the images of a cached run are those that the teacher saw, to the last bit.
+Every sample is augmented in a fixed number of ways, its views. The cache holds the teacher's output
+for each view, and a run shows its students exactly these views. A view depends on (seed, view,
+sample) alone, so the images of a cached run equal those that the teacher saw, bit for bit.
 
-A cache is a folder: ``facts.json`` says what it was made of, and each value is a file for every
-block of a view's samples, whole or not there (``cache_files``). What is missing is computed by all
-that want it (``cache_filling``).
+A cache is a folder. ``facts.json`` says what it was made from. Each value has one file for every
+block of a view's samples, written atomically (``files.py``). Missing blocks are computed by all
+processes that need them (``filling.py``).
 
 Dimensions: V views, N training samples, B batch, C classes.
 """
@@ -29,8 +29,8 @@ from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.frozen import best_dtype, teacher_precision
 from kd_lightning.records.run_directory import make_directory
-from kd_lightning.teacher_cache.files import Kept, all_blocks, block_of, check_room
-from kd_lightning.teacher_cache.filling import Answers, Filling, fill, hashed
+from kd_lightning.teacher_cache.files import CachedOutputs, all_blocks, block_of, check_room
+from kd_lightning.teacher_cache.filling import Filling, TeacherOutputs, fill, hashed
 from kd_lightning.teachers.sources import Teacher
 
 FORMAT = 1
@@ -46,17 +46,17 @@ def use_cache(
     say: Callable[[str], None],
 ) -> Filling | None:
     """Gives ``data`` the views that ``cfg.teacher.cache`` asks for, and prepares the teacher's
-    answers to them.
+    outputs for them.
 
     Args:
-        device: that the teacher is to compute on.
+        device: on which the teacher computes.
 
     Returns:
-        What computes those that are missing, and gives ``data`` all; None where no cache is asked
-        for.
+        A callback that computes the missing outputs and gives all of them to ``data``; None if no
+        cache is asked for.
 
     Raises:
-        UserError: the method or the data cannot do with a cache, or there is no room for it.
+        UserError: the method or the data do not support a cache, or the disk has no room for it.
     """
     check_cache(cfg, data, method)
     count = cfg.teacher.cache
@@ -69,13 +69,13 @@ def use_cache(
     samples = len(data.parts["train"])
     few = some_of(samples, data.batch_size)
     x, y = (part.to(device) for part in next(iter(data.view(0, few, len(few)))))
-    by_twin = method.to(device).teacher_for(x) is not method.teacher
-    facts = facts_of(cfg, data, teacher, count, device) | {"twin": by_twin}
+    is_fast = method.to(device).teacher_for(x) is not method.teacher
+    facts = facts_of(cfg, data, teacher, count, device) | {"fast_copy": is_fast}
     folder = Path(cfg.teacher.cache_store) / hashed(facts)
     make_directory(folder, "teacher.cache_store=… or outputs")
     check_facts(folder, facts)
-    ask = Answers(method, cfg.teacher.cache_top_k, device)
-    values = ask.values(x, y, folder, say)
+    outputs = TeacherOutputs(method, cfg.teacher.cache_top_k, device)
+    values = outputs.values(x, y, folder, say)
     missing = [
         (value, view, start)
         for value in values
@@ -90,14 +90,15 @@ def use_cache(
             f"teacher cache: {names} of {count} {'view' if count == 1 else 'views'} of {samples} "
             f"samples, {in_bytes(size)} to compute, in {folder}"
         )
-    answers = Kept(values, samples, data.num_classes)
-    return Filling(data, functools.partial(fill, folder, values, count, data, ask, say), answers)
+    cached = CachedOutputs(values, samples, data.num_classes)
+    work = functools.partial(fill, folder, values, count, data, outputs, say)
+    return Filling(data, work, cached)
 
 
 def some_of(samples: int, count: int) -> list[int]:
-    """Samples from all over: the first of an image tree are all of one class."""
-    luck = torch.Generator().manual_seed(0)
-    return sorted(torch.randperm(samples, generator=luck)[:count].tolist())
+    """Random samples: the first of an image tree are all of one class."""
+    generator = torch.Generator().manual_seed(0)
+    return sorted(torch.randperm(samples, generator=generator)[:count].tolist())
 
 
 def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) -> None:
@@ -116,34 +117,31 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
         )
     if data.mixing is not None:
         raise UserError(
-            "teacher.cache keeps answers to single samples, and data.mixing makes new ones of two: "
+            "teacher.cache holds outputs for single samples, and data.mixing mixes two samples: "
             "set data.mixing=null, or teacher.cache=null"
         )
     if data.skip_bad:
         raise UserError(
-            "teacher.cache needs an answer to every sample: set data.on_bad_image=error, or "
+            "teacher.cache needs an output for every sample: set data.on_bad_image=error, or "
             "teacher.cache=null"
         )
-    if not method.kept():
+    keys = method.cache_keys()
+    if not keys:
         raise UserError(
-            "teacher.cache is set, and this run does not ask its teacher anything: leave it out"
+            "teacher.cache has no effect, since this run does not use its teacher: "
+            "set teacher.cache=null"
         )
-    if top_k is not None and getattr(method, "standardize_logits", False):
+    if top_k is not None and "logits" not in keys:
         raise UserError(
-            f"teacher.cache_top_k={top_k} keeps the highest logits, and method.standardize_logits "
-            "needs all of them for their mean and deviation: set teacher.cache_top_k=null"
-        )
-    if top_k is not None and "logits" not in method.kept():
-        raise UserError(
-            f"teacher.cache_top_k={top_k} has no effect: this run keeps "
-            f"{' and '.join(method.kept())}, and no logits"
+            f"teacher.cache_top_k={top_k} has no effect: this run caches {' and '.join(keys)}, "
+            "not logits (set teacher.cache_top_k=null)"
         )
 
 
 def facts_of(
     cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int, device: torch.device
 ) -> dict[str, Any]:
-    """What the teacher's answers follow from, but for whether its faster twin gives them."""
+    """What the teacher's outputs depend on, except whether its fast copy computes them."""
     shown = OmegaConf.to_container(cfg.data, resolve=True)
     net = OmegaConf.to_container(cfg.method.teacher, resolve=True)
     precision = teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision)
@@ -152,7 +150,7 @@ def facts_of(
     return {
         "format": FORMAT,
         "teacher": teacher.sha256,
-        # the weights do not say all of a net: not its dropout, its eps, the size that it resizes to
+        # the weights do not say all of a net, for instance its dropout, its eps, its input size
         "net": {key: value for key, value in net.items() if key != "weights"},
         "modules": hashed(repr(teacher.net)),
         "precision": precision,
@@ -166,15 +164,15 @@ def facts_of(
 
 
 def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes what the cache is of, or raises ``UserError`` where it is of something else."""
+    """Writes what the cache is made from; raises ``UserError`` if the folder has another cache."""
     path = folder / "facts.json"
-    if not path.exists():  # but for those who may only read
+    if not path.exists():  # checked first, for processes that may only read
         with FileLock(folder / "facts.lock"):
             if not path.exists():
                 write_text(path, json.dumps(facts, indent=1, sort_keys=True))
     was = json.loads(path.read_text())
     if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
         raise UserError(
-            f"{folder} is a cache of something else: its {odd[0]} is {was.get(odd[0])}, this "
+            f"{folder} is another cache: its {odd[0]} is {was.get(odd[0])}, this "
             f"run's is {facts.get(odd[0])}; remove it, or set another teacher.cache_store"
         )

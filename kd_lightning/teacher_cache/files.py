@@ -1,6 +1,6 @@
-"""The files of a teacher's cache: for each value one for every block of a view's samples.
+"""The files of a teacher's cache: each value has one file for every block of a view's samples.
 
-A file is whole or not there. Dimensions: V views, N training samples, B batch, C classes.
+Files are written atomically. Dimensions: V views, N training samples, B batch, C classes.
 """
 
 import os
@@ -26,11 +26,11 @@ DTYPES = {"logits": torch.float16, "features": torch.float16, "top_logits": torc
 
 @dataclass(frozen=True)
 class Value:
-    """One thing that is kept.
+    """One cached output.
 
     Attributes:
-        name: as the method calls it.
-        shape: of one sample's.
+        name: the method's name for it ("logits").
+        shape: for one sample.
         stem: of its files.
     """
 
@@ -44,22 +44,22 @@ class Value:
 
     @property
     def row(self) -> int:
-        """Bytes of one sample's."""
+        """Bytes for one sample."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def file(self, view: int, start: int) -> Path:
-        """Of the block that begins with sample ``start``; it is there when it is whole."""
+        """Of the block that begins with sample ``start``; the file exists when it is complete."""
         return self.stem.with_name(f"{self.stem.name}.{view}-{start}")
 
 
-class Kept:
-    """What is known of samples, read from the files of a cache, one view at a time, and held where
-    the indices are that are asked for.
+class CachedOutputs:
+    """The cached outputs of samples, read from the files one view at a time, and held on the device
+    of the indices.
 
     Args:
-        values: that are kept.
+        values: that are cached.
         samples: N.
-        num_classes: C, of whole logits.
+        num_classes: C.
     """
 
     def __init__(self, values: list[Value], samples: int, num_classes: int) -> None:
@@ -74,8 +74,8 @@ class Kept:
             read = {value.name: self._read(value, view) for value in self.values}
             self._rows = {name: rows.to(indices.device) for name, rows in read.items()}
             self._held = view, indices.device
-        found = {name: rows[indices] for name, rows in self._rows.items()}
-        return expanded(found, self.num_classes)
+        batch = {name: rows[indices] for name, rows in self._rows.items()}
+        return expanded(batch, self.num_classes)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_held": None, "_rows": {}}  # a worker reads the files itself
@@ -94,18 +94,18 @@ def read(value: Value, view: int, start: int, samples: int) -> Tensor:
     data = path.read_bytes()
     if len(data) != rows * value.row:
         raise UserError(
-            f"{path} is not whole: it has {len(data)} bytes of {rows * value.row}; remove it"
+            f"{path} is incomplete: it has {len(data)} bytes of {rows * value.row}; remove it"
         )
-    # copied: what bytes share cannot be written to, which torch warns of
+    # copied, because torch warns of memory that cannot be written to
     return torch.frombuffer(bytearray(data), dtype=value.dtype).view(rows, *value.shape)
 
 
 def write(path: Path, rows: Tensor) -> None:
-    """Writes a block, whole or not at all."""
+    """Writes a block atomically."""
     with whole(path) as unfinished, unfinished.open("wb") as file:
         file.write(rows.contiguous().numpy().tobytes())
         file.flush()
-        os.fsync(file.fileno())  # it is its presence that says that it is whole
+        os.fsync(file.fileno())  # a file that exists must be complete
 
 
 def starts(samples: int) -> range:
@@ -126,6 +126,6 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(
-            f"the teacher's cache would take {in_bytes(size)}, and {folder} has "
+            f"the teacher's cache needs {in_bytes(size)}, and {folder} has "
             f"{in_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
         )

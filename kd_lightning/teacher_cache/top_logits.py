@@ -1,4 +1,4 @@
-"""The highest logits of a prediction, and what the others come to: less to keep of many classes.
+"""The highest logits of a prediction, with one value for all others: a smaller cache.
 
 Dimensions: B batch, C classes.
 """
@@ -11,13 +11,13 @@ from torch import Tensor, inf
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.batches import Values
 
-LEAST_MASS = 0.99  # that the highest logits must hold, softened, if only they are kept
+LEAST_MASS = 0.99  # softened probability that the highest logits must hold
 PARTS = ("top_logits", "top_classes", "other_logit")
 
 
 def compressed(logits: Tensor, top_k: int) -> Values:
-    """The highest logits, their classes, and the logit that each other class has if these are equal
-    and their probabilities add up to what they did.
+    """The highest logits, their classes, and one logit for each other class, which leaves the total
+    probability of the others unchanged.
     """
     top, classes = logits.topk(top_k, dim=1)
     others = logits.scatter(1, classes, -inf).logsumexp(dim=1)
@@ -25,17 +25,17 @@ def compressed(logits: Tensor, top_k: int) -> Values:
     return {"top_logits": top, "top_classes": classes, "other_logit": other}
 
 
-def expanded(found: Values, num_classes: int) -> Values:
-    """``found`` with all logits, (B, C), where only the highest were kept."""
-    if "top_logits" not in found:
-        return found
-    top, classes, other = (found[name] for name in PARTS)
+def expanded(cached: Values, num_classes: int) -> Values:
+    """``cached`` with all logits, (B, C), where only the highest were cached."""
+    if "top_logits" not in cached:
+        return cached
+    top, classes, other = (cached[name] for name in PARTS)
     logits = other.unsqueeze(1).repeat(1, num_classes).scatter(1, classes.long(), top.float())
-    return {"logits": logits, **{k: v for k, v in found.items() if k not in PARTS}}
+    return {"logits": logits, **{k: v for k, v in cached.items() if k not in PARTS}}
 
 
 def check_mass(logits: Tensor, top_k: int, temperature: float, say: Callable[[str], None]) -> None:
-    """Says how much of the softened probability the highest logits hold.
+    """Reports how much of the softened probability the highest logits hold.
 
     Raises:
         UserError: less than ``LEAST_MASS``.
@@ -47,7 +47,7 @@ def check_mass(logits: Tensor, top_k: int, temperature: float, say: Callable[[st
     )
     if mass < LEAST_MASS:
         raise UserError(
-            f"teacher.cache_top_k={top_k} would change what is taught: {holds}, and "
-            f"{LEAST_MASS:.0%} is the least: raise it, or set teacher.cache_top_k=null"
+            f"teacher.cache_top_k={top_k} would change the soft targets: {holds}, and "
+            f"at least {LEAST_MASS:.0%} is required: raise it, or set teacher.cache_top_k=null"
         )
     say(f"teacher cache: {holds}")

@@ -38,11 +38,16 @@ class Teacher:
     @property
     def sha256(self) -> str:
         """16 hex digits of its weights."""
-        digest = hashlib.sha256()
-        for name, value in self.net.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        return sha256_of(self.net)
+
+
+def sha256_of(net: nn.Module) -> str:
+    """16 hex digits of a net's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def build_net(config: DictConfig, seed: int, key: str) -> nn.Module:
@@ -70,6 +75,9 @@ def get_teacher(
         directory = find_or_train(run, store, name, data.fingerprint, train=train, say=say)
         net = load_student(directory, "student")
         return Teacher(net, f"trained, {directory}", describe(config))
+    if source == "untrained":
+        net = build_net(config, cfg.teacher.seed, "teacher")
+        return Teacher(net, "untrained at first, trained with the students", describe(config))
     if source == "pretrained":
         if "require_head" not in config:
             raise UserError(
@@ -84,8 +92,8 @@ def get_teacher(
         return teacher_of_a_run(path, cfg, data)
     if not path.exists():
         raise UserError(
-            f"teacher.source must be train, pretrained, a checkpoint file or a run directory, and "
-            f"'{source}' is none of them"
+            f"teacher.source must be train, pretrained, a checkpoint file or a run directory, got "
+            f"'{source}'"
         )
     if "require_head" in config:
         config.update(weights=str(path), require_head=True)
@@ -108,16 +116,27 @@ def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData)
 
 
 def teacher_run(cfg: DictConfig) -> DictConfig:
-    """The ordinary supervised run that trains the teacher of ``cfg``."""
+    """The ordinary run that trains the teacher of ``cfg`` by ``cfg.teacher.method``.
+
+    Raises:
+        UserError: that method needs a teacher itself.
+    """
+    if "teacher" in cfg.teacher.method:
+        name = cfg.teacher.method._target_.split(".")[-2]
+        raise UserError(
+            f"teacher.method must be a method without a teacher, got {name}: choose another with "
+            "method@teacher.method=…"
+        )
     run = resolved(cfg)
     teacher, net = run.teacher, run.method.teacher
-    # streams of its own, or a student of the same net and seed would begin as its teacher did
+    # its own streams, or a student of the same net and seed would have the same initial weights
     run.seed = run.data.seed = stream_seed("teacher", teacher.seed) % 2**31
     run.data.batch_size = teacher.batch_size
     run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
     run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
     run.title = f"teacher {describe(net)}"
-    run.method = supervised({"student": net}, run)
+    run.method = teacher.method
+    run.method.update(students={"student": net}, seed=run.seed)
     return one_device(run)
 
 

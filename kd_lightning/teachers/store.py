@@ -1,7 +1,8 @@
-"""Runs that are trained once and kept: teachers and baselines, under the hash of what shaped them.
+"""Results that are computed once and kept: teachers, baselines and stages, under the hash of what
+shapes them.
 
-Two runs that want the same one train it once: the first holds a lock, the other waits. The lock is
-the operating system's, so a dead process holds none; what it left half done is gone on with.
+Two runs that need the same result compute it once: the first holds a lock, the other waits. The
+lock is the operating system's, so a dead process holds none; the next run resumes its work.
 """
 
 import hashlib
@@ -19,20 +20,20 @@ from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import rank_from_outside
 from kd_lightning.records.run_directory import make_directory
 
-# Keys that say where, how fast or how loudly, and change no weight.
+# Keys that say where, how fast or how verbosely, and change no weight.
 IMMATERIAL = {
     "data": {"root", "num_workers", "resident", "download"},
     "trainer": {"log_every_n_steps"},
 }
 
 
-FORMAT = 1  # of what is kept; another number makes all that was kept before unknown
+FORMAT = 1  # of the kept results; a new number makes all earlier ones unknown
 
 
 def shape_of(cfg: DictConfig) -> dict[str, Any]:
-    """The part of a supervised run's configuration that shapes the weights of its students.
+    """The part of a run's configuration that shapes the weights of its students.
 
-    Callbacks are not in it: a run that is kept has none that could stop or change it.
+    It has no callbacks: a run that is kept has none that could stop or change it.
     """
     plain = OmegaConf.to_container(cfg, resolve=True)
     shape = {key: plain[key] for key in ("method", "optimizer", "scheduler", "seed")}
@@ -41,10 +42,50 @@ def shape_of(cfg: DictConfig) -> dict[str, Any]:
     return shape
 
 
-def shape_hash(cfg: DictConfig, fingerprint: str) -> str:
-    """10 hex digits of ``shape_of(cfg)`` and of the data's content."""
-    text = json.dumps([FORMAT, shape_of(cfg), fingerprint], sort_keys=True)
+def shape_hash(*facts: Any) -> str:
+    """10 hex digits of plain values that shape a result."""
+    text = json.dumps([FORMAT, *facts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def find_or_make(
+    directory: Path, done: str, name: str, *, make: Callable[[], Any], say: Callable[[str], None]
+) -> Path:
+    """The file of a kept result, which is made first if it does not exist.
+
+    Args:
+        directory: of the result; its parent exists.
+        done: the last file that ``make`` writes into ``directory``.
+        name: the result, in words.
+        make: makes or resumes the result.
+        say: tells the person what happens.
+    """
+    path = directory / done
+    if rank_from_outside():  # not the first rank, which makes it
+        while not path.exists():
+            time.sleep(0.5)
+        return path
+    lock = FileLock(f"{directory}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another run is training {name}: waiting for it")
+        lock.acquire()
+    try:
+        if path.exists():
+            say(f"{name}: reused from {directory}")
+        else:
+            resumes = (directory / "last.ckpt").exists()
+            say(f"{name}: {'resumed in' if resumes else 'trained now, kept in'} {directory}")
+            if not resumes:
+                shutil.rmtree(directory, ignore_errors=True)  # of a run that finished no epoch
+            make()
+    except Interrupted as interrupted:
+        interrupted.advice = f"run the same command again: {name} is resumed where it stopped"
+        raise
+    finally:
+        lock.release()
+    return path
 
 
 def find_or_train(
@@ -56,52 +97,22 @@ def find_or_train(
     train: Callable[[DictConfig], Any],
     say: Callable[[str], None],
 ) -> Path:
-    """The run directory of ``cfg``: the one that is kept, or a new one.
+    """The directory of the run that ``cfg`` describes: a kept one, or a new one.
 
     Args:
-        cfg: an ordinary run's configuration; ``run_dir`` and ``resume`` are set here.
-        name: what is trained, in words; part of the directory's name.
-        train: runs a configuration; leaves ``metrics.json`` in its ``run_dir`` when it is done.
-        say: tells the person which of the two it was.
+        cfg: an ordinary run's configuration; ``run_dir`` or ``resume`` is set here.
+        name: of the trained net, in words; part of the directory's name.
+        fingerprint: of the data's content.
+        train: trains a configuration; leaves ``metrics.json`` in its directory when it is done.
+        say: tells the person what happens.
     """
-    directory = store / f"{name}-{shape_hash(cfg, fingerprint)}"
+    directory = store / f"{name}-{shape_hash(shape_of(cfg), fingerprint)}"
     make_directory(store, "teacher.store=… or outputs")
-    if rank_from_outside():  # not the first: that one trains
-        while not (directory / "metrics.json").exists():
-            time.sleep(0.5)
-        return directory
-    lock = FileLock(f"{directory}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"another run is training {name}: waiting for it")
-        lock.acquire()
-    try:
-        if (directory / "metrics.json").exists():
-            say(f"{name}: reused from {directory}")
-        else:
-            _train(cfg.copy(), directory, name, train, say)
-    finally:
-        lock.release()
-    return directory
 
+    def make() -> None:
+        run = cfg.copy()
+        key = "resume" if (directory / "last.ckpt").exists() else "run_dir"
+        run[key] = str(directory)
+        train(run)
 
-def _train(
-    cfg: DictConfig,
-    directory: Path,
-    name: str,
-    train: Callable[[DictConfig], Any],
-    say: Callable[[str], None],
-) -> None:
-    if (directory / "last.ckpt").exists():
-        say(f"{name}: going on with {directory}")
-        cfg.resume = str(directory)
-    else:
-        say(f"{name}: trained now, kept in {directory}")
-        shutil.rmtree(directory, ignore_errors=True)  # of a run that finished no epoch
-        cfg.run_dir = str(directory)
-    try:
-        train(cfg)
-    except Interrupted as interrupted:
-        interrupted.advice = f"run the same command again: {name} goes on where it stopped"
-        raise
+    return find_or_make(directory, "metrics.json", name, make=make, say=say).parent

@@ -47,6 +47,9 @@ class FakeTrainer(SimpleNamespace):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+METHOD = SimpleNamespace(epoch_tables=dict)
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
 
@@ -58,7 +61,7 @@ def test_lightning_calls_it_last_when_the_metrics_are_known() -> None:
 def test_a_row_and_a_checkpoint_per_epoch(tmp_path: Path) -> None:
     record = SaveEpoch(tmp_path)
     for epoch in range(3):
-        record.on_train_epoch_end(FakeTrainer(epoch, accuracy=epoch / 4), None)
+        record.on_train_epoch_end(FakeTrainer(epoch, accuracy=epoch / 4), METHOD)
         assert (tmp_path / "last.ckpt").read_text() == str(epoch)
         assert len(rows(tmp_path)) == epoch + 1
     last = rows(tmp_path)[-1]
@@ -74,7 +77,7 @@ def test_between_the_first_and_the_last_epoch_it_writes_once_in_a_pause(
     written = []
     for epoch, now in enumerate([100.0, 100.5, 101.0, 101.9, 102.1, 102.2]):
         monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        record.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), None)
+        record.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), METHOD)
         written.append((int((tmp_path / "last.ckpt").read_text()), len(rows(tmp_path))))
     assert written == [(0, 1), (0, 1), (2, 3), (2, 3), (4, 5), (5, 6)]
 
@@ -90,7 +93,7 @@ def test_an_epoch_that_a_student_was_chosen_of_is_written(
             best.chosen["a"] = {"epoch": 2, "accuracy": 0.5}
         trainer = FakeTrainer(epoch, loss=1.0)
         trainer.callbacks = [best]
-        record.on_train_epoch_end(trainer, None)
+        record.on_train_epoch_end(trainer, METHOD)
         written.append(int((tmp_path / "last.ckpt").read_text()))
     assert written == [0, 0, 2, 2, 2]
 
@@ -112,38 +115,77 @@ def test_a_rank_writes_when_the_first_one_does(tmp_path: Path) -> None:
         trainer = FakeTrainer(epoch, first=False, loss=1.0)
         trainer.strategy.broadcast = lambda value, epoch=epoch: epoch == 2  # not its own clock
         trainer.save_checkpoint = lambda path, epoch=epoch: saved.append(epoch)
-        record.on_train_epoch_end(trainer, None)
+        record.on_train_epoch_end(trainer, METHOD)
     assert saved == [2]
 
 
 def test_a_metric_that_comes_later_gets_a_column(tmp_path: Path) -> None:
     record = SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), None)
-    record.on_train_epoch_end(FakeTrainer(1, loss=0.5, accuracy=0.5), None)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
+    record.on_train_epoch_end(FakeTrainer(1, loss=0.5, accuracy=0.5), METHOD)
     assert [row["accuracy"] for row in rows(tmp_path)] == ["", "0.5"]
 
 
 def test_the_rows_travel_in_the_checkpoint(tmp_path: Path) -> None:
     record, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), None)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
     again.load_state_dict(deepcopy(record.state_dict()))
-    record.on_train_epoch_end(FakeTrainer(1, loss=9.0), None)  # lost: the run was killed after it
-    again.on_train_epoch_end(FakeTrainer(1, loss=0.5), None)
+    record.on_train_epoch_end(FakeTrainer(1, loss=9.0), METHOD)  # lost: the run was killed after it
+    again.on_train_epoch_end(FakeTrainer(1, loss=0.5), METHOD)
     assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "0.5"]
 
 
 def test_a_full_disk_leaves_the_last_good_epoch(tmp_path: Path) -> None:
     record = SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), None)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
     trainer = FakeTrainer(1, loss=0.5)
     trainer.full_disk = True
     with pytest.raises(OSError, match="No space left"):
-        record.on_train_epoch_end(trainer, None)
+        record.on_train_epoch_end(trainer, METHOD)
     assert (tmp_path / "last.ckpt").read_text() == "0"
     assert len(rows(tmp_path)) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
 
 
 def test_further_ranks_write_nothing(tmp_path: Path) -> None:
-    SaveEpoch(tmp_path).on_train_epoch_end(FakeTrainer(0, first=False, loss=1.0), None)
+    SaveEpoch(tmp_path).on_train_epoch_end(FakeTrainer(0, first=False, loss=1.0), METHOD)
     assert list(tmp_path.iterdir()) == []
+
+
+def with_table(share: float) -> SimpleNamespace:
+    """A method that adds two rows to its own table in each epoch."""
+    bins = [{"low": 0.0, "share": 0.0, "accuracy": None}, {"low": 0.5, "share": share}]
+    return SimpleNamespace(epoch_tables=lambda: {"confidence": bins})
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "confidence.csv").read_text().splitlines()))
+
+
+def test_a_methods_table_has_its_rows_of_every_epoch(tmp_path: Path) -> None:
+    record = SaveEpoch(tmp_path)
+    for epoch in range(2):
+        record.on_train_epoch_end(FakeTrainer(epoch, loss=1.0), with_table(share=1.0))
+        assert len(table(tmp_path)) == 2 * (epoch + 1)
+    assert table(tmp_path)[2:] == [
+        {"epoch": "1", "low": "0.0", "share": "0.0", "accuracy": ""},
+        {"epoch": "1", "low": "0.5", "share": "1.0", "accuracy": ""},
+    ]
+
+
+def test_the_rows_of_a_methods_table_travel_in_the_checkpoint(tmp_path: Path) -> None:
+    record, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
+    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), with_table(share=1.0))
+    again.load_state_dict(deepcopy(record.state_dict()))
+    record.on_train_epoch_end(FakeTrainer(1, loss=1.0), with_table(share=0.9))  # lost: killed
+    again.on_train_epoch_end(FakeTrainer(1, loss=1.0), with_table(share=0.5))
+    assert [row["share"] for row in table(tmp_path)] == ["0.0", "1.0", "0.0", "0.5"]
+
+
+def test_further_ranks_write_no_table_and_keep_all_rows(tmp_path: Path) -> None:
+    record = SaveEpoch(tmp_path)
+    trainer = FakeTrainer(0, first=False, loss=1.0)
+    trainer.save_checkpoint = lambda path: None
+    record.on_train_epoch_end(trainer, with_table(share=1.0))
+    assert list(tmp_path.iterdir()) == []
+    assert len(record.state_dict()["tables"]["confidence"]) == 2

@@ -88,7 +88,7 @@ def test_one_pass_of_the_teacher_a_batch(method: str, tmp_path: Path) -> None:
     batch = next(iter(data.loader("train")))
     learner.train().training_step(batch, 0)  # the first makes the teacher's twin, and compares it
     passes = []
-    for net in filter(None, (learner.teacher, learner._twin)):
+    for net in filter(None, (learner.teacher, learner._fast_teacher)):
         net.trunk.register_forward_hook(lambda module, x, y: passes.append(len(x[0])))
     learner.training_step(batch, 0)
     assert passes == [len(batch[0])]
@@ -103,7 +103,7 @@ def test_dropout_before_the_classifier_alone_makes_any_number_of_passes_one(
     batch = next(iter(data.loader("train")))
     learner.train().training_step(batch, 0)
     rows = []
-    learner._twin.trunk.register_forward_hook(lambda module, x, y: rows.append(len(x[0])))
+    learner._fast_teacher.trunk.register_forward_hook(lambda module, x, y: rows.append(len(x[0])))
     learner.training_step(batch, 0)
     assert sum(rows) == passes_of_the_trunk * len(batch[0])
 

@@ -26,7 +26,7 @@ from kd_lightning.models.image import timm_classifier
 from kd_lightning.models.time_series import fcn, inception_time
 from kd_lightning.run import Result, distill
 from kd_lightning.running.build import build_data, build_method
-from kd_lightning.running.preflight import rehearse
+from kd_lightning.running.preflight import check_run
 from kd_lightning.teachers.sources import Teacher, build_net, load_student
 
 
@@ -238,14 +238,20 @@ def test_a_regressor_has_its_students_learning_rate() -> None:
     assert rates == {"a": 0.1, "b": 0.01}
 
 
-def test_nothing_stays_in_the_nets_after_a_step() -> None:
+def test_hooks_are_in_no_state_and_record_nothing_outside_a_step() -> None:
     method = make_images(layers=STAGES)
     state = method.state_dict().keys()
     loss = method.training_step(batch(1, 8, 8), 0)
     loss.backward()
-    nets = (method.teacher, *method.students.values())
-    assert not any(m._forward_hooks for net_ in nets for m in net_.modules())
     assert method.state_dict().keys() == state
+    layers = [method.teacher_layers, *method.student_layers.values()]
+    method(batch(1, 8, 8)[0])
+    assert not any(one.outputs for one in layers)
+    key, *_ = method.students
+    copied = deepcopy(method.students[key])
+    with method.student_layers[key] as outputs:
+        copied(batch(1, 8, 8)[0])
+    assert outputs == {}
 
 
 def test_activations_are_freed_with_the_step() -> None:
@@ -309,7 +315,7 @@ def test_transformers_share_their_features_and_not_their_tokens() -> None:
     method = make(students={"student": student()}, teacher=teacher(), **nets)
     assert method.training_step(batch(3, 32, 32, size=4), 0).isfinite()
     with pytest.raises(
-        UserError, match=r"'trunk\.blocks\.3' of the teacher gives no single vector"
+        UserError, match=r"'trunk\.blocks\.3' of the teacher returns no single vector"
     ):
         make(students={"student": student()}, teacher=teacher(), layers={"trunk": "trunk.blocks.3"},
              **nets)  # fmt: skip
@@ -391,7 +397,7 @@ def test_every_choice_trains_stages_named_on_the_command_line(choice: str, tmp_p
         "method.layers={trunk.stage2: trunk.stage2, trunk.stage3: trunk.stage3}",
     )  # fmt: skip
     data = build_data(cfg)
-    rehearse(cfg, data)
+    check_run(cfg, data)
     teacher = build_net(cfg.method.teacher, 1, "teacher")
     method = build_method(cfg, Teacher(teacher, "a test", "resnet8"))
     assert method.layers["student"] == {f"trunk.stage{n}": f"trunk.stage{n}" for n in (2, 3)}
@@ -406,7 +412,7 @@ def test_every_choice_trains_stages_named_on_the_command_line(choice: str, tmp_p
 def test_a_wrong_layer_is_told_before_a_teacher_is_trained() -> None:
     cfg = compose("method=feature_distillation", "data=synthetic", "method.layers={trnk: trunk}")
     with pytest.raises(UserError, match="unknown layer 'trnk' of student student: expected one of"):
-        rehearse(cfg, build_data(cfg))
+        check_run(cfg, build_data(cfg))
 
 
 @pytest.fixture(scope="module")

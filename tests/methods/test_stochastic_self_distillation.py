@@ -73,7 +73,7 @@ def test_equal_passes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_different_student_is_refused_unless_told() -> None:
-    with pytest.raises(UserError, match="twin"):
+    with pytest.raises(UserError, match="give it the teacher's architecture"):
         make(student=net(features=5, dropout=0.5))
 
 

@@ -25,6 +25,7 @@ from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
+from kd_lightning.running.support import check_support
 from kd_lightning.teacher_cache import cache, files, filling
 from kd_lightning.teacher_cache.cache import some_of, use_cache
 from kd_lightning.teacher_cache.top_logits import check_mass, compressed, expanded
@@ -167,7 +168,7 @@ def test_a_teacher_without_a_twin_has_a_cache_of_its_own(
     for has_twin in (True, False):
         case = made()
         if not has_twin:
-            case.method.freeze = lambda net, x: net  # as where the two did not agree
+            case.method.make_fast = lambda net, x: net  # as where the two did not agree
         case.use()
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -280,7 +281,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
-    with pytest.raises(UserError, match=r"would take 1.5 kB, and .* has 0.0 kB left"):
+    with pytest.raises(UserError, match=r"needs 1.5 kB, and .* has 0.0 kB left"):
         made().use()
     assert not list(tmp_path.glob("*/logits*"))
 
@@ -289,10 +290,13 @@ def test_a_full_disk_is_seen_before_anything_is_written(
     ("words", "said"),
     [
         (["teacher.cache=0"], "teacher.cache must be >= 1 or null, got 0"),
-        (["mixing@data.mixing=mixup"], "data.mixing makes new ones of two"),
-        (["method=kd", "method.soft_weight=0"], "does not ask its teacher anything"),
-        (["method=feature_distillation"], "a cache does not keep"),
-        ([*SSD[:2], "method.teacher.block_dropout=0.1"], "set method.teacher.block_dropout=0.0"),
+        (["mixing@data.mixing=mixup"], "data.mixing mixes two samples"),
+        (["method=kd", "method.soft_weight=0"], "this run does not use its teacher"),
+        (["method=feature_distillation"], "layers of the teacher, which a cache does not hold"),
+        (
+            [*SSD[:2], "method.teacher.block_dropout=0.1"],
+            "dropout in its blocks .method.teacher.block_dropout.",
+        ),
         (
             [
                 "method=dual_student",
@@ -300,13 +304,13 @@ def test_a_full_disk_is_seen_before_anything_is_written(
                 "method.teacher.dropout=0.2",
                 "confidence@method.confidence=mutual_information",
             ],
-            "set method.confidence_passes=0",
+            "method.confidence_passes draws new dropout passes",
         ),
         (["teacher.cache=null", "teacher.cache_top_k=3"], "has no effect without teacher.cache"),
-        ([*SSD, "teacher.cache_top_k=3"], "this run keeps features, and no logits"),
+        ([*SSD, "teacher.cache_top_k=3"], "this run caches features, not logits"),
         (
             ["method=kd", "method.standardize_logits=true", "teacher.cache_top_k=3"],
-            "method.standardize_logits needs all of them",
+            "standardized logits need the mean and the deviation over all classes",
         ),
     ],
 )
@@ -320,9 +324,9 @@ def test_where_a_cache_cannot_be_right_it_is_refused(
 
 def test_a_method_that_has_not_been_made_for_it_is_refused(made: Callable[..., Case]) -> None:
     case = made()
-    case.method.kept = lambda: Distiller.kept(case.method)
-    with pytest.raises(UserError, match="KnowledgeDistillation does not use a cache"):
-        case.use()
+    case.method.cache_keys = lambda: Distiller.cache_keys(case.method)
+    with pytest.raises(UserError, match=r"kd does not support teacher.cache=\d+: its losses"):
+        check_support(case.cfg, case.method)
 
 
 def test_a_confidence_that_cannot_be_named_is_refused(made: Callable[..., Case]) -> None:
@@ -332,7 +336,7 @@ def test_a_confidence_that_cannot_be_named_is_refused(made: Callable[..., Case])
 
     case = made("method=dual_student")
     case.method.confidence = Gate()
-    with pytest.raises(UserError, match="has to know what a confidence is, and of Gate it cannot"):
+    with pytest.raises(UserError, match="a function with plain values, got Gate"):
         case.use()
 
 
@@ -401,7 +405,7 @@ def test_a_cache_of_something_else_is_refused(made: Callable[..., Case], tmp_pat
     (facts,) = tmp_path.glob("*/facts.json")
     was = json.loads(facts.read_text())
     facts.write_text(json.dumps({**was, "teacher": "0123"}))
-    with pytest.raises(UserError, match="is a cache of something else: its teacher is 0123"):
+    with pytest.raises(UserError, match="is another cache: its teacher is 0123"):
         made().use()
 
 
@@ -411,7 +415,7 @@ def test_a_file_that_lost_its_end_is_refused(made: Callable[..., Case], tmp_path
     file.write_bytes(file.read_bytes()[:-2])
     case = made()
     case.use()
-    with pytest.raises(UserError, match=r"is not whole: it has \d+ bytes of \d+; remove it"):
+    with pytest.raises(UserError, match=r"is incomplete: it has \d+ bytes of \d+; remove it"):
         [case.batches(epoch) for epoch in range(2)]
 
 
@@ -503,7 +507,7 @@ def test_the_mass_that_is_kept_is_said_and_too_little_is_refused(temperature: fl
         check_mass(logits, 2, temperature, said.append)
         (sentence,) = said
     else:
-        with pytest.raises(UserError, match="would change what is taught") as caught:
+        with pytest.raises(UserError, match="would change the soft targets") as caught:
             check_mass(logits, 2, temperature, said.append)
         sentence = str(caught.value)
     assert f"the 2 highest of 4 logits hold {mass:.2%} of the softened probability" in sentence

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.teachers.store import find_or_train, shape_hash
+from kd_lightning.teachers.store import find_or_train, shape_hash, shape_of
 
 
 @pytest.fixture(scope="module")
@@ -81,25 +81,25 @@ MATERIAL = {
 
 @pytest.mark.parametrize(("key", "value"), IMMATERIAL.items())
 def test_what_changes_no_weight_changes_no_hash(key: str, value, cfg: DictConfig) -> None:
-    before = shape_hash(cfg, "data")
+    before = shape_hash(shape_of(cfg), "data")
     OmegaConf.update(cfg, key, value, merge=False, force_add=True)
-    assert shape_hash(cfg, "data") == before
+    assert shape_hash(shape_of(cfg), "data") == before
 
 
 @pytest.mark.parametrize(("key", "value"), MATERIAL.items())
 def test_what_shapes_weights_changes_the_hash(key: str, value, cfg: DictConfig) -> None:
-    before = shape_hash(cfg, "data")
+    before = shape_hash(shape_of(cfg), "data")
     OmegaConf.update(cfg, key, value, merge=False, force_add=True)
-    assert shape_hash(cfg, "data") != before
+    assert shape_hash(shape_of(cfg), "data") != before
 
 
 def test_other_data_have_another_hash(cfg: DictConfig) -> None:
-    assert shape_hash(cfg, "data") != shape_hash(cfg, "other data")
+    assert shape_hash(shape_of(cfg), "data") != shape_hash(shape_of(cfg), "other data")
 
 
 def test_the_order_of_keys_does_not_matter(cfg: DictConfig) -> None:
     turned = OmegaConf.create(dict(reversed(list(OmegaConf.to_container(cfg).items()))))
-    assert shape_hash(turned, "data") == shape_hash(cfg, "data")
+    assert shape_hash(shape_of(turned), "data") == shape_hash(shape_of(cfg), "data")
 
 
 # Training once
@@ -126,7 +126,7 @@ def test_another_one_is_trained_beside_it(
     assert len(training.runs) == 2
 
 
-def test_what_finished_an_epoch_is_gone_on_with(
+def test_a_run_that_finished_an_epoch_is_resumed(
     cfg: DictConfig, training: Training, tmp_path: Path
 ) -> None:
     directory = training.find(cfg, tmp_path)
@@ -134,7 +134,7 @@ def test_what_finished_an_epoch_is_gone_on_with(
     (directory / "last.ckpt").touch()
     training.find(cfg, tmp_path)
     assert (training.runs[1].resume, training.runs[1].run_dir) == (str(directory), None)
-    assert training.said[-1] == f"teacher-mlp: going on with {directory}"
+    assert training.said[-1] == f"teacher-mlp: resumed in {directory}"
 
 
 def test_what_finished_no_epoch_is_begun_anew(
@@ -154,7 +154,7 @@ def test_an_interrupt_says_how_to_go_on(cfg: DictConfig, tmp_path: Path) -> None
 
     with pytest.raises(Interrupted) as caught:
         find_or_train(cfg, tmp_path, "teacher", "data", train=train, say=print)
-    assert caught.value.advice.startswith("run the same command again: teacher goes on")
+    assert caught.value.advice.startswith("run the same command again: teacher is resumed")
 
 
 def test_after_an_error_the_lock_is_free(
@@ -228,7 +228,7 @@ def test_processes_that_want_the_same_train_it_once(tmp_path: Path) -> None:
     assert sum(line.startswith("it: reused from") for lines in said for line in lines) == 2
 
 
-def test_a_dead_holder_blocks_nobody_and_its_run_is_gone_on_with(
+def test_a_dead_holder_blocks_nobody_and_its_run_is_resumed(
     holder: subprocess.Popen, tmp_path: Path
 ) -> None:
     other = start(tmp_path, 0)
@@ -236,5 +236,5 @@ def test_a_dead_holder_blocks_nobody_and_its_run_is_gone_on_with(
     holder.kill()
     said = other.communicate(timeout=60)[0].splitlines()
     directory = said[-1]
-    assert said == [f"it: going on with {directory}", "training", directory]
+    assert said == [f"it: resumed in {directory}", "training", directory]
     assert json.loads((Path(directory) / "metrics.json").read_text()) == {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.image import timm_classifier
-from kd_lightning.models.taps import check_layer, layer_shapes, outline, tapped
+from kd_lightning.models.layer_outputs import LayerOutputs, check_layer, layer_shapes, outline
 from kd_lightning.models.time_series import fcn
 
 
@@ -30,95 +30,124 @@ def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(inplace=True), nn.Linear(5, 3))
 
 
-def test_a_tap_gives_what_the_layer_gave_and_the_net_answers_as_before() -> None:
+def test_an_output_is_the_layers_and_the_nets_output_does_not_change() -> None:
     net, x = image_net().eval(), torch.rand(2, 3, 32, 32)
-    answer = net(x)
-    with tapped(net, ["trunk.layer1", "trunk.layer2.0.conv1", "trunk", "head"]) as given:
-        tapped_answer = net(x)
-    assert torch.equal(given["head"], answer.logits)
-    assert torch.equal(given["trunk"], answer.features)
+    plain = net(x)
+    with LayerOutputs(net, ["trunk.layer1", "trunk.layer2.0.conv1", "trunk", "head"]) as outputs:
+        recorded = net(x)
+    assert torch.equal(outputs["head"], plain.logits)
+    assert torch.equal(outputs["trunk"], plain.features)
     stem = net.trunk.maxpool(net.trunk.act1(net.trunk.bn1(net.trunk.conv1(net.prepare(x)))))
-    torch.testing.assert_close(given["trunk.layer1"], net.trunk.layer1(stem))
-    second = net.trunk.layer2[0].conv1(given["trunk.layer1"])
-    torch.testing.assert_close(given["trunk.layer2.0.conv1"], second)
-    assert torch.equal(tapped_answer.logits, answer.logits)
+    torch.testing.assert_close(outputs["trunk.layer1"], net.trunk.layer1(stem))
+    second = net.trunk.layer2[0].conv1(outputs["trunk.layer1"])
+    torch.testing.assert_close(outputs["trunk.layer2.0.conv1"], second)
+    assert torch.equal(recorded.logits, plain.logits)
 
 
 def test_what_a_later_layer_overwrites_is_what_the_layer_gave() -> None:
     net, x = small_net(), torch.randn(8, 4)
-    with tapped(net, ["1"]) as given:
+    with LayerOutputs(net, ["1"]) as outputs:
         net(x)
-    assert (given["1"] < 0).any()
-    torch.testing.assert_close(given["1"].mean(0), torch.zeros(5), atol=1e-6, rtol=0)
-    given["1"].square().sum().backward()
+    assert (outputs["1"] < 0).any()
+    torch.testing.assert_close(outputs["1"].mean(0), torch.zeros(5), atol=1e-6, rtol=0)
+    outputs["1"].square().sum().backward()
     assert net[0].weight.grad is not None
 
 
 def test_dropout_after_a_stage_is_what_the_next_layer_gets() -> None:
     net, x = image_net(block_dropout=0.9).train(), torch.rand(2, 3, 32, 32)
-    with tapped(net, ["trunk.layer1"]) as given:
+    with LayerOutputs(net, ["trunk.layer1"]) as outputs:
         net(x)
-    assert (given["trunk.layer1"] == 0).float().mean() > 0.8
+    assert (outputs["trunk.layer1"] == 0).float().mean() > 0.8
 
 
 def test_the_gradient_flows_through_a_tap_and_none_without_a_graph() -> None:
     net, x = series_net(), torch.randn(2, 2, 9)
-    with tapped(net, ["trunk.stage1"]) as given:
+    with LayerOutputs(net, ["trunk.stage1"]) as outputs:
         net(x)
-    given["trunk.stage1"].sum().backward()
+    outputs["trunk.stage1"].sum().backward()
     assert net.trunk.stage1[0].weight.grad is not None
     assert net.trunk.stage2[0].weight.grad is None
-    with torch.no_grad(), tapped(net, ["trunk.stage1"]) as given:
+    with torch.no_grad(), LayerOutputs(net, ["trunk.stage1"]) as outputs:
         net(x)
-    assert given["trunk.stage1"].grad_fn is None
+    assert outputs["trunk.stage1"].grad_fn is None
 
 
 def hooks(net: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in net.modules())
 
 
-def test_nothing_stays_in_the_net() -> None:
+def test_outside_with_nothing_is_recorded_and_hooks_can_be_removed() -> None:
     net, x = image_net(block_dropout=0.1), torch.rand(2, 3, 32, 32)
     before, state = hooks(net), deepcopy(net.state_dict())
     layer_shapes(net, x[:1])
-    with tapped(net, ["trunk.layer1"]) as given:
-        assert hooks(net) == before + 1
+    assert hooks(net) == before
+    layers = LayerOutputs(net, ["trunk.layer1"])
+    net(x)
+    assert layers.outputs == {}
+    with layers as outputs:
         net(x)
-    assert hooks(net) == before
+    assert list(outputs) == ["trunk.layer1"]
     assert net.state_dict().keys() == state.keys()
-    with pytest.raises(UserError), tapped(net, ["trunk.layer1"]):
+    with pytest.raises(UserError), layers:
         net(x[:, :1])
+    assert layers.outputs == {}
+    layers.remove()
     assert hooks(net) == before
-    twin = pickle.loads(pickle.dumps(net))
-    twin.load_state_dict(deepcopy(net).state_dict())
-    twin(x)
-    assert list(given) == ["trunk.layer1"]
+
+
+def test_a_copy_or_a_pickle_of_the_net_records_nothing() -> None:
+    net, x = series_net(), torch.randn(2, 2, 9)
+    layers = LayerOutputs(net, ["trunk.stage1"])
+    for copied in (deepcopy(net), pickle.loads(pickle.dumps(net))):
+        copied.load_state_dict(net.state_dict())
+        with layers as outputs:
+            copied(x)
+        assert outputs == {}
+
+
+def test_a_compiler_follows_recorded_layers() -> None:
+    net, x = series_net(), torch.randn(4, 2, 9)
+    layers = LayerOutputs(net, ["trunk.stage1", "trunk.stage2"])
+
+    def step(x: Tensor) -> Tensor:
+        with layers as outputs:
+            logits = net(x).logits
+        return logits.sum() + outputs["trunk.stage1"].sum() + outputs["trunk.stage2"].sum()
+
+    fast = torch.compile(step, fullgraph=True, dynamic=False, backend="eager")
+    torch.testing.assert_close(fast(x), step(x))
+    assert layers.outputs == {}
 
 
 def test_outputs_and_graph_die_with_the_step() -> None:
     net = series_net()
-    with tapped(net, ["trunk.stage1"]) as given:
-        loss = net(torch.randn(2, 2, 9)).logits.sum() + given["trunk.stage1"].sum()
-    output = weakref.ref(given["trunk.stage1"])
+    with LayerOutputs(net, ["trunk.stage1"]) as outputs:
+        loss = net(torch.randn(2, 2, 9)).logits.sum() + outputs["trunk.stage1"].sum()
+    output = weakref.ref(outputs["trunk.stage1"])
     loss.backward()
-    del loss, given
+    del loss, outputs
     gc.collect()
     assert output() is None
 
 
-def test_a_copy_is_tapped_by_itself() -> None:
+def test_a_copy_is_recorded_by_itself() -> None:
     net = series_net()
-    twin = deepcopy(net)
-    with tapped(net, ["trunk"]) as mine, tapped(twin, ["trunk"]) as its:
+    copied = deepcopy(net)
+    mine, its = LayerOutputs(net, ["trunk"]), LayerOutputs(copied, ["trunk"])
+    with mine as of_net, its as of_copy:
         net(torch.zeros(1, 2, 9))
-    assert (list(mine), list(its)) == (["trunk"], [])
+    assert (list(of_net), list(of_copy)) == (["trunk"], [])
 
 
 def test_autocast_is_what_the_layer_ran_in() -> None:
     net = series_net()
-    with torch.autocast("cpu", dtype=torch.bfloat16), tapped(net, ["trunk.stage1.0"]) as given:
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        LayerOutputs(net, ["trunk.stage1.0"]) as outputs,
+    ):
         net(torch.randn(2, 2, 9))
-    assert given["trunk.stage1.0"].dtype == torch.bfloat16
+    assert outputs["trunk.stage1.0"].dtype == torch.bfloat16
 
 
 def test_shapes_are_of_one_sample() -> None:
@@ -166,7 +195,7 @@ def test_layers_of_two_passes_of_none_of_tuples_and_of_tokens_have_no_shape() ->
         with pytest.raises(UserError) as refused:
             check_layer(name, net, shapes, "the teacher", "method.layers")
         assert str(refused.value) == (
-            f"layer '{name}' of the teacher gives no single vector or map per pass: expected one "
+            f"layer '{name}' of the teacher returns no single vector or feature map in a pass: expected one "
             "of flat (method.layers=…)"
         )
 

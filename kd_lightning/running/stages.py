@@ -1,0 +1,111 @@
+"""Runs a method's stage before its training, once, and keeps the result.
+
+The result lies in ``<outputs>/stages/<method>-<stage>-<hash>/``: ``result.safetensors``, the log
+``epochs.csv`` and ``last.ckpt``, from which a stage that was stopped is resumed. The hash is of all
+that shapes the result: the stage's settings and initial weights, the teacher, the data.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+
+from kd_lightning.base.files import whole
+from kd_lightning.base.ranks import rank_from_outside
+from kd_lightning.callbacks.save_epoch import SaveEpoch
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.stage import Stage
+from kd_lightning.records.run_directory import make_directory
+from kd_lightning.running.trainer import bare_trainer
+from kd_lightning.teachers.sources import one_device, sha256_of
+from kd_lightning.teachers.store import IMMATERIAL, find_or_make, shape_hash
+
+RESULT = "result.safetensors"
+
+
+def complete_stage(
+    cfg: DictConfig,
+    data: ClassificationData,
+    method: Learner,
+    *,
+    apart: Callable[[DictConfig], Any],
+    say: Callable[[str], None],
+) -> None:
+    """Gives the method's stage its result, which is computed first if it is not kept.
+
+    Args:
+        apart: computes the stage of a configuration in a process of its own. Used where torchrun
+            or SLURM started this process: a Trainer would take their variables as its own.
+        say: tells the person what happens.
+    """
+    stage = method.stage()
+    if stage is None:
+        return
+    directory = directory_of(cfg, data, stage)
+    make_directory(directory.parent, "outputs")
+
+    def make() -> None:
+        if rank_from_outside() is None:
+            fit_stage(cfg, data, stage, directory, say)
+        else:
+            apart(cfg)
+
+    stage.load_state_dict(
+        load_file(find_or_make(directory, RESULT, stage.name, make=make, say=say))
+    )
+    for module in stage.children():
+        method.freeze_module(module)
+
+
+def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Path:
+    """The directory of a stage's result."""
+    method = cfg.method._target_.split(".")[-2]
+    samples = OmegaConf.to_container(cfg.data, resolve=True)
+    shape = shape_hash(
+        type(stage).__qualname__,
+        {"epochs": stage.max_epochs, "settings": stage.settings(), "method": cfg.method._target_},
+        {key: value for key, value in samples.items() if key not in IMMATERIAL["data"]},
+        [sha256_of(stage), sha256_of(stage.teacher), data.fingerprint, str(cfg.hardware.precision)],
+    )
+    return Path(cfg.outputs) / "stages" / f"{method}-{stage.name}-{shape}"
+
+
+def fit_stage(
+    cfg: DictConfig,
+    data: ClassificationData,
+    stage: Stage,
+    directory: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Trains a stage on one device, from its last finished epoch if there is one."""
+    directory.mkdir(exist_ok=True)
+    run = one_device(cfg.copy())
+    steps = cfg.trainer.log_every_n_steps
+    run.trainer = {"max_epochs": stage.max_epochs, "log_every_n_steps": steps}
+    callbacks = [StageProgress(stage.name, say), SaveEpoch(directory)]
+    trainer = bare_trainer(run, logger=False, callbacks=callbacks, default_root_dir=directory)
+    last = directory / "last.ckpt"
+    batches = data.loader("train", device=trainer.strategy.root_device)
+    checkpoint = last if last.exists() else None
+    trainer.fit(stage, batches, ckpt_path=checkpoint, weights_only=True)
+    state = {name: value.cpu().contiguous() for name, value in stage.state_dict().items()}
+    with whole(directory / RESULT) as unfinished:
+        save_file(state, unfinished)
+
+
+class StageProgress(Callback):
+    """Says about ten times how far a stage is."""
+
+    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+        self.name = name
+        self.say = say
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        done, total = trainer.current_epoch + 1, trainer.max_epochs
+        if done * 10 // total > trainer.current_epoch * 10 // total:
+            values = [f"{k} {v:.4g}" for k, v in trainer.callback_metrics.items()]
+            self.say(f"{self.name}: {', '.join([f'epoch {done} of {total}', *values])}")
