@@ -268,11 +268,22 @@ def check_one_run(words: Sequence[str]) -> None:
         raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
 
 
+def options_first(words: list[str]) -> list[str]:
+    """The same words with ``--config-dir`` in front. Lightning starts the other processes of a run
+    with words of its own at the end, and Hydra takes no override after an option.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-cd", "--config-dir")
+    given, rest = parser.parse_known_args(words)
+    return rest if given.config_dir is None else ["--config-dir", given.config_dir, *rest]
+
+
 def main() -> None:
     """The command line: a person's mistake is one sentence and exit code 2."""
     with report_errors():
         if (asked := sweep_asked_for(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])
+            sys.argv[1:] = options_first(sys.argv[1:])
             _hydra_main()
             return
         from kd_lightning import sweep  # here: a job of a sweep need not import it

@@ -1,12 +1,13 @@
 """What tests build on: the choices there are, tiny nets, composing a configuration."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-import hydra
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from kd_lightning.config import command_line
 from kd_lightning.config.command_line import CONF
 from kd_lightning.models.classifier import Classifier
 
@@ -27,17 +28,25 @@ TINY = (
 )
 
 
+# Methods of the tests, which use all that the contract has.
+THROWAWAY_CONF = Path(__file__).parent / "methods" / "throwaway" / "conf"
+THROWAWAY = sorted(path.stem for path in (THROWAWAY_CONF / "method").glob("*.yaml"))
+
+
 def compose(*overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
+    return command_line.compose(overrides, THROWAWAY_CONF)
 
 
-DISTILLERS = [name for name in METHODS if "teacher" in compose(f"method={name}").method]
+def with_teacher(methods: list[str]) -> list[str]:
+    return [name for name in methods if "teacher" in compose(f"method={name}").method]
+
+
+DISTILLERS = with_teacher(METHODS)
 
 
 def of_method(method: str, overrides: list[str]) -> list[str]:
     """``overrides`` without those of a teacher, where the method has none."""
-    has_teacher = method in DISTILLERS
+    has_teacher = method in with_teacher([method])
     return [o for o in overrides if has_teacher or not o.startswith("teacher.")]
 
 

@@ -86,6 +86,10 @@ class BatchTransform(ABC):
     def __call__(self, x: Images, draws: Draws) -> Images:
         """Transforms each sample by its own random numbers."""
 
+    def seeded(self, x: Images, seed: int) -> Images:
+        """Transforms a batch by the random numbers of a seed in [0, 2^63)."""
+        return self(x, Draws(seed, torch.arange(len(x), device=x.device)))
+
 
 class Compose(BatchTransform):
     """One after the other."""

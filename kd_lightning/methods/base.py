@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.streams import seed_stream
+from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.optimization import Optimization
 from kd_lightning.methods.running_means import RunningMeans
@@ -155,6 +155,16 @@ class Learner(Optimization):
         if torch.compiler.is_compiling():
             return
         seed_stream(self.seed, *name, self.global_rank, self._batches_started, device=self.device)
+
+    def augment(self, x: Tensor, augmentation: Any, name: str) -> Tensor:
+        """A further view of a batch, by an augmentation of whole batches
+        (``kd_lightning.data.augmentation``), from the stream (seed, name, rank, step).
+
+        The stream has a new seed at each step, for which a compiled step would be compiled again: a
+        method that calls this declares "compile" as unsupported.
+        """
+        stream = stream_seed(self.seed, name, self.global_rank, self._batches_started)
+        return augmentation.seeded(x, stream)
 
     @property
     def _batches_started(self) -> int:

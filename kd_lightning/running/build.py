@@ -30,6 +30,8 @@ NO_NEWS = (
     r".*Total length of `.*` across ranks is zero.*",
     r".*torch.jit.script.*is (deprecated|not supported).*",
     r"The `srun` command is available on your system but is not used.*",
+    r"Found \d+ module\(s\) in eval mode at the start of training.*",  # a method's frozen modules
+    r".*`LightningModule.configure_optimizers` returned `None`.*",  # a stage that only computes
     r"`broadcast_buffers` is deprecated.*",  # its successor is not in torch 2.11
     r"TensorFloat32 tensor cores for float32 matrix multiplication available.*",
     r"GPU available but not used.*",  # hardware=cpu

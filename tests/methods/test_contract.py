@@ -1,16 +1,28 @@
-"""What every method promises, over every file in conf/method: a new method inherits these laws."""
+"""What every method promises, over every file in conf/method: a new method inherits these laws.
+
+So do the methods of ``throwaway/``, which use all that the contract has.
+"""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 import pytest
 import torch
-from helpers import DISTILLERS, METHODS, compose, of_method
-from lightning.pytorch import Trainer
-from omegaconf import DictConfig
+from helpers import (
+    METHODS,
+    THROWAWAY,
+    THROWAWAY_CONF,
+    compose,
+    of_method,
+    with_teacher,
+)
+from hydra.utils import get_class
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,9 +31,32 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
+from kd_lightning.running.stages import complete_stage
 from kd_lightning.teachers.sources import Teacher, build_net
 
+ALL = [*METHODS, *THROWAWAY]
+WITH_TEACHER = with_teacher(ALL)
+FROZEN = [  # of whom the teacher never changes
+    method
+    for method in WITH_TEACHER
+    if issubclass(get_class(compose(f"method={method}").method._target_), Distiller)
+]
+MANUAL = [m for m in ALL if get_class(compose(f"method={m}").method._target_).separate_optimizers]
+OF_RUNS = {"everything": ["model@method.teacher=resnet8"],
+           "alternating": ["teacher.source=untrained"]}  # fmt: skip
 FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where stages are kept: each is done once for all tests of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("stages")
+        patch.setitem(STORE, "outputs", folder)
+        yield folder
+
+
+STORE: dict[str, Path] = {}
 
 
 def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
@@ -32,7 +67,8 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
         "data.num_train=64",
         "data.num_test=16",
         "data.batch_size=16",
-        *(["model@method.teacher=resnet8"] if method in DISTILLERS else []),
+        *(["model@method.teacher=resnet8"] if method in WITH_TEACHER else []),
+        *([f"outputs={STORE['outputs']}"] if STORE else []),
         *FEW_PASSES.get(method, []),
         *more,
     )
@@ -43,7 +79,16 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
         with torch.no_grad():
             net.head.weight.mul_(20)  # untrained nets are sure of nothing
         teacher = Teacher(net, "a test", "resnet8")
-    return build_method(cfg, teacher), data, cfg
+    learner = build_method(cfg, teacher)
+    complete_stage(cfg, data, learner, apart=pytest.fail, say=lambda sentence: None)
+    return learner, data, cfg
+
+
+def gradients(learner: Learner, batch: Sequence[Tensor]) -> None:
+    """A training step, outside a run, with its backward pass."""
+    loss = learner.training_step(batch, 0)
+    if loss is not None:  # with several optimizers the step has done that itself
+        loss.backward()
 
 
 def trainer(tmp_path: Path, **options: object) -> Trainer:
@@ -69,7 +114,7 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("method", DISTILLERS)
+@pytest.mark.parametrize("method", FROZEN)
 def test_teacher_never_changes(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)
     assert isinstance(learner, Distiller)
@@ -80,18 +125,6 @@ def test_teacher_never_changes(method: str, tmp_path: Path) -> None:
     assert not any(module.training for module in learner.teacher.modules())
     assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
     assert all(parameter.grad is None for parameter in learner.teacher.parameters())
-
-
-@pytest.mark.parametrize("method", DISTILLERS)
-def test_one_pass_of_the_teacher_a_batch(method: str, tmp_path: Path) -> None:
-    learner, data, _ = built(method)
-    batch = next(iter(data.loader("train")))
-    learner.train().training_step(batch, 0)  # the first makes the teacher's twin, and compares it
-    passes = []
-    for net in filter(None, (learner.teacher, learner._fast_teacher)):
-        net.trunk.register_forward_hook(lambda module, x, y: passes.append(len(x[0])))
-    learner.training_step(batch, 0)
-    assert passes == [len(batch[0])]
 
 
 @pytest.mark.parametrize(("blocks", "passes_of_the_trunk"), [(0.0, 1), (0.1, 30)])
@@ -127,7 +160,30 @@ OPTIONS = {
     "kd": [["soft_loss@method.soft_loss=dkd"], ["soft_loss@method.soft_loss=dist"],
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
     "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
+    "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
 }  # fmt: skip
+ROWS = {"kd": [["method.soft_weight=0"]],
+        "stochastic_self_distillation": [["method.feature_weight=0"],
+                                         ["method.teacher.block_dropout=0.1"]]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (method, words)
+        for method in FROZEN
+        for words in ([], *OPTIONS.get(method, []), *ROWS.get(method, []))
+    ],
+)
+def test_the_teacher_computes_as_many_rows_as_declared(method: str, words: list[str]) -> None:
+    learner, data, _ = built(method, *words)
+    batch = next(iter(data.loader("train")))
+    learner.train().training_step(batch, 0)  # the first makes the fast copy, and compares it
+    rows = []
+    for net in filter(None, (learner.teacher, learner._fast_teacher)):
+        net.trunk.register_forward_hook(lambda module, x, y: rows.append(len(x[0])))
+    learner.training_step(batch, 0)
+    assert sum(rows) == learner.teacher_rows * len(batch[0])
 
 
 class Waits(TorchDispatchMode):
@@ -145,7 +201,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("method", "words"),
-    [(method, words) for method in METHODS for words in ([], *OPTIONS.get(method, []))],
+    [(method, words) for method in ALL for words in ([], *OPTIONS.get(method, []))],
 )
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
 def test_a_training_step_never_waits_for_the_device(
@@ -156,9 +212,9 @@ def test_a_training_step_never_waits_for_the_device(
     low = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "32")
     learner.train()
     with low:
-        learner.training_step(batch, 0).backward()  # the first step may look at things
+        gradients(learner, batch)  # the first step may look at things
         with Waits() as waits:
-            learner.training_step(batch, 0).backward()
+            gradients(learner, batch)
     assert waits.seen == []
 
 
@@ -167,7 +223,7 @@ CALLS = {"supervised": 14, "kd": 30, "feature_distillation": 34, "mutual_learnin
          "dual_student": 80, "stochastic_self_distillation": 48}  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_a_step_makes_few_calls(method: str) -> None:
     learner, data, _ = built(method)
     batch = next(iter(data.loader("train")))
@@ -190,25 +246,26 @@ def test_a_step_makes_few_calls(method: str) -> None:
     assert hydras == []  # a step needs nothing of what built it
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_a_checkpoint_is_its_students_and_their_optimizer(method: str, tmp_path: Path) -> None:
     # large enough that what else stands in it does not count; SSD's student is its teacher's twin
     first = next(iter(compose(f"method={method}").method.students))
     is_twin = method == "stochastic_self_distillation"
     wide = f"method.students.{first}.widths=[600,600]"
     large = ["model@method.teacher=resnet8x4" if is_twin else wide]
+    large += ["method.student_layer=trunk.3"] if method == "everything" else []
     learner, data, _ = built(method, *large)
     run = trainer(tmp_path, max_epochs=1)
     run.fit(learner, datamodule=data)
     run.save_checkpoint(tmp_path / "last.ckpt")
-    (optimizer,) = run.optimizers
-    state = [v for one in optimizer.state.values() for v in one.values() if torch.is_tensor(v)]
+    states = [one for optimizer in run.optimizers for one in optimizer.state.values()]
+    state = [v for one in states for v in one.values() if torch.is_tensor(v)]
     tensors = [*learner.state_dict().values(), *state]
     least = sum(tensor.nbytes for tensor in tensors)
     assert least <= (tmp_path / "last.ckpt").stat().st_size <= 1.05 * least
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_students_learn_and_only_they_are_optimized(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)
     before = {key: state_of(net) for key, net in learner.students.items()}
@@ -217,12 +274,29 @@ def test_students_learn_and_only_they_are_optimized(method: str, tmp_path: Path)
     for key, net in learner.students.items():
         changed = [n for n, p in net.named_parameters() if not torch.equal(p, before[key][n])]
         assert len(changed) == len(list(net.parameters()))
-    (optimizer,) = run.optimizers
-    optimized = {p for group in optimizer.param_groups for p in group["params"]}
-    assert optimized == set(learner.parameters())  # a method may learn something with its students
+    groups = [group for optimizer in run.optimizers for group in optimizer.param_groups]
+    optimized = [p for group in groups for p in group["params"]]
+    assert len(optimized) == len(set(optimized))
+    assert set(optimized) == {p for p in learner.parameters() if p.requires_grad}
+    assert {group["name"] for group in groups} == {*learner.students, *learner.own_modules()}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
+def test_modules_of_its_own_learn_and_frozen_ones_do_not(method: str, tmp_path: Path) -> None:
+    learner, data, _ = built(method)
+    own, frozen = learner.own_modules(), learner._frozen
+    before = {name: state_of(module) for name, module in own.items()}
+    frozen_before = [state_of(module) for module in frozen]
+    trainer(tmp_path).fit(learner, datamodule=data)
+    for name, module in own.items():
+        for key, parameter in module.named_parameters():
+            assert not torch.equal(parameter, before[name][key]), (name, key)
+    for module, was in zip(frozen, frozen_before, strict=True):
+        assert_equal(state_of(module), was)
+        assert not any(part.training for part in module.modules())
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_no_teacher_in_the_checkpoint_and_a_strict_resume(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)
     run = trainer(tmp_path, max_epochs=1)
@@ -230,7 +304,10 @@ def test_no_teacher_in_the_checkpoint_and_a_strict_resume(method: str, tmp_path:
     run.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["state_dict"]
-    assert all(k.startswith(("students.", "feature_losses.")) for k in saved["state_dict"])
+    held = {name for name, child in learner.named_children() if child.state_dict()}
+    assert {name.split(".")[0] for name in saved["state_dict"]} == held
+    assert method not in FROZEN or "teacher" not in held
+    assert (held != {"students"}) == bool(learner.own_modules() or learner._frozen)
     again, data, _ = built(method)
     trainer(tmp_path, max_epochs=2).fit(
         again, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
@@ -238,7 +315,29 @@ def test_no_teacher_in_the_checkpoint_and_a_strict_resume(method: str, tmp_path:
     assert again.trainer.current_epoch == 2
 
 
-@pytest.mark.parametrize("method", METHODS)
+class StopAfter(Callback):
+    """Ends a run after its first epoch, as a signal does."""
+
+    def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_run_that_was_stopped_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
+    whole, data, _ = built(method)
+    trainer(tmp_path).fit(whole, datamodule=data)
+    learner, data, _ = built(method)
+    run = trainer(tmp_path, callbacks=[StopAfter()])
+    run.fit(learner, datamodule=data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    again, data, _ = built(method)
+    trainer(tmp_path).fit(
+        again, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
+    )
+    assert_equal(state_of(again), state_of(whole))
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_common_names_are_logged(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)
     run = trainer(tmp_path, max_epochs=1)
@@ -251,7 +350,7 @@ def test_common_names_are_logged(method: str, tmp_path: Path) -> None:
     assert not any(name.split("/")[1:2] == ["teacher"] for name in logged)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_same_seed_same_bits(method: str, tmp_path: Path) -> None:
     ends = []
     for _ in range(2):
@@ -268,40 +367,57 @@ def test_same_seed_same_bits(method: str, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_trains_in_bf16_with_losses_in_float32(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)
     seen = []
-    step = learner.training_step
-    learner.training_step = lambda *a: seen.append(step(*a)) or seen[-1]
+    add = learner.running_means.add
+    learner.running_means.add = lambda names, row, step: seen.append(row) or add(names, row, step)
+    if not learner.separate_optimizers:
+        step = learner.training_step
+        learner.training_step = lambda *a: seen.append(step(*a)) or seen[-1]
     trainer(tmp_path, max_epochs=1, precision="bf16-mixed").fit(learner, datamodule=data)
-    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in seen)
+    assert seen
+    assert all(loss.dtype == torch.float32 and loss.isfinite().all() for loss in seen)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_trains_on_two_processes(method: str, tmp_path: Path, store: Path) -> None:
     command = [sys.executable, "-m", "kd_lightning.run", f"method={method}", "data=synthetic",
                "data.num_train=64", "data.num_test=32", "data.batch_size=16", "hardware=ddp",
                "hardware.accelerator=cpu", "trainer.max_epochs=1", "callbacks=quiet",
                f"outputs={tmp_path}", *FEW_PASSES.get(method, [])]  # fmt: skip
-    if method in DISTILLERS:
+    if method in WITH_TEACHER:
         command += [f"teacher.store={store}", "teacher.trainer.max_epochs=1"]
+    command += OF_RUNS.get(method, [])
+    if method in THROWAWAY:
+        command += ["--config-dir", str(THROWAWAY_CONF)]
+    paths = os.pathsep.join([str(THROWAWAY_CONF.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
     )
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.glob("*/metrics.json")
+    assert len(list(tmp_path.glob("stages/*/result.safetensors"))) == (method == "everything")
     students = compose(f"method={method}").method.students
     kept = {path.name for path in record.parent.glob("best-*")}
     assert kept == {f"best-{key}.ckpt" for key in students}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_a_whole_run_ends_with_a_record(method: str, tiny: list[str]) -> None:
-    result = distill(f"method={method}", *of_method(method, tiny), *FEW_PASSES.get(method, []))
+    words = [*of_method(method, tiny), *FEW_PASSES.get(method, []), *OF_RUNS.get(method, [])]
+    result = distill(f"method={method}", *words, config_dir=THROWAWAY_CONF)
     names = {path.name for path in result.directory.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.json", "epochs.csv", "last.ckpt"} <= names
     assert {"table.md", "table.csv"} <= names
-    assert ("teacher" in result.metrics["nets"]) == (method in DISTILLERS)
+    assert ("teacher" in result.metrics["nets"]) == (method in WITH_TEACHER)
     assert 0 <= result.objective <= 1
+    cfg = OmegaConf.load(result.directory / "config.yaml")
+    for key, net in cfg.method.students.items():  # a student is its net and nothing else
+        saved = torch.load(result.directory / f"best-{key}.ckpt", weights_only=True)
+        assert saved["state_dict"].keys() == build_net(net, 0, key).state_dict().keys()

@@ -195,8 +195,8 @@ def test_layers_of_two_passes_of_none_of_tuples_and_of_tokens_have_no_shape() ->
         with pytest.raises(UserError) as refused:
             check_layer(name, net, shapes, "the teacher", "method.layers")
         assert str(refused.value) == (
-            f"layer '{name}' of the teacher returns no single vector or feature map in a pass: expected one "
-            "of flat (method.layers=…)"
+            f"layer '{name}' of the teacher returns no single vector or feature map in a pass: "
+            "expected one of flat (method.layers=…)"
         )
 
 

@@ -460,15 +460,19 @@ def test_a_block_that_another_run_is_at_is_waited_for(
     lock = FileLock(folder / "1-16.lock", thread_local=False)
     lock.acquire()
 
+    freed = threading.Event()
+
     def other() -> None:
         there.rename(file)
+        freed.set()
         lock.release()
 
     monkeypatch.setattr(filling, "write_block", lambda *_: pytest.fail("done twice"))
     timer = threading.Timer(0.5, other)
     timer.start()
     made().use()
-    assert not timer.is_alive()
+    assert freed.is_set()
+    timer.join()
 
 
 @pytest.mark.slow
