@@ -48,7 +48,7 @@ def test_the_arrays_have_the_set_size_and_the_index_describes_them(tree, tmp_pat
     assert (index["size"], index["class_names"]) == (9, ["cat", "dog"])
     path = tmp_path / "tree" / "test" / "cat" / "cat_0.JPEG"
     assert torch.equal(
-        torch.from_numpy(arrays[1][0]), decode.square(read_rgb(path), 9, 6).permute(1, 2, 0)
+        torch.from_numpy(arrays[1][0]), decode.central_square(read_rgb(path), 9, 6).permute(1, 2, 0)
     )
 
 

@@ -394,6 +394,6 @@ def test_data_that_cannot_be_resident_are_refused():
 
 def test_a_mixing_is_checked_even_if_validation_is_turned_off_globally(monkeypatch):
     monkeypatch.setattr(Distribution, "_validate_args", False)  # as torch.compile does
-    with pytest.raises(UserError, match="the mixing cannot use its settings"):
+    with pytest.raises(UserError, match="the mixing refuses its settings"):
         ready(mixing=functools.partial(v2.MixUp, alpha=-1.0))
     assert not Distribution._validate_args

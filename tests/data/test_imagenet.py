@@ -1,7 +1,6 @@
 import pytest
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_files import imagenet_rows
 
 
 def test_the_official_val_part_is_the_test_part_and_val_comes_from_train(stand_in):
@@ -65,9 +64,3 @@ def test_a_wrong_root_is_refused_with_what_was_found(build, tmp_path):
     (tmp_path / "ILSVRC").mkdir()
     with pytest.raises(UserError, match=r"an ImageNet tree with train, found ILSVRC in"):
         build("imagenet", f"data.root={tmp_path}").setup()
-
-
-def test_imagenet_rows_of_some_classes_are_found_by_wnid(stand_in):
-    data = stand_in("imagenet")
-    data.setup()
-    assert data.imagenet_rows == imagenet_rows(data.class_names) == [0, 1, 2]

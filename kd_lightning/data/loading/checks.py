@@ -102,8 +102,7 @@ def check_mixing(mixing: Callable[..., Callable], num_classes: int) -> None:
         mixing(num_classes=num_classes)
     except ValueError as error:
         raise UserError(
-            f"the mixing cannot use its settings: {' '.join(str(error).split())} "
-            "(data.mixing.alpha=…)"
+            f"the mixing refuses its settings: {' '.join(str(error).split())} (data.mixing.alpha=…)"
         ) from error
     finally:
         Distribution.set_default_validate_args(was_on)

@@ -72,7 +72,7 @@ def decode_tree(data: ImageFiles, out: Path, size: int, say: Callable[[str], Non
     facts |= {
         "format": FORMAT,
         "size": size,
-        "image_size": data.image_size,  # the position of the square depends on it, see square
+        "image_size": data.image_size,  # central_square depends on it
         "made_by": {"pillow": version("pillow"), "torchvision": torchvision.__version__},
     }
     with open_output_folder(out, facts, INDEX_FILE, say) as is_unfinished:
@@ -208,7 +208,7 @@ class BlockWriter(Dataset):
                     raise
                 bad.append(row)
             else:
-                images[i] = square(image, self.size, self.image_size).permute(1, 2, 0)
+                images[i] = central_square(image, self.size, self.image_size).permute(1, 2, 0)
         with (self.out / f"{block.part}.npy").open("r+b") as file:
             to_end = (len(self.paths[block.part]) - block.start) * bytes_per_image(self.size)
             file.seek(-to_end, os.SEEK_END)
@@ -218,7 +218,7 @@ class BlockWriter(Dataset):
         return WrittenBlock(*block, bad)
 
 
-def square(
+def central_square(
     image: UInt8[Tensor, "3 H W"], size: int, image_size: int
 ) -> UInt8[Tensor, "3 size size"]:
     """Resizes the short side to ``size`` as evaluation does, and crops the central square.
