@@ -32,7 +32,7 @@ from benchmarks.rows import beside, table
 from benchmarks.written import Report
 from kd_lightning.config.command_line import compose
 from kd_lightning.data.loading import image_files
-from kd_lightning.prepare import prepared
+from kd_lightning.prepare import prepare
 from kd_lightning.running.build import build_data, quieten
 
 Row = tuple[str, int, Step, Step]  # title, samples in a batch, A, B; the first is the control
@@ -107,7 +107,7 @@ def images(place: Path) -> Iterator[Row]:
     write_tree(place / "tree")
     words = (f"data.root={place / 'tree'}", f"out={place / 'prepared'}", "data.num_workers=0")
     with redirect_stdout(io.StringIO()):
-        out = prepared("data=image_folder", *words)
+        out = prepare("data=image_folder", *words)
     given = [f"data.batch_size={BATCH}", "data.val_fraction=0"]
     tree = ("data=image_folder", f"data.root={place / 'tree'}", *given)
     ready = ("data=prepared", f"data.root={out}", *given)

@@ -1,12 +1,12 @@
-"""Decodes a tree of images once, so that runs need not: one array of bytes for each part.
+"""Decodes a folder of images once, so that runs do not have to: one uint8 array for each part.
 
     python -m kd_lightning.prepare data=imagenet100 data.root=/data/imagenet out=/data/in100
     python -m kd_lightning.run data=prepared data.root=/data/in100 recipe=imagenet100
 
-Every image's short side becomes ``size`` (that of evaluation, 256 for 224, unless stated), and the
-square in the middle is kept. ``data.num_workers`` processes decode; what was stopped goes on by the
-same command. With ``format=litdata`` the files are packed as they are, into chunks that
-``data=streamed`` reads from wherever they lie.
+The short side of each image is resized to ``size`` (by default that of evaluation, 256 for images
+of 224), and the central square is kept. ``data.num_workers`` processes decode. The same command
+resumes an interrupted preparation. With ``format=litdata`` the files are not decoded but packed
+unchanged into chunks, which ``data=streamed`` reads from a folder or from remote storage.
 """
 
 import argparse
@@ -20,23 +20,23 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.config.command_line import compose, console, report_errors, sentences
 from kd_lightning.config.schema import check_targets, check_value
 from kd_lightning.data.loading.image_files import ImageFiles, short_side
-from kd_lightning.data.preparation.decode import prepare
+from kd_lightning.data.preparation.decode import decode_tree
 from kd_lightning.data.preparation.pack import pack_tree
 from kd_lightning.data.streamed import Streamed
 
 FORMATS = ("arrays", "litdata")
-OF_A_RUN = ("train_per_class", "label_noise", "mixing")  # all samples are kept, as they are
+RUN_ONLY_KEYS = ("train_per_class", "label_noise", "mixing")  # preparation keeps all samples
 
 
-def prepared(*overrides: str, config_dir: str | Path | None = None) -> Path:
-    """The folder that was written, from Python, with the overrides of the command line.
+def prepare(*overrides: str, config_dir: str | Path | None = None) -> Path:
+    """Prepares images from Python, with the overrides of the command line; returns the folder.
 
     Raises:
-        UserError: something asked for cannot be done; the message says what to change.
+        UserError: the request is impossible; the message says what to change.
     """
     with sentences(overrides):
         cfg = compose(overrides, config_dir, name="prepare")
-        check(cfg)
+        check_config(cfg)
         data = instantiate(cfg.data, _convert_="object")
         if not isinstance(data, ImageFiles):
             raise UserError(
@@ -45,8 +45,8 @@ def prepared(*overrides: str, config_dir: str | Path | None = None) -> Path:
             )
         if cfg.format == "litdata" and isinstance(data, Streamed):
             raise UserError(
-                "data=streamed is packed already: copy its folder, or pack the tree of images that "
-                "it was made of (data=…)"
+                "data=streamed is already packed: copy its folder, or pack the original images "
+                "(data=…)"
             )
         size = short_side(data.image_size, data.crop_fraction) if cfg.size is None else cfg.size
         out = Path(cfg.out).expanduser()
@@ -54,12 +54,12 @@ def prepared(*overrides: str, config_dir: str | Path | None = None) -> Path:
         if cfg.format == "litdata":
             pack_tree(data, out, say)
         else:
-            prepare(data, out, size, say)
+            decode_tree(data, out, size, say)
     return out
 
 
-def check(cfg: DictConfig) -> None:
-    """Raises ``UserError`` for a value that is missing, of the wrong kind, or without effect."""
+def check_config(cfg: DictConfig) -> None:
+    """Raises ``UserError`` for a value that is missing, has the wrong type, or has no effect."""
     if OmegaConf.is_missing(cfg, "out"):
         raise UserError("say where the prepared images go (out=…)")
     check_value(cfg, "out", str, "out")
@@ -68,15 +68,15 @@ def check(cfg: DictConfig) -> None:
         raise unknown("format", str(cfg.format), FORMATS, "format")
     if cfg.format == "litdata" and cfg.size is not None:
         raise UserError(
-            f"size={cfg.size} has no effect with format=litdata, which keeps the files as they "
-            "are: leave it out"
+            f"size={cfg.size} has no effect with format=litdata, which does not change the files: "
+            "remove it"
         )
     check_targets(cfg, "")
-    for key in OF_A_RUN:
+    for key in RUN_ONLY_KEYS:
         if cfg.data.get(key):
             raise UserError(
-                f"data.{key} is for runs, and has no effect on what is prepared: leave it out, and "
-                "say it with data=prepared"
+                f"data.{key} is for runs and has no effect on preparation: remove it, and set it "
+                "with data=prepared"
             )
 
 
@@ -85,14 +85,14 @@ def say(sentence: str) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The command line: a person's mistake is one sentence and exit code 2."""
+    """The command line. A user error is printed as one sentence, with exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.prepare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("overrides", nargs="+", help="data=…, data.root=…, out=…, size=…")
-    parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML")
-    given = parser.parse_args(words)
+    parser.add_argument("--config-dir", type=Path, help="a folder with your own YAML files")
+    arguments = parser.parse_args(words)
     with report_errors():
-        prepared(*given.overrides, config_dir=given.config_dir)
+        prepare(*arguments.overrides, config_dir=arguments.config_dir)
 
 
 if __name__ == "__main__":

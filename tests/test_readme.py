@@ -15,7 +15,7 @@ from helpers import DISTILLERS, compose
 from safetensors.torch import save_file
 
 from kd_lightning.config.schema import check_targets
-from kd_lightning.prepare import prepared
+from kd_lightning.prepare import prepare
 from kd_lightning.run import distill
 from kd_lightning.sweeps import create, plan
 
@@ -45,7 +45,7 @@ def write_stand_ins(place: Path, write_tree, write_fashion) -> None:
     write_tree(place / "data" / "flowers", flowers)
     for command in PREPARES:
         words = in_its_place(shlex.split(command), place)
-        prepared(*words, "data.num_workers=0", "data.image_size=32")
+        prepare(*words, "data.num_workers=0", "data.image_size=32")
     numbers = np.random.default_rng(0)
     x, y = numbers.normal(size=(96, 3, 20)).astype("float32"), np.arange(96) % 4
     np.savez(place / "data" / "machines.npz", x=x, y=y)

@@ -1,9 +1,10 @@
-"""Your own data, from one .npz file: images or series, with subjects or without.
+"""Your own data from one .npz file: images or time series, with or without subjects.
 
-``np.savez("mine.npz", x=x, y=y)``, then ``data=arrays data.root=mine.npz``. The file holds ``x``
-and ``y``, of which a test part is cut, or ``x_train y_train x_test y_test`` and perhaps ``x_val
-y_val``. Where samples come from subjects, ``groups`` (``groups_train`` …) numbers or names them,
-and every cut is by subject. ``class_names``, in label order, is optional.
+Write the file with ``np.savez("mine.npz", x=x, y=y)`` and use it with ``data=arrays
+data.root=mine.npz``. It holds either ``x`` and ``y``, from which a test part is split off, or
+``x_train``, ``y_train``, ``x_test`` and ``y_test``, and optionally ``x_val`` and ``y_val``. If the
+samples come from subjects, ``groups`` (or ``groups_train`` …) holds the subject of each sample, as
+a number or a name, and every split is by subject. ``class_names``, in label order, is optional.
 """
 
 from pathlib import Path
@@ -20,18 +21,19 @@ from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.splits import split
 
-FORMS = (
+ACCEPTED_ARRAYS = (
     "x and y (and groups), or x_train, y_train, x_test, y_test (and x_val with y_val, and "
     "groups_<part>), and class_names in either form"
 )
 
 
 class Arrays(ClassificationData):
-    """``root`` is the .npz file.
+    """Images or time series from the .npz file ``root``.
 
     Args:
-        test_fraction: share that becomes the test part, where the file has none: stratified by
-            class, or in whole subjects; by ``split_seed``.
+        test_fraction: share of the samples that becomes the test part, if the file has none. The
+            split is stratified by class, or by subject if there are groups, and follows from
+            ``split_seed``.
     """
 
     def __init__(self, *, test_fraction: float = 0.2, **common) -> None:
@@ -43,11 +45,11 @@ class Arrays(ClassificationData):
     def load(self) -> Parts:
         arrays = read_npz(self.root)
         ids = subject_ids(arrays)
-        samples = {part: to_samples(arrays, part, ids) for part in part_names(arrays)}
+        samples = {part: to_samples(arrays, part, ids) for part in part_suffixes(arrays)}
         class_names = name_classes(arrays.get("class_names"), [s.y for s in samples.values()])
         if "" in samples:
-            train, test, how = self._cut(samples[""])
-            return Parts(train=train, test=test, class_names=class_names, test_is=how)
+            train, test, test_is = self._split_off_test(samples[""])
+            return Parts(train=train, test=test, class_names=class_names, test_is=test_is)
         check_parts(samples)
         return Parts(
             train=samples["_train"],
@@ -57,23 +59,23 @@ class Arrays(ClassificationData):
             test_is="the file's own test part",
         )
 
-    def _cut(self, samples: Samples) -> tuple[Samples, Samples, str]:
-        """Train, test, and how the test part was cut."""
+    def _split_off_test(self, samples: Samples) -> tuple[Samples, Samples, str]:
+        """The train part, the test part, and a description of how test was split off."""
         by = "stratified by class" if samples.groups is None else "by subject"
-        # A stream of its own: the same order as in the train/val split would couple the two cuts.
+        # A separate random stream: the order of the train/val split would couple the two splits.
         seed = stream_seed(self.split_seed, "test")
         if samples.groups is not None and len(samples.groups.unique()) < 2:
             raise UserError("a test part by subject needs two subjects or more (data.root=…)")
-        kept, held = split(samples.y, samples.groups, self.test_fraction, seed)
-        how = f"{self.test_fraction:.0%} of the file, {by} (split_seed {self.split_seed})"
-        return samples.subset(kept), samples.subset(held), how
+        train, test = split(samples.y, samples.groups, self.test_fraction, seed)
+        test_is = f"{self.test_fraction:.0%} of the file, {by} (split_seed {self.split_seed})"
+        return samples.subset(train), samples.subset(test), test_is
 
 
 def read_npz(path: Path | None) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The arrays of an .npz file, by name. Nothing is unpickled."""
+    """The arrays of an .npz file by name. Pickled objects are refused."""
     if path is None or not path.is_file() or not is_zipfile(path):
-        came = "nothing" if path is None else f"{path}, which is none"
-        raise UserError(f"data=arrays reads an .npz file, got {came} (data.root=…)")
+        received = "nothing" if path is None else f"{path}, which is not one"
+        raise UserError(f"data=arrays reads an .npz file, got {received} (data.root=…)")
     with np.load(path, allow_pickle=False) as file:
         arrays = {}
         for name in file.files:
@@ -81,28 +83,28 @@ def read_npz(path: Path | None) -> dict[str, Shaped[np.ndarray, "..."]]:
                 arrays[name] = file[name]
             except ValueError as error:
                 raise UserError(
-                    f"'{name}' of {path} must be an array of numbers or text, not of Python "
+                    f"'{name}' in {path} must be an array of numbers or text, not of Python "
                     f"objects: {error} (data.root=…)"
                 ) from None
     return arrays
 
 
-def part_names(arrays: dict[str, np.ndarray]) -> list[str]:
-    """The parts' endings: "" for ``x`` and ``y``, or "_train", "_test" and perhaps "_val"."""
+def part_suffixes(arrays: dict[str, np.ndarray]) -> list[str]:
+    """The suffixes of the parts: "" for ``x`` and ``y``, or "_train", "_test" and maybe "_val"."""
     names = set(arrays) - {"class_names"}
-    split_form = ["_train", "_test", *(["_val"] if "x_val" in names else [])]
-    for parts in ([""], split_form):
+    separate_parts = ["_train", "_test", *(["_val"] if "x_val" in names else [])]
+    for parts in ([""], separate_parts):
         needed = {f"{name}{part}" for name in "xy" for part in parts}
         if needed <= names <= needed | {f"groups{part}" for part in parts}:
             return parts
     raise UserError(
-        f"an .npz file must hold {FORMS}; this one holds {', '.join(sorted(arrays)) or 'nothing'} "
-        "(data.root=…)"
+        f"an .npz file must hold {ACCEPTED_ARRAYS}; this one holds "
+        f"{', '.join(sorted(arrays)) or 'nothing'} (data.root=…)"
     )
 
 
 def subject_ids(arrays: dict[str, np.ndarray]) -> dict[str, int]:
-    """A number for every subject that any part names."""
+    """A number for each subject of all parts together."""
     groups = {name: array for name, array in arrays.items() if name.startswith("groups")}
     for name, array in groups.items():
         if array.ndim != 1 or array.dtype.kind not in "iuU":
@@ -115,7 +117,7 @@ def subject_ids(arrays: dict[str, np.ndarray]) -> dict[str, int]:
 
 
 def to_samples(arrays: dict[str, np.ndarray], part: str, ids: dict[str, int]) -> Samples:
-    """The samples of a part, checked."""
+    """Checks the arrays of a part and makes its samples."""
     x, y, groups = to_x(arrays[f"x{part}"], f"x{part}"), arrays[f"y{part}"], None
     if y.ndim != 1 or y.dtype.kind not in "iu":
         raise UserError(
@@ -130,9 +132,9 @@ def to_samples(arrays: dict[str, np.ndarray], part: str, ids: dict[str, int]) ->
 
 
 def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
-    """Images (N, C, H, W), series (N, C, L), or (N, L), which are series of one channel.
+    """Checks images (N, C, H, W), series (N, C, L), or series of one channel (N, L).
 
-    uint8 stays, for it is a step of 1/255 everywhere; every other number becomes float32.
+    uint8 is kept, because models read it as steps of 1/255; any other number becomes float32.
     """
     if x.ndim not in (2, 3, 4) or x.dtype.kind not in "iuf" or 0 in x.shape:
         raise UserError(
@@ -156,18 +158,18 @@ def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
 
 
 def name_classes(names: np.ndarray | None, labels: list[Tensor]) -> list[str]:
-    """The classes' names, from the file, or the labels' own where it has none.
+    """The class names of the file, or the label numbers if it has no names.
 
     Raises:
-        UserError: labels beyond the names; without names, labels that are not 0..C-1.
+        UserError: a label has no name; or there are no names, and the labels are not 0..C-1.
     """
-    came = torch.cat(labels).unique().tolist()
+    present = torch.cat(labels).unique().tolist()
     if names is None:
-        names = np.arange(len(came))
+        names = np.arange(len(present))
     if names.ndim != 1 or names.dtype.kind not in "iuU" or len(set(names.tolist())) < len(names):
         raise UserError(f"class_names must be different names, got {names.tolist()} (data.root=…)")
-    if came[0] < 0 or came[-1] >= len(names):
-        shown = ", ".join(map(str, came[:10])) + (", …" if len(came) > 10 else "")
+    if present[0] < 0 or present[-1] >= len(names):
+        shown = ", ".join(map(str, present[:10])) + (", …" if len(present) > 10 else "")
         raise UserError(
             f"labels must be the integers 0..{len(names) - 1}, as there are {len(names)} classes; "
             f"y has {shown} (data.root=…)"
@@ -176,7 +178,7 @@ def name_classes(names: np.ndarray | None, labels: list[Tensor]) -> list[str]:
 
 
 def check_parts(samples: dict[str, Samples]) -> None:
-    """Raises ``UserError`` where parts differ in their samples' shape or share a subject."""
+    """Raises ``UserError`` if the parts differ in sample shape or type, or share a subject."""
     train = samples["_train"]
     for part, other in samples.items():
         if other.x.shape[1:] != train.x.shape[1:] or other.x.dtype != train.x.dtype:

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches, each sample by random numbers of its own.
+"""Augmentation of whole batches, with separate random numbers for each sample.
 
-torchvision draws once for what it is given, so a batch has to go through it sample by sample. Here
-all parameters of a batch are drawn at once, by counting: number k of sample i is a hash of (stream,
-i, k). So what happens to a sample does not depend on the batch or the device it is in, to the last
-bit, and is drawn from the distribution of the transform of the same name in torchvision.
+torchvision draws random parameters once per call, so it must be called sample by sample. Here the
+parameters of a whole batch are drawn at once: random number k of sample i is a hash of (stream, i,
+k). The result for a sample is therefore bit for bit the same in any batch and on any device. Each
+transform draws from the distribution of the torchvision transform with the same name.
 
 Dimensions: B batch, C channels, H height, W width.
 """
@@ -21,70 +21,71 @@ from torchvision.transforms.v2 import functional as tv
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.resampling import Image, Images, Rectangles, resized_crops
 
-GOLDEN = 0x9E3779B97F4A7C15  # the step of SplitMix64, whose mixing this is
-# bytes of an image, above which a CPU flips one by one: photographs are done in a tenth of the time
+GOLDEN = 0x9E3779B97F4A7C15  # the increment of the SplitMix64 generator
+# On a CPU, images larger than this number of bytes are flipped one by one, which takes a tenth of
+# the time for photographs.
 ONE_BY_ONE = 4096
-TRIES = 10  # for a rectangle that fits, as torchvision has it
+TRIES = 10  # attempts to draw a rectangle that fits into the image, as in torchvision
 
 
-class Draws:
-    """Random numbers for each sample of a batch, from its own stream.
+class PerSampleRandom:
+    """Random numbers for the samples of a batch; each sample has its own stream.
 
     Args:
-        stream: what all samples share: a seed in [0, 2^63), of the run and the epoch.
-        indices: of the samples; on the device where the numbers are wanted.
+        stream: seed in [0, 2^63) that all samples share, one for each run and epoch.
+        indices: indices of the samples, on the device on which the random numbers are needed.
     """
 
     def __init__(self, stream: int, indices: Int[Tensor, "B"]) -> None:
-        self._start = _mixed(_mixed(indices * _signed(GOLDEN) + stream) + stream)
+        self._start = _hash(_hash(indices * _as_int64(GOLDEN) + stream) + stream)
         self._count = 0
 
     def uniform(self) -> Float[Tensor, "B"]:
-        """The next number of each sample, in [0, 1)."""
+        """The next random number of each sample, in [0, 1)."""
         return self.uniforms(1)[0]
 
     def uniforms(self, count: int) -> Float[Tensor, "count B"]:
-        """The next numbers of each sample, in [0, 1)."""
-        places = torch.arange(1, count + 1, device=self._start.device).unsqueeze(1)
-        bits = _mixed(self._start + (places + self._count) * _signed(GOLDEN))
+        """The next ``count`` random numbers of each sample, in [0, 1)."""
+        steps = torch.arange(1, count + 1, device=self._start.device).unsqueeze(1)
+        bits = _hash(self._start + (steps + self._count) * _as_int64(GOLDEN))
         self._count += count
-        return _shifted(bits, 40).float() * 2.0**-24
+        return _shift_right(bits, 40).float() * 2.0**-24
 
     def integers(self, count: int | Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """The next whole number of each sample, in [0, count)."""
+        """The next random integer of each sample, in [0, count)."""
         return (self.uniform() * count).long()
 
 
-def _signed(value: int) -> int:
-    """The number that has the lowest 64 bits of ``value``, as tensors have it."""
+def _as_int64(value: int) -> int:
+    """The lowest 64 bits of ``value`` as a signed integer, as in an int64 tensor."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _shifted(bits: Tensor, by: int) -> Tensor:
-    """A shift to the right that brings in zeros, as of a number without sign."""
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    """Logical right shift: zeros are shifted in, as for an unsigned integer."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
-def _mixed(bits: Tensor) -> Tensor:
-    """SplitMix64's finalizer (Steele et al. 2014), in 64 bits that overflow."""
-    bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
-    bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
-    return bits ^ _shifted(bits, 31)
+def _hash(bits: Tensor) -> Tensor:
+    """The finalizer of SplitMix64 (Steele et al. 2014), in 64 bits with overflow."""
+    bits = (bits ^ _shift_right(bits, 30)) * _as_int64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shift_right(bits, 27)) * _as_int64(0x94D049BB133111EB)
+    return bits ^ _shift_right(bits, 31)
 
 
 class BatchTransform(ABC):
-    """A transform of whole batches: (x, draws) -> x of the same samples.
+    """A transform of whole batches: (x, rng) -> transformed x.
 
     Attributes:
-        takes_any_size: it also takes a sequence of images (C, H, W) of any sizes.
+        takes_any_size: whether it also accepts a sequence of images (C, H, W) of different sizes.
     """
 
     takes_any_size: bool = False
 
     @abstractmethod
-    def __call__(self, x: Images, draws: Draws) -> Images:
-        """Transforms each sample by its own random numbers."""
+    def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
+        """Transforms each sample with its own random numbers."""
 
     def seeded(self, x: Images, seed: int) -> Images:
         """Transforms a batch by the random numbers of a seed in [0, 2^63)."""
@@ -92,57 +93,59 @@ class BatchTransform(ABC):
 
 
 class Compose(BatchTransform):
-    """One after the other."""
+    """Applies several batch transforms, one after the other."""
 
     def __init__(self, transforms: Sequence[BatchTransform]) -> None:
-        if odd := [t for t in transforms if not isinstance(t, BatchTransform)]:
+        if others := [t for t in transforms if not isinstance(t, BatchTransform)]:
             raise UserError(
-                f"{type(odd[0]).__name__} transforms single samples: compose it by "
+                f"{type(others[0]).__name__} transforms single samples: compose it with "
                 "torchvision.transforms.v2.Compose (data.augmentation=…)"
             )
         self.transforms = list(transforms)
         self.takes_any_size = bool(transforms) and self.transforms[0].takes_any_size
 
-    def __call__(self, x: Images | Sequence[Image], draws: Draws) -> Images:
+    def __call__(self, x: Images | Sequence[Image], rng: PerSampleRandom) -> Images:
         for transform in self.transforms:
-            x = transform(x, draws)
+            x = transform(x, rng)
         return x
 
 
 class RandomCrop(BatchTransform):
-    """A square of each image, from anywhere in it.
+    """Crops a square at a random position of each image.
 
     Args:
-        size: its side.
-        padding: pixels of black that are added on each side before.
+        size: side of the square.
+        padding: black pixels that are first added on each side of the image.
     """
 
     def __init__(self, size: int, padding: int = 0) -> None:
         self.size = size
         self.padding = padding
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
-        room = [side + 2 * self.padding - self.size + 1 for side in x.shape[2:]]
-        if min(room) < 1:
+    def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
+        num_positions = [side + 2 * self.padding - self.size + 1 for side in x.shape[2:]]
+        if min(num_positions) < 1:
             raise UserError(
                 f"a crop of {self.size} is larger than images of {tuple(x.shape[2:])} with "
-                f"{self.padding} pixels on each side (data.augmentation.…size=…)"
+                f"{self.padding} pixels added on each side (data.augmentation.…size=…)"
             )
-        every = F.pad(x, [self.padding] * 4)  # then all squares there are, as a view
-        for dim in (2, 3):
-            every = every.unfold(dim, self.size, 1)
-        top, left = (draws.integers(count) for count in room)
-        return every[torch.arange(len(x), device=x.device), :, top, left]
+        squares = F.pad(x, [self.padding] * 4)
+        for dim in (2, 3):  # a view of all possible squares
+            squares = squares.unfold(dim, self.size, 1)
+        top, left = (rng.integers(count) for count in num_positions)
+        return squares[torch.arange(len(x), device=x.device), :, top, left]
 
 
 class RandomResizedCrop(BatchTransform):
-    """A random part of each image, resized to a square (Szegedy et al. 2015, "Going Deeper with
-    Convolutions"): bytes come out as torchvision makes them on a CPU with AVX2, on any device.
+    """Crops a random rectangle of each image and resizes it to a square (Szegedy et al. 2015,
+    "Going Deeper with Convolutions").
+
+    For uint8 images the result on any device equals torchvision's result on a CPU with AVX2.
 
     Args:
         size: side of the square.
-        scale: least and largest area of the part, of the image's.
-        ratio: least and largest width over height.
+        scale: smallest and largest area of the rectangle, as a fraction of the image area.
+        ratio: smallest and largest width / height of the rectangle.
     """
 
     takes_any_size = True
@@ -154,41 +157,43 @@ class RandomResizedCrop(BatchTransform):
         ratio: Sequence[float] = (3 / 4, 4 / 3),
     ) -> None:
         if size < 1:
-            raise UserError(f"a side must be >= 1, got {size} (…size=…)")
+            raise UserError(f"the size of a crop must be >= 1, got {size} (…size=…)")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise UserError(
-                f"expected the least and the largest area, 0 < least <= largest <= 1, got "
+                f"expected the smallest and the largest area, 0 < smallest <= largest <= 1, got "
                 f"{list(scale)} (…scale=…)"
             )
         if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
             raise UserError(
-                f"expected the least and the largest ratio, 0 < least <= largest, got "
+                f"expected the smallest and the largest ratio, 0 < smallest <= largest, got "
                 f"{list(ratio)} (…ratio=…)"
             )
         self.size = size
         self.scale = scale
         self.ratio = ratio
 
-    def __call__(self, x: Images | Sequence[Image], draws: Draws) -> Images:
+    def __call__(self, x: Images | Sequence[Image], rng: PerSampleRandom) -> Images:
         if isinstance(x, Tensor):
             height, width = (x.new_full((len(x),), side, dtype=torch.long) for side in x.shape[2:])
         else:
             height, width = torch.tensor([image.shape[1:] for image in x]).unbind(1)
-        return resized_crops(x, self.drawn(height, width, draws), self.size)
+        return resized_crops(x, self.draw_rectangles(height, width, rng), self.size)
 
-    def drawn(self, height: Int[Tensor, "B"], width: Int[Tensor, "B"], draws: Draws) -> Rectangles:
-        """The part of each image; where no try fits, the largest in the middle that may be."""
-        # in float64, or devices that round otherwise would differ by a pixel now and then
-        u = draws.uniforms(2 * TRIES).double()
-        area = height * width * between(u[::2], *self.scale)
-        ratio = between(u[1::2], *(math.log(one) for one in self.ratio)).exp()
+    def draw_rectangles(
+        self, height: Int[Tensor, "B"], width: Int[Tensor, "B"], rng: PerSampleRandom
+    ) -> Rectangles:
+        """A rectangle of each image. If no attempt fits, the largest allowed one in the centre."""
+        # float64: in float32, devices that round differently would sometimes differ by a pixel
+        u = rng.uniforms(2 * TRIES).double()
+        area = height * width * to_range(u[::2], *self.scale)
+        ratio = to_range(u[1::2], *(math.log(limit) for limit in self.ratio)).exp()
         h, w = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
         fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
         found, tall, wide = first_that_fits(fits, h, w)
         shape = (width.double() / height).clamp(*self.ratio)
         tall = torch.where(found, tall, (width / shape).round().long().minimum(height))
         wide = torch.where(found, wide, (height * shape).round().long().minimum(width))
-        top, left = draws.integers(height - tall + 1), draws.integers(width - wide + 1)
+        top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
         return Rectangles(
             torch.where(found, top, (height - tall) // 2),
             torch.where(found, left, (width - wide) // 2),
@@ -198,47 +203,53 @@ class RandomResizedCrop(BatchTransform):
 
 
 class Resize(BatchTransform):
-    """The short side becomes ``size``, the other follows. On a GPU the bytes are a CPU's to one."""
+    """Resizes the short side to ``size`` and keeps the aspect ratio.
+
+    For uint8 images, GPU and CPU results differ by at most 1.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
+    def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
         return tv.resize(x, [self.size], antialias=True)
 
 
 class CenterCrop(BatchTransform):
-    """The square of side ``size`` in the middle."""
+    """Crops the square of side ``size`` from the centre."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
-        return tv.center_crop(x, [self.size, self.size]).clone()  # or all of x is sent along
+    def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
+        # clone: a loading process would send a view together with all of x
+        return tv.center_crop(x, [self.size, self.size]).clone()
 
 
 class RandomHorizontalFlip(BatchTransform):
-    """Left becomes right, with probability ``p``."""
+    """Flips each image left to right with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = p
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
-        flipped = draws.uniform() < self.p
+    def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
+        flipped = rng.uniform() < self.p
         if x.device.type == "cpu" and x[:1].nbytes > ONE_BY_ONE:
-            one_by_one = zip(x.split(1), flipped.tolist(), strict=True)
-            return torch.cat([one.flip(-1) if is_due else one for one, is_due in one_by_one])
+            pairs = zip(x.split(1), flipped.tolist(), strict=True)
+            return torch.cat(
+                [image.flip(-1) if is_flipped else image for image, is_flipped in pairs]
+            )
         return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
 class RandomErasing(BatchTransform):
-    """A rectangle of one value, with probability ``p``.
+    """Fills a random rectangle of each image with one value, with probability ``p``.
 
     Args:
         p: probability.
-        scale: least and largest area, of the image's.
-        ratio: least and largest height over width.
-        value: of the pixels.
+        scale: smallest and largest area of the rectangle, as a fraction of the image area.
+        ratio: smallest and largest height / width of the rectangle.
+        value: new value of the pixels.
     """
 
     def __init__(
@@ -250,38 +261,39 @@ class RandomErasing(BatchTransform):
     ) -> None:
         self.p = p
         self.scale = scale
-        self.log_ratio = [math.log(one) for one in ratio]
+        self.log_ratio = [math.log(limit) for limit in ratio]
         self.value = value
 
-    def __call__(self, x: Images, draws: Draws) -> Images:
+    def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
         height, width = x.shape[2:]
-        is_due = draws.uniform() < self.p
-        # in float64, or devices that round otherwise would differ by a pixel now and then
-        u = draws.uniforms(2 * TRIES).double()
-        area = height * width * between(u[::2], *self.scale)
-        ratio = between(u[1::2], *self.log_ratio).exp()
+        chosen = rng.uniform() < self.p
+        # float64: in float32, devices that round differently would sometimes differ by a pixel
+        u = rng.uniforms(2 * TRIES).double()
+        area = height * width * to_range(u[::2], *self.scale)
+        ratio = to_range(u[1::2], *self.log_ratio).exp()
         h, w = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
         found, tall, wide = first_that_fits((h < height) & (w < width), h, w)
         tall, wide = tall * found, wide * found
-        top, left = draws.integers(height - tall + 1), draws.integers(width - wide + 1)
+        top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
         inside = [
-            (at >= first.unsqueeze(1)) & (at < (first + count).unsqueeze(1))
-            for at, first, count in (
+            (position >= first.unsqueeze(1)) & (position < (first + count).unsqueeze(1))
+            for position, first, count in (
                 (torch.arange(height, device=x.device), top, tall),
                 (torch.arange(width, device=x.device), left, wide),
             )
         ]
-        erased = inside[0].unsqueeze(2) & inside[1].unsqueeze(1) & (is_due & found).view(-1, 1, 1)
+        erased = inside[0].unsqueeze(2) & inside[1].unsqueeze(1) & (chosen & found).view(-1, 1, 1)
         return x.masked_fill(erased.unsqueeze(1), self.value)
 
 
 def first_that_fits(
     fits: Bool[Tensor, "T B"], h: Int[Tensor, "T B"], w: Int[Tensor, "T B"]
 ) -> tuple[Bool[Tensor, "B"], Int[Tensor, "B"], Int[Tensor, "B"]]:
-    """Of T tries for each sample: whether one fits, and the height and width of the first."""
+    """Whether one of the T rectangles of a sample fits; height and width of the first that does."""
     first = fits.long().argmax(0, keepdim=True)
     return fits.any(0), h.gather(0, first)[0], w.gather(0, first)[0]
 
 
-def between(u: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
+def to_range(u: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
+    """Maps ``u`` from [0, 1) to [low, high)."""
     return low + (high - low) * u

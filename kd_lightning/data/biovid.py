@@ -1,9 +1,10 @@
-"""BioVid heat pain, part A: biosignals of 87 people at five levels of heat pain, given on request.
+"""BioVid heat pain, part A: biosignals of 87 subjects at five levels of heat pain.
 
-Walter et al., "The BioVid Heat Pain Database", CYBCO 2013. The layout is that of the distribution:
-``biosignals_filtered/<subject>/<subject>-<level>-<number>_bio.csv``, a file a sample (20 for each
-level and subject), with a header and tab-separated columns ``time gsr ecg emg_trapezius
-emg_corrugator emg_zygomaticus``, 5.5 s at 512 Hz = 2816 rows.
+Walter et al., "The BioVid Heat Pain Database", CYBCO 2013. The data must be requested from the
+authors. The files keep the layout in which they are distributed, one file for each sample (20 for
+each level and subject): ``biosignals_filtered/<subject>/<subject>-<level>-<number>_bio.csv``. A
+file has a header and the tab-separated columns ``time gsr ecg emg_trapezius emg_corrugator
+emg_zygomaticus``: 5.5 s at 512 Hz = 2816 rows.
 """
 
 from collections.abc import Sequence
@@ -23,16 +24,16 @@ FOLDER = "biosignals_filtered"
 
 
 class BioVid(ClassificationData):
-    """Pain levels from biosignals, leaving one subject out: the test part is subject ``fold``.
+    """Pain levels from biosignals, with leave-one-subject-out evaluation.
 
-    Val is cut by subject from the others. All folds: ``data.fold`` from 0 to one less than the
-    number of ``list_subjects(root)``.
+    The test part is subject number ``fold``. The val part is split off from the other subjects, by
+    subject. There are as many folds as subjects (``list_subjects(root)``).
 
     Args:
-        classes: levels, in label order.
+        classes: pain levels, in label order.
         channels: columns of the files.
-        fold: index of the left-out subject, in the order of their names.
-        length: rows that every file must have.
+        fold: index of the test subject, in the order of the subject names.
+        length: number of rows that every file must have.
     """
 
     def __init__(
@@ -61,13 +62,13 @@ class BioVid(ClassificationData):
         subjects = list_subjects(root)
         if not 0 <= self.fold < len(subjects):
             raise UserError(
-                f"data.fold must be 0..{len(subjects) - 1}, for there are {len(subjects)} "
+                f"data.fold must be 0..{len(subjects) - 1}, because there are {len(subjects)} "
                 f"subjects in {root / FOLDER}, got {self.fold}"
             )
         samples = self._read(root / FOLDER, subjects)
-        left_out = samples.groups == self.fold
-        train = samples.subset((~left_out).nonzero().flatten())
-        test = samples.subset(left_out.nonzero().flatten())
+        is_test = samples.groups == self.fold
+        train = samples.subset((~is_test).nonzero().flatten())
+        test = samples.subset(is_test.nonzero().flatten())
         assert not set(train.groups.tolist()) & set(test.groups.tolist())
         return Parts(
             train=train,
@@ -93,11 +94,11 @@ class BioVid(ClassificationData):
 
 
 def list_subjects(root: Path) -> list[str]:
-    """The subjects' names, sorted: the order of the folds."""
+    """The names of the subjects, sorted. This is also the order of the folds."""
     subjects = sorted(path.name for path in (root / FOLDER).glob("*/"))
     if len(subjects) < 2:
         raise UserError(
-            f"leaving one subject out needs two or more, each a folder, found "
+            f"leave-one-subject-out needs two subject folders or more, found "
             f"{contents(root / FOLDER)} (data.root=…)"
         )
     return subjects
@@ -106,7 +107,7 @@ def list_subjects(root: Path) -> list[str]:
 def read_signals(
     path: Path, channels: Sequence[str], length: int
 ) -> Float[np.ndarray, "C {length}"]:
-    """The named columns of a sample's file."""
+    """Reads the columns ``channels`` of one sample file."""
     with path.open() as file:
         columns = file.readline().strip().split("\t")
         for channel in channels:

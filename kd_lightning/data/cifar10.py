@@ -14,10 +14,10 @@ from kd_lightning.data.loading.image_files import download
 
 
 class CIFAR10(ClassificationData):
-    """Read whole into memory, by torchvision, from the "python version" in ``root``.
+    """Read into memory with torchvision, from the files of the "python version" in ``root``.
 
     Args:
-        download: let torchvision download the files into ``root`` if they are not there.
+        download: whether torchvision downloads the files into ``root`` if they are missing.
     """
 
     source = datasets.CIFAR10
@@ -46,12 +46,12 @@ class CIFAR10(ClassificationData):
             files = ", ".join(name for name, _ in self.source.train_list + self.source.test_list)
             raise UserError(
                 f"expected {self.root / folder} with {files} and {self.source.meta['filename']}, "
-                f"their md5 as published, found them missing or damaged: {contents(self.root)} "
+                f"but files are missing or damaged (wrong md5), found {contents(self.root)} "
                 "(data.root=… or data.download=true)"
             ) from None
 
 
-def to_samples(source: datasets.CIFAR10) -> Samples:
-    """(N, 32, 32, 3) of torchvision -> (N, 3, 32, 32)."""
-    x = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
-    return Samples(x, torch.tensor(source.targets))
+def to_samples(dataset: datasets.CIFAR10) -> Samples:
+    """Converts images from (N, 32, 32, 3), as in torchvision, to (N, 3, 32, 32)."""
+    x = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return Samples(x, torch.tensor(dataset.targets))

@@ -1,7 +1,7 @@
-"""What all data sets share: loaders, the seeded split, the facts that nets are built from, checks.
+"""The base class of all data sets: loaders, the seeded train/val split, metadata and checks.
 
-A data set is a subclass that says how to ``load`` its parts. Images leave it as uint8 or [0, 1],
-series as float32; each net normalises its own input.
+A data set is a subclass of ``ClassificationData`` that implements ``load``. Batches of images are
+uint8 or float in [0, 1], batches of series are float32; each network normalises its own input.
 """
 
 import functools
@@ -25,9 +25,9 @@ from kd_lightning.data.loading.checks import (
     check_samples,
     fingerprint,
 )
-from kd_lightning.data.loading.limited_labels import made_scarce
-from kd_lightning.data.loading.loaders import ResidentLoader, as_is, make_loader
-from kd_lightning.data.loading.resident import is_to_be_held
+from kd_lightning.data.loading.limited_labels import limit_labels
+from kd_lightning.data.loading.loaders import ResidentLoader, make_loader, no_collate
+from kd_lightning.data.loading.resident import should_be_resident
 from kd_lightning.data.loading.splits import split
 
 Part = Literal["train", "val", "test"]
@@ -35,12 +35,15 @@ Part = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a data set is made of. ``val`` None: cut from ``train``.
+    """The parts of a data set, as returned by ``load``.
 
     Attributes:
-        class_names: in label order; their number is the number of classes.
-        test_is: where the test part comes from, in words, for tables and records.
-        test_is_cut: it was cut from train, by ``split_seed``.
+        train: training samples.
+        test: test samples.
+        class_names: one name for each class, in label order.
+        val: validation samples; None: they are split off from ``train``.
+        test_is: description of where the test part comes from, for tables and records.
+        test_is_cut: whether the test part was split off from train with ``split_seed``.
     """
 
     train: Samples
@@ -55,30 +58,30 @@ class ClassificationData(LightningDataModule):
     """A labelled data set with a train, a val and a test part.
 
     Args:
-        batch_size: global; divided over the ranks.
-        root: where the files are (or go, if ``download``).
-        val_fraction: share of train that becomes val. 0: no val, the last epoch is the result.
-        split_seed: of the train/val split. Not the run's seed: all seeds share one split, so no
-            teacher has seen its student's val part.
-        train_per_class: so many samples of each class make up train, before val is cut from it;
-            None: all.
-        label_noise: share of train's labels that are made wrong, before val is cut from it: val is
-            as wrong as it would be in practice. A val part of the data set's own, and test, stay
-            right.
-        seed: of order, augmentation and mixing.
-        num_workers: processes that load; 0 is fastest for data that are in memory.
-        resident: hold a part on the device, and make its batches there, without loading processes;
-            "auto": where it is augmented by functions of whole batches, and on a GPU is in memory
-            and fits in a quarter of what is free there, on a CPU is one tensor and no processes
-            are asked for.
-        augmentation: of training samples: a ``BatchTransform``, or (C, *size) -> (C, *size), such
-            as torchvision's transforms v2.
-        mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, lacking only ``num_classes``;
+        batch_size: global batch size, divided over the ranks.
+        root: folder of the files (with ``download``, they are written there).
+        val_fraction: share of train that becomes val. 0: no val part, the last epoch is the result.
+        split_seed: seed of the train/val split. It is not the seed of the run: runs of all seeds
+            share one split, so a teacher was never trained on the val part of its student.
+        train_per_class: number of samples of each class that are used, before val is split off from
+            train; None: all.
+        label_noise: share of the train labels that are replaced by wrong ones, before val is split
+            off from train: in practice val would be as noisy. The labels of test, and of a separate
+            val part, stay correct.
+        seed: seed of order, augmentation and mixing.
+        num_workers: number of loading processes; 0 is fastest for data in memory.
+        resident: whether the samples of a part are stored on the device and its batches are made
+            there, without loading processes. "auto": yes if the part is one array and its
+            augmentation takes whole batches, and in addition: on a GPU, the part takes less than a
+            quarter of the free memory; on a CPU, it is a tensor and ``num_workers`` is 0.
+        augmentation: transform of training samples: a ``BatchTransform``, or a function (C, *size)
+            -> (C, *size) such as torchvision's transforms v2.
+        mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, still without ``num_classes``;
             teacher and students get the same mixed batch.
 
-    After ``setup`` these facts hold: ``num_classes``, ``class_names``, ``channels``, ``size`` (side
-    of an image, length of a series), ``mean`` and ``std`` per channel, ``fingerprint`` (of the
-    content), ``protocol`` (what val and test are, in words).
+    ``setup`` sets these attributes: ``num_classes``, ``class_names``, ``channels``, ``size`` (side
+    of an image, length of a series), ``mean`` and ``std`` of each channel, ``fingerprint`` (hash of
+    the content), ``protocol`` (description of val and test).
     """
 
     num_classes: int
@@ -89,8 +92,8 @@ class ClassificationData(LightningDataModule):
     std: list[float]
     fingerprint: str
     protocol: str
-    has_files: bool = True  # False: the data come from no folder, and ``root`` is refused
-    imagenet_rows: list[int] | None = None  # this data set's classes among ImageNet-1k's 1000
+    has_files: bool = True  # False: the data set reads no folder and refuses ``root``
+    imagenet_rows: list[int] | None = None  # index of each class in ImageNet-1k
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class ClassificationData(LightningDataModule):
         super().__init__()
         if root is not None and not self.has_files:
             raise UserError(
-                f"{type(self).__name__} reads no files, got data.root={root}: leave it out"
+                f"{type(self).__name__} reads no files, got data.root={root}: remove it"
             )
         if batch_size < 1:
             raise UserError(f"data.batch_size must be >= 1, got {batch_size}")
@@ -134,44 +137,44 @@ class ClassificationData(LightningDataModule):
         self.augmentation = augmentation
         self.mixing = mixing
         self.parts: dict[Part, Samples | None] = {}
-        self._held: dict[tuple[Part, torch.device], Samples] = {}
-        self.views: Views | None = None  # of the training part; None: augmented anew each epoch
+        self._on_device: dict[tuple[Part, torch.device], Samples] = {}
+        self.views: Views | None = None  # None: each epoch augments train anew
 
     @abstractmethod
     def load(self) -> Parts:
-        """Reads the data set. Called once, after ``prepare_data``, on every rank."""
+        """Reads the data set. It is called once on every rank, after ``prepare_data``."""
 
-    @staticmethod  # workers get it pickled, and not the whole data module with it
+    @staticmethod  # so that workers get only this function and not the whole data module
     def decode(path: Path) -> Tensor:
-        """Path -> (C, H, W) uint8, for data sets of files. Raises ``BadImage``."""
+        """Reads a file as (C, H, W) uint8, for data sets of files. Raises ``BadImage``."""
         raise NotImplementedError
 
     def eval_transform(self) -> Callable[[Tensor], Tensor] | None:
-        """What brings samples to the common size; None if they have it.
+        """The transform that brings samples to one size; None if they already have one size.
 
-        For val and test, and for train where there is no augmentation.
+        It is used for val and test, and for train without augmentation.
         """
         return None
 
     skip_bad: bool = False
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads, splits, checks, and states the facts. Further calls do nothing."""
+        """Loads, splits and checks the data and sets the attributes. Further calls do nothing."""
         if self.parts:
             return
         parts = self.load()
-        train, val, how = parts.train, parts.val, "the data set's own"
+        train, val, val_is = parts.train, parts.val, "the data set's own"
         for name, part in (("train", train), ("val", val), ("test", parts.test)):
             if part is not None:
                 check_samples(part, parts.class_names, name)
-        train, scarcity = made_scarce(
+        train, label_note = limit_labels(
             train, len(parts.class_names), self.train_per_class, self.label_noise, self.split_seed
         )
         if val is None and self.val_fraction > 0:
-            kept, held = split(train.y, train.groups, self.val_fraction, self.split_seed)
-            train, val = train.subset(kept), train.subset(held)
+            kept, held_out = split(train.y, train.groups, self.val_fraction, self.split_seed)
+            train, val = train.subset(kept), train.subset(held_out)
             by = "stratified by class" if train.groups is None else "by subject"
-            how = f"{self.val_fraction:.0%} of train, {by} (split_seed {self.split_seed})"
+            val_is = f"{self.val_fraction:.0%} of train, {by} (split_seed {self.split_seed})"
         if len(train) < self.batch_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} is larger than the training part, which has "
@@ -180,9 +183,9 @@ class ClassificationData(LightningDataModule):
         self.class_names = list(parts.class_names)
         self.num_classes = len(self.class_names)
         self.fingerprint = fingerprint(train, val, parts.test)
-        how = how if val is not None else "none, last epoch"
+        val_is = val_is if val is not None else "none, last epoch"
         self.protocol = (
-            f"{scarcity}val: {how}; test: {parts.test_is} "
+            f"{label_note}val: {val_is}; test: {parts.test_is} "
             f"({len(train)} / {0 if val is None else len(val)} / {len(parts.test)} samples)"
         )
         self._measure(train)
@@ -192,15 +195,16 @@ class ClassificationData(LightningDataModule):
 
     @property
     def classes_sha256(self) -> str:
-        """Hash of the classes' names, in label order."""
+        """Hash of the class names in label order."""
         return hashlib.sha256("\n".join(self.class_names).encode()).hexdigest()
 
     def _measure(self, train: Samples) -> None:
+        """Sets ``channels``, ``size``, ``mean`` and ``std``; checks the augmentation."""
         if isinstance(train.x, Tensor):
             self.channels, self.size = train.x.shape[1], train.x.shape[-1]
             if set(train.x.shape[2:]) != {self.size}:
                 raise UserError(
-                    f"images must be square, they are {tuple(train.x.shape[2:])} (data.root=…)"
+                    f"images must be square, got {tuple(train.x.shape[2:])} (data.root=…)"
                 )
             x = train.x.float() / (255 if train.x.dtype == torch.uint8 else 1)
             dims = [d for d in range(x.ndim) if d != 1]
@@ -232,16 +236,16 @@ class ClassificationData(LightningDataModule):
         )
 
     def view(self, number: int, indices: Sequence[int], batch_size: int) -> DataLoader:
-        """Batches of training samples as view ``number`` shows them, in the order of ``indices``.
+        """Batches (x, y) of training samples in view ``number``, in the order of ``indices``.
 
-        Each is (x, y), not mixed. ``views`` must be set.
+        They are not mixed. ``views`` must be set.
         """
         keys = [(number, index) for index in indices]
         batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
         return DataLoader(
             self._sample_set("train"),
             batch_sampler=batches,
-            collate_fn=as_is,
+            collate_fn=no_collate,
             num_workers=self.num_workers,
         )
 
@@ -251,25 +255,25 @@ class ClassificationData(LightningDataModule):
         """The batches of a part: shuffled and augmented for train, in order for val and test.
 
         Args:
-            device: where the net is, so that the part may be held there.
+            device: device of the network; the samples may be stored there (``resident``).
 
         Raises:
-            UserError: there is no such part, it cannot be held, or ``batch_size`` does not divide
-                over the ranks.
+            UserError: there is no such part, it cannot be stored on the device, or ``batch_size``
+                is not divisible by the number of ranks.
         """
         if self.batch_size % ranks:
             raise UserError(
                 f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
             )
         samples = self._sample_set(part)
-        holds = device is not None and (
-            (part, device) in self._held
-            or is_to_be_held(samples, part, device, self.resident, self.num_workers)
+        is_resident = device is not None and (
+            (part, device) in self._on_device
+            or should_be_resident(samples, part, device, self.resident, self.num_workers)
         )
-        if holds:  # copied once, however often its loader is asked for
-            if (part, device) not in self._held:
-                self._held[part, device] = samples.samples.to(device)
-            samples.samples = self._held[part, device]
+        if is_resident:  # copied only once, for all loaders of the part
+            if (part, device) not in self._on_device:
+                self._on_device[part, device] = samples.samples.to(device)
+            samples.samples = self._on_device[part, device]
         return make_loader(
             samples,
             self.batch_size,
@@ -278,7 +282,7 @@ class ClassificationData(LightningDataModule):
             ranks=ranks,
             num_workers=self.num_workers,
             pin_memory=device is not None and device.type == "cuda",
-            device=device if holds else None,
+            device=device if is_resident else None,
         )
 
     def _loader_of_this_rank(self, part: Part) -> DataLoader | ResidentLoader:
@@ -299,14 +303,16 @@ class ClassificationData(LightningDataModule):
 
 
 def mix(mixing: Callable, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Torchvision's ``mixing`` of a batch of images (B, C, H, W) or series (B, C, L).
+    """Applies torchvision's ``mixing`` to a batch of images (B, C, H, W) or series (B, C, L).
 
     Raises:
-        UserError: CutMix for series.
+        UserError: CutMix is used for series.
     """
     if x.ndim == 4:
         return mixing(x, y)
     if "CutMix" in type(mixing).__name__:
-        raise UserError("CutMix cuts rectangles: use MixUp for series (data.mixing=…)")
-    x, y = mixing(x.unsqueeze(2), y)  # torchvision mixes images: a series is one of height 1
+        raise UserError(
+            "CutMix cuts rectangles out of images: use MixUp for series (data.mixing=…)"
+        )
+    x, y = mixing(x.unsqueeze(2), y)  # torchvision needs images: make height 1
     return x.squeeze(2), y

@@ -20,19 +20,20 @@ from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.folders import contents
 from kd_lightning.data.loading.image_files import download
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist is
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # files of the package dataset-fashion-mnist
 FILES = [
-    f"{part}-{of}-ubyte" for part in ("train", "t10k") for of in ("images-idx3", "labels-idx1")
+    f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
 
 
 class FashionMNIST(ClassificationData):
-    """Read from four idx files, each as it is or gzipped, in ``<root>/FashionMNIST/raw`` (where
-    torchvision puts them) or in ``root`` itself. Without a root, from the place of Debian's package
-    ``dataset-fashion-mnist``.
+    """Read from four idx files, plain or gzipped.
+
+    The files are in ``<root>/FashionMNIST/raw`` (where torchvision puts them) or in ``root``. If no
+    ``root`` is given, they are read from the Debian package ``dataset-fashion-mnist``.
 
     Args:
-        download: let torchvision download the files into ``root`` if they are not there.
+        download: whether torchvision downloads the files into ``root`` if they are missing.
     """
 
     def __init__(self, *, download: bool = False, **common) -> None:
@@ -53,28 +54,30 @@ class FashionMNIST(ClassificationData):
 
     def _find(self) -> list[Path]:
         """The four files, in the order of ``FILES``."""
-        places = [DEBIAN]
+        folders = [DEBIAN]
         if self.root is not None:
-            places = [self.root / "FashionMNIST" / "raw", self.root]
-        for place in places:
+            folders = [self.root / "FashionMNIST" / "raw", self.root]
+        for folder in folders:
             found = [
-                next((p for p in (place / name, place / f"{name}.gz") if p.exists()), None)
+                next((p for p in (folder / name, folder / f"{name}.gz") if p.exists()), None)
                 for name in FILES
             ]
             if all(found):
                 return found
         raise UserError(
-            f"expected {', '.join(FILES)}, each as it is or as .gz, in "
-            f"{' or '.join(map(str, places))}, found {contents(places[-1])} "
+            f"expected {', '.join(FILES)}, each plain or as .gz, in "
+            f"{' or '.join(map(str, folders))}, found {contents(folders[-1])} "
             "(data.root=… or data.download=true)"
         )
 
 
 def read_idx(path: Path) -> UInt8[Tensor, "N *size"]:
-    """An idx file of bytes, gzipped or not: 0, 0, type (8), number of dimensions, sizes, values.
+    """Reads an idx file of bytes, plain or gzipped.
+
+    Its content is: 0, 0, type (8), number of dimensions, size of each dimension, values.
 
     Raises:
-        UserError: the file is not whole.
+        UserError: the file is incomplete or damaged.
     """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -82,5 +85,5 @@ def read_idx(path: Path) -> UInt8[Tensor, "N *size"]:
         shape = np.frombuffer(data, ">i4", count=data[3], offset=4)
         values = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
-        raise UserError(f"{path} is not a whole idx file: {error} (data.root=…)") from None
+        raise UserError(f"{path} is not a complete idx file: {error} (data.root=…)") from None
     return torch.from_numpy(values.copy())

@@ -1,8 +1,8 @@
-"""UCI HAR: six activities of 30 people, from a phone's accelerometer and gyroscope.
+"""UCI HAR: six activities of 30 subjects, measured by accelerometer and gyroscope of a phone.
 
 Anguita et al., "A Public Domain Dataset for Human Activity Recognition Using Smartphones", ESANN
-2013. Windows of 2.56 s, 50 Hz: 9 channels (body acceleration, angular velocity, total acceleration;
-x, y, z; g and rad/s) x 128 samples.
+2013. A sample is a window of 2.56 s at 50 Hz: 9 channels x 128 time steps. The channels are body
+acceleration (g), angular velocity (rad/s) and total acceleration (g), each along x, y and z.
 """
 
 from pathlib import Path
@@ -22,9 +22,10 @@ ACTIVITIES = ["WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "S
 
 
 class HAR(ClassificationData):
-    """``root`` is the folder as it is distributed ("UCI HAR Dataset"); val is cut by subject.
+    """``root`` is the folder as it is distributed ("UCI HAR Dataset").
 
-    The test part is the data set's own; its subjects are none of train's, which is checked.
+    The test part is that of the data set. Val is split off from train by subject. No subject may be
+    in both train and test, which is checked.
     """
 
     def load(self) -> Parts:
@@ -46,13 +47,13 @@ class HAR(ClassificationData):
 
 
 def part_files(part: str) -> list[str]:
-    """The files of a part: its nine channels, its labels, its subjects."""
+    """The files of a part: nine channels, labels, subjects."""
     signals = [f"{part}/Inertial Signals/{channel}_{part}.txt" for channel in CHANNELS]
     return [*signals, f"{part}/y_{part}.txt", f"{part}/subject_{part}.txt"]
 
 
 def read_part(root: Path, part: str) -> Samples:
-    """A part: x (N, 9, 128), y 0..5, groups = subjects."""
+    """The samples of a part: x (N, 9, 128), y in 0..5, groups are the subjects."""
     *signals, labels, subjects = (root / name for name in part_files(part))
     y = read_numbers(labels, np.int64, None, 1)[:, 0]
     if y.min() < 1 or y.max() > len(ACTIVITIES):
@@ -68,7 +69,7 @@ def read_part(root: Path, part: str) -> Samples:
 def read_numbers(
     path: Path, dtype: type, rows: int | None, columns: int
 ) -> Num[np.ndarray, "{rows} {columns}"]:
-    """A text file of numbers of the given shape; ``rows`` None: any number of rows."""
+    """Reads a text file of numbers and checks its shape; ``rows`` None: any number of rows."""
     try:
         values = np.loadtxt(path, dtype=dtype, ndmin=2)
     except ValueError as error:
@@ -83,7 +84,7 @@ def read_numbers(
 
 
 def class_names(path: Path) -> list[str]:
-    """The activities in label order, from ``activity_labels.txt`` ("1 WALKING") if it is there."""
+    """The activities in label order, from ``activity_labels.txt`` ("1 WALKING") if it exists."""
     if not path.is_file():
         return ACTIVITIES
     numbered = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]

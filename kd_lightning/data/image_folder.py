@@ -1,4 +1,4 @@
-"""Your own images, one folder a class: ``<root>/train/<class>/…``, and val and test likewise."""
+"""Your own images, one folder for each class: ``<root>/train/<class>/…``, also val and test."""
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream_seed
@@ -7,26 +7,27 @@ from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.folders import check_folder
 from kd_lightning.data.loading.image_files import (
     ImageFiles,
-    check_no_others,
+    check_no_extra_classes,
     class_folders,
     imagenet_rows,
-    labelled,
+    label_images,
 )
 from kd_lightning.data.loading.splits import split
 
 
 class ImageFolder(ImageFiles):
-    """A tree of jpg, jpeg, png, webp and bmp files; the classes are the folders of train, sorted.
+    """Folders of jpg, jpeg, png, webp and bmp files.
 
-    ``<root>/val`` and ``<root>/test`` are what they are called, where they exist, and must have the
-    classes of train. Where there is no test folder, the test part is cut from train, even if there
-    is a val folder: checkpoints are chosen on val, so it cannot be the test. Where there is no val
-    folder, val is cut from what is left of train. Folders named by ImageNet's wnids can use the
-    rows of a 1000-class head.
+    The classes are the sorted names of the folders in ``<root>/train``. ``<root>/val`` and
+    ``<root>/test`` are optional and must have the same classes. Without a test folder, the test
+    part is split off from train. This holds even if there is a val folder: checkpoints are selected
+    on val, so val cannot be the test part. Without a val folder, val is then split off from the
+    remaining train part. If the folders are named by ImageNet's wnids, a pretrained 1000-class head
+    can be reduced to these classes.
 
     Args:
-        test_fraction: share of train that becomes the test part, where there is no test folder:
-            stratified by class, by ``split_seed``.
+        test_fraction: share of train that becomes the test part if there is no test folder. The
+            split is stratified by class and follows from ``split_seed``.
     """
 
     def __init__(self, *, test_fraction: float = 0.2, **common) -> None:
@@ -41,12 +42,12 @@ class ImageFolder(ImageFiles):
         folders |= {p: class_folders(root / p) for p in ("val", "test") if (root / p).is_dir()}
         classes = list(folders["train"])
         for part in folders:
-            check_no_others(folders[part], classes, part)
-        samples = {p: labelled(found, classes, p, "data.root=…") for p, found in folders.items()}
+            check_no_extra_classes(folders[part], classes, part)
+        samples = {p: label_images(folders[p], classes, p, "data.root=…") for p in folders}
         self.imagenet_rows = imagenet_rows(classes)
         train, test, test_is = samples["train"], samples.get("test"), "the folder's own test part"
         if test is None:
-            train, test, test_is = self._cut(train)
+            train, test, test_is = self._split_off_test(train)
         return Parts(
             train=train,
             val=samples.get("val"),
@@ -56,16 +57,15 @@ class ImageFolder(ImageFiles):
             test_is_cut="test" not in samples,
         )
 
-    def _cut(self, samples: Samples) -> tuple[Samples, Samples, str]:
-        """Train, test, and how the test part was cut."""
+    def _split_off_test(self, samples: Samples) -> tuple[Samples, Samples, str]:
+        """The train part, the test part, and a description of how test was split off."""
         if len(samples) == 0:
             raise UserError(f"there is no image below {self.root / 'train'} (data.root=…)")
-        # A stream of its own: the same order as in the train/val split would couple the two cuts.
+        # A separate random stream: the order of the train/val split would couple the two splits.
         seed = stream_seed(self.split_seed, "test")
-        kept, held = split(samples.y, None, self.test_fraction, seed)
-        how = f"{self.test_fraction:.0%} of train, stratified by class, as there is no test folder"
-        return (
-            samples.subset(kept),
-            samples.subset(held),
-            f"{how} (split_seed {self.split_seed})",
+        train, test = split(samples.y, None, self.test_fraction, seed)
+        test_is = (
+            f"{self.test_fraction:.0%} of train, stratified by class, as there is no test folder "
+            f"(split_seed {self.split_seed})"
         )
+        return samples.subset(train), samples.subset(test), test_is

@@ -1,7 +1,8 @@
-"""ImageNet-100: a hundred classes of ImageNet-1k. There are several such hundreds: name yours.
+"""ImageNet-100: a hundred classes of ImageNet-1k.
 
-``cmc`` is that of Tian, Krishnan, Isola, "Contrastive Multiview Coding", ECCV 2020; ``kaggle`` is
-that of the Kaggle data set "ImageNet100". Results on one say nothing about the other.
+Several different lists of a hundred classes are in use, so a list must be chosen. ``cmc`` is the
+list of Tian, Krishnan, Isola, "Contrastive Multiview Coding", ECCV 2020; ``kaggle`` is the list of
+the Kaggle data set "ImageNet100". Results on different lists cannot be compared.
 """
 
 import hashlib
@@ -11,23 +12,28 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.imagenet import TEST_IS
 from kd_lightning.data.loading.folders import check_folder, contents
-from kd_lightning.data.loading.image_files import ImageFiles, class_folders, imagenet_rows, labelled
+from kd_lightning.data.loading.image_files import (
+    ImageFiles,
+    class_folders,
+    imagenet_rows,
+    label_images,
+)
 
 LISTS = Path(__file__).parent / "class_lists"
 
 
 class ImageNet100(ImageFiles):
-    """Labels are in the order of the wnids, as ImageFolder has them; not in that of the list.
+    """Labels are in the order of the sorted wnids, as in ImageFolder, not in the order of the list.
 
-    Two layouts are recognised: an ImageNet tree, ``train/<wnid>`` and ``val/<wnid>``, with these
-    classes or all 1000; and Kaggle's, ``train.X1/<wnid>`` … ``train.X4/<wnid>`` and
-    ``val.X/<wnid>``. The official val part is the test part; val is cut from train.
+    Two folder layouts are recognised. ImageNet's is ``train/<wnid>`` and ``val/<wnid>``, with these
+    classes or all 1000. Kaggle's is ``train.X1/<wnid>`` … ``train.X4/<wnid>`` and
+    ``val.X/<wnid>``. The official val part is the test part; val is split off from train.
 
     Args:
         class_list: ``cmc``, ``kaggle``, or a file with one wnid a line.
 
     Attributes:
-        class_list_sha256: of the list's file, for the record.
+        class_list_sha256: hash of the file with the list, which is recorded with the results.
     """
 
     def __init__(self, *, class_list: str, **common) -> None:
@@ -47,15 +53,15 @@ class ImageNet100(ImageFiles):
         keys = f"data.root=…, or another list than data.class_list={self.class_list}"
         train, val = (class_folders(*folders) for folders in find_parts(self.root))
         return Parts(
-            train=labelled(train, self.wnids, "train", keys),
-            test=labelled(val, self.wnids, "val", keys),
+            train=label_images(train, self.wnids, "train", keys),
+            test=label_images(val, self.wnids, "val", keys),
             class_names=self.wnids,
             test_is=TEST_IS,
         )
 
 
 def find_parts(root: Path | None) -> tuple[list[Path], list[Path]]:
-    """The folders of train, and those of val, in either layout."""
+    """The folders of train and the folders of val, in either layout."""
     root = check_folder(root, [], "ImageNet-100")
     for train, val in (("train", "val"), ("train.X*", "val.X")):
         found = sorted(root.glob(train)), sorted(root.glob(val))
@@ -68,11 +74,11 @@ def find_parts(root: Path | None) -> tuple[list[Path], list[Path]]:
 
 
 def find_class_list(name: str) -> Path:
-    """The file of a list of ours, or the file itself."""
-    known = sorted(path.stem for path in LISTS.glob("*.txt"))
-    path = LISTS / f"{name}.txt" if name in known else Path(name).expanduser()
+    """The path of a built-in list, or of the user's own file."""
+    names = sorted(path.stem for path in LISTS.glob("*.txt"))
+    path = LISTS / f"{name}.txt" if name in names else Path(name).expanduser()
     if not path.is_file():
-        raise unknown("class list or file", name, known, "data.class_list")
+        raise unknown("class list or file", name, names, "data.class_list")
     return path
 
 
@@ -80,7 +86,7 @@ def read_class_list(path: Path) -> list[str]:
     """The wnids of a list, sorted.
 
     Raises:
-        UserError: one stands there twice.
+        UserError: a wnid appears twice.
     """
     wnids = sorted(path.read_text().split())
     twice = sorted({wnid for wnid in wnids if wnids.count(wnid) > 1})

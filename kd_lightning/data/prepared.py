@@ -1,8 +1,8 @@
-"""Images that ``python -m kd_lightning.prepare`` has decoded: one array of bytes for each part.
+"""``data=prepared``: images that ``kd_lightning.prepare`` has decoded, one uint8 array a part.
 
-The folder holds ``train.npy``, ``test.npy`` and perhaps ``val.npy``, each (N, S, S, 3), and
-``index.json``, which says what they are of and is written last. Nothing is decoded any more, whole
-batches are augmented at once, and what fits lies on the GPU.
+``data/preparation/decode.py`` writes the folder: ``train.npy``, ``test.npy`` and maybe ``val.npy``,
+each (N, S, S, 3), and ``index.json``, which describes them and is written last. A run decodes
+nothing, augments whole batches, and stores the images on the GPU if they fit.
 """
 
 import json
@@ -15,7 +15,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.augmentation import BatchTransform, CenterCrop, Compose, Resize
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
-from kd_lightning.data.loading.disk_array import OnDisk
+from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.folders import check_folder
 from kd_lightning.data.loading.image_files import (
     IMAGENET_MEAN,
@@ -23,31 +23,31 @@ from kd_lightning.data.loading.image_files import (
     check_sizes,
     short_side,
 )
-from kd_lightning.data.loading.splits import split_seed_of
+from kd_lightning.data.loading.splits import resolve_split_seed
 
 FORMAT = 3
-SQUARES = 2  # of how the squares are made of images: part of the data's fingerprint
-INDEX = "index.json"
-UNFINISHED = "unfinished.json"  # instead, while the arrays are being written
+CROP_VERSION = 2  # version of how images are resized and cropped; part of the fingerprint
+INDEX_FILE = "index.json"
+UNFINISHED_FILE = "unfinished.json"  # exists while the arrays are being written
 
 
 class Prepared(ClassificationData):
-    """``root`` is the folder. Parts, labels and split are those of the tree it was made of.
+    """``root`` is the prepared folder. Parts, labels and split are those of the source image tree.
 
-    Val and test show a net the very bytes that the tree would, where ``image_size`` and
-    ``crop_fraction`` are those that it was prepared with, and ``size`` was not stated. Training
-    differs: what is cropped at random is the square of side S in the middle of each image, short
-    side S, and not the image.
+    Val and test images are bit for bit those of the tree, if ``image_size`` and ``crop_fraction``
+    are those of preparation, and ``size`` was not set. Training images differ: random crops are
+    taken from the central S x S square of each image (whose short side is S), not from the image.
 
     Args:
-        val_fraction: share of train that becomes val; None: what the tree's data set had.
-        split_seed: None: the tree's; where its test part was cut from train, no other is taken.
-        image_size: side of what the nets get.
-        crop_fraction: for val and test, and for train without augmentation, the images become
-            ``image_size / crop_fraction`` wide, and the centre is cut out.
+        val_fraction: share of train that becomes val; None: that of preparation.
+        split_seed: seed of the train/val split; None: that of preparation. If the test part was
+            split off from train during preparation, no other seed is accepted.
+        image_size: side of the images that the networks get.
+        crop_fraction: for val and test, and for train without augmentation, the images are resized
+            to ``image_size / crop_fraction``, then the centre is cropped to ``image_size``.
 
     Attributes:
-        class_list_sha256: of the list of classes, where the tree's data set had one.
+        class_list_sha256: hash of the class list; None: the source data set had none.
     """
 
     class_list_sha256: str | None = None
@@ -69,9 +69,9 @@ class Prepared(ClassificationData):
         check_sizes(image_size, crop_fraction)
         self.image_size = image_size
         self.crop_fraction = crop_fraction
-        self._splits_as_the_tree = val_fraction is None
-        self._asked_split_seed = split_seed
-        self._side = 0  # S, once it has been read
+        self._use_prepared_val_fraction = val_fraction is None
+        self._requested_split_seed = split_seed
+        self._side = 0  # S; ``load`` sets it
 
     def load(self) -> Parts:
         root, index = read_index(self.root)
@@ -80,12 +80,12 @@ class Prepared(ClassificationData):
         if side > self._side:
             raise UserError(
                 f"data.image_size={self.image_size} and data.crop_fraction={self.crop_fraction} "
-                f"need images of {side} pixels, these have {self._side}: prepare them with "
-                f"size={side}, or lower data.image_size"
+                f"need images of {side} pixels, the prepared ones have {self._side}: prepare them "
+                f"with size={side}, or lower data.image_size"
             )
-        if self._splits_as_the_tree:
+        if self._use_prepared_val_fraction:
             self.val_fraction = index["val_fraction"]
-        self.split_seed = split_seed_of(index, self._asked_split_seed)
+        self.split_seed = resolve_split_seed(index, self._requested_split_seed)
         self.imagenet_rows = index["imagenet_rows"]
         self.class_list_sha256 = index["class_list_sha256"]
         samples = {part: read_part(root, index, part) for part in index["parts"]}
@@ -110,21 +110,21 @@ class Prepared(ClassificationData):
 
 
 def read_index(root: Path | None) -> tuple[Path, dict[str, Any]]:
-    """The folder, and what its index says.
+    """The folder and its index.
 
     Raises:
-        UserError: it is no such folder, one that is not finished, or one of another format.
+        UserError: the folder was not prepared, is not finished, or has another format.
     """
-    if root is not None and (root / UNFINISHED).exists():
+    if root is not None and (root / UNFINISHED_FILE).exists():
         raise UserError(
-            f"{root} is not finished: run the command that prepares it again, which goes on where "
-            "it stopped (data.root=…)"
+            f"{root} is not finished: run the command that prepares it again, it resumes where it "
+            "stopped (data.root=…)"
         )
-    root = check_folder(root, [INDEX], "a folder that python -m kd_lightning.prepare has made")
-    index = json.loads((root / INDEX).read_text())
+    root = check_folder(root, [INDEX_FILE], "a folder that python -m kd_lightning.prepare has made")
+    index = json.loads((root / INDEX_FILE).read_text())
     if index.get("format") != FORMAT:
         raise UserError(
-            f"{root} is of format {index.get('format')}, this version reads {FORMAT}: prepare it "
+            f"{root} has format {index.get('format')}, this version reads {FORMAT}: prepare it "
             "again (data.root=…)"
         )
     return root, index
@@ -134,21 +134,21 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
     """The samples of a part, without the images that could not be decoded.
 
     Raises:
-        UserError: the array is missing, or not what the index says.
+        UserError: the array is missing, or does not match the index.
     """
-    says, path = index["parts"][part], root / f"{part}.npy"
-    known_by = " ".join(str(one) for one in (says["source"], index["image_size"], SQUARES))
-    rows = torch.ones(len(says["labels"]), dtype=torch.bool)
-    rows[says["bad"]] = False
+    facts, path = index["parts"][part], root / f"{part}.npy"
+    content_id = " ".join(str(v) for v in (facts["source"], index["image_size"], CROP_VERSION))
+    rows = torch.ones(len(facts["labels"]), dtype=torch.bool)
+    rows[facts["bad"]] = False
     rows = rows.nonzero().flatten()
     try:
-        x = OnDisk(path, rows, known_by)
+        x = DiskArray(path, rows, content_id)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error} (data.root=…)") from None
-    shape = (len(says["labels"]), index["size"], index["size"], 3)
+    shape = (len(facts["labels"]), index["size"], index["size"], 3)
     if x.file_shape != shape:
         raise UserError(
-            f"{path} must be of shape {shape}, as its index says, it is {x.file_shape}: prepare it "
+            f"{path} must have the shape {shape} of its index, it has {x.file_shape}: prepare it "
             "again (data.root=…)"
         )
-    return Samples(x, torch.tensor(says["labels"])[rows])
+    return Samples(x, torch.tensor(facts["labels"])[rows])

@@ -1,7 +1,8 @@
-"""A tree of images that was packed into chunks, and is read from wherever they lie.
+"""``data=streamed``: image files packed into chunks, read from a folder or from remote storage.
 
-``python -m kd_lightning.prepare format=litdata`` writes the folder: ``train/``, ``test/`` and
-perhaps ``val/`` hold chunks of image files as they are, and ``stream.json`` says what they are of.
+``data/preparation/pack.py`` (``kd_lightning.prepare format=litdata``) writes the folder:
+``train/``, ``test/`` and maybe ``val/`` hold chunks of unchanged image files, and ``stream.json``
+describes them. Images are decoded when a batch needs them.
 """
 
 import json
@@ -18,28 +19,29 @@ from kd_lightning.data.classification import Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.folders import check_folder
 from kd_lightning.data.loading.image_files import ImageFiles, read_rgb_from
-from kd_lightning.data.loading.packed_files import Packed, check_litdata, download
-from kd_lightning.data.loading.splits import split_seed_of
+from kd_lightning.data.loading.packed_files import PackedFile, check_litdata, download
+from kd_lightning.data.loading.splits import resolve_split_seed
 
 FORMAT = 2
-FACTS = "stream.json"
-# Of the storages that litdata knows: those it asks for parts of a chunk, as another is kept whole.
+INDEX_FILE = "stream.json"
+# Of litdata's storages, those that support range requests; of others it would store whole chunks.
 SCHEMES = ("s3://", "gs://")
 
 
 class Streamed(ImageFiles):
-    """``root`` is the folder, or an address: ``s3://bucket/images``, or ``gs://…``.
+    """``root`` is the packed folder or its address, ``s3://bucket/images`` or ``gs://…``.
 
-    It is the tree, to the last bit: its fingerprint, its split, its order and its batches; a
-    teacher of one is a teacher of the other. Each image is read when a batch needs it, by as many
-    ``num_workers`` as load, and none is kept: an epoch is as fast as what it is read from.
+    Fingerprint, split, order and batches are bit for bit those of the source image tree, so a
+    teacher trained on one can be used with the other. Each image is read when a batch needs it, by
+    the ``num_workers`` loading processes, and is not stored. So the storage limits the speed.
 
     Args:
-        val_fraction: share of train that becomes val; None: what the tree's data set had.
-        split_seed: None: the tree's; where its test part was cut from train, no other is taken.
+        val_fraction: share of train that becomes val; None: that of preparation.
+        split_seed: seed of the train/val split; None: that of preparation. If the test part was
+            split off from train during preparation, no other seed is accepted.
 
     Attributes:
-        class_list_sha256: of the list of classes, where the tree's data set had one.
+        class_list_sha256: hash of the class list; None: the source data set had none.
     """
 
     class_list_sha256: str | None = None
@@ -59,33 +61,33 @@ class Streamed(ImageFiles):
                 f"{' or '.join(SCHEMES)}"
             )
         super().__init__(
-            root=None if is_address else root,  # which a path would spoil
+            root=None if is_address else root,  # a Path would change the address
             val_fraction=0.0 if val_fraction is None else val_fraction,
             split_seed=0 if split_seed is None else split_seed,
             **common,
         )
         self.address = str(root).rstrip("/") if is_address else None
-        self._splits_as_the_tree = val_fraction is None
-        self._asked_split_seed = split_seed
+        self._use_prepared_val_fraction = val_fraction is None
+        self._requested_split_seed = split_seed
 
     @staticmethod
-    def decode(path: Packed) -> UInt8[Tensor, "3 H W"]:
+    def decode(path: PackedFile) -> UInt8[Tensor, "3 H W"]:
         return read_rgb_from(path.open(), path.name)
 
     def load(self) -> Parts:
-        where, facts = self._read_facts()
+        location, facts = self._read_index()
         check_litdata()
-        if self._splits_as_the_tree:
+        if self._use_prepared_val_fraction:
             self.val_fraction = facts["val_fraction"]
-        self.split_seed = split_seed_of(facts, self._asked_split_seed)
+        self.split_seed = resolve_split_seed(facts, self._requested_split_seed)
         self.imagenet_rows = facts["imagenet_rows"]
         self.class_list_sha256 = facts["class_list_sha256"]
         samples = {}
-        for part, says in facts["parts"].items():
-            files = zip(says["names"], says["sizes"], strict=True)
-            x = [Packed(f"{where}/{part}", row, *file) for row, file in enumerate(files)]
-            samples[part] = Samples(x, torch.tensor(says["labels"]))
-            x[-1].open()
+        for part, of_part in facts["parts"].items():
+            files = zip(of_part["names"], of_part["sizes"], strict=True)
+            x = [PackedFile(f"{location}/{part}", row, *file) for row, file in enumerate(files)]
+            samples[part] = Samples(x, torch.tensor(of_part["labels"]))
+            x[-1].open()  # fails now if the chunks cannot be read
         return Parts(
             train=samples["train"],
             val=samples.get("val"),
@@ -95,26 +97,26 @@ class Streamed(ImageFiles):
             test_is_cut=facts["test_is_cut"],
         )
 
-    def _read_facts(self) -> tuple[str, dict[str, Any]]:
-        """Where the chunks are, and what they are of."""
+    def _read_index(self) -> tuple[str, dict[str, Any]]:
+        """The location of the chunks, and their metadata."""
         what = "a folder that python -m kd_lightning.prepare format=litdata has made"
         if self.address is None:
-            where = check_folder(self.root, [FACTS], what)
-            facts = json.loads((where / FACTS).read_text())
+            location = check_folder(self.root, [INDEX_FILE], what)
+            facts = json.loads((location / INDEX_FILE).read_text())
         else:
-            where = self.address
+            location = self.address
             check_litdata()
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    facts = json.loads(download(where, FACTS, Path(folder)).read_text())
-                except Exception as error:  # of whatever kind the storage's own library has
-                    why = " ".join(str(error).split())
+                    facts = json.loads(download(location, INDEX_FILE, Path(folder)).read_text())
+                except Exception as error:  # each storage library has its own errors
+                    reason = " ".join(str(error).split())
                     raise UserError(
-                        f"expected {what} with {FACTS} at {where}: {why} (data.root=…)"
+                        f"expected {what} with {INDEX_FILE} at {location}: {reason} (data.root=…)"
                     ) from None
         if facts.get("format") != FORMAT:
             raise UserError(
-                f"{where} is of format {facts.get('format')}, this version reads {FORMAT}: pack it "
-                "again (data.root=…)"
+                f"{location} has format {facts.get('format')}, this version reads {FORMAT}: pack "
+                "it again (data.root=…)"
             )
-        return str(where), facts
+        return str(location), facts

@@ -1,7 +1,9 @@
-"""Made data, for tests and dry runs: nothing to download, any size, harder with more noise.
+"""Synthetic data for tests and dry runs: no download, any size, adjustable difficulty.
 
-Each class is a smooth random pattern; a sample is its class's pattern, shifted at random, plus
-white noise. Dimensions: N samples, C channels, S side of an image or length of a series.
+Each class is a smooth random pattern. A sample is the pattern of its class, randomly shifted, plus
+white noise; more noise makes the task harder.
+
+Dimensions: N samples, C channels, S side of an image or length of a series.
 """
 
 import torch
@@ -14,20 +16,22 @@ from kd_lightning.base.streams import stream
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 
-COARSE = 4  # points a side from which a pattern is interpolated: what makes it smooth
-KINDS = {"series": (1, "linear"), "image": (2, "bilinear")}  # dimensions, their interpolation
+COARSE = 4  # a pattern is interpolated from this number of points a side, so that it is smooth
+KINDS = {"series": (1, "linear"), "image": (2, "bilinear")}  # dimensions, interpolation mode
 
 
 class Synthetic(ClassificationData):
-    """Classes in equal shares. Images are uint8 (N, C, S, S), series float32 (N, C, S).
+    """Images, uint8 (N, C, S, S), or series, float32 (N, C, S), with classes of equal size.
 
     Args:
         kind: "image" or "series".
-        num_classes, channels: how many.
+        num_classes: number of classes.
+        channels: number of channels.
         size: side of an image, or length of a series.
-        num_train, num_test: samples; val is cut from train.
-        noise: standard deviation of the noise, where the patterns' is 1.
-        data_seed: of patterns, shifts and noise; not the run's seed.
+        num_train: number of training samples; val is split off from them.
+        num_test: number of test samples.
+        noise: standard deviation of the noise; the patterns have standard deviation 1.
+        data_seed: seed of patterns, shifts and noise; it is not the seed of the run.
     """
 
     has_files = False
@@ -68,14 +72,14 @@ class Synthetic(ClassificationData):
     def load(self) -> Parts:
         patterns = self._patterns()
         return Parts(
-            train=self._draw(patterns, "train", self.num_train),
-            test=self._draw(patterns, "test", self.num_test),
+            train=self._draw_samples(patterns, "train", self.num_train),
+            test=self._draw_samples(patterns, "test", self.num_test),
             class_names=[f"pattern {i}" for i in range(len(patterns))],
             test_is="drawn as train is",
         )
 
     def _patterns(self) -> Float[Tensor, "classes C *size"]:
-        """Of mean 0 and standard deviation 1 each, so that all classes are as hard."""
+        """One pattern a class, each with mean 0 and standard deviation 1."""
         num_classes, channels, size = self.pattern_shape
         dimensions, mode = KINDS[self.kind]
         coarse = torch.randn(
@@ -88,7 +92,9 @@ class Synthetic(ClassificationData):
         dims = list(range(1, smooth.ndim))
         return (smooth - smooth.mean(dims, keepdim=True)) / smooth.std(dims, keepdim=True)
 
-    def _draw(self, patterns: Float[Tensor, "classes C *size"], part: str, count: int) -> Samples:
+    def _draw_samples(
+        self, patterns: Float[Tensor, "classes C *size"], part: str, count: int
+    ) -> Samples:
         generator = stream(self.data_seed, "synthetic", part)
         y = torch.arange(count) % len(patterns)
         size, dims = patterns.shape[-1], list(range(1, patterns.ndim - 1))
@@ -100,7 +106,7 @@ class Synthetic(ClassificationData):
             ]
         )
         x = x + self.noise * torch.randn(x.shape, generator=generator)
-        if self.kind == "image":  # grey ± three standard deviations of pattern and noise together
+        if self.kind == "image":  # byte range = mean ± 3 standard deviations of pattern + noise
             x = 127.5 + 127.5 / 3 * x / (1 + self.noise**2) ** 0.5
             x = x.round().clamp(0, 255).to(torch.uint8)
         return Samples(x, y)

@@ -1,7 +1,8 @@
 """Time series of the UCR and UEA archives: https://www.timeseriesclassification.com.
 
-A problem is a folder ``<Name>`` with ``<Name>_TRAIN`` and ``<Name>_TEST``, as .ts, as .tsv (the UCR
-archive of 2018) or as .txt. Eight of them are inside the package aeon, without a download.
+A problem is a folder ``<Name>`` with the files ``<Name>_TRAIN`` and ``<Name>_TEST``, as .ts, .tsv
+(the UCR archive of 2018) or .txt. Eight problems are part of the package aeon and need no download.
+
 Dimensions: N series, C channels, L samples in time.
 """
 
@@ -23,16 +24,16 @@ from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.folders import contents
 
-Row = tuple[int, str, list[list[str]]]  # line number, label, the channels' values as text
+Row = tuple[int, str, list[list[str]]]  # line number, label, values of each channel as text
 
 
 class UCR(ClassificationData):
-    """One problem of the archives, by name; the test part is the archive's own.
+    """One problem of the archives. The test part is that of the archive.
 
     Args:
-        name: the problem's, and its folder's.
-        length: every series is brought to it by ``resample``; None: the longest training series.
-        download: let aeon download the problem into ``root`` where it is not there yet.
+        name: name of the problem and of its folder.
+        length: all series are resampled to this length; None: that of the longest training series.
+        download: whether aeon downloads the problem into ``root`` if it is missing.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class UCR(ClassificationData):
         if length is not None and length < 2:
             raise UserError(f"data.length must be 2 or more, got {length}")
         if download and self.root is None:
-            raise UserError("data.download=true needs a folder to keep the files in (data.root=…)")
+            raise UserError("data.download=true needs a folder to download into (data.root=…)")
         self.name = name
         self.length = length
         self.download = download
 
     def prepare_data(self) -> None:
         if self.download:
-            fetch(self.name, self.root)
+            download_problem(self.name, self.root)
 
     def load(self) -> Parts:
         folder = aeon_folder() if self.root is None else self.root
@@ -61,7 +62,7 @@ class UCR(ClassificationData):
                 f"{' or '.join(map(str, sorted(channels)))} (data.root=…)"
             )
         length = self.length or max(series.shape[1] for series in train[0])
-        (train_y, test_y), class_names = encode(train[1], test[1])
+        (train_y, test_y), class_names = encode_labels(train[1], test[1])
         return Parts(
             train=Samples(resample(train[0], length), train_y),
             test=Samples(resample(test[0], length), test_y),
@@ -71,27 +72,27 @@ class UCR(ClassificationData):
 
 
 def aeon_folder() -> Path:
-    """The folder of the problems inside aeon. Found, not imported: aeon's import takes seconds."""
-    found = importlib.util.find_spec("aeon")
-    if found is None:
+    """The folder of problems in aeon. aeon is located but not imported, as its import is slow."""
+    spec = importlib.util.find_spec("aeon")
+    if spec is None:
         raise UserError(
-            "UCR problems come from the package aeon, unless they are in a folder of yours: "
-            "install kd_lightning[ucr] (or data.root=… with data.download=false)"
+            "UCR problems are read from the package aeon or from your own folder: install "
+            "kd_lightning[ucr], or set data.root=… with data.download=false"
         )
-    return Path(found.submodule_search_locations[0]) / "datasets" / "data"
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
 
 
-def fetch(name: str, folder: Path) -> None:
-    """Lets aeon download a problem into ``folder/name``, unless it is there: one process at a time.
+def download_problem(name: str, folder: Path) -> None:
+    """Downloads a problem with aeon into ``folder/name`` if it is missing, one process at a time.
 
     Raises:
-        UserError: no aeon, no such problem, or the download failed.
+        UserError: aeon is not installed, there is no such problem, or the download failed.
     """
     aeon_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock"):
-            if name not in problems(folder):
+            if name not in list_problems(folder):
                 from aeon.datasets import load_classification
 
                 load_classification(name, extract_path=str(folder))
@@ -102,44 +103,44 @@ def fetch(name: str, folder: Path) -> None:
 
 
 def part_file(folder: Path, name: str, part: str) -> Path | None:
-    """The file of a part ("TRAIN" or "TEST"), in the first format there is."""
+    """The file of a part ("TRAIN" or "TEST") in the first format that exists."""
     paths = (folder / name / f"{name}_{part}{suffix}" for suffix in READERS)
     return next((path for path in paths if path.is_file()), None)
 
 
-def problems(folder: Path) -> list[str]:
+def list_problems(folder: Path) -> list[str]:
     """The names of the problems in ``folder``."""
     names = sorted(path.name for path in folder.glob("*/"))
     return [name for name in names if all(part_file(folder, name, p) for p in ("TRAIN", "TEST"))]
 
 
 def problem_files(folder: Path, name: str) -> tuple[Path, Path]:
-    """The training and the test file of a problem; ``UserError`` where they are not there."""
-    known = problems(folder)
-    if name in known:
+    """The training and the test file of a problem; raises ``UserError`` if they do not exist."""
+    names = list_problems(folder)
+    if name in names:
         return part_file(folder, name, "TRAIN"), part_file(folder, name, "TEST")
     expected = f"{name}/{name}_TRAIN and {name}_TEST as .ts, .tsv or .txt"
-    if not known:
+    if not names:
         raise UserError(f"expected {expected}, found {contents(folder)} (data.root=…)")
     raise UserError(
         f"no UCR/UEA problem '{name}' in {folder}: expected {expected}, found the problems "
-        f"{', '.join(known[:12])}{', …' if len(known) > 12 else ''} "
+        f"{', '.join(names[:12])}{', …' if len(names) > 12 else ''} "
         "(data.name=…, data.root=…, or data.download=true with data.root=…)"
     )
 
 
 def read_part(path: Path) -> tuple[list[Float[Tensor, "C _"]], list[str]]:
-    """The series of a file, each in its own length, and their labels as they are written."""
+    """The series of a file, each with its own length, and their labels as text."""
     series, labels = [], []
     for number, label, channels in READERS[path.suffix](path):
         try:
             values = np.array(channels, dtype=np.float32)
         except ValueError:
             raise UserError(
-                f"{path}, line {number}: a series must be of numbers, its channels equally long "
-                "(data.root=…)"
+                f"{path}, line {number}: a series must hold numbers and have channels of equal "
+                "length (data.root=…)"
             ) from None
-        series.append(trim(torch.from_numpy(values), f"{path}, line {number}"))
+        series.append(trim_padding(torch.from_numpy(values), f"{path}, line {number}"))
         labels.append(label)
     if not series:
         raise UserError(f"{path} has no series (data.root=…)")
@@ -147,15 +148,17 @@ def read_part(path: Path) -> tuple[list[Float[Tensor, "C _"]], list[str]]:
 
 
 def read_ts(path: Path) -> Iterator[Row]:
-    """A .ts file: a header up to ``@data``, then ``channel:channel:…:label``, values by commas."""
+    """A .ts file: a header up to ``@data``, then lines ``1,2,…:3,4,…:label`` of two channels."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     tags = [line.lower().split() if line.startswith("@") else [] for line in lines]
     if ["@data"] not in tags:
-        raise UserError(f"{path} is no .ts file, it has no line @data (data.root=…)")
+        raise UserError(f"{path} is not a .ts file, it has no line @data (data.root=…)")
     start = tags.index(["@data"]) + 1
     header = {tag[0]: tag[1] for tag in tags[:start] if len(tag) > 1}
     if header.get("@classlabel") != "true":
-        raise UserError(f"{path} is no classification problem (@classLabel true) (data.name=…)")
+        raise UserError(
+            f"{path} is not a classification problem: no @classLabel true (data.name=…)"
+        )
     if header.get("@timestamps") == "true":
         raise UserError(f"{path} has time stamps, which are not supported (data.name=…)")
     for number, line in enumerate(lines[start:], start + 1):
@@ -165,7 +168,7 @@ def read_ts(path: Path) -> Iterator[Row]:
 
 
 def read_table(path: Path) -> Iterator[Row]:
-    """A .tsv or .txt file: a line a series of one channel, its label first."""
+    """A .tsv or .txt file: each line is the label and then a series of one channel."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip():
             label, *values = line.replace(",", " ").split()
@@ -175,11 +178,11 @@ def read_table(path: Path) -> Iterator[Row]:
 READERS = {".ts": read_ts, ".tsv": read_table, ".txt": read_table}
 
 
-def trim(series: Float[Tensor, "C _"], where: str) -> Float[Tensor, "C _"]:
-    """``series`` without the NaN at its end, by which the archives pad shorter series.
+def trim_padding(series: Float[Tensor, "C _"], where: str) -> Float[Tensor, "C _"]:
+    """Removes the NaN at the end of a series, with which the archives pad shorter series.
 
     Raises:
-        UserError: NaN elsewhere, which nobody should fill in silently; or no value at all.
+        UserError: there is NaN elsewhere, which must not be filled in silently, or no value at all.
     """
     present = (~series.isnan()).any(0).nonzero().flatten()
     if len(present) == 0:
@@ -193,21 +196,21 @@ def trim(series: Float[Tensor, "C _"], where: str) -> Float[Tensor, "C _"]:
 
 
 def resample(series: list[Float[Tensor, "C _"]], length: int) -> Float[Tensor, "N C {length}"]:
-    """Brings series of any length to ``length`` by linear interpolation, each channel by itself.
+    """Resamples series to one length by linear interpolation, each channel separately.
 
-    The first and the last value stay; a series that has the length already stays as it is. Time
-    is stretched: where duration itself tells the classes apart, that is lost.
+    The first and the last value are kept. A series that already has this length is unchanged. Time
+    is stretched, so classes that differ only in duration can no longer be told apart.
     """
     return torch.cat(
         [F.interpolate(s[None], length, mode="linear", align_corners=True) for s in series]
     )
 
 
-def encode(*parts: list[str]) -> tuple[list[Tensor], list[str]]:
-    """Labels -> class indices, and the classes' names.
+def encode_labels(*parts: list[str]) -> tuple[list[Tensor], list[str]]:
+    """Converts labels of several parts to class indices; also returns the class names.
 
-    In numeric order where all labels are numbers ("2" before "10", "1.0" is "1"), otherwise in
-    alphabetical order.
+    Classes are in numeric order if all labels are numbers ("2" before "10"; "1.0" equals "1"),
+    otherwise in alphabetical order.
     """
     try:
         parts = [[f"{float(label):.15g}" for label in part] for part in parts]

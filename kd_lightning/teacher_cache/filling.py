@@ -81,7 +81,7 @@ class Filling(Callback):
 
     def __call__(self) -> None:
         self._fill()
-        self._data.views = dataclasses.replace(self._data.views, known=self._cached)
+        self._data.views = dataclasses.replace(self._data.views, cached=self._cached)
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
         if stage != "fit":

@@ -40,7 +40,7 @@ def test_facts(made):
     assert made(PARTS).class_names == ["0", "1", "2"]
 
 
-def test_one_set_is_cut_into_three_that_share_nothing_and_lose_nothing(made):
+def test_one_set_is_split_into_three_disjoint_parts_without_loss(made):
     parts = made(WHOLE, test_fraction=0.3).parts
     train, val, test = (rows(parts[part]) for part in ("train", "val", "test"))
     assert len(train | val | test) == len(train) + len(val) + len(test) == 30
@@ -48,21 +48,21 @@ def test_one_set_is_cut_into_three_that_share_nothing_and_lose_nothing(made):
     assert torch.bincount(parts["test"].y).tolist() == [3, 3, 3]
 
 
-def test_cut_depends_on_split_seed_and_not_on_seed(made):
+def test_the_split_depends_on_split_seed_and_not_on_seed(made):
     test = rows(made(WHOLE).parts["test"])
     assert rows(made(WHOLE, seed=1).parts["test"]) == test
     assert rows(made(WHOLE, split_seed=1).parts["test"]) != test
 
 
 @pytest.mark.parametrize("groups", [GROUPS, np.array([f"s{g}" for g in GROUPS])])
-def test_with_groups_every_cut_is_by_subject(made, groups):
+def test_with_groups_every_split_is_by_subject(made, groups):
     data = made({**WHOLE, "groups": groups})
     subjects = [set(data.parts[part].groups.tolist()) for part in ("train", "val", "test")]
     assert sum(map(len, subjects)) == len(set.union(*subjects)) == 6
     assert "20% of the file, by subject" in data.protocol
 
 
-def test_parts_of_the_file_stay_as_they_are(made):
+def test_parts_of_the_file_are_used_unchanged(made):
     val = {"x_val": X[:4] + 1, "y_val": Y[:4]}
     data = made({**PARTS, **val})
     assert torch.equal(data.parts["train"].x, torch.from_numpy(X))
@@ -72,7 +72,7 @@ def test_parts_of_the_file_stay_as_they_are(made):
     assert "the file's own test part" in data.protocol
 
 
-def test_val_is_cut_from_train_by_its_groups(made):
+def test_val_is_split_off_from_train_by_groups(made):
     parts = made({**PARTS, "groups_train": GROUPS}).parts
     assert not set(parts["train"].groups.tolist()) & set(parts["val"].groups.tolist())
     assert len(parts["train"]) + len(parts["val"]) == 30
@@ -88,7 +88,7 @@ def test_val_is_cut_from_train_by_its_groups(made):
         (RNG.random((30, 3, 4, 4)), (3, 4, 4), torch.float32),
     ],
 )
-def test_images_and_series_of_every_number_type(made, x, shape, dtype):
+def test_images_and_series_of_every_number_type_are_read(made, x, shape, dtype):
     train = made({"x": x, "y": Y}).parts["train"].x
     assert train.shape[1:] == shape
     assert train.dtype == dtype
@@ -103,7 +103,7 @@ NAN[3, 1, 2] = np.nan
 
 
 @pytest.mark.parametrize(
-    ("arrays", "sentence"),
+    ("arrays", "message"),
     [
         ({"x": X}, r"must hold x and y .* this one holds x \(data.root"),
         ({**WHOLE, "labels": Y}, r"this one holds labels, x, y"),
@@ -113,7 +113,7 @@ NAN[3, 1, 2] = np.nan
         (bad(x=X[:, :, :, None, None]), r"x must be numbers of shape .* \(30, 2, 5, 1, 1\)"),
         (bad(x=X.astype(str)), r"x must be numbers .* got <U"),
         (bad(x=X[:0], y=Y[:0]), r"x must be numbers .* \(0, 2, 5\)"),
-        (bad(x=X.astype(object)), r"'x' of .* not of Python objects"),
+        (bad(x=X.astype(object)), r"'x' in .* not of Python objects"),
         (bad(x=NAN), r"NaN or infinite values, in 1 samples"),
         (bad(x=X[..., None] + 100), r"images must be uint8 or in \[0, 1\], x is .* from"),
         (bad(y=Y[:-1]), r"x has 30 samples, y has 29"),
@@ -135,23 +135,23 @@ NAN[3, 1, 2] = np.nan
         ),
     ],
 )
-def test_files_that_cannot_be_used_are_refused(made, arrays, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_invalid_files_are_refused(made, arrays, message):
+    with pytest.raises(UserError, match=message):
         made(arrays)
 
 
 def test_root_must_be_an_npz_file(tmp_path):
     (tmp_path / "mine.npy").write_bytes(b"\x93NUMPY")
-    for root, came in (
+    for root, received in (
         (None, "nothing"),
         (tmp_path, str(tmp_path)),
         (tmp_path / "mine.npy", "npy"),
     ):
-        with pytest.raises(UserError, match=rf"reads an .npz file, got .*{came}.*data.root"):
+        with pytest.raises(UserError, match=rf"reads an .npz file, got .*{received}.*data.root"):
             Arrays(root=root, batch_size=2).setup()
 
 
 @pytest.mark.parametrize("fraction", [0, 1])
-def test_test_fraction_is_a_share(fraction):
+def test_test_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(UserError, match=rf"test_fraction must be in \(0, 1\), got {fraction}"):
         Arrays(batch_size=2, test_fraction=fraction)

@@ -11,14 +11,14 @@ LENGTH = 16
 
 
 def write_sample(path, level, subject, length=LENGTH):
-    """Column c holds 10 c, plus the level, plus a hundredth of the subject."""
+    """Column c has the value 10 c + level + subject / 100."""
     values = np.full((length, 6), LEVELS.index(level) + subject / 100) + 10 * np.arange(6)
     np.savetxt(path, values, delimiter="\t", header="\t".join(COLUMNS), comments="", fmt="%.6f")
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Part A as it is distributed, with three samples a level instead of twenty."""
+    """The distributed layout of part A, with 3 samples a level instead of 20."""
     for number, subject in enumerate(SUBJECTS):
         folder = tmp_path / FOLDER / subject
         folder.mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_facts(root):
     assert "subject 101114_w_37, fold 3 of 4" in data.protocol
 
 
-def test_channels_and_classes_are_those_asked_for_in_that_order(root):
+def test_channels_and_classes_are_the_requested_ones_in_order(root):
     data = made(root, channels=["ecg", "gsr"], classes=["PA3", "BL1", "PA1"], val_fraction=0)
     train = data.parts["train"]
     assert train.x.shape == (27, 2, LENGTH)
@@ -62,7 +62,7 @@ def test_channels_and_classes_are_those_asked_for_in_that_order(root):
     assert train.x[3, :, 0].tolist() == pytest.approx([20.01, 10.01])
 
 
-def test_folds_leave_each_subject_out_once_and_no_subject_is_in_two_parts(root):
+def test_each_subject_is_tested_in_one_fold_and_no_subject_is_in_two_parts(root):
     left_out = []
     for fold in range(4):
         parts = made(root, fold=fold).parts
@@ -75,12 +75,12 @@ def test_folds_leave_each_subject_out_once_and_no_subject_is_in_two_parts(root):
 
 
 @pytest.mark.parametrize("fold", [-1, 4])
-def test_fold_out_of_range_says_how_many_subjects_there_are(root, fold):
+def test_a_fold_out_of_range_is_refused_with_the_number_of_subjects(root, fold):
     with pytest.raises(UserError, match=rf"data.fold must be 0..3, .* 4 subjects .* got {fold}"):
         made(root, fold=fold)
 
 
-def test_wrong_root_says_what_was_looked_for_and_what_was_found(root):
+def test_a_wrong_root_is_refused_with_the_expected_and_the_found_files(root):
     with pytest.raises(UserError, match=r"part A with biosignals_filtered, found 071309_w_21, .*"):
         made(root / FOLDER)
     with pytest.raises(UserError, match=r"say where .* is \(data.root=…\)"):
@@ -89,7 +89,7 @@ def test_wrong_root_says_what_was_looked_for_and_what_was_found(root):
 
 def test_one_subject_is_too_few(tmp_path):
     (tmp_path / FOLDER / SUBJECTS[0]).mkdir(parents=True)
-    with pytest.raises(UserError, match=rf"two or more, .* found {SUBJECTS[0]} in"):
+    with pytest.raises(UserError, match=rf"two subject folders or more, found {SUBJECTS[0]} in"):
         made(tmp_path)
 
 
@@ -101,14 +101,14 @@ def test_two_subjects_leave_too_few_for_val(root):
         made(root)
 
 
-def test_subject_without_a_level_is_named(root):
+def test_a_subject_without_a_level_is_named(root):
     for path in (root / FOLDER / SUBJECTS[2]).glob("*-PA4-*"):
         path.unlink()
     with pytest.raises(UserError, match=rf"expected {SUBJECTS[2]}-PA4-<number>_bio.csv, found"):
         made(root)
 
 
-def test_wrong_length_names_the_file(root):
+def test_a_file_of_wrong_length_is_named(root):
     name = f"{SUBJECTS[1]}-PA4-034_bio.csv"
     write_sample(root / FOLDER / SUBJECTS[1] / name, "PA4", 1, length=LENGTH - 1)
     with pytest.raises(UserError, match=rf"{name} must have 16 rows, it has 15"):
@@ -118,17 +118,17 @@ def test_wrong_length_names_the_file(root):
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"), [("NaN", "part has NaN"), ("n/a", r"-034_bio.csv must be a table")]
+    ("word", "message"), [("NaN", "part has NaN"), ("n/a", r"-034_bio.csv must be a table")]
 )
-def test_values_that_are_no_numbers_are_refused(root, word, sentence):
+def test_values_that_are_not_numbers_are_refused(root, word, message):
     path = root / FOLDER / SUBJECTS[1] / f"{SUBJECTS[1]}-PA4-034_bio.csv"
     path.write_text(path.read_text().replace("14.010000", word, 1))
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         made(root, val_fraction=0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ({"classes": ["BL1", "PA5"]}, r"unknown BioVid level 'PA5'.*data.classes"),
         ({"classes": ["BL1", "BL1"]}, r"data.classes must be different"),
@@ -136,6 +136,6 @@ def test_values_that_are_no_numbers_are_refused(root, word, sentence):
         ({"channels": ["eda"]}, r"unknown column in .* 'eda'.*data.channels"),
     ],
 )
-def test_names_that_do_not_exist_are_refused(root, arguments, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_unknown_names_are_refused(root, arguments, message):
+    with pytest.raises(UserError, match=message):
         made(root, **arguments)

@@ -16,7 +16,7 @@ def ready(build, *overrides):
     return data
 
 
-def test_images_are_those_of_torchvision_with_channels_first(build, write_cifar, tmp_path):
+def test_images_equal_torchvisions_with_channels_first(build, write_cifar, tmp_path):
     write_cifar(datasets.CIFAR10, tmp_path)
     data = ready(build, f"data.root={tmp_path}", "data.val_fraction=0")
     assert len(data.parts["train"]) == 200
@@ -29,15 +29,13 @@ def test_images_are_those_of_torchvision_with_channels_first(build, write_cifar,
     assert (data.channels, data.size) == (3, 32)
 
 
-@pytest.mark.parametrize(
-    "damage", ["no root", "no folder", "a file less", "another content", "meta"]
-)
-def test_missing_or_damaged_files_are_one_sentence(build, write_cifar, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["no root", "no folder", "missing file", "changed file", "meta"])
+def test_missing_or_damaged_files_are_refused(build, write_cifar, tmp_path, damage):
     folder = write_cifar(datasets.CIFAR10, tmp_path) / "cifar-10-batches-py"
     root = {"no root": "null", "no folder": tmp_path / "nowhere"}.get(damage, tmp_path)
-    if damage == "a file less":
+    if damage == "missing file":
         (folder / "data_batch_3").unlink()
-    if damage == "another content":
+    if damage == "changed file":
         (folder / "test_batch").write_bytes(b"")
     if damage == "meta":
         (folder / "batches.meta").unlink()
@@ -45,7 +43,7 @@ def test_missing_or_damaged_files_are_one_sentence(build, write_cifar, tmp_path,
         ready(build, f"data.root={root}")
 
 
-def test_it_is_downloaded_only_if_asked_and_only_once(build, write_cifar, tmp_path, monkeypatch):
+def test_it_is_downloaded_only_on_request_and_only_once(build, write_cifar, tmp_path, monkeypatch):
     fetched = []
 
     def fetch(url, root, filename, md5):
@@ -66,7 +64,7 @@ def test_setup_alone_never_downloads(build, write_cifar, tmp_path, monkeypatch):
     build("cifar10", f"data.root={tmp_path}", "data.download=true").setup()
 
 
-def test_a_download_without_a_place_or_a_network_is_one_sentence(tmp_path):
+def test_a_download_without_a_folder_or_a_network_is_refused(tmp_path):
     def broken(root, download):
         raise RuntimeError("no route\nto host")
 
@@ -76,7 +74,7 @@ def test_a_download_without_a_place_or_a_network_is_one_sentence(tmp_path):
         download(broken, tmp_path)
 
 
-def test_two_processes_do_not_download_at_once(tmp_path):
+def test_two_processes_do_not_download_at_the_same_time(tmp_path):
     events = []
 
     def slow(root, download):

@@ -17,7 +17,7 @@ from kd_lightning.data.classification import (
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.loaders import ResidentLoader
-from kd_lightning.data.loading.resident import is_to_be_held
+from kd_lightning.data.loading.resident import should_be_resident
 from kd_lightning.data.loading.splits import split
 
 CLASSES = ["a", "b", "c"]
@@ -33,15 +33,15 @@ def made(count, *size, groups=None):
 
 
 class Toy(ClassificationData):
-    """60 + 12 samples of any shape, with subjects if asked."""
+    """60 + 12 samples of any shape, with ``groups`` subjects."""
 
     def __init__(self, *, size=(2, 4, 4), groups=None, val=None, **common):
         super().__init__(**{"batch_size": 6, **common})
         train, test = made(60, *size, groups=groups), made(12, *size)
-        self.given = Parts(train=train, test=test, class_names=CLASSES, val=val)
+        self.loaded = Parts(train=train, test=test, class_names=CLASSES, val=val)
 
     def load(self):
-        return self.given
+        return self.loaded
 
 
 def ready(**kwargs):
@@ -51,11 +51,11 @@ def ready(**kwargs):
 
 
 def rows(samples):
-    """The samples as a set, to compare parts by content."""
+    """The samples as a set, to compare the content of parts."""
     return {tuple(row) for row in samples.x.flatten(1).tolist()}
 
 
-def test_the_facts_are_those_of_train():
+def test_the_attributes_describe_train():
     data = ready()
     x = data.parts["train"].x
     assert (data.num_classes, data.class_names) == (3, CLASSES)
@@ -64,23 +64,23 @@ def test_the_facts_are_those_of_train():
     torch.testing.assert_close(data.std, [x[:, 0].std().item(), x[:, 1].std().item()])
 
 
-def test_bytes_are_measured_as_fractions_of_255():
+def test_mean_and_std_of_bytes_are_fractions_of_255():
     data = Toy()
     x = (torch.arange(60) % 2 * 255).to(torch.uint8).view(60, 1, 1, 1).expand(60, 1, 4, 4)
-    data.given = replace(data.given, train=Samples(x, torch.arange(60) % 3))
+    data.loaded = replace(data.loaded, train=Samples(x, torch.arange(60) % 3))
     data.setup()
     assert data.mean == pytest.approx([0.5], abs=0.02)
     assert data.std == pytest.approx([0.5], abs=0.02)
 
 
-def test_parts_are_disjoint_and_lose_nothing():
+def test_parts_are_disjoint_and_complete():
     data = ready(val_fraction=0.2)
     train, val, test = (rows(data.parts[part]) for part in ("train", "val", "test"))
     assert not train & val
     assert not train & test
     assert not val & test
-    assert train | val == rows(data.given.train)
-    assert test == rows(data.given.test)
+    assert train | val == rows(data.loaded.train)
+    assert test == rows(data.loaded.test)
 
 
 def test_the_split_is_stratified():
@@ -88,7 +88,7 @@ def test_the_split_is_stratified():
     assert torch.bincount(data.parts["val"].y).tolist() == [4, 4, 4]
 
 
-def test_the_split_follows_from_split_seed_and_not_from_seed():
+def test_the_split_depends_on_split_seed_and_not_on_seed():
     def val(**seeds):
         return rows(ready(**seeds).parts["val"])
 
@@ -104,7 +104,7 @@ def test_subjects_are_never_shared_between_train_and_val():
     assert "by subject" in data.protocol
 
 
-def test_every_class_that_can_gives_to_val_and_keeps_one():
+def test_every_class_with_two_samples_is_in_both_parts_of_a_split():
     y = torch.tensor([0, 1, 1, *[2] * 50])
     for fraction in (0.01, 0.99):
         kept, held = split(y, None, fraction, seed=0)
@@ -113,23 +113,23 @@ def test_every_class_that_can_gives_to_val_and_keeps_one():
         assert set(y[held].tolist()) == {1, 2}
 
 
-def test_a_split_by_subject_always_leaves_one_to_train_on():
+def test_a_split_by_subject_always_keeps_one_subject_for_train():
     kept, held = split(torch.zeros(4), torch.tensor([0, 0, 1, 1]), 0.99, seed=0)
     assert len(kept) == len(held) == 2
 
 
-def test_a_split_that_cannot_be_is_refused():
+def test_an_impossible_split_is_refused():
     with pytest.raises(UserError, match="two subjects"):
         split(torch.zeros(4), torch.zeros(4), 0.1, seed=0)
     with pytest.raises(UserError, match="no class has two samples"):
         split(torch.arange(4), None, 0.1, seed=0)
 
 
-def test_a_val_part_of_the_data_set_s_own_is_taken():
+def test_a_val_part_of_the_data_set_is_used():
     val = made(9, 2, 4, 4)
     data = ready(val=val)
     assert data.parts["val"] is val
-    assert rows(data.parts["train"]) == rows(data.given.train)
+    assert rows(data.parts["train"]) == rows(data.loaded.train)
     assert "val: the data set's own" in data.protocol
 
 
@@ -147,7 +147,7 @@ def test_the_protocol_counts_the_samples():
     assert "(48 / 12 / 12 samples)" in ready(val_fraction=0.2).protocol
 
 
-def test_setting_up_twice_is_harmless():
+def test_a_second_setup_changes_nothing():
     data = ready()
     before = data.fingerprint, data.parts["train"]
     data.setup("fit")
@@ -160,7 +160,7 @@ def test_a_batch_larger_than_train_is_refused():
         ready(batch_size=55)
 
 
-def test_a_batch_divides_over_the_ranks():
+def test_a_batch_is_divided_over_the_ranks():
     with pytest.raises(UserError, match="batch_size=6 is global and must divide over 4 devices"):
         ready().loader("train", ranks=4)
     x, _ = next(iter(ready().loader("train", rank=1, ranks=3)))
@@ -171,7 +171,7 @@ def test_a_batch_divides_over_the_ranks():
     ("key", "value"),
     [("batch_size", 0), ("val_fraction", 1.0), ("val_fraction", -0.1), ("num_workers", -1)],
 )
-def test_an_impossible_value_is_refused_by_its_key(key, value):
+def test_values_out_of_range_are_refused_with_their_key(key, value):
     with pytest.raises(UserError, match=rf"data\.{key} must be .*, got {value}"):
         Toy(**{key: value})
 
@@ -198,21 +198,21 @@ def test_a_class_may_be_absent_from_test_but_not_from_train():
         check_samples(samples, CLASSES, "train")
 
 
-def test_one_class_is_no_classification():
+def test_a_single_class_is_refused():
     with pytest.raises(UserError, match="two classes or more"):
         check_samples(Samples(torch.zeros(1, 1, 4), torch.zeros(1).long()), ["a"], "train")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_values_that_are_no_numbers_are_refused(value, part):
+def test_values_that_are_not_finite_are_refused(value, part):
     data = Toy(size=(2, 5))
-    getattr(data.given, part).x[7, 1, 3] = value
+    getattr(data.loaded, part).x[7, 1, 3] = value
     with pytest.raises(UserError, match=rf"{part} part has NaN .* in 1 samples, .* number 7"):
         data.setup()
 
 
-def test_the_fingerprint_is_that_of_the_content():
+def test_the_fingerprint_depends_on_the_content():
     train, test = made(6, 1, 4), made(3, 1, 4)
     reference = fingerprint(train, None, test)
     assert fingerprint(replace(train, x=train.x.clone()), None, test) == reference
@@ -228,14 +228,14 @@ def test_the_fingerprint_is_that_of_the_content():
     assert len({reference, *others}) == 6
 
 
-def test_the_fingerprint_of_files_is_of_names_and_sizes_and_not_of_their_place(tmp_path):
+def test_the_fingerprint_of_files_depends_on_names_and_sizes_but_not_on_the_folder(tmp_path):
     def tree(root, name="0.jpg", content=b"abc"):
         (root / "cat").mkdir(parents=True)
         (root / "cat" / name).write_bytes(content)
         return fingerprint(Samples([root / "cat" / name], torch.zeros(1)))
 
-    reference = tree(tmp_path / "here")
-    assert tree(tmp_path / "there") == reference
+    reference = tree(tmp_path / "one")
+    assert tree(tmp_path / "other") == reference
     assert tree(tmp_path / "longer", content=b"abcd") != reference
     assert tree(tmp_path / "renamed", name="1.jpg") != reference
 
@@ -259,11 +259,11 @@ def test_a_mixed_series_is_the_blend_of_two():
     torch.testing.assert_close(x, y[:, 1].view(2, 1, 1).expand(2, 1, 2))
 
 
-def test_cutmix_suits_images():
+def test_cutmix_mixes_labels_by_area():
     x, y = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]), torch.arange(2)
     torch.manual_seed(0)
     x, y = mix(v2.CutMix(num_classes=2), x, y)
-    torch.testing.assert_close(x.mean((1, 2, 3)), y[:, 1])  # labels are weighed by area
+    torch.testing.assert_close(x.mean((1, 2, 3)), y[:, 1])  # labels are weighted by area
 
 
 def test_cutmix_of_series_is_refused():
@@ -272,7 +272,7 @@ def test_cutmix_of_series_is_refused():
         next(iter(data.loader("train")))
 
 
-def test_augmentation_is_for_train_alone():
+def test_only_train_is_augmented():
     data = ready(augmentation=torch.neg)
     for part, sign in (("train", -1), ("val", 1), ("test", 1)):
         assert torch.cat([x for x, _ in data.loader(part)]).sum().sign() == sign
@@ -280,8 +280,8 @@ def test_augmentation_is_for_train_alone():
 
 def test_an_augmentation_that_changes_the_size_is_refused():
     data = Toy(augmentation=v2.RandomCrop(3))
-    for _ in range(2):  # a failed setup leaves nothing half done
-        with pytest.raises(UserError, match=r"2 channels of size 4, it gives 2 of 3 x 3"):
+    for _ in range(2):  # a failed setup can be repeated
+        with pytest.raises(UserError, match=r"2 channels of size 4, it returns 2 of 3 x 3"):
             data.setup()
     ready(size=(2, 9), augmentation=torch.neg)
 
@@ -291,7 +291,7 @@ def test_an_augmentation_that_cannot_be_applied_is_refused():
         ready(augmentation=v2.RandomCrop(5))
 
 
-def test_looking_at_the_augmentation_draws_no_random_numbers():
+def test_checking_the_augmentation_does_not_change_the_random_state():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -299,15 +299,15 @@ def test_looking_at_the_augmentation_draws_no_random_numbers():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_what_a_worker_gets_can_be_pickled():
+def test_the_dataset_for_workers_can_be_pickled():
     data = ready(mixing=functools.partial(v2.MixUp, alpha=1.0), augmentation=v2.RandomCrop(4))
-    data.callback = lambda: None  # as a Trainer, it cannot be sent
+    data.callback = lambda: None  # like a Trainer, it cannot be pickled
     for part in ("train", "val"):
         assert len(pickle.loads(pickle.dumps(data.loader(part).dataset))) == len(data.parts[part])
 
 
 class Recorder(LightningModule):
-    """Trains nothing, and writes down the labels it sees."""
+    """Trains nothing and records the labels of its batches."""
 
     def __init__(self):
         super().__init__()
@@ -324,7 +324,7 @@ class Recorder(LightningModule):
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*configure_optimizers. returned .None.")
 @pytest.mark.filterwarnings("ignore:You defined a .validation_step|.*no .validation_step")
-def test_lightning_turns_to_the_next_order_every_epoch():
+def test_lightning_sets_the_next_order_in_every_epoch():
     data, recorder = Toy(batch_size=18), Recorder()
     trainer = Trainer(
         max_epochs=2,
@@ -346,40 +346,40 @@ def test_lightning_turns_to_the_next_order_every_epoch():
 CPU = torch.device("cpu")
 
 
-def test_data_in_memory_are_held_where_asked_and_by_themselves_where_they_fit(monkeypatch):
-    def holds(**kwargs):
+def test_data_in_memory_are_resident_on_request_and_with_auto(monkeypatch):
+    def is_resident(**kwargs):
         return isinstance(ready(**kwargs).loader("train", device=CPU), ResidentLoader)
 
-    assert holds(resident=True)
-    assert holds(resident=True, num_workers=1)
-    assert holds()
-    assert not holds(resident=False)
-    assert not holds(num_workers=1)  # they were asked for
-    assert not holds(augmentation=v2.RandomHorizontalFlip())  # of one sample at a time
-    assert not isinstance(ready(resident=True).loader("test"), ResidentLoader)  # no device is named
+    assert is_resident(resident=True)
+    assert is_resident(resident=True, num_workers=1)
+    assert is_resident()
+    assert not is_resident(resident=False)
+    assert not is_resident(num_workers=1)  # workers are requested
+    assert not is_resident(augmentation=v2.RandomHorizontalFlip())  # transforms single samples
+    assert not isinstance(ready(resident=True).loader("test"), ResidentLoader)  # no device is given
 
 
-def test_on_a_gpu_is_held_what_leaves_room(monkeypatch):
+def test_on_a_gpu_auto_needs_a_quarter_of_the_free_memory(monkeypatch):
     gpu, size = torch.device("cuda"), ready().parts["train"].x.nbytes
 
-    def holds(resident, *, free, **kwargs):
+    def is_resident(resident, *, free, **kwargs):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
         samples = ready(**kwargs)._sample_set("train")
-        return is_to_be_held(samples, "train", gpu, resident, num_workers=0)
+        return should_be_resident(samples, "train", gpu, resident, num_workers=0)
 
-    assert holds("auto", free=4 * size + 1)
-    assert not holds("auto", free=4 * size)
-    assert not holds(resident=False, free=10 * size)
-    assert not holds("auto", free=10 * size, augmentation=v2.RandomHorizontalFlip())
-    assert holds(resident=True, free=size)
-    with pytest.raises(UserError, match=r"data\.resident=true would hold .* of train on a device"):
-        holds(resident=True, free=size - 1)
+    assert is_resident("auto", free=4 * size + 1)
+    assert not is_resident("auto", free=4 * size)
+    assert not is_resident(resident=False, free=10 * size)
+    assert not is_resident("auto", free=10 * size, augmentation=v2.RandomHorizontalFlip())
+    assert is_resident(resident=True, free=size)
+    with pytest.raises(UserError, match=r"data\.resident=true would store .* of train on a device"):
+        is_resident(resident=True, free=size - 1)
 
 
 def test_a_part_is_copied_to_the_device_once(monkeypatch):
     data, copies = ready(resident=True), []
     copy = Samples.to
-    monkeypatch.setattr(Samples, "to", lambda *asked: copies.append(asked[0].x) or copy(*asked))
+    monkeypatch.setattr(Samples, "to", lambda *args: copies.append(args[0].x) or copy(*args))
     first, second = (data.loader("train", device=torch.device("meta")) for _ in range(2))
     assert sum(not x.is_meta for x in copies) == 1
     assert first.dataset.samples.x is second.dataset.samples.x
@@ -387,12 +387,12 @@ def test_a_part_is_copied_to_the_device_once(monkeypatch):
     assert not data.parts["train"].x.is_meta
 
 
-def test_what_cannot_be_held_is_refused():
-    with pytest.raises(UserError, match=r"data\.resident=true holds data that are in memory"):
+def test_data_that_cannot_be_resident_are_refused():
+    with pytest.raises(UserError, match=r"data\.resident=true needs data that are one array"):
         ready(resident=True, augmentation=v2.RandomHorizontalFlip()).loader("train", device=CPU)
 
 
-def test_a_mixing_is_checked_though_something_else_has_turned_checks_off(monkeypatch):
+def test_a_mixing_is_checked_even_if_validation_is_turned_off_globally(monkeypatch):
     monkeypatch.setattr(Distribution, "_validate_args", False)  # as torch.compile does
     with pytest.raises(UserError, match="the mixing refuses its settings"):
         ready(mixing=functools.partial(v2.MixUp, alpha=-1.0))

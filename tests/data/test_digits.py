@@ -17,17 +17,19 @@ def test_digits_are_1797_grey_8x8_images(build):
     assert data.class_names == [str(i) for i in range(10)]
 
 
-def test_they_are_those_that_scikit_learn_loads(build):
+def test_the_images_equal_those_of_load_digits(build):
     data = ready(build, "data.val_fraction=0")
     digits = load_digits()
     images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
-    there = {(bytes(x.flatten().tolist()), y) for x, y in zip(images, digits.target, strict=True)}
+    expected = {
+        (bytes(x.flatten().tolist()), y) for x, y in zip(images, digits.target, strict=True)
+    }
     for part in (data.parts["train"], data.parts["test"]):
         for x, y in zip(part.x, part.y.tolist(), strict=True):
-            assert (bytes(x.flatten().tolist()), y) in there
+            assert (bytes(x.flatten().tolist()), y) in expected
 
 
-def test_the_values_use_the_whole_range_of_a_byte(build):
+def test_the_values_use_the_full_range_of_a_byte(build):
     x = ready(build).parts["train"].x
     assert x.dtype == torch.uint8
     assert x.min() == 0
@@ -35,7 +37,7 @@ def test_the_values_use_the_whole_range_of_a_byte(build):
     assert len(x.unique()) == 17  # 0..16
 
 
-def test_the_test_part_is_the_same_whatever_the_seeds(build):
+def test_the_test_part_is_the_same_for_all_seeds(build):
     def test_part(*overrides):
         return ready(build, *overrides).parts["test"].x
 
@@ -50,7 +52,7 @@ def test_the_test_part_is_a_stratified_fifth(build):
     assert (share - 0.2).abs().max() < 0.01
 
 
-def test_a_folder_is_refused_where_nothing_is_read_from_it(build):
+def test_a_root_is_refused_by_data_sets_without_files(build):
     for name in ("digits", "synthetic"):
         with pytest.raises(InstantiationException, match=r"reads no files, got data.root=/x"):
             build(name, "data.root=/x", "data.batch_size=4")

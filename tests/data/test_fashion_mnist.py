@@ -10,7 +10,7 @@ from kd_lightning.data.fashion_mnist import read_idx
 
 
 @pytest.fixture(autouse=True)
-def nothing_from_debian(monkeypatch, tmp_path):
+def debian_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     return tmp_path / "debian"
 
@@ -22,7 +22,7 @@ def ready(build, *overrides):
     return data
 
 
-def test_torchvision_s_layout_is_read_as_torchvision_reads_it(build, write_fashion, tmp_path):
+def test_torchvisions_files_give_torchvisions_images(build, write_fashion, tmp_path):
     write_fashion(tmp_path / "FashionMNIST" / "raw", gz=False)
     data = ready(build, f"data.root={tmp_path}", "data.val_fraction=0")
     for part, train in (("train", True), ("test", False)):
@@ -33,36 +33,32 @@ def test_torchvision_s_layout_is_read_as_torchvision_reads_it(build, write_fashi
     assert (data.channels, data.size) == (1, 28)
 
 
-@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+@pytest.mark.parametrize("folder", [".", "FashionMNIST/raw"])
 @pytest.mark.parametrize("gz", [True, False])
-def test_the_files_may_be_gzipped_and_lie_in_root_itself(build, write_fashion, tmp_path, place, gz):
+def test_the_files_may_be_gzipped_and_directly_in_root(build, write_fashion, tmp_path, folder, gz):
     write_fashion(tmp_path / "reference")
-    write_fashion(tmp_path / "mine" / place, gz=gz)
+    write_fashion(tmp_path / "mine" / folder, gz=gz)
     reference = ready(build, f"data.root={tmp_path / 'reference'}")
     assert ready(build, f"data.root={tmp_path / 'mine'}").fingerprint == reference.fingerprint
 
 
-def test_debian_s_package_is_read_where_no_root_is_given(
-    build, write_fashion, nothing_from_debian, tmp_path
-):
-    write_fashion(nothing_from_debian)
+def test_without_root_the_debian_package_is_read(build, write_fashion, debian_folder, tmp_path):
+    write_fashion(debian_folder)
     assert len(ready(build).parts["test"]) == 20
-    with pytest.raises(UserError):  # a root that is given is not replaced
+    with pytest.raises(UserError):  # a wrong root is not replaced
         ready(build, f"data.root={tmp_path / 'nowhere'}")
 
 
-def test_missing_files_are_named_with_their_places_and_the_keys(build, write_fashion, tmp_path):
+def test_missing_files_are_named_with_their_folders_and_the_keys(build, write_fashion, tmp_path):
     (write_fashion(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(
-        UserError, match=r"t10k-labels-idx1-ubyte, each as it is or as \.gz"
-    ) as error:
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte, each plain or as \.gz") as error:
         ready(build, f"data.root={tmp_path}")
-    for said in (
+    for text in (
         f"{tmp_path / 'FashionMNIST' / 'raw'} or {tmp_path}",
         "data.root",
         "data.download",
     ):
-        assert said in str(error.value)
+        assert text in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["labels", "labels.gz"])
@@ -73,11 +69,11 @@ def test_a_damaged_file_is_named(tmp_path, name, keep):
     (tmp_path / name).write_bytes(content)
     assert read_idx(tmp_path / name).tolist() == list(range(90))
     (tmp_path / name).write_bytes(content[:keep])
-    with pytest.raises(UserError, match=rf"{name} is not a whole idx file"):
+    with pytest.raises(UserError, match=rf"{name} is not a complete idx file"):
         read_idx(tmp_path / name)
 
 
-def test_it_is_downloaded_only_if_asked(build, write_fashion, tmp_path, monkeypatch):
+def test_it_is_downloaded_only_on_request(build, write_fashion, tmp_path, monkeypatch):
     def fetch(url, download_root, filename, md5):
         write_fashion(tmp_path / "FashionMNIST" / "raw", gz=False)
 

@@ -10,7 +10,7 @@ SUBJECTS = {"train": [1, 3, 5, 6], "test": [2, 4]}
 
 @pytest.fixture
 def root(tmp_path):
-    """The folder as it is distributed: one window for each subject and activity."""
+    """The distributed layout, with one window for each subject and activity."""
     root = tmp_path / "UCI HAR Dataset"
     rng = np.random.default_rng(0)
     for part, subjects in SUBJECTS.items():
@@ -62,7 +62,7 @@ def test_no_subject_is_in_two_parts(root):
     assert len(subjects[0]) + len(subjects[1]) == 4
 
 
-def test_class_names_come_from_the_file_or_are_the_known_six(root):
+def test_class_names_come_from_the_file_or_are_the_default_six(root):
     file = root / "activity_labels.txt"
     assert made(root).class_names == ACTIVITIES
     file.write_text(file.read_text().replace("LAYING", "LYING DOWN"))
@@ -77,21 +77,21 @@ def test_class_names_of_another_data_set_are_refused(root):
         made(root)
 
 
-def test_wrong_root_says_what_was_looked_for_and_what_was_found(root):
+def test_a_wrong_root_is_refused_with_the_expected_and_the_found_files(root):
     with pytest.raises(UserError, match=r"'UCI HAR Dataset' with train.*found UCI HAR Dataset in"):
         made(root.parent)
     with pytest.raises(UserError, match=r"say where .* is \(data.root=…\)"):
         HAR(batch_size=4).setup()
 
 
-def test_missing_file_is_named(root):
+def test_a_missing_file_is_named(root):
     (root / "test" / "Inertial Signals" / "total_acc_z_test.txt").unlink()
     with pytest.raises(UserError, match=r"with test/Inertial Signals/total_acc_z_test.txt"):
         made(root)
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "sentence"),
+    ("file", "text", "message"),
     [
         ("train/y_train.txt", "1\nwalking\n", r"y_train.txt must be a table of numbers"),
         ("train/y_train.txt", "0\n" * 24, r"must have labels 1..6, it has 0..0"),
@@ -102,9 +102,9 @@ def test_missing_file_is_named(root):
         ("train/subject_train.txt", "1\n2\n" * 12, r"different subjects, both have \[2\]"),
     ],
 )
-def test_bad_files_are_refused(root, file, text, sentence):
+def test_bad_files_are_refused(root, file, text, message):
     (root / file).write_text(text)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         made(root)
 
 

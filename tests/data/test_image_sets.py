@@ -1,9 +1,9 @@
-"""What all image data sets promise, as ``conf/data`` has them, over small stand-ins."""
+"""Properties of all image data sets of ``conf/data``, tested with small files."""
 
 import pytest
 import torch
 
-from kd_lightning.data.loading.disk_array import OnDisk
+from kd_lightning.data.loading.disk_array import DiskArray
 
 SETS = ["digits", "fashion_mnist", "cifar10", "cifar100", "image_folder", "imagenet", "imagenet100"]
 SETS.append("prepared")
@@ -18,13 +18,13 @@ def data(request, stand_in):
 
 
 def keys(samples):
-    """Which samples these are: paths, or contents."""
-    if isinstance(samples.x, torch.Tensor | OnDisk):
+    """What identifies each sample: its path or its content."""
+    if isinstance(samples.x, torch.Tensor | DiskArray):
         return [tuple(row) for row in samples.x[:].flatten(1).tolist()]
     return samples.x
 
 
-def test_the_facts_are_set(data):
+def test_setup_sets_the_attributes(data):
     assert data.num_classes == len(data.class_names) == len(set(data.class_names))
     assert data.channels == len(data.mean) == len(data.std)
     assert all(0 < mean < 1 for mean in data.mean)
@@ -47,9 +47,9 @@ def test_parts_are_disjoint(data):
     assert len(seen) == len(set(seen))
 
 
-def test_val_is_cut_from_train_by_split_seed(data):
+def test_val_is_split_off_from_train(data):
     if data.protocol.startswith("val: the data set's own"):
-        assert type(data).__name__ in ("ImageFolder", "Prepared")  # it has a val folder
+        assert type(data).__name__ in ("ImageFolder", "Prepared")  # they have a val folder
         return
     whole = data.load().train
     assert set(keys(data.parts["val"])) < set(keys(whole))
@@ -57,7 +57,7 @@ def test_val_is_cut_from_train_by_split_seed(data):
     assert f"{data.val_fraction:.0%} of train" in data.protocol
 
 
-def test_setting_up_twice_is_harmless(data):
+def test_a_second_setup_changes_nothing(data):
     before = data.fingerprint, dict(data.parts)
     data.setup("test")
     assert (data.fingerprint, data.parts) == before

@@ -1,10 +1,9 @@
 import pytest
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_files import imagenet_rows
 
 
-def test_the_official_val_part_is_the_test_part_and_val_is_cut_from_train(stand_in):
+def test_the_official_val_part_is_the_test_part_and_val_comes_from_train(stand_in):
     data = stand_in("imagenet")
     data.setup()
     folders = {part: {path.parts[-3] for path in data.parts[part].x} for part in data.parts}
@@ -22,7 +21,7 @@ def test_labels_are_in_the_order_of_the_wnids(stand_in):
         assert [data.class_names[y] for y in part.y] == [path.parent.name for path in part.x]
 
 
-def test_a_tree_of_all_classes_uses_every_row(build, tmp_path):
+def test_a_tree_of_all_classes_uses_all_1000_rows(build, tmp_path):
     from timm.data import ImageNetInfo
 
     for wnid in reversed(ImageNetInfo().label_names()):
@@ -37,7 +36,7 @@ def test_a_tree_of_all_classes_uses_every_row(build, tmp_path):
     assert data.num_classes == 1000
 
 
-def test_folders_that_are_no_wnids_are_refused(build, write_tree, tmp_path):
+def test_folders_that_are_not_wnids_are_refused(build, write_tree, tmp_path):
     write_tree(tmp_path, {f"{part}/{name}": 1 for part in ("train", "val") for name in "ab"})
     with pytest.raises(UserError, match=r"wnids.*data=image_folder"):
         build("imagenet", f"data.root={tmp_path}").setup()
@@ -53,7 +52,7 @@ def test_a_flat_val_folder_is_refused(build, write_tree, tmp_path):
     ("val", "message"),
     [(["n01440764"], "val part lacks 1"), (["n02", "n03", "n04"], "has 3 classes")],
 )
-def test_val_has_the_classes_of_train(build, write_tree, tmp_path, val, message):
+def test_val_must_have_the_classes_of_train(build, write_tree, tmp_path, val, message):
     write_tree(
         tmp_path, {"train/n01440764": 1, "train/n01443537": 1, **{f"val/{c}": 1 for c in val}}
     )
@@ -65,9 +64,3 @@ def test_a_wrong_root_is_refused_with_what_was_found(build, tmp_path):
     (tmp_path / "ILSVRC").mkdir()
     with pytest.raises(UserError, match=r"an ImageNet tree with train, found ILSVRC in"):
         build("imagenet", f"data.root={tmp_path}").setup()
-
-
-def test_rows_of_a_part_of_the_classes_are_found_by_wnid(stand_in):
-    data = stand_in("imagenet")
-    data.setup()
-    assert data.imagenet_rows == imagenet_rows(data.class_names) == [0, 1, 2]

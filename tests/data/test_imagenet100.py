@@ -10,7 +10,7 @@ WNIDS = ["n01440764", "n01443537", "n01484850", "n02085620"]
 
 @pytest.fixture
 def hundred(build, tmp_path):
-    """hundred(wnids, "data.val_fraction=0"): the module with a list of these, over tmp_path."""
+    """hundred(wnids, "data.val_fraction=0"): the data set with this class list, over tmp_path."""
 
     def make(wnids, *overrides):
         (tmp_path / "list.txt").write_text("\n".join(wnids) + "\n")
@@ -31,7 +31,7 @@ def tree(wnids):
 
 
 @pytest.mark.parametrize("layout", [tree, kaggle])
-def test_either_layout_is_read_in_the_order_of_the_wnids(hundred, write_tree, tmp_path, layout):
+def test_both_layouts_are_read_in_the_order_of_the_wnids(hundred, write_tree, tmp_path, layout):
     write_tree(tmp_path, layout(WNIDS))
     data = hundred(reversed(WNIDS), "data.val_fraction=0.25")
     data.setup()
@@ -42,7 +42,7 @@ def test_either_layout_is_read_in_the_order_of_the_wnids(hundred, write_tree, tm
     assert "ImageNet's official val part" in data.protocol
 
 
-def test_the_layout_does_not_change_the_data_s_fingerprint(hundred, write_tree, tmp_path):
+def test_the_layout_does_not_change_the_fingerprint(hundred, write_tree, tmp_path):
     prints = set()
     for layout in (tree, kaggle):
         write_tree(tmp_path / layout.__name__, layout(WNIDS))
@@ -70,13 +70,13 @@ def test_a_class_of_the_list_that_is_missing_is_named(hundred, write_tree, tmp_p
         hundred(WNIDS).setup()
 
 
-def test_the_other_list_s_tree_is_refused_with_both_keys(build, write_tree, tmp_path):
+def test_a_tree_of_another_class_list_is_refused_with_both_keys(build, write_tree, tmp_path):
     write_tree(tmp_path, tree(WNIDS))
     with pytest.raises(UserError, match=r"data\.root=…, or another list than data\.class_list=cmc"):
         build("imagenet100", f"data.root={tmp_path}").setup()
 
 
-def test_a_wrong_root_is_refused_with_the_layouts_and_what_was_found(hundred, tmp_path):
+def test_a_wrong_root_is_refused_with_the_layouts_and_the_found_files(hundred, tmp_path):
     (tmp_path / "ILSVRC").mkdir()
     with pytest.raises(
         UserError, match=r"train/ and val/ .* train\.X1/ .* found ILSVRC, list\.txt"
@@ -89,7 +89,7 @@ def test_a_wrong_root_is_refused_with_the_layouts_and_what_was_found(hundred, tm
 
 
 @pytest.mark.parametrize("name", ["cmc", "kaggle"])
-def test_our_lists_are_a_hundred_classes_of_imagenet(build, tmp_path, name):
+def test_the_built_in_lists_are_100_classes_of_imagenet(build, tmp_path, name):
     wnids = read_class_list(find_class_list(name))
     assert len(wnids) == 100
     for part, count in (("train", 2), ("val", 1)):
@@ -103,28 +103,28 @@ def test_our_lists_are_a_hundred_classes_of_imagenet(build, tmp_path, name):
     assert data.imagenet_rows == sorted(set(data.imagenet_rows))
 
 
-def test_our_lists_differ():
+def test_the_built_in_lists_differ():
     cmc, kaggle_s = (set(read_class_list(LISTS / f"{name}.txt")) for name in ("cmc", "kaggle"))
     assert len(cmc & kaggle_s) < 100
 
 
-def test_the_list_is_known_by_its_file_s_sha256(hundred):
+def test_the_sha256_of_the_list_is_that_of_its_file(hundred):
     data = hundred(WNIDS)
     assert data.class_list_sha256 == hashlib.sha256(("\n".join(WNIDS) + "\n").encode()).hexdigest()
 
 
-def test_an_unknown_list_is_refused_with_those_that_are(tmp_path):
+def test_an_unknown_list_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(UserError, match=r"unknown class list or file 'kagle': did you mean kaggle"):
         find_class_list("kagle")
 
 
-def test_a_class_that_stands_in_the_list_twice_is_refused(tmp_path):
+def test_a_class_that_is_twice_in_the_list_is_refused(tmp_path):
     (tmp_path / "list.txt").write_text(f"{WNIDS[0]}\n{WNIDS[1]}\n{WNIDS[0]}\n")
     with pytest.raises(UserError, match=f"has {WNIDS[0]} twice"):
         read_class_list(tmp_path / "list.txt")
 
 
-def test_a_line_that_is_no_class_of_imagenet_is_refused(hundred, write_tree, tmp_path):
+def test_a_line_that_is_not_a_class_of_imagenet_is_refused(hundred, write_tree, tmp_path):
     write_tree(tmp_path, tree(WNIDS))
     with pytest.raises(UserError, match="every line of a class list must be a wnid"):
         hundred([*WNIDS, "n99999999"]).setup()

@@ -1,4 +1,4 @@
-"""A packed tree is the tree, to the last bit, from a folder and from behind an address."""
+"""Packed images equal the image tree bit for bit, from a folder and from remote storage."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from kd_lightning.data.loading import packed_files
 from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.data.preparation import pack as packing
 from kd_lightning.data.streamed import SCHEMES, Streamed
-from kd_lightning.prepare import prepared
+from kd_lightning.prepare import prepare
 
 pytest.importorskip("litdata")
 from litdata.streaming import Cache, downloader
@@ -26,19 +26,19 @@ COUNTS = {f"{p}/{c}": n for p, n in (("train", 12), ("test", 5)) for c in ("cat"
 
 @pytest.fixture
 def tree(tmp_path, write_tree) -> list[str]:
-    """The overrides that pack a tree of 34 images into tmp_path / "out"."""
+    """The overrides that pack an image tree of 34 images into tmp_path / "out"."""
     root = write_tree(tmp_path / "tree", COUNTS)
     return ["data=image_folder", f"data.root={root}", f"out={tmp_path / 'out'}", "format=litdata"]
 
 
 @pytest.fixture
 def out(tree) -> Path:
-    return prepared(*tree, "data.val_fraction=0.25")
+    return prepare(*tree, "data.val_fraction=0.25")
 
 
 @pytest.fixture
 def both(build, out, tmp_path):
-    """both(overrides): the tree's module, and the packed one's, set up."""
+    """both(overrides): the data set of the image tree and the packed one, set up."""
 
     def make(*overrides, root=out):
         words = [*SMALL, *overrides]
@@ -64,7 +64,7 @@ def epochs(data, part, count=2):
     return found
 
 
-def assert_alike(one, other):
+def assert_same_batches(one, other):
     for part in ("train", "val", "test"):
         for (x, y), (x2, y2) in zip(epochs(one, part), epochs(other, part), strict=True):
             assert torch.equal(x, x2)
@@ -73,90 +73,92 @@ def assert_alike(one, other):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_it_is_the_tree_to_the_last_bit(both, num_workers) -> None:
+def test_batches_and_fingerprint_equal_those_of_the_tree(both, num_workers) -> None:
     tree, found = both(f"data.num_workers={num_workers}")
     assert (found.fingerprint, found.protocol) == (tree.fingerprint, tree.protocol)
     assert len(found.parts["val"]) == 6
-    assert_alike(tree, found)
+    assert_same_batches(tree, found)
 
 
-def test_another_val_part_may_be_asked_for(both) -> None:
+def test_another_val_fraction_may_be_set(both) -> None:
     _, found = both("data.val_fraction=0.5")
     assert len(found.parts["val"]) == 12
 
 
 @pytest.mark.parametrize("split_seed", [0, 5])
-def test_a_tree_of_train_alone_is_cut_as_it_was(build, write_tree, tmp_path, split_seed) -> None:
+def test_a_tree_with_only_train_is_split_in_the_same_way(
+    build, write_tree, tmp_path, split_seed
+) -> None:
     root, out = write_tree(tmp_path / "tree", {"train/cat": 20, "train/dog": 20}), tmp_path / "out"
     of_tree = [f"data.root={root}", f"data.split_seed={split_seed}"]
-    prepared("data=image_folder", *of_tree, f"out={out}", "format=litdata")
+    prepare("data=image_folder", *of_tree, f"out={out}", "format=litdata")
     tree = build("image_folder", *of_tree, *SMALL)
     found = build("streamed", f"data.root={out}", *SMALL)
     for data in (tree, found):
         data.setup()
     assert found.fingerprint == tree.fingerprint
     assert (found.protocol, found.split_seed) == (tree.protocol, split_seed)
-    assert_alike(tree, found)
-    with pytest.raises(UserError, match=r"cut from train by split_seed=.*: leave it out"):
+    assert_same_batches(tree, found)
+    with pytest.raises(UserError, match=r"split off from train with split_seed=.*: remove it"):
         build("streamed", f"data.root={out}", *SMALL, "data.split_seed=3").setup()
 
 
-def test_val_is_cut_by_another_split_seed_where_test_has_a_folder(both) -> None:
+def test_another_split_seed_is_allowed_if_there_is_a_test_folder(both) -> None:
     tree, found = both("data.split_seed=5")
     assert "(split_seed 5)" in found.protocol
     assert found.fingerprint == tree.fingerprint
 
 
-def test_small_chunks_change_nothing(tree, both, monkeypatch) -> None:
+def test_the_size_of_chunks_does_not_change_batches(tree, both, monkeypatch) -> None:
     monkeypatch.setattr(packing, "CHUNK", 3000)
     shutil.rmtree(tree[2].partition("=")[2])
-    out = prepared(*tree, "data.val_fraction=0.25")
+    out = prepare(*tree, "data.val_fraction=0.25")
     assert len(list((out / "train").glob("chunk*"))) > 3
-    assert_alike(*both())
+    assert_same_batches(*both())
 
 
-class Elsewhere(downloader.Downloader):
-    """A storage behind an address, which is asked for files and for ranges of their bytes."""
+class RemoteStorage(downloader.Downloader):
+    """A remote storage that counts the requests for files and for ranges of bytes."""
 
     root: Path
     ranges = 0
     files: list[str]
 
-    def place(self, address: str) -> Path:
+    def local_path(self, address: str) -> Path:
         return self.root / address.removeprefix("s3://bucket/")
 
     def download_file(self, remote_filepath: str, local_filepath: str) -> None:
         self.files.append(Path(remote_filepath).name)
-        shutil.copy(self.place(remote_filepath), local_filepath)
+        shutil.copy(self.local_path(remote_filepath), local_filepath)
 
     def download_bytes(
         self, remote_filepath: str, offset: int, length: int, local_chunkpath: str
     ) -> bytes:
         type(self).ranges += 1
-        return self.place(remote_filepath).read_bytes()[offset : offset + length]
+        return self.local_path(remote_filepath).read_bytes()[offset : offset + length]
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch, out):
-    monkeypatch.setitem(downloader._DOWNLOADERS, "s3://", Elsewhere)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where litdata keeps indexes
-    monkeypatch.setattr(Elsewhere, "root", tmp_path, raising=False)
-    monkeypatch.setattr(Elsewhere, "files", [], raising=False)
-    monkeypatch.setattr(Elsewhere, "ranges", 0)
-    packed_files.opened.cache_clear()
+def remote_root(tmp_path, monkeypatch, out):
+    monkeypatch.setitem(downloader._DOWNLOADERS, "s3://", RemoteStorage)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where litdata stores indexes
+    monkeypatch.setattr(RemoteStorage, "root", tmp_path, raising=False)
+    monkeypatch.setattr(RemoteStorage, "files", [], raising=False)
+    monkeypatch.setattr(RemoteStorage, "ranges", 0)
+    packed_files.open_reader.cache_clear()
     return "s3://bucket/out"
 
 
-def test_behind_an_address_images_are_read_one_by_one_and_nothing_is_kept(both, elsewhere) -> None:
-    tree, found = both(root=elsewhere)
+def test_remote_images_are_read_one_by_one_and_no_chunk_is_stored(both, remote_root) -> None:
+    tree, found = both(root=remote_root)
     assert found.fingerprint == tree.fingerprint
-    assert_alike(tree, found)
-    assert Elsewhere.ranges >= 2 * (16 + 6 + 10)
-    assert not [name for name in Elsewhere.files if name.endswith(".bin")]
+    assert_same_batches(tree, found)
+    assert RemoteStorage.ranges >= 2 * (16 + 6 + 10)
+    assert not [name for name in RemoteStorage.files if name.endswith(".bin")]
 
 
-def test_an_address_that_cannot_be_read_is_named(build, elsewhere) -> None:
-    data = build("streamed", f"data.root={elsewhere}s", *SMALL)
+def test_an_unreadable_address_is_named(build, remote_root) -> None:
+    data = build("streamed", f"data.root={remote_root}s", *SMALL)
     with pytest.raises(
         UserError, match=r"with stream\.json at s3://bucket/outs: .*\(data\.root=…\)"
     ):
@@ -181,7 +183,7 @@ json.dump(seen, open(out, "w"))
 
 
 @pytest.mark.slow
-def test_two_ranks_are_dealt_what_one_has(build, out, tmp_path) -> None:
+def test_two_ranks_share_the_batches_of_one_rank(build, out, tmp_path) -> None:
     found = [tmp_path / f"{rank}.json" for rank in range(2)]
     ranks = [
         subprocess.Popen(
@@ -199,14 +201,14 @@ def test_two_ranks_are_dealt_what_one_has(build, out, tmp_path) -> None:
         whole = [str(x) for batch, _ in one for x in batch]
         assert not set(images[0]) & set(images[1])
         assert sorted(images[0] + images[1]) == sorted(whole)
-        if part == "train":  # each global batch is dealt out
+        if part == "train":  # each global batch is divided over the ranks
             assert whole == [x for pair in zip(*images, strict=True) for x in pair]
 
 
 def test_a_bad_image_stops_the_run_or_is_skipped(tree, build, tmp_path) -> None:
     path = tmp_path / "tree" / "test" / "cat" / "cat_1.JPEG"
     path.write_bytes(b"no image")
-    out = prepared(*tree)
+    out = prepare(*tree)
     data = build("streamed", f"data.root={out}", *SMALL)
     data.setup()
     with pytest.raises(
@@ -218,15 +220,15 @@ def test_a_bad_image_stops_the_run_or_is_skipped(tree, build, tmp_path) -> None:
         assert sum(len(y) for _, y in data.loader("test")) == 9
 
 
-def test_what_is_packed_is_not_packed_again(out, tmp_path) -> None:
+def test_packed_data_cannot_be_packed_again(out, tmp_path) -> None:
     words = ["data=streamed", f"data.root={out}", f"out={tmp_path / 'again'}"]
-    with pytest.raises(UserError, match=r"^data=streamed is packed already: .* \(data=…\)$"):
-        prepared(*words, "format=litdata")
+    with pytest.raises(UserError, match=r"^data=streamed is already packed: .* \(data=…\)$"):
+        prepare(*words, "format=litdata")
     assert not (tmp_path / "again").exists()
 
 
-def test_a_part_that_is_there_is_not_packed_again(tree, tmp_path, monkeypatch) -> None:
-    whole = prepared(*tree, f"out={tmp_path / 'whole'}")
+def test_a_resumed_preparation_packs_only_missing_parts(tree, tmp_path, monkeypatch) -> None:
+    whole = prepare(*tree, f"out={tmp_path / 'whole'}")
     pack, done = packing.pack, []
 
     def stopping(files, folder, say):
@@ -237,18 +239,18 @@ def test_a_part_that_is_there_is_not_packed_again(tree, tmp_path, monkeypatch) -
 
     monkeypatch.setattr(packing, "pack", stopping)
     with pytest.raises(KeyboardInterrupt):
-        prepared(*tree)
+        prepare(*tree)
     assert not (tmp_path / "out" / "stream.json").exists()
-    found = prepared(*tree)
+    found = prepare(*tree)
     assert done == ["train", "test", "test"]
     for name in ("stream.json", "train/chunk-0-0.bin", "test/chunk-0-0.bin"):
         assert (found / name).read_bytes() == (whole / name).read_bytes()
-    prepared(*tree)
+    prepare(*tree)
     assert len(done) == 3
 
 
 @pytest.mark.parametrize("damage", ["gone", "format", "other"])
-def test_a_folder_that_is_not_what_it_says_is_refused(out, build, damage) -> None:
+def test_a_folder_that_does_not_match_its_index_is_refused(out, build, damage) -> None:
     facts = json.loads((out / "stream.json").read_text())
     if damage == "gone":
         shutil.rmtree(out / "test")
@@ -257,20 +259,20 @@ def test_a_folder_that_is_not_what_it_says_is_refused(out, build, damage) -> Non
     else:
         facts["parts"]["test"]["sizes"][-1] += 1
         (out / "stream.json").write_text(json.dumps(facts))
-    packed_files.opened.cache_clear()
-    with pytest.raises(UserError, match=r"(test cannot be read|is of format 8).*\(data\.root=…\)"):
+    packed_files.open_reader.cache_clear()
+    with pytest.raises(UserError, match=r"(test cannot be read|has format 8).*\(data\.root=…\)"):
         build("streamed", f"data.root={out}", *SMALL).setup()
 
 
 class NotAnOSError(Exception):
-    """Such as botocore's."""
+    """Stands for an error of a storage library, such as botocore's."""
 
 
 @pytest.fixture
-def flaky(elsewhere, monkeypatch):
-    """flaky(times, fault): the storage fails so often from now on, in this way."""
+def flaky(remote_root, monkeypatch):
+    """flaky(times, fault): the next ``times`` reads from the storage raise ``fault``."""
     monkeypatch.setattr(packed_files, "PAUSES", (0, 0, 0))
-    read = Elsewhere.download_bytes
+    read = RemoteStorage.download_bytes
 
     def make(times, fault) -> None:
         left = [times]
@@ -281,7 +283,7 @@ def flaky(elsewhere, monkeypatch):
                 return read(self, *args)
             raise fault
 
-        monkeypatch.setattr(Elsewhere, "download_bytes", failing)
+        monkeypatch.setattr(RemoteStorage, "download_bytes", failing)
 
     return make
 
@@ -290,8 +292,8 @@ FAULTS = [ConnectionResetError("reset\nby peer"), NotAnOSError("reset by peer")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_read_is_never_skipped(build, elsewhere, flaky, fault) -> None:
-    data = build("streamed", f"data.root={elsewhere}", *SMALL, "data.on_bad_image=skip")
+def test_a_file_that_cannot_be_read_is_never_skipped(build, remote_root, flaky, fault) -> None:
+    data = build("streamed", f"data.root={remote_root}", *SMALL, "data.on_bad_image=skip")
     data.setup()
     flaky(2, fault)
     assert sum(len(y) for _, y in data.loader("test")) == 10
@@ -313,7 +315,7 @@ def test_an_image_of_another_size_is_never_skipped(build, out, monkeypatch) -> N
     assert not isinstance(raised.value, BadImage)
 
 
-def test_images_are_asked_for_again_after_a_pause() -> None:
+def test_a_failed_read_is_repeated_after_a_pause() -> None:
     assert packed_files.PAUSES[0] == 0
     assert 1 <= sum(packed_files.PAUSES) <= 5
 
@@ -325,13 +327,13 @@ def test_other_addresses_are_refused(root) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_of_those_that_are_read_litdata_asks_for_parts_of_chunks(scheme) -> None:
-    asks = downloader._DOWNLOADERS[scheme].download_bytes
-    assert asks is not downloader.Downloader.download_bytes
+def test_litdata_supports_range_requests_for_the_accepted_addresses(scheme) -> None:
+    method = downloader._DOWNLOADERS[scheme].download_bytes
+    assert method is not downloader.Downloader.download_bytes
 
 
 class Touch:
-    """What a pickle does that is opened: it makes a file."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -351,13 +353,13 @@ def pack_pickles(folder: Path, made: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_nothing_that_a_folder_names_is_run(out, build, elsewhere, tmp_path, remote) -> None:
+def test_pickles_in_a_folder_are_never_loaded(out, build, remote_root, tmp_path, remote) -> None:
     pack_pickles(out / "test", tmp_path / "made")
     assert json.loads((out / "test" / "index.json").read_text())["config"]["data_format"] == [
         "pickle"
     ]
     with pytest.raises(UserError, match=r"out/test must hold files as bytes, .*\['pickle'\]"):
-        build("streamed", f"data.root={elsewhere if remote else out}", *SMALL).setup()
+        build("streamed", f"data.root={remote_root if remote else out}", *SMALL).setup()
     assert not (tmp_path / "made").exists()
 
 
@@ -369,29 +371,29 @@ def test_nothing_that_a_folder_names_is_run(out, build, elsewhere, tmp_path, rem
         {"data_spec": json.dumps([1, {"type": "collections.defaultdict", "context": "{}"}])},
     ],
 )
-def test_an_index_may_ask_for_bytes_alone(out, build, change) -> None:
+def test_an_index_may_describe_only_bytes(out, build, change) -> None:
     path = out / "test" / "index.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "config": {**index["config"], **change}}))
-    packed_files.opened.cache_clear()
+    packed_files.open_reader.cache_clear()
     with pytest.raises(UserError, match=r"must hold files as bytes"):
         build("streamed", f"data.root={out}", *SMALL).setup()
 
 
-def test_without_litdata_both_ways_are_refused(tree, out, build, monkeypatch) -> None:
+def test_without_litdata_packing_and_reading_are_refused(tree, out, build, monkeypatch) -> None:
     monkeypatch.setattr(packed_files, "find_spec", lambda _: None)
-    said = r"litdata: install kd_lightning\[stream\]"
-    with pytest.raises(UserError, match=said):
-        prepared(*tree)
-    with pytest.raises(UserError, match=said):
+    message = r"litdata: install kd_lightning\[stream\]"
+    with pytest.raises(UserError, match=message):
+        prepare(*tree)
+    with pytest.raises(UserError, match=message):
         build("streamed", f"data.root={out}", *SMALL).setup()
 
 
-def test_without_room_nothing_is_packed(tree, monkeypatch, tmp_path) -> None:
+def test_with_a_full_disk_nothing_is_packed(tree, monkeypatch, tmp_path) -> None:
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        UserError, match=r"would take \d+\.\d kB, and .* has 0\.1 kB left: set out=…"
+        UserError, match=r"need \d+\.\d kB, but the disk of .* has 0\.1 kB left: set out=…"
     ):
-        prepared(*tree)
+        prepare(*tree)
     assert not (tmp_path / "out" / "train").exists()

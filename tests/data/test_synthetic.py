@@ -39,12 +39,12 @@ def test_facts(kind, shape, dtype):
     assert "drawn as train is (27 / 3 / 12 samples)" in data.protocol
 
 
-def test_content_follows_from_data_seed_alone():
+def test_the_content_depends_only_on_data_seed():
     assert made(seed=1).fingerprint == made().fingerprint
     assert made(data_seed=1).fingerprint != made().fingerprint
 
 
-def test_test_part_does_not_depend_on_how_much_there_is_to_train_on():
+def test_the_test_part_does_not_depend_on_num_train():
     assert torch.equal(made(num_train=60).parts["test"].x, made().parts["test"].x)
 
 
@@ -53,24 +53,24 @@ def test_train_and_test_are_different_draws():
     assert not torch.equal(data.parts["train"].x, data.parts["test"].x)
 
 
-def test_without_noise_a_class_is_one_pattern_shifted():
+def test_without_noise_a_class_is_one_shifted_pattern():
     def of_one_class(data_seed):
         test = made(kind="series", size=32, noise=0.0, data_seed=data_seed).parts["test"]
         return test.x[test.y == 0]
 
     x = of_one_class(0)
     assert not torch.equal(x, x[:1].expand_as(x))
-    values = x.sort().values  # which a shift does not change
+    values = x.sort().values  # a shift does not change them
     assert torch.equal(values, values[:1].expand_as(x))
     assert not torch.equal(values, of_one_class(1).sort().values)
 
 
-def test_classes_have_equal_shares():
+def test_classes_have_equally_many_samples():
     assert torch.bincount(made().parts["test"].y).tolist() == [4, 4, 4]
 
 
 @pytest.mark.parametrize(("kind", "size", "noise"), [("image", 12, 3.0), ("series", 32, 3.0)])
-def test_classes_can_be_learnt_and_noise_makes_it_harder(kind, size, noise):
+def test_classes_can_be_learnt_and_noise_lowers_the_accuracy(kind, size, noise):
     def accuracy(noise):
         data = made(kind=kind, size=size, noise=noise, num_train=300, num_test=300)
         (x, y), (test_x, test_y) = (
@@ -84,7 +84,7 @@ def test_classes_can_be_learnt_and_noise_makes_it_harder(kind, size, noise):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ({"kind": "images"}, r"unknown kind of data 'images': did you mean image.*data.kind"),
         ({"num_classes": 1}, r"data.num_classes must be 2 or more, got 1"),
@@ -95,6 +95,6 @@ def test_classes_can_be_learnt_and_noise_makes_it_harder(kind, size, noise):
         ({"noise": -1.0}, r"data.noise must be 0 or more, got -1.0"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
         Synthetic(**{**SMALL, **arguments})

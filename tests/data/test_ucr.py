@@ -7,7 +7,7 @@ import torch
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data import ucr
-from kd_lightning.data.ucr import UCR, encode, resample
+from kd_lightning.data.ucr import UCR, encode_labels, resample
 
 needs_aeon = pytest.mark.skipif(importlib.util.find_spec("aeon") is None, reason="needs aeon")
 
@@ -34,7 +34,7 @@ def made(root, name="Made", **kwargs):
     return data
 
 
-# What is inside aeon's wheel: name, train, test, channels, length, classes.
+# The problems in aeon's wheel: name, train, test, channels, length, classes.
 INSIDE = [
     ("OSULeaf", 200, 242, 1, 427, 6),
     ("ACSF1", 100, 100, 1, 1460, 10),
@@ -49,7 +49,7 @@ INSIDE = [
 
 @needs_aeon
 @pytest.mark.parametrize(("name", "train", "test", "channels", "size", "num_classes"), INSIDE)
-def test_problems_inside_aeon_need_no_root(name, train, test, channels, size, num_classes):
+def test_problems_in_aeon_need_no_root(name, train, test, channels, size, num_classes):
     data = UCR(name=name, batch_size=8, val_fraction=0)
     data.setup()
     assert data.parts["train"].x.shape == (train, channels, size)
@@ -59,7 +59,7 @@ def test_problems_inside_aeon_need_no_root(name, train, test, channels, size, nu
 
 
 @needs_aeon
-def test_facts_are_those_of_the_training_part_without_val():
+def test_mean_and_std_are_those_of_train_without_val():
     data = UCR(name="OSULeaf", batch_size=8, val_fraction=0.2)
     data.setup()
     x = data.parts["train"].x
@@ -70,7 +70,7 @@ def test_facts_are_those_of_the_training_part_without_val():
     assert "the archive's own test part" in data.protocol
 
 
-def test_ts_keeps_channels_values_and_labels_as_they_are_written(tmp_path):
+def test_ts_files_are_read_with_channels_values_and_labels(tmp_path):
     rows = ["1,2,3:-1,-2,-3:walk", "4,5.5,6:7,8,9e1:Run"]
     write(tmp_path, "Made", ".ts", rows, rows[:1], TS)
     data = made(tmp_path)
@@ -84,7 +84,7 @@ def test_ts_keeps_channels_values_and_labels_as_they_are_written(tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "by"), [(".tsv", "\t"), (".txt", "  "), (".txt", ",")])
-def test_tables_have_the_label_first_and_their_padding_cut(tmp_path, suffix, by):
+def test_tables_have_the_label_first_and_padding_is_removed(tmp_path, suffix, by):
     train = [by.join(["2", "0", "1", "2", "3"]), by.join(["10", "5", "7", "NaN", "NaN"])]
     write(tmp_path, "Made", suffix, train, train)
     data = made(tmp_path)
@@ -94,7 +94,7 @@ def test_tables_have_the_label_first_and_their_padding_cut(tmp_path, suffix, by)
     torch.testing.assert_close(data.parts["test"].x, expected)
 
 
-def test_length_is_the_longest_training_series_or_what_is_asked_for(tmp_path):
+def test_length_is_that_of_the_longest_training_series_unless_set(tmp_path):
     write(tmp_path, "Made", ".tsv", ["1\t0\t1\t2", "2\t0\t1"], ["1\t0\t1\t2\t3\t4"])
     data = made(tmp_path)
     assert data.size == 3
@@ -115,44 +115,44 @@ def test_resampling_keeps_constants_ramps_ends_and_channels():
     assert torch.equal(resample([noise], 50)[0], noise)
 
 
-def test_labels_are_sorted_as_numbers_where_they_are_numbers():
-    parts, names = encode(["10", "2.0", "-1"], ["2"])
+def test_labels_are_sorted_as_numbers_if_they_are_numbers():
+    parts, names = encode_labels(["10", "2.0", "-1"], ["2"])
     assert names == ["-1", "2", "10"]
     assert [part.tolist() for part in parts] == [[2, 1, 0], [1]]
-    assert encode(["b", "10"], ["a"])[1] == ["10", "a", "b"]
+    assert encode_labels(["b", "10"], ["a"])[1] == ["10", "a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("row", "sentence"),
+    ("row", "message"),
     [
         ("1,?,3:1,2,3:walk", r"Made_TRAIN.ts, line 9: values are missing inside"),
         ("1,2,3:1,2,nan:walk", r"line 9: values are missing inside"),
         ("nan,?:nan,nan:walk", r"line 9: a series without a value"),
-        ("1,2,3:1,2:walk", r"line 9: .* equally long"),
-        ("1,two:1,2:walk", r"line 9: a series must be of numbers"),
+        ("1,2,3:1,2:walk", r"line 9: .* channels of equal length"),
+        ("1,two:1,2:walk", r"line 9: a series must hold numbers"),
         ("1,2,3:walk", r"same channels, they have 1 or 2"),
         ("1,2,inf:1,2,3:walk", r"train part has NaN or infinite"),
     ],
 )
-def test_bad_series_are_refused_with_their_line(tmp_path, row, sentence):
+def test_bad_series_are_refused_with_their_line(tmp_path, row, message):
     rows = ["1,2,3:4,5,6:Run"]
     write(tmp_path, "Made", ".ts", [*rows, row], rows, TS)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         made(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "sentence"),
+    ("old", "new", "message"),
     [
         ("@data", "", "no line @data"),
-        ("@classLabel true walk Run", "@targetlabel true", "no classification problem"),
+        ("@classLabel true walk Run", "@targetlabel true", "not a classification problem"),
         ("@timeStamps false", "@timeStamps true", "has time stamps"),
     ],
 )
-def test_ts_files_of_another_kind_are_refused(tmp_path, old, new, sentence):
+def test_ts_files_of_another_kind_are_refused(tmp_path, old, new, message):
     rows = ["1,2:1,2:walk", "1,2:1,2:Run"]
     write(tmp_path, "Made", ".ts", rows, rows, TS.replace(old, new))
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         made(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_empty_file_and_class_without_training_series_are_refused(tmp_path):
         made(tmp_path, "New")
 
 
-def test_unknown_problem_lists_those_in_the_folder(tmp_path):
+def test_an_unknown_problem_is_refused_with_those_in_the_folder(tmp_path):
     rows = ["1\t0\t1", "2\t0\t1"]
     write(tmp_path, "Here", ".tsv", rows, rows)
     (tmp_path / "NoTest").mkdir()
@@ -175,7 +175,7 @@ def test_unknown_problem_lists_those_in_the_folder(tmp_path):
             made(tmp_path, name)
 
 
-def test_wrong_root_says_what_was_looked_for_and_what_was_found(tmp_path):
+def test_a_wrong_root_is_refused_with_the_expected_and_the_found_files(tmp_path):
     (tmp_path / "readme.md").touch()
     with pytest.raises(UserError, match=r"Made/Made_TRAIN .*found readme.md in .*data.root"):
         made(tmp_path)
@@ -183,7 +183,7 @@ def test_wrong_root_says_what_was_looked_for_and_what_was_found(tmp_path):
         made(tmp_path / "nowhere")
 
 
-def test_without_root_and_without_aeon_the_extra_is_named(monkeypatch):
+def test_without_root_and_aeon_the_package_to_install_is_named(monkeypatch):
     monkeypatch.setattr(ucr.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"install kd_lightning\[ucr\]"):
         UCR(name="OSULeaf", batch_size=2).setup()
@@ -199,25 +199,25 @@ def fake_aeon(monkeypatch, load):
     monkeypatch.setitem(sys.modules, "aeon.datasets", SimpleNamespace(load_classification=load))
 
 
-def test_nothing_is_downloaded_unless_asked_for(monkeypatch, tmp_path):
-    asked = []
+def test_nothing_is_downloaded_without_request(monkeypatch, tmp_path):
+    downloaded = []
 
     def load(name, extract_path):
-        asked.append(name)
+        downloaded.append(name)
         rows = ["1\t0\t1", "2\t0\t1"]
         write(tmp_path, name, ".tsv", rows, rows)
 
     fake_aeon(monkeypatch, load)
     UCR(name="Far", root=str(tmp_path), batch_size=2).prepare_data()
-    assert asked == []
+    assert downloaded == []
     data = UCR(name="Far", root=str(tmp_path), batch_size=2, val_fraction=0, download=True)
     data.prepare_data()
     data.prepare_data()
     data.setup()
-    assert asked == ["Far"]
+    assert downloaded == ["Far"]
 
 
-def test_failed_download_is_a_sentence(monkeypatch, tmp_path):
+def test_a_failed_download_is_a_user_error(monkeypatch, tmp_path):
     def load(name, extract_path):
         raise OSError("no route to host")
 
@@ -228,9 +228,9 @@ def test_failed_download_is_a_sentence(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [({"length": 1}, "data.length must be 2"), ({"download": True}, r"needs a folder .*data.root")],
 )
-def test_arguments_that_cannot_be_are_refused(arguments, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_invalid_arguments_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
         UCR(name="OSULeaf", batch_size=2, **arguments)

@@ -176,7 +176,7 @@ def test_a_teacher_without_a_twin_has_a_cache_of_its_own(
 def test_what_is_known_is_held_where_the_samples_are(made: Callable[..., Case]) -> None:
     case = made()
     case.use()
-    known = case.data.views.known
+    known = case.data.views.cached
     expected = known(1, torch.tensor([3, 0]))["logits"]
     there = known(1, torch.tensor([3, 0], device="meta"))["logits"]
     assert there.device.type == "meta"  # stands for a GPU: nothing of it comes back
@@ -355,7 +355,7 @@ def test_the_best_precision_is_named_after_what_it_is(
 def test_workers_read_the_files_themselves(made: Callable[..., Case]) -> None:
     case = made()
     case.use()
-    known = case.data.views.known
+    known = case.data.views.cached
     expected = known(1, torch.tensor([3, 0]))
     copy = pickle.loads(pickle.dumps(known))
     assert copy._rows == {}

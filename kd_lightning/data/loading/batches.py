@@ -1,8 +1,9 @@
-"""From samples to batches: decoding, augmentation and mixing, each from its named stream.
+"""From samples to batches: decoding, augmentation and mixing, each with its own random stream.
 
-Augmentation follows from (seed, epoch, sample), mixing from (seed, epoch, first sample of the
-batch): not from workers, ranks, or what else drew random numbers. Batches are made whole
-(``__getitems__``), so data that fit in one tensor are indexed once a batch, or once for several.
+Augmentation is determined by (seed, epoch, sample), mixing by (seed, epoch, first sample of the
+batch). Neither depends on workers, ranks, or other code that draws random numbers. A batch is made
+in one call (``__getitems__``), so data in one tensor are indexed once for a whole batch, or once
+for several batches.
 """
 
 import warnings
@@ -16,29 +17,29 @@ from torch.utils.data import Dataset
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream_seed
-from kd_lightning.data.augmentation import BatchTransform, Draws
-from kd_lightning.data.loading.disk_array import OnDisk
-from kd_lightning.data.loading.packed_files import Packed
+from kd_lightning.data.augmentation import BatchTransform, PerSampleRandom
+from kd_lightning.data.loading.disk_array import DiskArray
+from kd_lightning.data.loading.packed_files import PackedFile
 
 Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]
-# (x, y), or (x, y, what is known of the teacher); y: (B,) classes, or (B, C) shares where mixed
+# (x, y) or (x, y, cached teacher outputs); y: (B,) classes, or (B, C) class shares if mixed
 Batch = Sequence[Tensor | Values]
-FEW = 8  # files whose images are transformed at once: so many, perhaps large, lie in memory
-SampleKey = tuple[int, int]  # (epoch, index): the epoch travels with the index into the workers
+FILES_AT_ONCE = 8  # files that are decoded and transformed together; limits memory
+SampleKey = tuple[int, int]  # (epoch, index): workers learn the epoch from the key
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled samples, in memory, in one array on a disk, or as files.
+    """Labelled samples: a tensor in memory, an array on disk, or a list of files.
 
     Attributes:
-        x: (N, C, *size), uint8 or float; or N files, decoded when a batch needs them.
+        x: (N, C, *size), uint8 or float; or N files, which are decoded when a batch needs them.
         y: (N,) int64 class indices.
-        groups: (N,) int64 subject of each sample, where there are subjects.
+        groups: (N,) int64 subject of each sample; None: there are no subjects.
     """
 
-    x: Tensor | OnDisk | Sequence[Path | Packed]
+    x: Tensor | DiskArray | Sequence[Path | PackedFile]
     y: Tensor
     groups: Tensor | None = None
 
@@ -46,14 +47,14 @@ class Samples:
         return len(self.y)
 
     def to(self, device: torch.device) -> "Samples":
-        """The samples on a device; they are no files."""
+        """The samples on ``device``. Not for samples that are files."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def subset(self, indices: Tensor) -> "Samples":
         """The samples at ``indices``, in that order."""
         if isinstance(self.x, Tensor):
             x = self.x[indices]
-        elif isinstance(self.x, OnDisk):
+        elif isinstance(self.x, DiskArray):
             x = self.x.subset(indices)
         else:
             x = [self.x[i] for i in indices.tolist()]
@@ -63,37 +64,39 @@ class Samples:
 
 @dataclass(frozen=True)
 class Views:
-    """A fixed number of ways in which every sample is augmented, so that an answer can be kept.
+    """A fixed number of augmented views of each sample, so that teacher outputs can be cached.
 
-    Epoch e shows view e modulo ``count``; view and sample alone say how a sample is augmented.
+    Epoch e uses view e modulo ``count``. The augmentation of a sample depends only on ``seed``, the
+    view and the sample.
 
     Attributes:
-        count: V.
-        seed: of the augmentation.
-        known: (view, indices of samples) -> what is known of them beforehand, a batch of each.
+        count: number of views, V.
+        seed: seed of the augmentation.
+        cached: function (view, sample indices) -> cached teacher outputs, a batch of each; None:
+            nothing is cached.
     """
 
     count: int
     seed: int
-    known: Callable[[int, Tensor], Values] | None = None
+    cached: Callable[[int, Tensor], Values] | None = None
 
 
 class BadImage(UserError):
-    """A file that cannot be decoded; ``on_bad_image=skip`` leaves it out of its batch."""
+    """A file cannot be decoded. With ``on_bad_image=skip`` it is left out of its batch."""
 
 
 class SampleSet(Dataset):
-    """Samples as ready batches.
+    """A Dataset that returns whole batches of samples.
 
     Args:
-        samples: what to draw from.
-        seed: of the augmentation and mixing streams.
+        samples: the samples.
+        seed: seed of the augmentation and mixing streams.
         decode: path -> (C, H, W) uint8, for samples that are files.
-        transform: (C, *size) -> (C, *size) of one size for all, or a ``BatchTransform``; None for
-            samples used as they are.
-        mixing: (x, y) -> (mixed x, (B, C) label distributions), for a whole batch.
-        skip_bad: leave undecodable files out, with a warning, instead of raising.
-        views: augment by these, and not anew each epoch.
+        transform: a ``BatchTransform``, or a function of one sample (C, *size) -> (C, *size) whose
+            results all have the same size; None: samples are used unchanged.
+        mixing: function of a whole batch, (x, y) -> (mixed x, (B, C) label distributions).
+        skip_bad: whether files that cannot be decoded are left out with a warning.
+        views: augmentation with a fixed number of views; None: each epoch augments anew.
     """
 
     def __init__(
@@ -127,59 +130,62 @@ class SampleSet(Dataset):
         if self.can_be_resident:
             (batch,) = self.batches(keys[0][0], indices, len(indices))
             return batch
-        shown, read = [], []
-        # Transforms draw from the global generator: give it to them seeded, and give it back.
+        transformed, kept = [], []
+        # Transforms of torchvision draw from the global generator: seed it here, restore it after.
         with torch.random.fork_rng(devices=[]):
-            for few in indices.split(FEW):
-                found = [(index, self._read(index)) for index in few.tolist()]
-                if found := [(index, x) for index, x in found if x is not None]:
-                    shown.append(self._transformed(found, keys[0][0]))
-                    read += [index for index, _ in found]
-        if not shown:
-            raise UserError("no image of a whole batch could be read (data.root=…)")
-        read = torch.tensor(read)
-        return self._finished(torch.cat(shown), self.samples.y[read], keys[0][0], read, read)
+            for some_indices in indices.split(FILES_AT_ONCE):
+                decoded = [(index, self._read_sample(index)) for index in some_indices.tolist()]
+                if decoded := [(index, x) for index, x in decoded if x is not None]:
+                    transformed.append(self._transform_samples(decoded, keys[0][0]))
+                    kept += [index for index, _ in decoded]
+        if not transformed:
+            raise UserError("no image of a batch could be decoded (data.root=…)")
+        x, indices = torch.cat(transformed), torch.tensor(kept)
+        return self._finish_batch(x, self.samples.y[indices], keys[0][0], indices, indices)
 
     @property
     def can_be_resident(self) -> bool:
-        """Whether batches are made of one array by functions of whole batches."""
+        """Whether the samples are one array and the transform, if any, takes whole batches."""
         takes_batches = self.transform is None or isinstance(self.transform, BatchTransform)
-        return isinstance(self.samples.x, Tensor | OnDisk) and takes_batches
+        return isinstance(self.samples.x, Tensor | DiskArray) and takes_batches
 
     def batches(
         self, epoch: int, indices: Tensor, size: int, on_device: Tensor | None = None
     ) -> Iterator[Batch]:
-        """The samples at ``indices``, ``size`` at a time, gathered at once; if ``can_be_resident``.
+        """Batches of ``size`` of the samples at ``indices``, which are gathered in one operation.
+
+        Only if ``can_be_resident``.
 
         Args:
-            on_device: ``indices`` where the samples are, if that is not where these are.
+            on_device: ``indices`` on the device of the samples; None: they are there already.
         """
-        places = indices if on_device is None else on_device
-        x, y = self.samples.x, self.samples.y.index_select(0, places)
-        x = x.index_select(0, places) if isinstance(x, Tensor) else x[places]
+        device_indices = indices if on_device is None else on_device
+        x, y = self.samples.x, self.samples.y.index_select(0, device_indices)
+        x = x.index_select(0, device_indices) if isinstance(x, Tensor) else x[device_indices]
         if self.transform is not None:
-            x = self.transform(x, Draws(self._stream_of(epoch), places))
+            x = self.transform(x, PerSampleRandom(self._stream_seed(epoch), device_indices))
         if self.mixing is None and self.views is None:
             yield from zip(x.split(size), y.split(size), strict=True)
             return
-        for *batch, here, there in zip(
-            *(e.split(size) for e in (x, y, indices, places)), strict=True
-        ):
-            yield self._finished(*batch, epoch, here, there)
+        pieces = zip(*(t.split(size) for t in (x, y, indices, device_indices)), strict=True)
+        for batch_x, batch_y, batch_indices, batch_device_indices in pieces:
+            yield self._finish_batch(batch_x, batch_y, epoch, batch_indices, batch_device_indices)
 
-    def _finished(self, x: Tensor, y: Tensor, epoch: int, indices: Tensor, places: Tensor) -> Batch:
-        """The batch of transformed samples: mixed, with what is known of them."""
+    def _finish_batch(
+        self, x: Tensor, y: Tensor, epoch: int, indices: Tensor, device_indices: Tensor
+    ) -> Batch:
+        """Mixes a batch of transformed samples, and adds the cached teacher outputs."""
         if self.mixing is not None:
             with torch.random.fork_rng(devices=[]):
                 seed_stream(self.seed, "mixing", epoch, int(indices[0]))
                 x = x.float() / 255 if x.dtype == torch.uint8 else x
                 x, y = self.mixing(x, y)
-        if self.views is not None and self.views.known is not None:
-            return x, y, self.views.known(epoch % self.views.count, places)
+        if self.views is not None and self.views.cached is not None:
+            return x, y, self.views.cached(epoch % self.views.count, device_indices)
         return x, y
 
-    def _read(self, index: int) -> Tensor | None:
-        """A sample (C, *size); None where it is left out."""
+    def _read_sample(self, index: int) -> Tensor | None:
+        """A sample (C, *size); None if its file cannot be decoded and is left out."""
         x = self.samples.x[index]
         if isinstance(x, Tensor):
             return x
@@ -191,27 +197,28 @@ class SampleSet(Dataset):
             warnings.warn(f"left out: {error}", stacklevel=2)
             return None
 
-    def _transformed(self, found: Sequence[tuple[int, Tensor]], epoch: int) -> Tensor:
-        """The batch of some samples, each with its index."""
+    def _transform_samples(self, samples: Sequence[tuple[int, Tensor]], epoch: int) -> Tensor:
+        """A transformed batch of samples, which are given as (index, x)."""
         if isinstance(self.transform, BatchTransform) and self.transform.takes_any_size:
-            indices, samples = zip(*found, strict=True)
-            return self.transform(samples, Draws(self._stream_of(epoch), torch.tensor(indices)))
-        return torch.stack([self._transformed_by_itself(x, epoch, index) for index, x in found])
+            indices, images = zip(*samples, strict=True)
+            rng = PerSampleRandom(self._stream_seed(epoch), torch.tensor(indices))
+            return self.transform(images, rng)
+        return torch.stack([self._transform_one(x, epoch, index) for index, x in samples])
 
-    def _transformed_by_itself(self, x: Tensor, epoch: int, index: int) -> Tensor:
+    def _transform_one(self, x: Tensor, epoch: int, index: int) -> Tensor:
         if isinstance(self.transform, BatchTransform):
-            draws = Draws(self._stream_of(epoch), torch.tensor([index]))
-            return self.transform(x.unsqueeze(0), draws).squeeze(0)
+            rng = PerSampleRandom(self._stream_seed(epoch), torch.tensor([index]))
+            return self.transform(x.unsqueeze(0), rng).squeeze(0)
         if self.transform is not None:
-            seed_stream(*self._name_of(epoch), index)
+            seed_stream(*self._stream_name(epoch), index)
             x = self.transform(x)
         return x
 
-    def _name_of(self, epoch: int) -> tuple[int | str, ...]:
-        """Of the stream that the augmentation of an epoch is drawn from."""
+    def _stream_name(self, epoch: int) -> tuple[int | str, ...]:
+        """The name of the random stream that augments an epoch."""
         if self.views is None:
             return self.seed, "augmentation", epoch
         return self.views.seed, "view", epoch % self.views.count
 
-    def _stream_of(self, epoch: int) -> int:
-        return stream_seed(*self._name_of(epoch))
+    def _stream_seed(self, epoch: int) -> int:
+        return stream_seed(*self._stream_name(epoch))

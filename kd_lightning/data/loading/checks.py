@@ -1,4 +1,4 @@
-"""What samples must be before anything is trained on them, and what they are known by."""
+"""Checks of samples, augmentation and mixing before training, and the fingerprint of the data."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.augmentation import BatchTransform, Draws
+from kd_lightning.data.augmentation import BatchTransform, PerSampleRandom
 from kd_lightning.data.loading.batches import Samples, Transform
-from kd_lightning.data.loading.disk_array import OnDisk
-from kd_lightning.data.loading.packed_files import known_by
+from kd_lightning.data.loading.disk_array import DiskArray
+from kd_lightning.data.loading.packed_files import file_id
 
 
 def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
-    """Raises ``UserError`` for empty parts, labels out of range, empty classes, non-finite x."""
+    """Raises ``UserError`` for an empty part or class, a label out of range, or a non-finite x."""
     num_classes = len(class_names)
     if len(samples) == 0:
         raise UserError(f"the {part} part is empty (data.root=…)")
@@ -43,8 +43,10 @@ def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
 
 
 def fingerprint(*parts: Samples | None) -> str:
-    """16 hex digits of the content: values and labels; for files their paths, sizes and labels,
-    and likewise for an array on a disk, of the files that it was made of.
+    """A hash of the content as 16 hex digits.
+
+    It covers values and labels. For files, and for a disk array made of files, it covers the names,
+    sizes and labels of the files instead of their content.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -55,47 +57,46 @@ def fingerprint(*parts: Samples | None) -> str:
         if isinstance(part.x, Tensor):
             digest.update(repr((tuple(part.x.shape), part.x.dtype)).encode())
             digest.update(part.x.contiguous().numpy().data)
-        elif isinstance(part.x, OnDisk):
-            digest.update(repr((tuple(part.x.shape), part.x.known_by)).encode())
+        elif isinstance(part.x, DiskArray):
+            digest.update(repr((tuple(part.x.shape), part.x.content_id)).encode())
             digest.update(part.x.rows.numpy().tobytes())
         else:
             for path in part.x:
-                digest.update(f"{known_by(path)}\n".encode())
+                digest.update(f"{file_id(path)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def check_augmentation(augmentation: Transform, example: Tensor, channels: int, size: int) -> None:
-    """Raises ``UserError`` if it does not make of a sample what the nets get.
+    """Raises ``UserError`` if the augmentation does not return samples of the expected shape.
 
     Args:
         example: a sample, (C, *size) or larger.
-        channels: that the nets get.
-        size: of each side that the nets get.
+        channels: number of channels that the networks expect.
+        size: side of an image, or length of a series, that the networks expect.
     """
     try:
         if isinstance(augmentation, BatchTransform):
-            draws = Draws(0, torch.zeros(1, dtype=torch.long))
-            shown = augmentation(example.unsqueeze(0), draws).squeeze(0)
+            rng = PerSampleRandom(0, torch.zeros(1, dtype=torch.long))
+            result = augmentation(example.unsqueeze(0), rng).squeeze(0)
         else:
             with torch.random.fork_rng(devices=[]):
-                shown = augmentation(example)
-        given, *sides = shown.shape
+                result = augmentation(example)
+        result_channels, *sides = result.shape
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"the augmentation does not suit samples of shape {tuple(example.shape)}: "
             f"{' '.join(str(error).split())} (data.augmentation=…)"
         ) from error
-    if given != channels or set(sides) != {size}:
+    if result_channels != channels or set(sides) != {size}:
         raise UserError(
-            f"the augmentation must give what the nets get, {channels} channels of size "
-            f"{size}, it gives {given} of {' x '.join(map(str, sides))} "
-            "(data.augmentation=…)"
+            f"the augmentation must return {channels} channels of size {size}, it returns "
+            f"{result_channels} of {' x '.join(map(str, sides))} (data.augmentation=…)"
         )
 
 
 def check_mixing(mixing: Callable[..., Callable], num_classes: int) -> None:
-    """Raises ``UserError`` for a mixing that refuses its settings."""
-    checks = Distribution._validate_args  # torch.compile turns it off, in the whole process
+    """Raises ``UserError`` if torchvision refuses the arguments of the mixing."""
+    was_on = Distribution._validate_args  # torch.compile turns it off for the whole process
     try:
         Distribution.set_default_validate_args(True)
         mixing(num_classes=num_classes)
@@ -104,4 +105,4 @@ def check_mixing(mixing: Callable[..., Callable], num_classes: int) -> None:
             f"the mixing refuses its settings: {' '.join(str(error).split())} (data.mixing.alpha=…)"
         ) from error
     finally:
-        Distribution.set_default_validate_args(checks)
+        Distribution.set_default_validate_args(was_on)

@@ -1,4 +1,7 @@
-"""Samples that lie on a disk as one array, used as if they were a tensor in memory."""
+"""``DiskArray``: images in one .npy file, used like a tensor in memory.
+
+``data=prepared`` (``data/prepared.py``) reads its images with it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,26 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BATCH = 512  # samples that are read at once, on their way to a device
+BATCH = 512  # number of samples that are read at once when all are copied to a device
 
 
-class OnDisk:
-    """Images of an array in a file, its rows; what is asked for is read, and nothing else.
+class DiskArray:
+    """Some rows of an array in a file; each row is an image. Only indexed rows are read.
 
-    Indexed like a tensor (N, C, H, W) of those rows, whose channels are last in memory, as in the
-    file: so resampling on a CPU wants them (``to`` gives planes). The file is mapped into memory,
-    so that the system keeps what it has room for, once for all processes.
+    It is indexed like a tensor (N, C, H, W). The results have channels last in memory, as in the
+    file, because resampling on a CPU is fastest with this layout (``to`` returns contiguous
+    tensors). The file is memory-mapped, so the operating system caches it once for all processes.
 
     Args:
-        path: of a .npy file: (M, H, W, C), uint8.
-        rows: (N,) int64, which of the M, in order.
-        known_by: what the content follows from, for a fingerprint: the file is not read for it.
+        path: a .npy file of shape (M, H, W, C), uint8.
+        rows: (N,) int64, indices of the rows that are used, in order.
+        content_id: text that identifies the content; the fingerprint uses it, so that the file need
+            not be read.
     """
 
-    def __init__(self, path: Path, rows: Tensor, known_by: str) -> None:
+    def __init__(self, path: Path, rows: Tensor, content_id: str) -> None:
         self.path = path
         self.rows = rows
-        self.known_by = known_by
+        self.content_id = content_id
         self._array = np.load(path, mmap_mode="r")
 
     def __len__(self) -> int:
@@ -38,7 +42,7 @@ class OnDisk:
 
     @property
     def file_shape(self) -> tuple[int, ...]:
-        """Of the whole array, with the rows that are left out."""
+        """Shape of the array in the file, including unused rows."""
         return self._array.shape
 
     @property
@@ -50,19 +54,19 @@ class OnDisk:
     def nbytes(self) -> int:
         return self.shape.numel()
 
-    def subset(self, indices: Tensor) -> "OnDisk":
-        """The rows at ``indices`` of these; nothing is read."""
-        return OnDisk(self.path, self.rows[indices], self.known_by)
+    def subset(self, indices: Tensor) -> "DiskArray":
+        """The rows at ``indices`` of these rows. Nothing is read."""
+        return DiskArray(self.path, self.rows[indices], self.content_id)
 
     def to(self, device: torch.device) -> Tensor:
-        """All of them, on a device, as planes: so rows of a tensor are picked fastest."""
-        found = torch.empty(self.shape, dtype=torch.uint8, device=device)
+        """Reads all rows into a contiguous tensor on ``device``: its rows are indexed fastest."""
+        x = torch.empty(self.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(self), BATCH):
-            found[start : start + BATCH] = self[start : start + BATCH].to(device)
-        return found
+            x[start : start + BATCH] = self[start : start + BATCH].to(device)
+        return x
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_array": None}  # or a worker would be sent the whole of it
+        return {**vars(self), "_array": None}  # do not send the content to a worker
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _array=np.load(state["path"], mmap_mode="r"))

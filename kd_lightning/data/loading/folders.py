@@ -1,4 +1,4 @@
-"""Is the data set where ``data.root`` points? One sentence for every wrong folder."""
+"""Checks that ``data.root`` holds the expected files, and describes what it holds instead."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,7 @@ from kd_lightning.base.errors import UserError
 
 
 def contents(folder: Path) -> str:
-    """What is in ``folder``, in a few words, for a sentence that says what came."""
+    """A short description of what is in ``folder``, for error messages."""
     if not folder.is_dir():
         return f"no folder {folder}"
     names = sorted(path.name for path in folder.iterdir())
@@ -16,15 +16,15 @@ def contents(folder: Path) -> str:
 
 
 def check_folder(root: Path | None, needed: Iterable[str], what: str) -> Path:
-    """``root``, if every path of ``needed`` exists below it.
+    """Returns ``root`` if every path of ``needed`` exists in it.
 
     Args:
-        root: the folder that came; None: none was given.
+        root: the folder in the configuration; None: it is not set.
         needed: paths of files or folders, relative to ``root``.
-        what: the folder that was expected, as a person would say it.
+        what: description of the expected folder, for error messages.
 
     Raises:
-        UserError: no root, or something needed is not there.
+        UserError: ``root`` is not set, or something in ``needed`` is missing.
     """
     if root is None:
         raise UserError(f"say where {what} is (data.root=…)")

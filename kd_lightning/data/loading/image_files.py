@@ -1,7 +1,8 @@
-"""What image data sets on a disk share: download, scan of a tree, decoding, one size for all.
+"""The base class of data sets of image files, and their tools: find, label and decode images.
 
-A tree is ``<part>/<class>/…``: every folder of a part is a class, every image below it a sample.
-Names that begin with a dot, and files with other endings, are passed over.
+The files are in an image tree ``<part>/<class>/…``: each folder of a part is a class, and each
+image in it, at any depth, is a sample. Names that begin with a dot and files with other extensions
+are ignored.
 """
 
 import os
@@ -27,23 +28,23 @@ try:  # kd_lightning[jpeg]
 except ImportError:
     simplejpeg = None
 
-JPEG = b"\xff\xd8\xff"  # what every JPEG begins with
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in any case
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of [0, 1] RGB: what nets for photographs are normalised by
+JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG file
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in lower or upper case
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], the usual normalisation of photographs
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageFiles(ClassificationData):
-    """Images that are decoded when a batch needs them. They come as RGB, whatever the files are.
+    """Image files that are decoded to RGB when a batch needs them.
 
-    Orientation tags (EXIF) are not applied, as in all published results on ImageNet.
+    Orientation tags (EXIF) are ignored, as in all published results on ImageNet.
 
     Args:
-        image_size: side of what the nets get.
-        crop_fraction: for val and test, and for train without augmentation, the short side becomes
-            ``image_size / crop_fraction``, and the centre is cut out.
-        on_bad_image: ``error``; or ``skip``: a file that cannot be decoded is left out of its
-            batch, with a warning.
+        image_size: side of the images that the networks get.
+        crop_fraction: for val and test, and for train without augmentation, the short side is
+            resized to ``image_size / crop_fraction``, then the centre is cropped to ``image_size``.
+        on_bad_image: what happens if a file cannot be decoded: ``error``, or ``skip``, which leaves
+            it out of its batch with a warning.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class ImageFiles(ClassificationData):
 
 
 def check_sizes(image_size: int, crop_fraction: float) -> None:
-    """Raises ``UserError`` for a side that is none, or a crop that does not fit."""
+    """Raises ``UserError`` for an image size or a crop fraction out of range."""
     if image_size < 1:
         raise UserError(f"data.image_size must be >= 1, got {image_size}")
     if not 0 < crop_fraction <= 1:
@@ -86,52 +87,54 @@ def check_sizes(image_size: int, crop_fraction: float) -> None:
 
 
 def short_side(image_size: int, crop_fraction: float) -> int:
-    """Of an image, before the centre is cut out for val and test."""
+    """The short side to which images are resized before the centre crop of val and test."""
     return round(image_size / crop_fraction)
 
 
 def read_rgb(path: Path) -> UInt8[Tensor, "3 H W"]:
-    """An image file as RGB, whatever its own mode; transparency is dropped.
+    """Decodes an image file of any colour mode to RGB; transparency is dropped.
 
-    By simplejpeg what it decodes as PIL does, and all else by PIL: ``torchvision.io.decode_image``
-    is deprecated, gives the same values of a JPEG, and reads fewer formats.
+    A JPEG is decoded by simplejpeg if the result equals PIL's, anything else by PIL.
+    ``torchvision.io.decode_image`` is not used: it is deprecated, reads fewer formats, and returns
+    the same values for a JPEG.
 
     Raises:
-        BadImage: the file is missing, cut short, or no image.
+        BadImage: the file is missing, truncated, or not an image.
     """
     return read_rgb_from(path, path)
 
 
 def read_rgb_from(source: Path | BytesIO, name: Path | str) -> UInt8[Tensor, "3 H W"]:
-    """As ``read_rgb``, of a file or its content; ``name`` is for the message."""
+    """``read_rgb`` for a file or its content; ``name`` is the name in error messages."""
     if (pixels := read_jpeg(source)) is not None:
         return pixels
     try:
         with Image.open(source) as image:
-            if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip at 255
+            if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it at 255
                 image = image.point(lambda value: value * (1 / 256)).convert("L")
             return v2.functional.pil_to_tensor(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        why = str(error).replace(repr(source), str(name))
+        reason = str(error).replace(repr(source), str(name))
         raise BadImage(
-            f"{name} must be an image: {why} (repair it, or data.on_bad_image=skip)"
+            f"{name} must be an image: {reason} (repair it, or data.on_bad_image=skip)"
         ) from None
 
 
 def read_jpeg(source: Path | BytesIO) -> UInt8[Tensor, "3 H W"] | None:
-    """A JPEG as RGB, with PIL's own pixels to the last bit, in less time (benchmarks.loading).
+    """Decodes a JPEG to RGB with simplejpeg: the same pixels as PIL, faster (benchmarks.loading).
 
-    None where simplejpeg is not installed, and for what PIL has to judge: other formats, CMYK
-    (converted otherwise), images that PIL warns are too large, and files that are not sound.
+    Returns None if PIL must decode the file: simplejpeg is not installed, the file is damaged or in
+    another format, its mode is CMYK (which simplejpeg converts differently), or PIL would warn that
+    it is too large.
     """
     if simplejpeg is None:
         return None
     try:
         with source.open("rb") if isinstance(source, Path) else BytesIO(source.getvalue()) as file:
-            begins = file.read(len(JPEG))
-            if begins != JPEG:
+            first_bytes = file.read(len(JPEG))
+            if first_bytes != JPEG:
                 return None
-            data = begins + file.read()
+            data = first_bytes + file.read()
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "RGB", "Gray") or height * width > Image.MAX_IMAGE_PIXELS:
             return None
@@ -141,32 +144,35 @@ def read_jpeg(source: Path | BytesIO) -> UInt8[Tensor, "3 H W"] | None:
 
 
 def class_folders(*parts: Path) -> dict[str, list[Path]]:
-    """Class name -> its folders, of all ``parts`` together, sorted by name.
+    """The class folders of all ``parts`` together: class name -> folders, sorted by name.
 
     Raises:
         UserError: there is no class folder.
     """
-    found: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
     for part in parts:
         with os.scandir(part) as entries:
             for entry in entries:
                 if entry.is_dir() and not entry.name.startswith("."):
-                    found.setdefault(entry.name, []).append(Path(entry.path))
-    if not found:
+                    folders.setdefault(entry.name, []).append(Path(entry.path))
+    if not folders:
         raise UserError(
             f"expected a folder for each class, found {contents(parts[0])} (data.root=…)"
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(folders.items()))
 
 
-def labelled(
+def label_images(
     folders: Mapping[str, Sequence[Path]], classes: Sequence[str], part: str, keys: str
 ) -> Samples:
-    """The images of ``classes``, labelled by their place among them, sorted by class and path.
+    """The images of ``classes`` with their labels, sorted by class and path.
+
+    A label is the index of the class in ``classes``.
 
     Args:
-        folders: class name -> its folders; other classes than ``classes`` are passed over.
-        part, keys: for the message: what the folders are, and which keys to change.
+        folders: class name -> its folders; classes that are not in ``classes`` are ignored.
+        part: name of the part, for error messages.
+        keys: settings that the user can change, for error messages.
 
     Raises:
         UserError: a class has no folder.
@@ -183,26 +189,26 @@ def labelled(
     return Samples([path for of_class in paths for path in of_class], y)
 
 
-def check_no_others(
+def check_no_extra_classes(
     folders: Mapping[str, Sequence[Path]], classes: Sequence[str], part: str
 ) -> None:
-    """Raises ``UserError`` where a part has classes that train has not."""
-    others = sorted(set(folders) - set(classes))
-    if others:
+    """Raises ``UserError`` if a part has classes that train does not have."""
+    extra = sorted(set(folders) - set(classes))
+    if extra:
         raise UserError(
-            f"the {part} part has {len(others)} classes that train has not: {shorten(others)} "
-            "(data.root=…)"
+            f"the {part} part has {len(extra)} classes that train does not have: "
+            f"{shorten(extra)} (data.root=…)"
         )
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first few of many names."""
+    """The first five of many names, for messages."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """The images below ``folder``, at any depth, sorted."""
-    found, pending = [], [os.fspath(folder)]
+    """The image files in ``folder``, at any depth, sorted."""
+    images, pending = [], [os.fspath(folder)]
     while pending:
         with os.scandir(pending.pop()) as entries:
             for entry in entries:
@@ -210,19 +216,19 @@ def image_paths(folder: Path) -> list[Path]:
                     continue
                 if entry.is_dir():
                     pending.append(entry.path)
-                elif entry.name.lower().endswith(ENDINGS):
-                    found.append(entry.path)
-    return [Path(path) for path in sorted(found)]
+                elif entry.name.lower().endswith(EXTENSIONS):
+                    images.append(entry.path)
+    return [Path(path) for path in sorted(images)]
 
 
 def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
-    """Where ``classes`` stand among ImageNet-1k's 1000; None if one of them is no wnid of it.
+    """The index of each class in ImageNet-1k; None if one of them is not a wnid of ImageNet-1k.
 
-    The 1000 are in the order of their wnids: that of the rows of every pretrained head.
+    ImageNet-1k's classes are sorted by wnid, as are the rows of every pretrained head.
     """
     if not all(re.fullmatch(r"n\d{8}", name) for name in classes):
         return None
-    from timm.data import ImageNetInfo  # takes a second
+    from timm.data import ImageNetInfo  # this import takes a second
 
     wnids = ImageNetInfo().label_names()
     assert wnids == sorted(wnids)
@@ -231,10 +237,10 @@ def imagenet_rows(classes: Sequence[str]) -> list[int] | None:
 
 
 def download(dataset: Callable, root: Path | None) -> None:
-    """Lets a torchvision data set download itself into ``root``, one process at a time.
+    """Downloads a torchvision data set into ``root``, one process at a time.
 
     Raises:
-        UserError: no root, or the download failed.
+        UserError: ``root`` is not set, or the download failed.
     """
     if root is None:
         raise UserError(
@@ -243,10 +249,10 @@ def download(dataset: Callable, root: Path | None) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{dataset.__name__}.lock"):
-            dataset(root, download=True)  # which does nothing where all is there
+            dataset(root, download=True)  # does nothing if all files exist
     except (OSError, RuntimeError) as error:
-        why = " ".join(str(error).split())  # torchvision says it in several lines
+        reason = " ".join(str(error).split())  # torchvision's message has several lines
         raise UserError(
-            f"the download of {dataset.__name__} into {root} failed: {why} (put the files there, "
-            "or set data.root=…)"
+            f"the download of {dataset.__name__} into {root} failed: {reason} (put the files "
+            "there, or set data.root=…)"
         ) from None

@@ -1,4 +1,4 @@
-"""Training labels made few or wrong, to see what a method is worth where they are."""
+"""Fewer or noisy training labels: ``data.train_per_class`` and ``data.label_noise``."""
 
 from dataclasses import replace
 
@@ -10,23 +10,26 @@ from kd_lightning.base.streams import stream
 from kd_lightning.data.loading.batches import Samples
 
 
-def few_per_class(y: Int[Tensor, "N"], count: int, seed: int) -> Int[Tensor, "M"]:
-    """Indices, sorted, of ``count`` random samples of each class; all of a class that has fewer.
+def subsample_per_class(y: Int[Tensor, "N"], count: int, seed: int) -> Int[Tensor, "M"]:
+    """Sorted indices of ``count`` random samples of each class, or all if a class has fewer.
 
-    The samples of a smaller count are among those of a larger one.
+    With the same seed, the samples for a smaller count are a subset of those for a larger count.
     """
     generator = stream(seed, "samples per class")
-    kept = []
+    indices = []
     for label in y.unique().tolist():
         members = (y == label).nonzero().flatten()
-        kept.append(members[torch.randperm(len(members), generator=generator)[:count]])
-    return torch.cat(kept).sort().values
+        indices.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    return torch.cat(indices).sort().values
 
 
-def with_noise(y: Int[Tensor, "N"], num_classes: int, share: float, seed: int) -> Int[Tensor, "N"]:
-    """``y`` with a share of its labels, to rounding, replaced by another class drawn uniformly.
+def add_label_noise(
+    y: Int[Tensor, "N"], num_classes: int, share: float, seed: int
+) -> Int[Tensor, "N"]:
+    """Symmetric label noise: replaces a share of the labels by another class, drawn uniformly.
 
-    Symmetric noise. The labels that a smaller share makes wrong are among those of a larger one.
+    The number of replaced labels is rounded. With the same seed, the labels replaced for a smaller
+    share are a subset of those for a larger share.
     """
     generator = stream(seed, "label noise")
     order = torch.randperm(len(y), generator=generator)
@@ -37,19 +40,24 @@ def with_noise(y: Int[Tensor, "N"], num_classes: int, share: float, seed: int) -
     return noisy
 
 
-def made_scarce(
+def limit_labels(
     train: Samples, num_classes: int, per_class: int | None, noise: float, seed: int
 ) -> tuple[Samples, str]:
-    """``train`` with so few labels, None: all, and so wrong ones; and what was done, in words."""
-    done = ""
+    """Applies both limits to ``train``; also returns a description of them for the protocol.
+
+    Args:
+        per_class: number of samples of each class; None: all.
+        noise: share of wrong labels.
+    """
+    note = ""
     if per_class is not None:
-        train = train.subset(few_per_class(train.y, per_class, seed))
+        train = train.subset(subsample_per_class(train.y, per_class, seed))
         at_most = "" if len(train) == per_class * num_classes else "at most "
-        done += f"train: {at_most}{per_class} samples of each class; "
+        note += f"train: {at_most}{per_class} samples of each class; "
     if noise:
-        y = with_noise(train.y, num_classes, noise, seed)
+        y = add_label_noise(train.y, num_classes, noise, seed)
         wrong = int((y != train.y).sum())
         train = replace(train, y=y)
-        done += f"{wrong} of train's {len(y)} labels made wrong (split_seed {seed}), "
-        done += "before val is cut from it; "
-    return train, done
+        note += f"{wrong} of train's {len(y)} labels made wrong (split_seed {seed}), "
+        note += "before val is cut from it; "
+    return train, note

@@ -1,6 +1,8 @@
-"""From samples' batches to an epoch: the order, and who makes the batches.
+"""The loaders of an epoch: the order of the samples, and the two ways to make their batches.
 
-Order follows from (seed, epoch): not from workers, ranks, or what else drew random numbers.
+``make_loader`` returns a torch DataLoader, or a ``ResidentLoader`` if the samples are stored on the
+device. The order is determined by (seed, epoch). It does not depend on workers, ranks, or other
+code that draws random numbers.
 """
 
 import copy
@@ -13,18 +15,18 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from kd_lightning.base.streams import stream
 from kd_lightning.data.loading.batches import Batch, SampleKey, SampleSet
 
-# so many bytes of samples are gathered at once, where batches are smaller: few enough to lie in a
-# processor's cache until they are used
-BLOCK = 2**20
+# If batches are smaller than this number of bytes, several are gathered in one operation. They then
+# still fit into the cache of a processor until they are used.
+BYTES_AT_ONCE = 2**20
 
 
 class EpochOrder(Sampler[SampleKey]):
-    """The order of one rank's samples; ``set_epoch`` (called by Lightning) turns to the next.
+    """The order of the samples of one rank in an epoch; Lightning calls ``set_epoch``.
 
-    With ``shuffle`` every global batch is cut from one permutation of all samples and dealt out
-    over the ranks, so the gradient of a global batch does not depend on how many ranks there are;
-    the incomplete last batch is dropped. Without it, samples stand in order and every sample
-    appears once, on one rank: nothing is padded, so nothing is counted twice.
+    With ``shuffle``, each global batch is a slice of one permutation of all samples and is divided
+    over the ranks. So the gradient of a global batch does not depend on the number of ranks. The
+    incomplete last batch is dropped. Without ``shuffle``, samples are in order, and each sample
+    appears exactly once, on one rank: there is no padding, so no sample is counted twice.
     """
 
     def __init__(
@@ -42,12 +44,12 @@ class EpochOrder(Sampler[SampleKey]):
         self.epoch = epoch
 
     def indices(self) -> Tensor:
-        """This rank's samples, in their order."""
+        """Indices of the samples of this rank, in order."""
         if not self.shuffle:
             return torch.arange(self.num_samples)[self.rank :: self.ranks]
         order = torch.randperm(self.num_samples, generator=stream(self.seed, "order", self.epoch))
-        whole = self.num_samples // self.batch_size * self.batch_size
-        return order[:whole].view(-1, self.batch_size)[:, self.rank :: self.ranks].flatten()
+        num_used = self.num_samples // self.batch_size * self.batch_size
+        return order[:num_used].view(-1, self.batch_size)[:, self.rank :: self.ranks].flatten()
 
     def __iter__(self) -> Iterator[SampleKey]:
         return ((self.epoch, index) for index in self.indices().tolist())
@@ -58,8 +60,8 @@ class EpochOrder(Sampler[SampleKey]):
         return len(range(self.rank, self.num_samples, self.ranks))
 
 
-def as_is(batch: Batch) -> Batch:
-    """The collate function of batches that are made whole."""
+def no_collate(batch: Batch) -> Batch:
+    """The collate function for a Dataset that already returns whole batches."""
     return batch
 
 
@@ -74,10 +76,11 @@ def make_loader(
     pin_memory: bool = False,
     device: torch.device | None = None,
 ) -> "DataLoader | ResidentLoader":
-    """The batches of ``dataset``; ``batch_size`` is global, each rank loads its share of it.
+    """A loader of the batches of ``dataset``.
 
     Args:
-        device: hold the samples there; None: a DataLoader.
+        batch_size: global batch size; each rank loads its share of it.
+        device: store the samples on this device (``ResidentLoader``); None: use a DataLoader.
     """
     order = EpochOrder(
         len(dataset), batch_size, seed=dataset.seed, shuffle=shuffle, rank=rank, ranks=ranks
@@ -88,24 +91,24 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_sampler=BatchSampler(order, size, drop_last=False),
-        collate_fn=as_is,
+        collate_fn=no_collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # or it would draw from the global generator every epoch
+        generator=torch.Generator(),  # else it uses the global generator
     )
 
 
 class ResidentLoader:
-    """The batches of samples that lie on a device, made there: nothing is copied to it but indices.
+    """Stores the samples on a device and makes the batches there; only indices are copied to it.
 
-    The same batches as ``make_loader`` gives, to the last bit, where mixing draws the same.
+    The batches are bit for bit those of the DataLoader, provided mixing draws the same numbers.
 
     Args:
-        dataset: ``can_be_resident``; its samples are copied to the device.
-        order: of this rank.
-        batch_size: of this rank.
-        device: of the net.
+        dataset: a Dataset with ``can_be_resident``; its samples are copied to the device.
+        order: the order of this rank.
+        batch_size: the batch size of this rank.
+        device: the device of the network.
     """
 
     def __init__(
@@ -114,12 +117,12 @@ class ResidentLoader:
         assert dataset.can_be_resident
         self.dataset = copy.copy(dataset)
         self.dataset.samples = dataset.samples.to(device)
-        # as a DataLoader has it: here Lightning finds what it turns to the next epoch
+        # named as in a DataLoader: Lightning calls batch_sampler.sampler.set_epoch
         self.batch_sampler = BatchSampler(order, batch_size, drop_last=False)
         self.device = device
-        # small batches are gathered several at once: of them the gathering costs most
-        bytes_of_batch = dataset.samples.x[:1].nbytes * batch_size
-        self.block = batch_size * max(1, BLOCK // max(1, bytes_of_batch))
+        # several small batches are gathered together, because gathering is most of their cost
+        batch_bytes = dataset.samples.x[:1].nbytes * batch_size
+        self.samples_at_once = batch_size * max(1, BYTES_AT_ONCE // max(1, batch_bytes))
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -129,6 +132,7 @@ class ResidentLoader:
         indices = order.indices()
         if not len(indices):
             return
-        there = indices.to(self.device, non_blocking=True)
-        for here, on_device in zip(indices.split(self.block), there.split(self.block), strict=True):
-            yield from self.dataset.batches(order.epoch, here, size, on_device)
+        device_indices = indices.to(self.device, non_blocking=True)
+        pieces = (t.split(self.samples_at_once) for t in (indices, device_indices))
+        for some_indices, on_device in zip(*pieces, strict=True):
+            yield from self.dataset.batches(order.epoch, some_indices, size, on_device)

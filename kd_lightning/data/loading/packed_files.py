@@ -1,8 +1,9 @@
-"""Image files packed into large chunks, by litdata, so that they can be read from elsewhere.
+"""``PackedFile``: an image file inside a litdata chunk, in a local folder or in remote storage.
 
-A chunk is a file of some 64 MB, in a folder or behind an address such as ``s3://bucket/images``. An
-image is read by itself, wherever it lies: of a chunk in a folder its bytes are mapped, of one
-behind an address they are asked for. So the order is ours, and nothing is kept on the disk.
+``data/preparation/pack.py`` writes the chunks and ``data=streamed`` (``data/streamed.py``) reads
+them. A chunk is a file of about 64 MB, in a folder or at an address such as ``s3://bucket/images``.
+Each image is read separately: from a local chunk by memory mapping, from a remote chunk by a range
+request. So images are read in our own order, and no remote chunk is stored on the local disk.
 """
 
 import functools
@@ -16,19 +17,19 @@ from typing import Any, NamedTuple
 
 from kd_lightning.base.errors import UserError
 
-PAUSES = (0, 0.5, 2)  # seconds before each attempt to read an image
-# What an index may say of an item's structure: nothing, or that it is a single value.
-BYTES = (None, [1, {"type": None, "context": None, "children_spec": []}])
+PAUSES = (0, 0.5, 2)  # seconds to wait before each attempt to read an image
+# Allowed values of data_spec in an index.json: none, or a single value without structure.
+PLAIN_SPECS = (None, [1, {"type": None, "context": None, "children_spec": []}])
 
 
-class Packed(NamedTuple):
+class PackedFile(NamedTuple):
     """An image file in a folder of chunks.
 
     Attributes:
-        folder: or its address.
-        row: its place among the folder's images.
-        name: its class's folder and its own name.
-        size: bytes.
+        folder: path or address of the folder.
+        row: index of the image in the folder.
+        name: name of the class folder and of the file, ``<class>/<file>``.
+        size: size in bytes.
     """
 
     folder: str
@@ -37,78 +38,82 @@ class Packed(NamedTuple):
     size: int
 
     def open(self) -> BytesIO:
-        """The file's content, asked for again after a pause where it does not come, or not whole.
+        """Reads the content of the file; a failed or incomplete read is repeated after a pause.
 
         Raises:
-            UserError: it cannot be read. What can be read and is no image is a matter of decoding.
+            UserError: the file cannot be read. Whether it is an image is not checked here.
         """
-        why = ""
+        reason = ""
         for pause in PAUSES:
             time.sleep(pause)
             try:
-                content = bytes(opened(self.folder, os.getpid())[self.row])
+                content = bytes(open_reader(self.folder, os.getpid())[self.row])
             except UserError:
                 raise
-            except Exception as error:  # of whatever kind the storage's own library has
-                why = " ".join(str(error).split()) or type(error).__name__
+            except Exception as error:  # each storage library has its own kinds of errors
+                reason = " ".join(str(error).split()) or type(error).__name__
             else:
                 if len(content) == self.size:
                     return BytesIO(content)
-                why = f"{len(content)} bytes of {self.size}"
-        raise UserError(f"{self.name} of {self.folder} cannot be read: {why} (data.root=…)")
+                reason = f"{len(content)} bytes of {self.size}"
+        raise UserError(f"{self.name} of {self.folder} cannot be read: {reason} (data.root=…)")
 
 
-def known_by(file: Path | Packed) -> str:
-    """What a file is known by in a fingerprint: the same, packed or not."""
-    if isinstance(file, Packed):
+def file_id(file: Path | PackedFile) -> str:
+    """The text that identifies a file in a fingerprint; it is the same if the file is packed."""
+    if isinstance(file, PackedFile):
         return f"{file.name} {file.size}"
     return f"{file.parent.name}/{file.name} {file.stat().st_size}"
 
 
 def check_litdata() -> None:
-    """Raises ``UserError`` where litdata is not installed."""
+    """Raises ``UserError`` if litdata is not installed."""
     if find_spec("litdata") is None:
         raise UserError(
-            "packed images are written and read by litdata: install kd_lightning[stream] "
-            "(data=streamed, or prepare's format=litdata)"
+            "packed images need litdata: install kd_lightning[stream] (for data=streamed and for "
+            "kd_lightning.prepare with format=litdata)"
         )
-    # whatever LITDATA_CHECK_UPDATES says: a folder is opened without asking for a newer version
+    # litdata must not look for a newer version of itself, whatever LITDATA_CHECK_UPDATES is
     os.environ.setdefault("LITDATA_DISABLE_VERSION_CHECK", "1")
 
 
 @functools.cache
-def opened(folder: str, process: int) -> Any:
-    """litdata's reader of a folder of chunks, in this process: a fork must not share its
-    connections.
+def open_reader(folder: str, process: int) -> Any:
+    """litdata's reader of a folder of chunks, one for each process.
+
+    Args:
+        process: id of the process, because forked processes must not share network connections.
 
     Raises:
-        UserError: the folder holds something else than bytes.
+        UserError: the chunks hold something other than bytes.
     """
     check_litdata()
     from litdata import StreamingDataset
 
     reader = StreamingDataset(folder)
-    # the very file that the reader goes by, which has done nothing by it yet
-    check_bytes(Path(reader.input_dir.path) / "index.json", folder)
+    # check the index file that the reader will use, before it uses it
+    check_only_bytes(Path(reader.input_dir.path) / "index.json", folder)
     return reader
 
 
-def check_bytes(index: Path, folder: str) -> None:
-    """Raises ``UserError`` where an index asks for more than bytes: it comes from where the chunks
-    do, and what it names would be unpickled or imported.
+def check_only_bytes(path: Path, folder: str) -> None:
+    """Raises ``UserError`` if an index describes anything other than bytes.
+
+    The index comes from the same place as the chunks, which may be untrusted, and litdata would
+    unpickle or import what the index names.
     """
-    says = json.loads(index.read_text())
-    config = says.get("config") or {}
+    index = json.loads(path.read_text())
+    config = index.get("config") or {}
     spec = json.loads(config.get("data_spec") or "null")
-    if "shards" in says or config.get("data_format") != ["bytes"] or spec not in BYTES:
+    if "shards" in index or config.get("data_format") != ["bytes"] or spec not in PLAIN_SPECS:
         raise UserError(
             f"{folder} must hold files as bytes, its index.json says {config.get('data_format')}: "
-            "pack the tree by python -m kd_lightning.prepare format=litdata (data.root=…)"
+            "pack the images with python -m kd_lightning.prepare format=litdata (data.root=…)"
         )
 
 
 def download(address: str, name: str, into: Path) -> Path:
-    """A file that lies behind an address, by litdata's own means."""
+    """Downloads the file ``name`` from ``address`` into the folder ``into``, with litdata."""
     check_litdata()
     from litdata.streaming.downloader import get_downloader
 

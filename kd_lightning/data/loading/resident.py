@@ -1,4 +1,4 @@
-"""Whether samples are held on the device that learns from them: ``data.resident``."""
+"""``data.resident``: decides whether samples are stored on the device of the network."""
 
 from typing import Literal
 
@@ -10,21 +10,21 @@ from kd_lightning.base.files import in_bytes
 from kd_lightning.data.loading.batches import SampleSet
 
 
-def is_to_be_held(
+def should_be_resident(
     samples: SampleSet,
     part: str,
     device: torch.device,
     resident: bool | Literal["auto"],
     num_workers: int,
 ) -> bool:
-    """Whether a part's samples are to be held on the device.
+    """Whether the samples of a part are stored on ``device``.
 
     Args:
-        resident: "auto": on a GPU what takes less than a quarter of what is free, on a CPU what
-            is a tensor, where no workers were asked for.
+        resident: True, False, or "auto". "auto": on a GPU, yes if they take less than a quarter of
+            the free memory; on a CPU, yes if they are a tensor and ``num_workers`` is 0.
 
     Raises:
-        UserError: they are to be, and cannot.
+        UserError: ``resident`` is True, but the samples cannot be stored on the device.
     """
     if not resident:
         return False
@@ -36,15 +36,15 @@ def is_to_be_held(
         return device.type == "cpu" and isinstance(samples.samples.x, Tensor) and not num_workers
     if not samples.can_be_resident:
         raise UserError(
-            "data.resident=true holds data that are in memory and augmented in whole batches, "
-            "and these are files, or augmented one by one: set data.resident=auto, or "
-            "another augmentation@data.augmentation=…"
+            "data.resident=true needs data that are one array and augmented in whole batches, but "
+            "these are files, or augmented one by one: set data.resident=auto, or another "
+            "augmentation@data.augmentation=…"
         )
     if device.type == "cuda":
         size, free = samples.samples.x.nbytes, torch.cuda.mem_get_info(device)[0]
         if size > free:
             raise UserError(
-                f"data.resident=true would hold {in_bytes(size)} of {part} on a device that has "
-                f"{in_bytes(free)} left: set data.resident=auto"
+                f"data.resident=true would store {in_bytes(size)} of {part} on a device with "
+                f"{in_bytes(free)} of free memory: set data.resident=auto"
             )
     return True

@@ -1,4 +1,4 @@
-"""Cutting a part from another: seeded, stratified by class, or by subject if there are."""
+"""Seeded splits of a part in two: stratified by class, or by subject if there are subjects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,47 +18,59 @@ def split(
     *,
     key: str = "data.val_fraction=0",
 ) -> tuple[Tensor, Tensor]:
-    """Indices (kept, held out), sorted: stratified by class, or whole groups where there are any.
+    """Sorted indices (kept, held out) of a split: stratified by class, or by group.
 
-    Every class with at least two samples gives at least one and keeps at least one. Groups are
-    held out whole, in a seeded order, until ``fraction`` of the samples is reached.
+    By class: of every class with at least two samples, at least one is held out and one is kept. By
+    group: whole groups are held out, in a seeded order, until ``fraction`` of the samples is
+    reached.
+
+    Args:
+        groups: group (subject) of each sample; None: split by class.
+        fraction: share of the samples that is held out.
+        key: the setting that avoids this split, for error messages.
 
     Raises:
-        UserError: fewer than two groups, or no class has two samples.
+        UserError: there are fewer than two groups, or no class has two samples.
     """
     generator = stream(seed, "split")
-    held = torch.zeros(len(y), dtype=torch.bool)
+    is_held_out = torch.zeros(len(y), dtype=torch.bool)
     if groups is None:
         for label in y.unique().tolist():
             members = (y == label).nonzero().flatten()
             count = min(max(1, round(fraction * len(members))), len(members) - 1)
-            held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+            is_held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     else:
         names = groups.unique()
         if len(names) < 2:
             raise UserError(f"a split by subject needs two subjects or more ({key})")
         for name in names[torch.randperm(len(names), generator=generator)][:-1].tolist():
-            held |= groups == name
-            if held.sum() >= fraction * len(y):
+            is_held_out |= groups == name
+            if is_held_out.sum() >= fraction * len(y):
                 break
-        assert not set(groups[held].tolist()) & set(groups[~held].tolist())
-    if not held.any():
+        assert not set(groups[is_held_out].tolist()) & set(groups[~is_held_out].tolist())
+    if not is_held_out.any():
         raise UserError(f"no class has two samples: none can be held out ({key})")
-    return (~held).nonzero().flatten(), held.nonzero().flatten()
+    return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()
 
 
-def split_seed_of(facts: Mapping[str, Any], asked: int | None) -> int:
-    """The ``split_seed`` of a data set that was made of a tree: the tree's, or the one asked for.
+def resolve_split_seed(facts: Mapping[str, Any], requested: int | None) -> int:
+    """The ``split_seed`` of prepared or packed images: the requested one, or that of preparation.
+
+    Args:
+        facts: the metadata that preparation wrote.
+        requested: ``data.split_seed``; None: use that of preparation.
 
     Raises:
-        UserError: another, where the tree's test part was cut from train by its own: two nets of
-            the same ``split_seed`` would have been tested on different parts.
+        UserError: another seed is requested, but the test part was split off from train with the
+            seed of preparation. Two runs with the same ``split_seed`` would otherwise be tested on
+            different parts.
     """
-    if asked in (None, facts["split_seed"]):
+    if requested in (None, facts["split_seed"]):
         return facts["split_seed"]
     if facts["test_is_cut"]:
         raise UserError(
-            f"the test part was cut from train by split_seed={facts['split_seed']} when the images "
-            f"were prepared, got data.split_seed={asked}: leave it out, or prepare the tree with it"
+            f"the test part was split off from train with split_seed={facts['split_seed']} when "
+            f"the images were prepared, got data.split_seed={requested}: remove it, or prepare "
+            "the images again with it"
         )
-    return asked
+    return requested

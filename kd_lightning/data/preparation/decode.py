@@ -1,9 +1,9 @@
-"""Decodes the images of a tree once, into one array of bytes for each part.
+"""``prepare format=arrays``: decodes an image tree once, into one uint8 array for each part.
 
-One file a part, and not many: any program can map it, and a row is found by its number. It is laid
-out in full before it is filled, so that a disk that has not the room says so at the beginning.
-Images are filled in by blocks, in the loading processes of the data set; which blocks are on the
-disk is noted after each, so what was stopped is gone on with.
+``data=prepared`` (``data/prepared.py``) reads the result. Each part is a single .npy file: any
+program can memory-map it, and an image is a row. The file is allocated at full size first, so that
+a full disk is noticed at the start. The loading processes of the data set decode images in blocks.
+Each block that is on disk is recorded, so that an interrupted preparation can be resumed.
 """
 
 import json
@@ -26,87 +26,95 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import in_bytes, whole, write_text
 from kd_lightning.data.loading.batches import BadImage, Samples
 from kd_lightning.data.loading.image_files import ImageFiles, shorten
-from kd_lightning.data.preparation.output_folder import DONE, claimed, described, finish, room_for
-from kd_lightning.data.prepared import FORMAT, INDEX
+from kd_lightning.data.preparation.output_folder import (
+    WRITTEN_BLOCKS_FILE,
+    check_disk_space,
+    finish_output_folder,
+    load_parts_and_facts,
+    open_output_folder,
+)
+from kd_lightning.data.prepared import FORMAT, INDEX_FILE
 
-BLOCK = 256  # images
-TENTHS = 10  # in which progress is said
+BLOCK_SIZE = 256  # number of images in a block
+PROGRESS_STEPS = 10  # how often progress is reported
 
 
 class Block(NamedTuple):
-    """Some images of a part, one after another."""
+    """Consecutive images of a part, beginning with number ``start``."""
 
     part: str
     start: int
 
 
-class Done(NamedTuple):
-    """A block that is on the disk, and which images of the part in it could not be decoded."""
+class WrittenBlock(NamedTuple):
+    """A block that is on disk; ``bad``: numbers of its images that could not be decoded."""
 
     part: str
     start: int
     bad: list[int]
 
 
-def prepare(data: ImageFiles, out: Path, size: int, say: Callable[[str], None]) -> None:
-    """Writes ``data`` into ``out``, or goes on with that, for ``data=prepared``.
+def decode_tree(data: ImageFiles, out: Path, size: int, say: Callable[[str], None]) -> None:
+    """Decodes the images of ``data`` into ``out``, for ``data=prepared``, or resumes doing so.
 
     Args:
-        data: not set up: its val part is cut from train when the prepared images are used.
-        size: side of the square in the middle that is kept, S; the short side becomes as long.
+        data: the data set; ``setup`` has not been called, because val is split off from train only
+            when the prepared images are used.
+        size: S; the short side of an image is resized to S, and the central S x S square is kept.
 
     Raises:
-        UserError: ``out`` is something else, or has no room; or an image cannot be decoded.
+        UserError: ``out`` holds something else, the disk is too full, or an image cannot be
+            decoded.
     """
     if size < data.image_size:
         raise UserError(f"size must be >= data.image_size={data.image_size}, got {size}")
-    parts, facts = described(data)
+    parts, facts = load_parts_and_facts(data)
     facts |= {
         "format": FORMAT,
         "size": size,
-        "image_size": data.image_size,  # the square is so placed that its centre is the image's
+        "image_size": data.image_size,  # central_square depends on it
         "made_by": {"pillow": version("pillow"), "torchvision": torchvision.__version__},
     }
-    with claimed(out, facts, INDEX, say) as is_new:
-        if is_new:
-            begin(parts, out, size, say)
-            for part, rows in fill(parts, data, out, size, say).items():
+    with open_output_folder(out, facts, INDEX_FILE, say) as is_unfinished:
+        if is_unfinished:
+            allocate_arrays(parts, out, size, say)
+            for part, rows in decode_missing_blocks(parts, data, out, size, say).items():
                 facts["parts"][part]["bad"] = rows
                 if rows:
                     names = shorten([parts[part].x[row].name for row in rows])
                     say(f"left out of {part}, as they cannot be decoded: {len(rows)} ({names})")
-        finish(out, facts, INDEX)
+        finish_output_folder(out, facts, INDEX_FILE)
     say(f"Use it: python -m kd_lightning.run data=prepared data.root={out}")
 
 
-def begin(parts: dict[str, Samples], out: Path, size: int, say: Callable) -> None:
-    """Lays out the arrays, where that has not been done.
+def allocate_arrays(parts: dict[str, Samples], out: Path, size: int, say: Callable) -> None:
+    """Allocates the arrays that do not exist yet.
 
     Raises:
-        UserError: there is no room.
+        UserError: the disk is too full.
     """
-    lacking = {
-        name: len(part) * row_bytes(size)
+    missing = {
+        name: len(part) * bytes_per_image(size)
         for name, part in parts.items()
         if not (out / f"{name}.npy").exists()
     }
-    room_for(sum(lacking.values()), out, f"lower size={size}, or set out=… on another disk")
-    for name in lacking:
-        lay_out(out / f"{name}.npy", (len(parts[name]), size, size, 3))
+    check_disk_space(sum(missing.values()), out, f"lower size={size}, or set out=… on another disk")
+    for name in missing:
+        allocate_array(out / f"{name}.npy", (len(parts[name]), size, size, 3))
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-    total = sum(map(len, parts.values())) * row_bytes(size)
+    total = sum(map(len, parts.values())) * bytes_per_image(size)
     say(f"{sizes} images of {size} x {size}: {in_bytes(total)}, in {out}")
 
 
-def row_bytes(size: int) -> int:
+def bytes_per_image(size: int) -> int:
     return 3 * size * size
 
 
-def lay_out(path: Path, shape: tuple[int, ...]) -> None:
-    """A .npy file of bytes with all its room on the disk, and nothing in it yet."""
-    says = {"descr": "|u1", "fortran_order": False, "shape": shape}
+def allocate_array(path: Path, shape: tuple[int, ...]) -> None:
+    """Writes a .npy file of uint8 whose full size is reserved on disk, but which holds no data."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with whole(path) as unfinished, unfinished.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, says)
+        np.lib.format.write_array_header_1_0(file, header)
         file.flush()
         end = file.tell() + int(np.prod(shape))
         if hasattr(os, "posix_fallocate"):
@@ -116,52 +124,54 @@ def lay_out(path: Path, shape: tuple[int, ...]) -> None:
         os.fsync(file.fileno())
 
 
-def fill(
+def decode_missing_blocks(
     parts: dict[str, Samples], data: ImageFiles, out: Path, size: int, say: Callable
 ) -> dict[str, list[int]]:
-    """Decodes the blocks that are missing; which images of each part could not be decoded."""
-    known = [one for one in read_done(out / DONE) if data.skip_bad or not one.bad]
-    write_text(out / DONE, "".join(json.dumps(one) + "\n" for one in known))
-    have = {(one.part, one.start) for one in known}
-    blocks = [
+    """Decodes and writes the missing blocks; returns the undecodable images of each part."""
+    record = out / WRITTEN_BLOCKS_FILE
+    written = [block for block in read_written_blocks(record) if data.skip_bad or not block.bad]
+    write_text(record, "".join(json.dumps(block) + "\n" for block in written))
+    starts = {(block.part, block.start) for block in written}
+    missing = [
         Block(name, start)
         for name, part in parts.items()
-        for start in range(0, len(part), BLOCK)
-        if (name, start) not in have
+        for start in range(0, len(part), BLOCK_SIZE)
+        if (name, start) not in starts
     ]
-    decoded = Blocks(blocks, {name: part.x for name, part in parts.items()}, out, size, data)
+    writer = BlockWriter(missing, {name: part.x for name, part in parts.items()}, out, size, data)
     loader = DataLoader(
-        decoded, batch_size=None, num_workers=data.num_workers, generator=torch.Generator()
+        writer, batch_size=None, num_workers=data.num_workers, generator=torch.Generator()
     )
-    total, begun, tenth = sum(len(decoded.rows(block)) for block in blocks), time.monotonic(), 0
+    total, begin, step = sum(len(writer.rows(block)) for block in missing), time.monotonic(), 0
     images = 0
-    with (out / DONE).open("a", encoding="utf-8") as file:
-        for one in loader:
-            file.write(json.dumps(one) + "\n")
+    with record.open("a", encoding="utf-8") as file:
+        for block in loader:
+            file.write(json.dumps(block) + "\n")
             file.flush()
             os.fsync(file.fileno())
-            known.append(one)
-            images += len(decoded.rows(Block(one.part, one.start)))
-            if images * TENTHS // total > tenth:
-                tenth = images * TENTHS // total
-                rate = images / (time.monotonic() - begun)
+            written.append(block)
+            images += len(writer.rows(Block(block.part, block.start)))
+            if images * PROGRESS_STEPS // total > step:
+                step = images * PROGRESS_STEPS // total
+                rate = images / (time.monotonic() - begin)
                 left = (total - images) / rate
                 say(f"{images} of {total} images, {rate:.0f} images/s, {left:.0f} s left")
     return {
-        name: sorted(row for one in known if one.part == name for row in one.bad) for name in parts
+        name: sorted(row for block in written if block.part == name for row in block.bad)
+        for name in parts
     }
 
 
-def read_done(path: Path) -> Iterator[Done]:
-    """The blocks that are on the disk; a line that was cut short is of none."""
+def read_written_blocks(path: Path) -> Iterator[WrittenBlock]:
+    """The blocks that are recorded as on disk. A truncated last line is ignored."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
-                yield Done(*json.loads(line))
+                yield WrittenBlock(*json.loads(line))
 
 
-class Blocks(Dataset):
-    """Decodes a block and writes it to its place, when it is asked for: (part, start, bad)."""
+class BlockWriter(Dataset):
+    """A Dataset whose items are blocks: ``writer[i]`` decodes block i and writes it to disk."""
 
     def __init__(
         self,
@@ -183,14 +193,14 @@ class Blocks(Dataset):
         return len(self.blocks)
 
     def rows(self, block: Block) -> range:
-        """The images of a block."""
-        return range(block.start, min(block.start + BLOCK, len(self.paths[block.part])))
+        """The numbers of the images of a block."""
+        return range(block.start, min(block.start + BLOCK_SIZE, len(self.paths[block.part])))
 
-    def __getitem__(self, number: int) -> Done:
+    def __getitem__(self, number: int) -> WrittenBlock:
         block, bad = self.blocks[number], []
         rows = self.rows(block)
         images = torch.zeros(len(rows), self.size, self.size, 3, dtype=torch.uint8)
-        for place, row in enumerate(rows):
+        for i, row in enumerate(rows):
             try:
                 image = self.decode(self.paths[block.part][row])
             except BadImage:
@@ -198,31 +208,31 @@ class Blocks(Dataset):
                     raise
                 bad.append(row)
             else:
-                images[place] = square(image, self.size, self.image_size).permute(1, 2, 0)
+                images[i] = central_square(image, self.size, self.image_size).permute(1, 2, 0)
         with (self.out / f"{block.part}.npy").open("r+b") as file:
-            behind = (len(self.paths[block.part]) - block.start) * row_bytes(self.size)
-            file.seek(-behind, os.SEEK_END)
+            to_end = (len(self.paths[block.part]) - block.start) * bytes_per_image(self.size)
+            file.seek(-to_end, os.SEEK_END)
             file.write(images.numpy().data)
             file.flush()
             os.fsync(file.fileno())
-        return Done(*block, bad)
+        return WrittenBlock(*block, bad)
 
 
-def square(
+def central_square(
     image: UInt8[Tensor, "3 H W"], size: int, image_size: int
 ) -> UInt8[Tensor, "3 size size"]:
-    """The middle of an image whose short side is made ``size``, by evaluation's own functions.
+    """Resizes the short side to ``size`` as evaluation does, and crops the central square.
 
-    Of an odd number of pixels too many, which side has one more is chosen so that the crop of
-    ``image_size`` from the middle of the square is that from the middle of the image.
+    If the number of surplus pixels is odd, the square cannot be exactly central. It is then placed
+    such that the centre crop of ``image_size`` of the square equals that of the resized image.
     """
     image = tv.resize(image, [size], antialias=True)
     top, left = (
-        begin_of(side, image_size) - begin_of(size, image_size) for side in image.shape[1:]
+        crop_start(side, image_size) - crop_start(size, image_size) for side in image.shape[1:]
     )
     return image[:, top : top + size, left : left + size]
 
 
-def begin_of(side: int, crop: int) -> int:
-    """Where torchvision's crop from the middle of a side begins."""
+def crop_start(side: int, crop: int) -> int:
+    """The first pixel of torchvision's centre crop along one side."""
     return round((side - crop) / 2)

@@ -1,7 +1,8 @@
-"""The folder that ``prepare`` writes: whose it is, what it is made of, when it is whole.
+"""The folder that ``kd_lightning.prepare`` writes, by ``decode.py`` or by ``pack.py``.
 
-What it is made of is noted in it before anything else, so that what was stopped is gone on with,
-and nothing else is mixed into it; the index that makes it a data set is written last.
+``unfinished.json`` is written first: it describes the source images, so that an interrupted
+preparation can be resumed, and images of another source are never mixed in. The index is written
+last and marks the folder as complete.
 """
 
 import json
@@ -18,13 +19,13 @@ from kd_lightning.base.files import in_bytes, write_text
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.image_files import ImageFiles, shorten
-from kd_lightning.data.prepared import UNFINISHED
+from kd_lightning.data.prepared import UNFINISHED_FILE
 
-DONE = "done.jsonl"  # a line for every block that is on the disk
+WRITTEN_BLOCKS_FILE = "done.jsonl"  # one line for each block that is on disk
 
 
-def described(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
-    """The parts of ``data``, and what is to be known of them."""
+def load_parts_and_facts(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
+    """The parts of ``data``, and the metadata that is written into the output folder."""
     loaded = data.load()
     parts = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
     parts = {name: part for name, part in parts.items() if part is not None}
@@ -47,16 +48,16 @@ def described(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
 
 
 @contextmanager
-def claimed(
+def open_output_folder(
     out: Path, facts: dict[str, Any], index: str, say: Callable[[str], None]
 ) -> Iterator[bool]:
-    """Inside, ``out`` is this process's, and noted to be of ``facts``; whether anything is to do.
+    """Creates and locks ``out`` and writes ``facts`` into it; yields whether it is unfinished.
 
     Args:
-        index: the file that is written last.
+        index: name of the file that is written last.
 
     Raises:
-        UserError: it is of something else, or another process's, or cannot be made.
+        UserError: ``out`` holds something else, cannot be created, or is locked by another process.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -69,44 +70,44 @@ def claimed(
         raise UserError(f"another process is preparing {out}: wait for it, or set out=…") from None
     with lock:
         if (out / index).exists():
-            check_facts(out / index, facts, out)
-            say(f"{out} is prepared already.")
-        elif (out / UNFINISHED).exists():
-            check_facts(out / UNFINISHED, facts, out)
-            say(f"Going on with {out}")
+            check_same_facts(out / index, facts, out)
+            say(f"{out} is already prepared.")
+        elif (out / UNFINISHED_FILE).exists():
+            check_same_facts(out / UNFINISHED_FILE, facts, out)
+            say(f"Resuming {out}")
         else:
             if others := sorted(path.name for path in out.iterdir() if path.name != ".lock"):
                 raise UserError(f"out={out} must be empty, it has {shorten(others)}: set out=…")
-            write_text(out / UNFINISHED, json.dumps(facts))
+            write_text(out / UNFINISHED_FILE, json.dumps(facts))
         yield not (out / index).exists()
 
 
-def finish(out: Path, facts: dict[str, Any], index: str) -> None:
-    """Writes the index, where it is not there, and removes what was only needed to go on."""
+def finish_output_folder(out: Path, facts: dict[str, Any], index: str) -> None:
+    """Writes the index if it does not exist, and removes the files that only resuming needs."""
     if not (out / index).exists():
         write_text(out / index, json.dumps(facts))
-    for name in (DONE, UNFINISHED):
+    for name in (WRITTEN_BLOCKS_FILE, UNFINISHED_FILE):
         (out / name).unlink(missing_ok=True)
 
 
-def room_for(needed: int, out: Path, advice: str) -> None:
-    """Raises ``UserError`` where the disk has not the room."""
+def check_disk_space(needed: int, out: Path, advice: str) -> None:
+    """Raises ``UserError`` if the disk has less than ``needed`` bytes left."""
     if needed > (free := shutil.disk_usage(out).free):
         raise UserError(
-            f"the images would take {in_bytes(needed)}, and {out} has {in_bytes(free)} left: "
+            f"the images need {in_bytes(needed)}, but the disk of {out} has {in_bytes(free)} left: "
             f"{advice}"
         )
 
 
-def check_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
-    """Raises ``UserError`` where what is in ``out`` is made of something else."""
-    was = json.loads(path.read_text())
-    for part in was.get("parts", {}).values():
+def check_same_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
+    """Raises ``UserError`` if the facts in the file ``path`` differ from ``facts``."""
+    old = json.loads(path.read_text())
+    for part in old.get("parts", {}).values():
         part.pop("bad", None)
-    if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
-        key, both = odd[0], [str(one.get(odd[0])) for one in (was, facts)]
-        said = ": " + ", now ".join(both) if max(map(len, both)) < 100 else ""
+    if different := [key for key in {**facts, **old} if facts.get(key) != old.get(key)]:
+        key, values = different[0], [str(each.get(different[0])) for each in (old, facts)]
+        detail = ": " + ", now ".join(values) if max(map(len, values)) < 100 else ""
         raise UserError(
-            f"{out} holds other images than these, or has them in another form (its {key} "
-            f"differs{said}): remove it, or set another out=…"
+            f"{out} was prepared from other images or with other settings (its {key} "
+            f"differs{detail}): remove it, or set another out=…"
         )

@@ -15,7 +15,7 @@ from kd_lightning.data.loading.loaders import EpochOrder, ResidentLoader, make_l
 
 
 def noise(x):
-    """An augmentation that says which random numbers it got."""
+    """An augmentation whose result shows the random numbers that it drew."""
     return x + torch.rand(x.shape)
 
 
@@ -41,7 +41,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_order_follows_from_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     def order(seed, epoch):
         return labels(epoch_of(make_loader(numbered(seed=seed), 4, shuffle=True), epoch))
 
@@ -55,13 +55,13 @@ def test_order_follows_from_seed_and_epoch_alone():
 def test_an_epoch_does_not_depend_on_the_epochs_before_it():
     loader = make_loader(numbered(transform=noise), 4, shuffle=True)
     for epoch in range(3):
-        gone_through = epoch_of(loader, epoch)
+        after_others = epoch_of(loader, epoch)
     resumed = epoch_of(make_loader(numbered(transform=noise), 4, shuffle=True), 2)
-    assert labels(gone_through) == labels(resumed)
-    assert same(by_sample(gone_through), by_sample(resumed))
+    assert labels(after_others) == labels(resumed)
+    assert same(by_sample(after_others), by_sample(resumed))
 
 
-def test_augmentation_follows_from_seed_epoch_and_sample_alone():
+def test_augmentation_depends_only_on_seed_epoch_and_sample():
     def augmented(seed=0, epoch=1, batch_size=4):
         loader = make_loader(numbered(seed=seed, transform=noise), batch_size, shuffle=True)
         return by_sample(epoch_of(loader, epoch))
@@ -75,7 +75,7 @@ def test_augmentation_follows_from_seed_epoch_and_sample_alone():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_workers_change_nothing():
+def test_the_number_of_workers_does_not_change_batches():
     def batches(num_workers):
         transform = v2.GaussianNoise(clip=False)
         dataset = numbered(transform=transform, mixing=v2.MixUp(num_classes=12))
@@ -87,7 +87,7 @@ def test_workers_change_nothing():
         assert torch.equal(y, y2)
 
 
-def test_the_global_batch_is_the_same_over_one_rank_or_two():
+def test_the_global_batch_is_the_same_with_one_rank_or_two():
     def batches(rank, ranks):
         loader = make_loader(numbered(transform=noise), 4, shuffle=True, rank=rank, ranks=ranks)
         return epoch_of(loader, 1)
@@ -100,7 +100,7 @@ def test_the_global_batch_is_the_same_over_one_rank_or_two():
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_evaluation_sees_each_sample_once_over_all_ranks(ranks):
+def test_evaluation_uses_each_sample_once_over_all_ranks(ranks):
     seen = []
     for rank in range(ranks):
         loader = make_loader(numbered(7), 4, shuffle=False, rank=rank, ranks=ranks)
@@ -114,7 +114,7 @@ def test_evaluation_is_in_order():
     assert labels(loader) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_training_drops_the_incomplete_batch_and_no_sample_comes_twice():
+def test_training_drops_the_incomplete_batch_and_repeats_no_sample():
     loader = make_loader(numbered(11), 4, shuffle=True)
     batches = labels(loader)
     assert [len(batch) for batch in batches] == [4, 4]
@@ -122,14 +122,14 @@ def test_training_drops_the_incomplete_batch_and_no_sample_comes_twice():
     assert len({label for batch in batches for label in batch}) == 8
 
 
-def test_the_order_s_length_is_what_it_yields():
+def test_the_length_of_the_order_is_the_number_of_samples_it_yields():
     for shuffle in (True, False):
         for rank in range(2):
             order = EpochOrder(11, 4, seed=0, shuffle=shuffle, rank=rank, ranks=2)
             assert len(order) == len(list(order))
 
 
-def test_loading_leaves_the_global_random_numbers_alone():
+def test_loading_does_not_change_the_global_random_state():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -155,7 +155,7 @@ def test_mixing_does_not_change_augmentation():
     assert torch.equal(first(lambda x, y: (x, y)), first(None))
 
 
-def test_mixing_follows_from_seed_and_epoch():
+def test_mixing_depends_only_on_seed_and_epoch():
     def mixed(seed=0, epoch=1):
         dataset = numbered(seed=seed, mixing=v2.MixUp(num_classes=12))
         return epoch_of(make_loader(dataset, 4, shuffle=True), epoch)[0][1]
@@ -176,7 +176,7 @@ def test_bytes_are_mixed_as_fractions_of_255():
     torch.testing.assert_close(x.flatten(), y[:, 1])  # class 1 is white, class 0 is black
 
 
-def test_samples_in_memory_come_as_they_are():
+def test_samples_in_memory_are_returned_unchanged():
     dataset = numbered()
     x, y = dataset.__getitems__([(0, 5), (0, 2)])
     assert torch.equal(x, dataset.samples.x[[5, 2]])
@@ -196,7 +196,7 @@ def test_a_subset_keeps_samples_labels_and_groups_together():
 
 
 def decode(path):
-    """A file that is called by a number decodes to it."""
+    """A file whose name is a number decodes to that number."""
     if path == "bad":
         raise BadImage(f"{path} must be an image")
     return torch.full((1, 2, 2), int(path))
@@ -208,7 +208,7 @@ def test_a_bad_image_stops_the_run():
         SampleSet(samples, seed=0, decode=decode).__getitems__([(0, 0), (0, 1)])
 
 
-def test_a_bad_image_that_is_skipped_takes_its_label_with_it():
+def test_a_skipped_bad_image_is_left_out_with_its_label():
     samples = Samples(["0", "bad", "2"], torch.arange(3))
     dataset = SampleSet(samples, seed=0, decode=decode, skip_bad=True)
     with pytest.warns(UserWarning, match="left out: bad"):
@@ -216,38 +216,43 @@ def test_a_bad_image_that_is_skipped_takes_its_label_with_it():
     assert x[:, 0, 0, 0].tolist() == y.tolist() == [0, 2]
 
 
-def test_a_batch_of_bad_images_alone_stops_the_run():
+def test_a_batch_with_only_bad_images_stops_the_run():
     dataset = SampleSet(Samples(["bad"], torch.zeros(1)), seed=0, decode=decode, skip_bad=True)
-    with warnings.catch_warnings(action="ignore"), pytest.raises(UserError, match="whole batch"):
+    with (
+        warnings.catch_warnings(action="ignore"),
+        pytest.raises(UserError, match="no image of a batch"),
+    ):
         dataset.__getitems__([(0, 0)])
 
 
-def test_a_loader_s_data_can_be_sent_to_a_worker_process():
+def test_the_dataset_of_a_loader_can_be_pickled():
     dataset = pickle.loads(pickle.dumps(numbered(transform=v2.RandomCrop(1))))
     assert dataset[0, 5][0].shape == (1, 1, 1)
 
 
-def test_order_is_the_named_stream():
+def test_the_order_comes_from_the_stream_named_order():
     order = EpochOrder(8, 4, seed=5, shuffle=True, rank=0, ranks=1)
     order.set_epoch(2)
     expected = torch.randperm(8, generator=stream(5, "order", 2)).tolist()
     assert list(order) == [(2, index) for index in expected]
 
 
-# Held on the device
+# Stored on the device
 
 
-def blurred(count=20, **kwargs):
+def cropped(count=20, **kwargs):
     augment = Compose([RandomCrop(2, padding=1), RandomHorizontalFlip()])
     return numbered(count, transform=augment, **kwargs)
 
 
-@pytest.mark.parametrize("block", [1, 200, loaders.BLOCK])  # of 16 bytes a sample
+@pytest.mark.parametrize("bytes_at_once", [1, 200, loaders.BYTES_AT_ONCE])  # a sample has 16 bytes
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("make", [numbered, blurred])
-def test_batches_of_a_device_are_those_of_a_loader(make, ranks, shuffle, block, monkeypatch):
-    monkeypatch.setattr(loaders, "BLOCK", block)
+@pytest.mark.parametrize("make", [numbered, cropped])
+def test_resident_batches_equal_those_of_a_dataloader(
+    make, ranks, shuffle, bytes_at_once, monkeypatch
+):
+    monkeypatch.setattr(loaders, "BYTES_AT_ONCE", bytes_at_once)
     mixing = MixUp(num_classes=20)
     for kwargs in ({}, {"mixing": mixing}):
         for rank in range(ranks):
@@ -259,43 +264,45 @@ def test_batches_of_a_device_are_those_of_a_loader(make, ranks, shuffle, block, 
             ]
             assert isinstance(both[1], ResidentLoader)
             assert len(both[0]) == len(both[1])
-            plain, held = (epoch_of(loader, 3) for loader in both)
-            for (x, y), (held_x, held_y) in zip(plain, held, strict=True):
-                assert torch.equal(x, held_x)
-                assert torch.equal(y, held_y)
+            plain, resident = (epoch_of(loader, 3) for loader in both)
+            for (x, y), (resident_x, resident_y) in zip(plain, resident, strict=True):
+                assert torch.equal(x, resident_x)
+                assert torch.equal(y, resident_y)
 
 
-@pytest.mark.parametrize(("block", "gathered"), [(1, [4, 4, 4]), (128, [8, 4]), (2**20, [12])])
-def test_small_batches_of_a_device_are_gathered_several_at_once(block, gathered, monkeypatch):
-    monkeypatch.setattr(loaders, "BLOCK", block)
-    dataset, at_once = blurred(12), []
+@pytest.mark.parametrize(
+    ("bytes_at_once", "gathered"), [(1, [4, 4, 4]), (128, [8, 4]), (2**20, [12])]
+)
+def test_several_small_resident_batches_are_gathered_together(bytes_at_once, gathered, monkeypatch):
+    monkeypatch.setattr(loaders, "BYTES_AT_ONCE", bytes_at_once)
+    dataset, at_once = cropped(12), []
     augment = dataset.transform.__class__.__call__
     monkeypatch.setattr(
         dataset.transform.__class__,
         "__call__",
-        lambda self, x, draws: at_once.append(len(x)) or augment(self, x, draws),
+        lambda self, x, rng: at_once.append(len(x)) or augment(self, x, rng),
     )
     batches = epoch_of(make_loader(dataset, 4, shuffle=True, device=torch.device("cpu")))
     assert [len(y) for _, y in batches] == [4, 4, 4]
     assert at_once == gathered
 
 
-def test_what_is_known_comes_with_the_batches_of_a_device():
+def test_resident_batches_contain_the_cached_values():
     rows = torch.arange(2 * 12).view(2, 12)
     views = Views(2, 0, lambda view, indices: {"row": rows[view, indices]})
-    loader = make_loader(blurred(12, views=views), 4, shuffle=True, device=torch.device("cpu"))
-    for _, y, known in epoch_of(loader, 3):
-        assert torch.equal(known["row"], 12 + y)  # labels are the samples' numbers
+    loader = make_loader(cropped(12, views=views), 4, shuffle=True, device=torch.device("cpu"))
+    for _, y, cached in epoch_of(loader, 3):
+        assert torch.equal(cached["row"], 12 + y)  # labels are the sample indices
 
 
-def test_a_rank_without_samples_has_no_batch():
+def test_a_rank_without_samples_has_no_batches():
     for device in (None, torch.device("cpu")):
         loader = make_loader(numbered(1), 4, shuffle=False, rank=1, ranks=2, device=device)
         assert len(loader) == len(list(loader)) == 0
 
 
-def test_samples_are_brought_to_the_device_once_and_stay_where_they_were():
-    dataset = blurred(12)
+def test_samples_are_copied_to_the_device_and_the_original_stays():
+    dataset = cropped(12)
     loader = make_loader(dataset, 4, shuffle=True, device=torch.device("meta"))
     assert loader.dataset.samples.x.is_meta
     assert not dataset.samples.x.is_meta

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.augmentation import Draws, RandomErasing
+from kd_lightning.data.augmentation import PerSampleRandom, RandomErasing
 from kd_lightning.data.loading import image_files
 from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet
 from kd_lightning.data.loading.image_files import (
     class_folders,
     image_paths,
     imagenet_rows,
-    labelled,
+    label_images,
     read_jpeg,
     read_rgb,
 )
@@ -34,7 +34,7 @@ RED = np.full((6, 5, 3), (250, 0, 0))
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
-def test_every_format_comes_as_rgb_bytes(tmp_path, ending):
+def test_every_format_is_decoded_to_rgb_bytes(tmp_path, ending):
     x = read_rgb(save(tmp_path / f"red.{ending}", RED))
     assert x.dtype == torch.uint8
     assert x.shape == (3, 6, 5)
@@ -44,20 +44,20 @@ def test_every_format_comes_as_rgb_bytes(tmp_path, ending):
 @pytest.mark.parametrize(
     ("ending", "mode"), [("jpg", "L"), ("jpg", "CMYK"), ("png", "RGBA"), ("png", "P"), ("png", "1")]
 )
-def test_every_mode_comes_as_three_channels(tmp_path, ending, mode):
+def test_every_colour_mode_is_decoded_to_three_channels(tmp_path, ending, mode):
     grey = save(tmp_path / f"grey.{ending}", np.full((6, 5, 3), 255), mode)
     assert read_rgb(grey).shape == (3, 6, 5)
     assert (read_rgb(grey) > 250).all()
 
 
-def test_sixteen_bits_of_grey_are_scaled_and_not_clipped(tmp_path):
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
     values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "grey.png")
     assert read_rgb(tmp_path / "grey.png")[1].tolist() == [[0, 1, 128, 255]]
 
 
-def test_a_file_is_what_it_contains_and_not_what_it_is_called(tmp_path):
-    x = read_rgb(save(tmp_path / "photo.JPEG", RED, format="PNG"))  # ImageNet has one such
+def test_the_format_is_read_from_the_content_and_not_from_the_extension(tmp_path):
+    x = read_rgb(save(tmp_path / "photo.JPEG", RED, format="PNG"))  # ImageNet has such a file
     assert x[:, 0, 0].tolist() == [250, 0, 0]
 
 
@@ -96,7 +96,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_rgb(tmp_path / "gone.jpg")
 
 
-# JPEGs through the fast decoder
+# JPEGs with simplejpeg
 
 PHOTOS = [
     Path(sklearn.__file__).parent / f"datasets/images/{name}.jpg" for name in ("china", "flower")
@@ -105,15 +105,15 @@ PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hop
 
 
 @pytest.fixture
-def fast():
+def simplejpeg():
     return pytest.importorskip("simplejpeg")
 
 
 def by_pil(path, monkeypatch):
-    """What PIL makes of a file; None where it refuses."""
+    """The file decoded by PIL; None if PIL refuses it."""
     with monkeypatch.context() as patched, warnings.catch_warnings():
         patched.setattr(image_files, "simplejpeg", None)
-        warnings.simplefilter("ignore")  # of damaged tags
+        warnings.simplefilter("ignore")  # PIL warns of damaged tags
         try:
             return read_rgb(path)
         except BadImage:
@@ -121,7 +121,7 @@ def by_pil(path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
-def test_a_photograph_has_the_same_pixels_without_pil(fast, path, monkeypatch):
+def test_photographs_have_the_same_pixels_as_with_pil(simplejpeg, path, monkeypatch):
     assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
 
 
@@ -135,14 +135,16 @@ def test_a_photograph_has_the_same_pixels_without_pil(fast, path, monkeypatch):
     ],
     ids=str,
 )
-def test_every_kind_of_jpeg_has_pils_pixels(fast, tmp_path, monkeypatch, size, how):
+def test_every_kind_of_jpeg_has_the_same_pixels_as_with_pil(
+    simplejpeg, tmp_path, monkeypatch, size, how
+):
     with Image.open(PHOTOS[0]) as photo:
         pixels = np.asarray(photo.resize(size))
     path = save(tmp_path / "photo.jpg", pixels, **{"quality": 85, **how})
     assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
 
 
-def test_what_pil_has_to_judge_is_left_to_it(fast, tmp_path, monkeypatch):
+def test_files_that_pil_must_decode_are_left_to_pil(simplejpeg, tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
     sound = save(tmp_path / "sound.jpg", pixels)
     assert read_jpeg(sound) is not None
@@ -157,17 +159,19 @@ def test_what_pil_has_to_judge_is_left_to_it(fast, tmp_path, monkeypatch):
     assert read_jpeg(sound) is None
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of damaged tags
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PIL warns of damaged tags
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(fast, tmp_path, monkeypatch, progressive):
+def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(
+    simplejpeg, tmp_path, monkeypatch, progressive
+):
     with Image.open(PHOTOS[0]) as photo:
         pixels = np.asarray(photo.resize((97, 61)))
     path = save(tmp_path / "photo.jpg", pixels, progressive=progressive)
-    sound, luck, read = path.read_bytes(), random.Random(0), 0
+    sound, rng, read = path.read_bytes(), random.Random(0), 0
     for _ in range(300):
         damaged = bytearray(sound)
-        damaged[luck.randrange(len(sound))] = luck.randrange(256)
-        path.write_bytes(damaged[: luck.choice([None, luck.randrange(len(sound))])])
+        damaged[rng.randrange(len(sound))] = rng.randrange(256)
+        path.write_bytes(damaged[: rng.choice([None, rng.randrange(len(sound))])])
         found, expected = read_jpeg(path), by_pil(path, monkeypatch)
         if found is not None:
             read += 1
@@ -175,7 +179,7 @@ def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(fast, tmp_path, monkeypat
     assert read > 20
 
 
-def test_images_are_found_at_any_depth_whatever_their_ending_s_case(tmp_path):
+def test_images_are_found_at_any_depth_with_extensions_in_any_case(tmp_path):
     (tmp_path / "ba").mkdir()
     (tmp_path / ".hidden").mkdir()
     wanted = ["a.JPEG", "b.jpg", "ba/a.jpeg", "c.Png", "d.webp", "e.BMP"]
@@ -184,7 +188,7 @@ def test_images_are_found_at_any_depth_whatever_their_ending_s_case(tmp_path):
     assert image_paths(tmp_path) == [tmp_path / name for name in wanted]
 
 
-def test_class_folders_of_several_parts_are_one_list(tmp_path):
+def test_class_folders_of_several_parts_are_merged(tmp_path):
     for name in ("x/dog", "x/.git", "y/cat", "y/dog"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "x" / "readme.jpg").touch()
@@ -199,9 +203,9 @@ def test_a_folder_without_classes_is_refused(tmp_path):
         class_folders(tmp_path)
 
 
-def test_labels_are_places_in_the_list_of_classes(tmp_path, write_tree):
+def test_labels_are_indices_in_the_list_of_classes(tmp_path, write_tree):
     write_tree(tmp_path, {"a": 2, "b": 1, "c": 3})
-    samples = labelled(class_folders(tmp_path), ["c", "a"], "train", "")
+    samples = label_images(class_folders(tmp_path), ["c", "a"], "train", "")
     assert [path.parent.name for path in samples.x] == ["c"] * 3 + ["a"] * 2
     assert samples.y.tolist() == [0, 0, 0, 1, 1]
     assert samples.y.dtype == torch.int64
@@ -210,16 +214,16 @@ def test_labels_are_places_in_the_list_of_classes(tmp_path, write_tree):
 def test_a_class_without_a_folder_is_named(tmp_path, write_tree):
     write_tree(tmp_path, {"a": 1})
     with pytest.raises(UserError, match=r"val part lacks 2 of 3 classes: b, c \(data\.root=…\)"):
-        labelled(class_folders(tmp_path), ["a", "b", "c"], "val", "data.root=…")
+        label_images(class_folders(tmp_path), ["a", "b", "c"], "val", "data.root=…")
 
 
-def test_rows_are_places_among_the_sorted_wnids():
+def test_imagenet_rows_are_indices_in_the_sorted_wnids():
     assert imagenet_rows(["n01443537", "n01440764", "n15075141"]) == [1, 0, 999]
     assert imagenet_rows(["n01440764", "n99999999"]) is None
     assert imagenet_rows(["cat", "dog"]) is None
 
 
-def test_val_and_test_see_the_middle_of_an_image(stand_in, tmp_path):
+def test_val_and_test_use_the_centre_of_an_image(stand_in, tmp_path):
     data = stand_in("image_folder", "data.image_size=4", "data.crop_fraction=0.5")
     stripes = np.zeros((8, 16, 3))
     stripes[:, 6:10] = 200
@@ -239,7 +243,7 @@ def test_the_resized_side_follows_the_image_size(stand_in):
     assert resized(224) == [256]
 
 
-def test_train_without_augmentation_is_cut_as_val_is(stand_in):
+def test_train_without_augmentation_is_cropped_like_val(stand_in):
     data = stand_in("image_folder", "data.augmentation=null")
     data.setup()
     x, _ = next(iter(data.loader("train")))
@@ -248,15 +252,15 @@ def test_train_without_augmentation_is_cut_as_val_is(stand_in):
     assert torch.equal(data._sample_set("train")[0, 0][0], data.eval_transform()(read_rgb(path)))
 
 
-def test_augmentation_follows_the_image_size_and_another_size_is_refused(stand_in):
+def test_an_augmentation_of_another_size_is_refused(stand_in):
     data = stand_in(
         "image_folder", "augmentation@data.augmentation=crop_flip", "data.image_size=40"
     )
-    with pytest.raises(UserError, match=r"size 40, it gives 3 of 32 x 32"):
+    with pytest.raises(UserError, match=r"size 40, it returns 3 of 32 x 32"):
         data.setup()
 
 
-def test_facts_and_parts_need_no_image(stand_in, tmp_path):
+def test_setup_reads_no_image(stand_in, tmp_path):
     data = stand_in("imagenet")
     for path in tmp_path.rglob("*.JPEG"):
         path.write_bytes(b"")
@@ -295,10 +299,10 @@ def test_an_impossible_value_is_refused_by_its_key(stand_in, override, message):
         stand_in("image_folder", override, "data.augmentation=null")
 
 
-def test_what_a_worker_gets_can_be_pickled(stand_in):
+def test_the_dataset_for_workers_can_be_pickled(stand_in):
     data = stand_in("image_folder", "mixing@data.mixing=cutmix")
     data.setup()
-    data.callback = lambda: None  # as a Trainer, it cannot be sent
+    data.callback = lambda: None  # like a Trainer, it cannot be pickled
     x, _ = next(iter(data.loader("train")))
     copy = pickle.loads(pickle.dumps(data.loader("train").dataset))
     assert len(copy) == len(data.parts["train"])
@@ -306,7 +310,7 @@ def test_what_a_worker_gets_can_be_pickled(stand_in):
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "given", "shape"),
+    ("augmentation", "input_shape", "shape"),
     [
         ("crop_flip", (3, 32, 32), (3, 32, 32)),
         ("cutout", (3, 32, 32), (3, 32, 32)),
@@ -315,10 +319,10 @@ def test_what_a_worker_gets_can_be_pickled(stand_in):
         ("randaugment", (3, 40, 50), (3, 24, 24)),
     ],
 )
-def test_every_augmentation_turns_bytes_into_other_bytes_of_one_size(
-    build, augmentation, given, shape
+def test_every_augmentation_returns_varied_bytes_of_one_size(
+    build, augmentation, input_shape, shape
 ):
-    image = torch.randint(0, 256, given, dtype=torch.uint8, generator=torch.Generator())
+    image = torch.randint(0, 256, input_shape, dtype=torch.uint8, generator=torch.Generator())
     overrides = ["data.image_size=24", f"augmentation@data.augmentation={augmentation}"]
     augment = build("image_folder", *overrides).augmentation
     samples = Samples(list(range(8)), torch.arange(8))
@@ -333,7 +337,8 @@ def test_cutout_blackens_a_quarter_of_the_image(build):
     augment = build("cifar10", "augmentation@data.augmentation=cutout").augmentation
     erase = augment.transforms[-1]
     assert isinstance(erase, RandomErasing)
-    x = erase(torch.full((4, 3, 32, 32), 200, dtype=torch.uint8), Draws(0, torch.arange(4)))
+    images = torch.full((4, 3, 32, 32), 200, dtype=torch.uint8)
+    x = erase(images, PerSampleRandom(0, torch.arange(4)))
     assert ((x == 0).float().mean((1, 2, 3)) == 0.25).all()
 
 
