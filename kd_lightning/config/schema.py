@@ -119,7 +119,8 @@ def check_configuration(cfg: DictConfig) -> None:
 def check_section(cfg: DictConfig, key: str) -> None:
     section = OmegaConf.select(cfg, key)
     if not OmegaConf.is_dict(section):
-        raise UserError(f"{key} must be keys and values, got {shown(section)} ({key}.<key>=…)")
+        how = "method@teacher.method=…" if key == "teacher.method" else f"{key}.<key>=…"
+        raise UserError(f"{key} must be keys and values, got {shown(section)} ({how})")
 
 
 def check_keys(cfg: DictConfig) -> None:

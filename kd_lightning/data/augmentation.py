@@ -89,7 +89,7 @@ class BatchTransform(ABC):
 
     def seeded(self, x: Images, seed: int) -> Images:
         """Transforms a batch by the random numbers of a seed in [0, 2^63)."""
-        return self(x, Draws(seed, torch.arange(len(x), device=x.device)))
+        return self(x, PerSampleRandom(seed, torch.arange(len(x), device=x.device)))
 
 
 class Compose(BatchTransform):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import compose, net
+from helpers import THROWAWAY_CONF, compose, net
 from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
@@ -154,3 +154,60 @@ def test_what_refers_to_the_method_is_still_there_in_its_baselines_run() -> None
     run = baseline_run(cfg)
     assert run.optimizer.lr == 2.5
     assert run.scheduler.warmup == 0.6
+
+
+# How a teacher is trained
+
+
+def test_a_teacher_is_trained_by_its_own_method_with_its_own_seed() -> None:
+    run = teacher_run(composed("method@teacher.method=branched", "seed=7"))
+    assert run.method._target_.endswith("Branched")
+    assert list(run.method.students) == ["student"]
+    assert run.method.students.student == composed().method.teacher
+    assert run.method.seed == run.seed == teacher_run(composed()).seed  # not that of the students
+
+
+def test_options_of_a_teachers_method_make_another_teacher() -> None:
+    hashes = {
+        shape_hash(shape_of(teacher_run(composed(*words))), "")
+        for words in (
+            [],
+            ["teacher.method.label_smoothing=0.1"],
+            ["method@teacher.method=branched"],
+        )
+    }
+    assert len(hashes) == 3
+    of_students = teacher_run(composed("method.temperature=2", "seed=3"))
+    assert shape_hash(shape_of(of_students), "") in hashes
+
+
+@pytest.mark.parametrize("method", ["kd", "dual_student"])
+def test_a_teachers_method_has_no_teacher_itself(method: str) -> None:
+    with pytest.raises(
+        UserError, match=f"a method without a teacher, got {method}: .*teacher.method"
+    ):
+        teacher_run(composed(f"method@teacher.method={method}"))
+
+
+def test_a_run_distils_from_a_teacher_of_another_method(tiny: list[str], tmp_path: Path) -> None:
+    words = ["method=kd", "method@teacher.method=branched", "model@method.teacher=resnet8", *tiny,
+             f"teacher.store={tmp_path}/own", "trainer.max_epochs=1"]  # fmt: skip
+    result = distill(*words, config_dir=THROWAWAY_CONF)
+    assert result.metrics["nets"]["teacher"]["test"]["accuracy"] >= 0
+    (kept,) = (tmp_path / "own").glob("*/best-student.ckpt")
+    names = torch.load(kept, weights_only=True)["state_dict"]
+    cfg = compose("method=kd", "data=synthetic", "model@method.teacher=resnet8")
+    assert not [name for name in names if "branch" in name]
+    assert len(names) > 10
+    last = torch.load(kept.with_name("last.ckpt"), weights_only=True)["state_dict"]
+    assert [name for name in last if name.startswith("branches.student.")]
+    assert cfg.method.teacher is not None
+
+
+def test_a_teachers_method_that_does_not_fit_is_refused_before_it_trains(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    words = ["method=kd", "method@teacher.method=mutual_learning", *tiny, f"outputs={tmp_path}/new"]
+    with pytest.raises(UserError, match="mutual_learning needs two students or more"):
+        distill(*words)
+    assert not (tmp_path / "new").exists()
