@@ -9,6 +9,7 @@ from helpers import THROWAWAY_CONF, compose, net
 from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.config.schema import check_configuration
 from kd_lightning.run import distill
 from kd_lightning.running.build import build_data
 from kd_lightning.teachers.sources import (
@@ -187,6 +188,11 @@ def test_a_teachers_method_has_no_teacher_itself(method: str) -> None:
         UserError, match=f"a method without a teacher, got {method}: .*teacher.method"
     ):
         teacher_run(composed(f"method@teacher.method={method}"))
+
+
+def test_a_teachers_method_is_chosen_as_a_method_is() -> None:
+    with pytest.raises(UserError, match=r"got branched \(method@teacher.method=…\)"):
+        check_configuration(compose("data=synthetic", "teacher.method=branched"))
 
 
 def test_a_run_distils_from_a_teacher_of_another_method(tiny: list[str], tmp_path: Path) -> None:
