@@ -57,13 +57,13 @@ from kd_lightning.teachers.store import find_or_train
 from kd_lightning.trackers.guard import check_installed, ended
 from kd_lightning.trackers.results import log_results
 
-# Options of Hydra that show something and run nothing
+# Options of Hydra that only show something
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left.
+    """The result of a run.
 
     Attributes:
         directory: its run directory.
@@ -86,7 +86,7 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
         config_dir: a folder of your own YAML, searched beside the package's.
 
     Raises:
-        UserError: something asked for cannot be done; the message says what to change.
+        UserError: the run cannot be done as requested; the message says which key to change.
     """
     with sentences(overrides):
         check_one_run(overrides)
@@ -94,10 +94,10 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
 
 
 def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
-    """Trains, tests and records what a composed configuration says.
+    """Trains, tests and records the run that a composed configuration describes.
 
     Args:
-        overrides: as the person gave them; a resumed run needs to know them.
+        overrides: from the command line; a resumed run checks them.
         show_table: print the table at the end.
     """
     quieten()
@@ -127,8 +127,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if isinstance(method, Distiller):
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
-    go_on = f"go on with: python -m kd_lightning.run resume={directory}"
-    with interruptible(go_on), ended(trainer.loggers, Pruned):
+    advice = f"resume with: python -m kd_lightning.run resume={directory}"
+    with interruptible(advice), ended(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
@@ -145,7 +145,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         calibration.write(curves, directory, plots=cfg.evaluation.plots)
         write_text(directory / "table.md", table.markdown(metrics))
         write_text(directory / "table.csv", table.as_csv(metrics))
-        # the last of the record: its presence says that the run is done
+        # written last: a run that has it is finished
         write_json(directory / "metrics.json", metrics)
         log_results(trainer.loggers, metrics, directory, trainer.global_step)
     if show_table:
@@ -155,7 +155,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
 
 
 def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
-    """The run directory of the students trained from labels alone, if ``baselines`` asks for it."""
+    """The run directory of the students trained from labels alone, if ``baselines`` is set."""
     if cfg.baselines is None:
         return None
     store = Path(cfg.outputs) / "baselines"
@@ -165,14 +165,14 @@ def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
 
 
 def train_quietly(cfg: DictConfig) -> None:
-    """A run within a run: its progress is shown, its table is not.
+    """Trains a run that another run needs; its progress is shown, its table is not.
 
-    Where torchrun or SLURM started this process, in a process of its own: a Trainer would take
-    their variables for its own.
+    If torchrun or SLURM started this process, it happens in a process of its own, because a Trainer
+    would read their variables as its own.
     """
     if rank_from_outside() is None:
         run(cfg, harmless_keys(cfg), show_table=False)
-        gc.collect()  # what it held on the device is room for the run that follows
+        gc.collect()  # frees its memory on the device for the next run
         return
     in_own_process("run_file", cfg)
 
@@ -188,7 +188,7 @@ def in_own_process(function: str, cfg: DictConfig) -> None:
 
 
 def run_file(path: str) -> None:
-    """A run within a run, of a saved configuration."""
+    """``train_quietly`` in its own process, from a saved configuration."""
     with report_errors():
         cfg = OmegaConf.load(path)
         run(cfg, harmless_keys(cfg), show_table=False)
@@ -225,7 +225,7 @@ def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: 
         progress = trainer.fit_loop.epoch_progress.current
         progress.completed = progress.processed
     except BaseException:
-        # or the other ranks would wait for this one for ever
+        # otherwise the other ranks would wait for this one forever
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
             trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
@@ -242,13 +242,13 @@ def _module(config: DictConfig) -> str:
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _hydra_main(cfg: DictConfig) -> None:
-    with report_errors():  # here already: Hydra would print a line of its own before it
+    with report_errors():  # here, because Hydra would print a line of its own first
         run(cfg, list(HydraConfig.get().overrides.task))
 
 
-def sweep_asked_for(words: list[str]) -> tuple[list[str], str | None] | None:
-    """The words of a sweep's command line and its ``--config-dir``; None where it asks for one run,
-    or only for something to be shown.
+def sweep_requested(words: list[str]) -> tuple[list[str], str | None] | None:
+    """The words of a sweep's command line and its ``--config-dir``; None for a single run and where
+    Hydra only shows something.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
@@ -263,7 +263,7 @@ def sweep_asked_for(words: list[str]) -> tuple[list[str], str | None] | None:
 
 
 def check_one_run(words: Sequence[str]) -> None:
-    """Raises ``UserError`` for a word that only a sweep can have."""
+    """Raises ``UserError`` for a word that only sweeps take."""
     for word in filter(is_of_a_sweep, words):
         raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
 
@@ -281,14 +281,14 @@ def options_first(words: list[str]) -> list[str]:
 def main() -> None:
     """The command line: a person's mistake is one sentence and exit code 2."""
     with report_errors():
-        if (asked := sweep_asked_for(sys.argv[1:])) is None:
+        if (requested := sweep_requested(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])
             sys.argv[1:] = options_first(sys.argv[1:])
             _hydra_main()
             return
         from kd_lightning import sweep  # here: a job of a sweep need not import it
 
-        _, is_over = sweep.start(*asked)
+        _, is_over = sweep.start(*requested)
         if not is_over:
             sys.exit(1)
 

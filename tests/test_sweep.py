@@ -7,7 +7,7 @@ from rich.console import Console
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import jobs_of
-from kd_lightning.run import distill, sweep_asked_for
+from kd_lightning.run import distill, sweep_requested
 from kd_lightning.sweep import sweep
 from kd_lightning.sweeps import create, engine
 
@@ -78,12 +78,12 @@ def test_a_plan_that_was_never_whole_is_made_anew(tmp_path: Path) -> None:
     ],
 )
 def test_which_command_lines_are_sweeps(words: list[str], asked) -> None:
-    assert sweep_asked_for(words) == asked
+    assert sweep_requested(words) == asked
 
 
 def test_hydras_other_options_do_not_go_with_a_sweep() -> None:
     with pytest.raises(UserError, match="--config-name=x does not go with -m"):
-        sweep_asked_for(["-m", "--config-name=x"])
+        sweep_requested(["-m", "--config-name=x"])
 
 
 @pytest.mark.parametrize("word", ["launcher=slurm", "sweep=seeds", "sweep.dir=x"])

@@ -1,6 +1,7 @@
-"""What an epoch's confidences were, and what they were worth: summed on the device, over all ranks.
+"""The teacher's confidences in an epoch, and how often the nets were right at each level.
 
-All of it on the training batches as the students see them: augmented, mixed, their dropout on.
+Counted on the device and summed over all ranks, on the training batches as the students see them:
+augmented, mixed, with dropout.
 Dimensions: B batch, C classes, N nets (the teacher, then the students), M bins.
 """
 
@@ -21,7 +22,7 @@ Bins = list[dict[str, float | None]]
 
 
 class ConfidenceSummary(NamedTuple):
-    """One epoch.
+    """The result of one epoch.
 
     Attributes:
         scalars: ``confidence/mean|min|max``, before the gate; ``confidence/share_kept``, of samples
@@ -37,7 +38,7 @@ class ConfidenceSummary(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of a batch.
+    """The counts of a batch.
 
     Attributes:
         total, least, most: (2,) of confidence, and of weight.
@@ -63,11 +64,11 @@ def counted(
     threshold: float,
     num_bins: int = NUM_BINS,
 ) -> Counts:
-    """What a batch adds to a ``ConfidenceLog``.
+    """Counts of a batch, for ``ConfidenceLog.update``.
 
     Args:
         confidence: of the teacher, before the gate.
-        weight: what the gate made of it.
+        weight: after the gate.
         logits: of the teacher, which comes first, and of every student.
         labels: class indices, or distributions, whose heaviest class is the right one.
         threshold: of the gate.
@@ -117,14 +118,14 @@ class ConfidenceLog(Metric):
         # samples, then those to which each net gives the right class
         self.add_state("counts", torch.zeros(1 + len(self.nets), num_bins, dtype=torch.long), "sum")
 
-    def update(self, seen: Counts) -> None:
+    def update(self, counts: Counts) -> None:
         """Adds a batch."""
-        self.total += seen.total
-        self.least = torch.minimum(self.least, seen.least)
-        self.most = torch.maximum(self.most, seen.most)
-        self.kept += seen.kept
-        self.agreed += seen.agreed
-        self.counts += seen.counts
+        self.total += counts.total
+        self.least = torch.minimum(self.least, counts.least)
+        self.most = torch.maximum(self.most, counts.most)
+        self.kept += counts.kept
+        self.agreed += counts.agreed
+        self.counts += counts.counts
 
     def compute(self) -> ConfidenceSummary:
         num_samples = self.counts[0].sum()

@@ -4,10 +4,10 @@ relational knowledge distillation (1904.05068).
     L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
         + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
 
-A layer is any module of a net, by its dotted name. Each student learns by itself. What a loss
-learns with (FitNet's regressors) is in the student's parameter group and in ``last.ckpt``, and is
-no part of the student. FitNets go on with the soft term after their hints, and attention transfer
-is reported with it and without; here, as in the field's tables of single methods, its weight is 0.
+A layer is any module of a net, by its dotted name. Each student learns by itself. The
+regressors of FitNet are in the student's parameter group and in ``last.ckpt``, and are no part of
+the student. FitNets use the soft term after their hints, and attention transfer is reported with it
+and without; here, as in the field's tables of single methods, its weight is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence

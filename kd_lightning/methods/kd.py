@@ -5,8 +5,9 @@
 
 The field's tables use 0.1 and 0.9 or 1 and 1; here every weight has its own name and default 1.
 What differs from this by a function is an option: other soft losses (DKD, DIST: conf/soft_loss/),
-and logits that are standardized first (arXiv 2403.01427). A student that is the teacher's twin
-makes born-again networks (arXiv 1805.04770) and continued training: conf/experiment/.
+and logits that are standardized first (arXiv 2403.01427). A student with
+the teacher's architecture makes born-again networks (arXiv 1805.04770) and continued training:
+conf/experiment/.
 """
 
 from collections.abc import Callable

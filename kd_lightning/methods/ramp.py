@@ -1,4 +1,4 @@
-"""A loss term that counts little at first: a ramp over the first share of a run."""
+"""The weight of a loss term that rises over the first part of a run."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from kd_lightning.base.errors import UserError
 
 
 def ramp(progress: float | Tensor, share: float) -> float | Tensor:
-    """How much of a term counts by now, in [0, 1]: rises linearly from 0 over ``share`` of the run.
+    """Factor of a term's weight, in [0, 1]: rises linearly from 0 to 1 over ``share`` of the run.
 
     Args:
         progress: share of the run that is done.
-        share: in [0, 1]; 0: the whole term counts from the first step.
+        share: in [0, 1]; 0: 1 from the first step.
     """
     if share == 0:
         return 1.0

@@ -1,8 +1,8 @@
-"""Loss terms, summed on the device and read rarely.
+"""Means of the logged scalars, summed on the device and read rarely.
 
 ``LightningModule.log`` costs hundreds of Python calls a value and, on a GPU, a wait for the device.
-The ledger adds each step's values to one tensor and reads it every ``log_every`` steps; it also
-keeps, on the device, the first step and value that was not finite.
+``RunningMeans`` adds each step's values to one tensor, which is read once in a logging interval. It
+also stores, on the device, the first step at which each value was not finite.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Stochastic self-distillation with student-guided weighting (SSD), arXiv 2504.14307.
 
-The student is the teacher's twin and starts from its weights. Per input, K teacher passes with
-dropout on give K feature vectors f_k, and the student's feature f_s chooses among them:
+The student has the teacher's architecture and starts from its weights. For each input, K teacher
+passes with dropout give K feature vectors f_k, and the student's feature f_s chooses among them:
 
     a = softmax_k( <f_s, f_k> / h ), set to 0 below its e-th percentile over k, renormalised
     L = hard_weight * CE(z_s, y) + feature_weight * (1/D) || f_s - sum_k a_k f_k ||^2
@@ -59,8 +59,7 @@ class StochasticSelfDistillation(Distiller):
     Args:
         num_passes: K.
         guidance: (f_s (B, D), f_k (K, B, D)) -> ``Guidance``: who chooses the target, and how.
-        stochastic: False: the teacher's passes are deterministic, hence all equal, so one is made
-            and there is nothing to choose.
+        stochastic: False: the teacher's passes are deterministic and so all equal; one is made.
         detach_weights: no gradient through the weights.
         start_from_teacher: False: random weights, which the paper found to end below the baseline.
         hard_weight, feature_weight: of the labels and of the teacher's features.
@@ -101,7 +100,7 @@ class StochasticSelfDistillation(Distiller):
         self.hard_weight = hard_weight
         self.feature_weight = feature_weight
         self.max_rows = max_rows
-        self._proved = False
+        self._passes_differ = False
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         if not self.feature_weight:
@@ -131,7 +130,7 @@ class StochasticSelfDistillation(Distiller):
     def prepare(self, x: Tensor, cached: Cached) -> None:
         super().prepare(x, cached)
         if self.compile_step is not None and self.stochastic and self.feature_weight:
-            self._prove(x, cached)  # it waits for the device, which a graph cannot
+            self._check_passes_differ(x, cached)  # it waits for the device: not inside a graph
 
     @property
     def teacher_rows(self) -> int:
@@ -152,28 +151,30 @@ class StochasticSelfDistillation(Distiller):
         return {"features": self.teacher_output(x).features}
 
     def teacher_samples(self, x: Tensor, cached: Cached = None) -> Tensor:
-        """K random features of each input, (K, B, D); their masks have a stream of their own."""
+        """K random features of each input, (K, B, D); the masks have their own random stream."""
         if not self.stochastic:
             features = self.teacher_output(x).features if cached is None else cached["features"]
             return features.float().unsqueeze(0)
         self.seed_step_stream("teacher_masks")
         samples = self._passes(x, self.num_passes, cached)
         if not torch.compiler.is_compiling():
-            self._prove(x, cached, samples)
+            self._check_passes_differ(x, cached, samples)
         return samples
 
-    def _prove(self, x: Tensor, cached: Cached, samples: Tensor | None = None) -> None:
-        """Once: shows that two passes of the teacher differ, those of ``samples`` if there are."""
-        if self._proved:
+    def _check_passes_differ(
+        self, x: Tensor, cached: Cached, samples: Tensor | None = None
+    ) -> None:
+        """Checks once that two passes of the teacher differ, those of ``samples`` if given."""
+        if self._passes_differ:
             return
         if samples is None or len(samples) < 2:
             samples = self._passes(x, 2, cached)
         if torch.equal(samples[0], samples[1]):
             raise UserError(
-                "two stochastic passes of the teacher are equal, so there is nothing to choose "
-                "from: raise method.teacher.dropout or method.teacher.block_dropout"
+                "two stochastic passes of the teacher are equal, so the student cannot choose: "
+                "raise method.teacher.dropout or method.teacher.block_dropout"
             )
-        self._proved = True
+        self._passes_differ = True
 
     def _passes(self, x: Tensor, num_passes: int, cached: Cached) -> Tensor:
         if cached is not None:

@@ -1,4 +1,4 @@
-"""From a composed configuration to the things it names: data and method."""
+"""Builds the data and the method that a configuration names."""
 
 import logging
 import warnings
@@ -20,9 +20,9 @@ from kd_lightning.models.frozen import freeze, lay_out, teacher_precision
 from kd_lightning.running.support import check_support
 from kd_lightning.teachers.sources import Teacher, build_net
 
-# What Lightning says that is no news here, by the beginning of its text.
-NO_NEWS = (
-    r".*does not have many workers.*",  # data in memory are loaded fastest without
+# Warnings of the libraries that tell a person nothing here, by the beginning of their text.
+IGNORED_WARNINGS = (
+    r".*does not have many workers.*",  # data in memory load fastest without workers
     r"The number of training batches \(\d+\) is smaller than the logging interval.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r"Checkpoint directory .* exists and is not empty.*",
@@ -37,8 +37,8 @@ NO_NEWS = (
     r"GPU available but not used.*",  # hardware=cpu
     r"Grad strides do not match bucket view strides.*",  # of layers with one channel a group
 )
-# Loggers, and from where on they have news.
-LOUDNESS = {
+# Python loggers -> the lowest level that is shown.
+LOG_LEVELS = {
     "lightning.pytorch": logging.WARNING,
     "lightning.fabric": logging.WARNING,
     "torch.utils.cpp_extension": logging.ERROR,  # where CUDA is installed and there is no GPU
@@ -57,17 +57,17 @@ def use_threads(threads: int | None) -> None:
 
 def quieten() -> None:
     """Silences the messages of the libraries that tell a person nothing."""
-    for name, level in LOUDNESS.items():
+    for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    for text in NO_NEWS:
+    for text in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", text)
 
 
 def build_data(cfg: DictConfig) -> ClassificationData:
-    """The data set, ready; what it says of itself is put into ``cfg.task``.
+    """The data set, ready to use; its number of classes, shape and so on go into ``cfg.task``.
 
     Raises:
-        UserError: ``cfg.task`` states something else.
+        UserError: ``cfg.task`` states another value.
     """
     data = instantiate(cfg.data, _convert_="object")
     data.prepare_data()
@@ -137,8 +137,8 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
 
 
 def bare(value: Any) -> Any:
-    """A partial as Python has it. Hydra's looks up whether it may call what it calls, hundreds of
-    Python calls each time, and a method calls its confidence, guidance or loss in every step.
+    """A plain Python partial. Hydra's makes hundreds of Python calls each time to check what it
+    calls, and a method calls its confidence, guidance or loss in every step.
     """
     if not isinstance(value, partial):
         return value
@@ -147,16 +147,16 @@ def bare(value: Any) -> Any:
 
 
 def compiler_of(cfg: DictConfig) -> Callable[..., CompiledStep] | None:
-    """What makes one compiled function of a method's step, where that is asked for.
+    """Makes a compiled function of a method's step, if ``hardware.compile`` is set.
 
     Raises:
-        UserError: it cannot be done with this device or trainer.
+        UserError: this device or these trainer options do not support it.
     """
     graphs = cfg.hardware.cuda_graphs
     if not cfg.hardware.compile:
         if graphs:
             raise UserError(
-                "hardware.cuda_graphs=true replays a compiled step: set hardware.compile=true too"
+                "hardware.cuda_graphs=true needs a compiled step: set hardware.compile=true too"
             )
         return None
     accelerator = cfg.hardware.accelerator
@@ -176,10 +176,10 @@ def compiler_of(cfg: DictConfig) -> Callable[..., CompiledStep] | None:
 
 
 def check_layout(net: nn.Module, task: DictConfig, key: str) -> None:
-    """Lets the net's weights lie channels last.
+    """Stores the net's weights channels last.
 
     Raises:
-        UserError: it does not bear that.
+        UserError: the net does not work with that.
     """
     lay_out(net)
     try:
@@ -192,10 +192,10 @@ def check_layout(net: nn.Module, task: DictConfig, key: str) -> None:
 
 
 def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
-    """Shows a net one sample of zeros, for it is now that it can still be changed.
+    """Runs a net on zeros, before anything is trained.
 
     Raises:
-        UserError: it does not take such samples, or answers with another number of classes.
+        UserError: it does not take such samples, or has another number of classes.
     """
     x = torch.zeros(2, *task.shape)
     training = net.training

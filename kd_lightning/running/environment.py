@@ -1,4 +1,4 @@
-"""What a number depends on besides its configuration: versions, commit, machine, data."""
+"""What a result depends on besides its configuration: versions, commit, machine, data."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+import kd_lightning
 from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
@@ -32,7 +33,7 @@ PACKAGES = (
 def describe_environment(
     data: ClassificationData, cfg: DictConfig, teacher: Teacher | None
 ) -> dict[str, Any]:
-    """The record of a run's surroundings, as plain JSON values."""
+    """The content of ``environment.json``, as plain JSON values."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {
@@ -69,7 +70,7 @@ def describe_environment(
 
 
 def check_unchanged(directory: Path, key: str, now: str | None) -> None:
-    """Raises ``UserError`` if a resumed run's data or teacher are not those it was started with.
+    """Raises ``UserError`` if the data or the teacher of a resumed run have changed.
 
     Args:
         key: "data" or "teacher".
@@ -82,26 +83,25 @@ def check_unchanged(directory: Path, key: str, now: str | None) -> None:
     if was != now:
         raise UserError(
             f"the {key} has changed since {directory} was started (fingerprint {was}, now {now}): "
-            f"start a new run, or give it the old {key} ({key}.…=…)"
+            f"start a new run, or use the old {key} ({key}.…=…)"
         )
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the source tree this runs from, and whether code or YAML there differ from it; None
-    if installed.
+    """Commit of the source tree that this runs from, and whether code or YAML there differ from it;
+    None if the package is installed.
     """
-
-    folder = Path(__file__).parent
+    folder = Path(kd_lightning.__file__).parent
 
     def git(*words: str) -> str:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""What cannot work is refused before a teacher trains for hours, and before anything is written."""
+"""Refuses what cannot work before a teacher trains for hours and before anything is written."""
 
 import inspect
 import re
@@ -24,7 +24,7 @@ from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
 
 
 def check_run(cfg: DictConfig, data: ClassificationData) -> None:
-    """Builds all that a run will need, with an untrained teacher, and throws it away.
+    """Builds everything that a run needs, with an untrained teacher, and discards it.
 
     Raises:
         UserError: something cannot be built, or does not fit the rest.
@@ -54,16 +54,16 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     method.stage()
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
         raise UserError(
-            f"baselines={cfg.baselines} would train on a schedule that stops falling at "
-            f"scheduler.end={cfg.scheduler.end}, for the sake of an average that it has not: leave "
-            "it out, and run method=supervised with the same scheduler and callbacks beside"
+            f"baselines={cfg.baselines} does not support scheduler.end={cfg.scheduler.end}, which "
+            "is for averaged weights, and a baseline has none: leave baselines out, and run "
+            "method=supervised with the same scheduler and callbacks"
         )
     if cfg.evaluation.soups:
         check_alike(method.students)
 
 
 def check_length(trainer: DictConfig, key: str) -> None:
-    """Raises ``UserError`` for a run without a step, or without an end."""
+    """Raises ``UserError`` for a run without a step or without an end."""
     for name in ("accumulate_grad_batches", "log_every_n_steps"):
         if trainer.get(name, 1) < 1:
             raise UserError(f"{key}.{name} must be >= 1, got {trainer[name]}")
@@ -76,7 +76,7 @@ def check_length(trainer: DictConfig, key: str) -> None:
 
 
 def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
-    """Raises ``UserError`` for a callback that watches what is never logged."""
+    """Raises ``UserError`` for a callback that monitors a metric which is never logged."""
     names = ["val/accuracy"]
     for key in cfg.method.students:
         names += [f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")]
@@ -89,19 +89,19 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
         reason = "there is no val part (data.val_fraction=…)"
         if data.parts["val"] is not None:
             reason = f"expected one of {', '.join(names)} (callbacks.{key}.monitor=…)"
-        raise UserError(f"callbacks.{key} watches {name}, which is not logged: {reason}")
+        raise UserError(f"callbacks.{key} monitors {name}, which is not logged: {reason}")
 
 
 def check_averaging(cfg: DictConfig) -> None:
-    """Raises ``UserError`` for a callback that averages weights, and cannot be right here."""
+    """Raises ``UserError`` for weight averaging that would be wrong in this run."""
     targets = {key: get_object(node._target_) for key, node in cfg.callbacks.items() if node}
     kinds = (WeightAveraging, StochasticWeightAveraging)
     found = {k: t for k, t in targets.items() if inspect.isclass(t) and issubclass(t, kinds)}
     for key, target in found.items():
         if not issubclass(target, AveragedStudents):
             raise UserError(
-                f"callbacks.{key} validates other weights than the run keeps: use Lightning's "
-                f"averaging by callbacks=swa or callbacks=ema, not {target.__name__} itself"
+                f"callbacks.{key} validates other weights than the run saves: use callbacks=swa or "
+                f"callbacks=ema instead of {target.__name__}"
             )
         instantiate(cfg.callbacks[key])
     if len(found) > 1:
@@ -159,7 +159,7 @@ def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) ->
 
 
 def raise_refused(who: str, error: Exception, keys: str) -> None:
-    """A library's refusal of a person's values, as a sentence."""
+    """Raises a library's error about a person's values as one sentence."""
     if isinstance(error, UserError):
         raise error
     said = re.sub(r"\.\s+(?=[A-Z])", "; ", " ".join(str(error).split())).rstrip(".")

@@ -1,7 +1,7 @@
-"""Learning-rate schedules over a whole run, stated in fractions of it.
+"""Learning-rate schedules over a whole run, in fractions of it.
 
-Fractions, not epochs: a run of another length keeps its shape. Each is called with the optimizer
-and the total number of steps, and steps once a batch.
+With fractions instead of epochs a longer or shorter run keeps the shape of its schedule. Each
+schedule is called with the optimizer and the total number of steps, and steps once a batch.
 """
 
 import math

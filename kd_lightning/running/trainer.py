@@ -1,4 +1,4 @@
-"""Lightning's Trainer for a configuration: where a run computes, what it records and shows."""
+"""Builds Lightning's Trainer for a configuration."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +24,7 @@ from kd_lightning.trackers.guard import Guard
 
 
 def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> About:
-    """What trackers are told of a run: by itself, or as a job of a sweep."""
+    """The description of a run for trackers: of a single run, or of a job of a sweep."""
     job = current()
     if job is None:
         return About(name_of({}, overrides, directory), None, method, (data,))
@@ -50,7 +50,7 @@ def build_trainer(
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
     if (job := current()) is not None:
         extra.append(JobProgress(title, job.report))
-        # by the configuration, which every rank has, and not by the directory, which only one has
+        # from the configuration, which every rank has; only one rank has the directory
         own = cfg.resume or cfg.run_dir
         is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
         if is_its_own and (search := job.order.search) is not None:
@@ -68,7 +68,7 @@ def build_trainer(
 
 
 def build_with(node: DictConfig, facts: dict[str, Any]) -> Any:
-    """What ``node`` names, given those of ``facts`` that it takes."""
+    """Builds what ``node`` names, with those of ``facts`` that it takes as arguments."""
     known = arguments_of(get_object(node._target_)).known
     given = {name: fact for name, fact in facts.items() if name in known}
     return instantiate(node, _partial_=True)(**given)

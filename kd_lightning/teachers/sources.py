@@ -1,4 +1,4 @@
-"""Makes or finds the teacher that a run needs. A run never distils from an untrained net."""
+"""Finds the teacher that a run needs, or trains it. A frozen teacher is never untrained."""
 
 import hashlib
 import json
@@ -105,12 +105,12 @@ def get_teacher(
 
 
 def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData) -> Teacher:
-    """The best student of another run, with the dropout that this run asks of its teacher."""
+    """The best student of another run, with the dropout rates of this run's teacher."""
     key = the_student_of(directory)
     check_same_data(directory, cfg, data)
     config = OmegaConf.load(directory / "config.yaml").method.students[key]
-    asked = cfg.method.teacher
-    rates = {k: asked[k] for k in ("dropout", "block_dropout") if k in config and k in asked}
+    ours = cfg.method.teacher
+    rates = {k: ours[k] for k in ("dropout", "block_dropout") if k in config and k in ours}
     config.update(rates)
     return Teacher(load_student(directory, key, rates), f"{key} of {directory}", describe(config))
 
@@ -151,8 +151,8 @@ def baseline_run(cfg: DictConfig) -> DictConfig:
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
-    """A copy of ``cfg`` that refers to nothing: in a run made from it, what ``${seed}`` or
-    ``${optimizer.lr}`` stood for stays what it was in ``cfg``.
+    """A copy of ``cfg`` without references: in a run made from it, the values of ``${seed}`` or
+    ``${optimizer.lr}`` stay those of ``cfg``.
     """
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
 
@@ -171,7 +171,7 @@ def supervised(students: Any, cfg: DictConfig) -> DictConfig:
 
 
 def one_device(run: DictConfig) -> DictConfig:
-    """A run of its own beside another: on one device, with nothing that could stop or change it."""
+    """The run on one device, without callbacks that could stop or change it."""
     devices = run.hardware.devices
     run.hardware.update(devices=devices[:1] if OmegaConf.is_list(devices) else 1, num_nodes=1)
     run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
@@ -184,7 +184,7 @@ def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = 
     """A finished run's student with the weights that were chosen on val.
 
     Args:
-        rates: of dropout, where they are to be others than the run's.
+        rates: of dropout, to replace those of the run.
     """
     config = OmegaConf.load(directory / "config.yaml").method.students[key]
     config.update(rates or {})
@@ -208,13 +208,13 @@ def the_student_of(directory: Path) -> str:
 
 
 def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) -> None:
-    """Raises ``UserError`` if a run was of other classes, or may have seen our val or test part."""
+    """Raises ``UserError`` if a run had other classes, or may have seen our val or test part."""
     was = json.loads((directory / "environment.json").read_text())["data"]
     if was["classes_sha256"] != data.classes_sha256:
         count = OmegaConf.load(directory / "config.yaml").task.num_classes
         raise UserError(
             f"the teacher must know the data's {data.num_classes} classes, {directory} was trained "
-            f"on {count} other ones (teacher.source=…)"
+            f"on {count} other classes (teacher.source=…)"
         )
     if was["fingerprint"] != data.fingerprint and not cfg.teacher.other_data:
         raise UserError(
@@ -224,14 +224,14 @@ def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) 
         )
 
 
-# What every net has, and says nothing of its architecture.
+# Arguments that say nothing about the architecture.
 COMMON = frozenset(
     ("num_classes", "in_chans", "num_inputs", "weights", "dropout", "block_dropout", "mean", "std")
 )
 
 
 def describe(config: DictConfig) -> str:
-    """A net's name for people: timm's, or its factory's with what shapes it."""
+    """A net's name for people: timm's, or that of its factory with its sizes."""
     if "name" in config:
         return factory(config)
     shape = [value for key, value in config.items() if key not in COMMON and key[0] != "_"]

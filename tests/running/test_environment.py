@@ -9,6 +9,7 @@ import torch
 from helpers import TINY, compose, net
 from omegaconf import DictConfig
 
+import kd_lightning
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_json
 from kd_lightning.data.classification import ClassificationData
@@ -70,30 +71,30 @@ def git(folder: Path, *words: str) -> str:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a file of the package in it, which the module takes for its own."""
     (tmp_path / "kd_lightning").mkdir()
-    source = tmp_path / "kd_lightning" / "environment.py"
+    source = tmp_path / "kd_lightning" / "__init__.py"
     source.write_text("one\n")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
     git(tmp_path, *identity, "commit", "--quiet", "-m", "one")
-    monkeypatch.setattr(environment, "__file__", str(source))
+    monkeypatch.setattr(kd_lightning, "__file__", str(source))
     return tmp_path
 
 
 def test_the_commit_and_whether_the_source_was_changed(repository: Path, run) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     assert describe_environment(*run)["git"] == {"commit": commit, "dirty": False}
-    (repository / "kd_lightning" / "environment.py").write_text("two\n")
+    (repository / "kd_lightning" / "__init__.py").write_text("two\n")
     assert describe_environment(*run)["git"] == {"commit": commit, "dirty": True}
 
 
 def test_an_installed_package_has_no_commit(
     repository: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # in somebody's own repository, as .venv/lib/kd_lightning/running/environment.py is
-    source = repository / ".venv" / "lib" / "kd_lightning" / "environment.py"
+    # in somebody's own repository, as .venv/lib/kd_lightning/__init__.py is
+    source = repository / ".venv" / "lib" / "kd_lightning" / "__init__.py"
     source.parent.mkdir(parents=True)
-    monkeypatch.setattr(environment, "__file__", str(source))
+    monkeypatch.setattr(kd_lightning, "__file__", str(source))
     assert describe_environment(*run)["git"] is None
 
 
@@ -123,3 +124,11 @@ def test_a_resumed_run_has_the_data_and_the_teacher_it_began_with(
     check_unchanged(tmp_path, key, record[key]["fingerprint"])
     with pytest.raises(UserError, match=rf"the {key} has changed since .*now other.*{key}"):
         check_unchanged(tmp_path, key, "other")
+
+
+def test_this_very_checkout_has_its_commit(run) -> None:
+    if not (Path(kd_lightning.__file__).parents[1] / ".git").exists():
+        pytest.skip("no checkout")
+    assert describe_environment(*run)["git"]["commit"] == git(
+        Path(kd_lightning.__file__).parent, "rev-parse", "HEAD"
+    )

@@ -126,7 +126,7 @@ def test_a_stop_in_the_middle_of_a_transaction_leaves_no_locked_database(
         event.remove(Engine, "after_cursor_execute", stop)
     (kept,) = runs_in(tmp_path)
     assert kept.info.status == "KILLED"
-    assert caught.value.advice.startswith("go on with: python -m kd_lightning.run resume=")
+    assert caught.value.advice.startswith("resume with: python -m kd_lightning.run resume=")
 
 
 def test_a_run_that_is_stopped_while_it_is_tested_is_killed_and_goes_on(
@@ -137,7 +137,7 @@ def test_a_run_that_is_stopped_while_it_is_tested_is_killed_and_goes_on(
         patch.setattr(run, "test_run", lambda *_: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Interrupted) as caught:
             distill(*small, "logger=mlflow", f"outputs={tmp_path}", f"run_dir={directory}")
-    assert caught.value.advice == f"go on with: python -m kd_lightning.run resume={directory}"
+    assert caught.value.advice == f"resume with: python -m kd_lightning.run resume={directory}"
     (kept,) = runs_in(tmp_path)
     assert kept.info.status == "KILLED"
     assert distill(f"resume={directory}").metrics["epochs"] == 2
