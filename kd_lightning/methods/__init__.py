@@ -1,1 +1,32 @@
-"""The methods: each a LightningModule whose ``losses`` reads like the paper's algorithm."""
+"""The methods: each a LightningModule whose ``losses`` reads like the paper's algorithm.
+
+``Learner`` is the base of all, ``Distiller`` of those with a frozen teacher. CONTRIBUTING.md shows
+how a method is written.
+"""
+
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.dual_student import DualStudent
+from kd_lightning.methods.feature_distillation import FeatureDistillation
+from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.mutual_learning import MutualLearning
+from kd_lightning.methods.stage import Stage
+from kd_lightning.methods.step import Cached, Losses
+from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
+from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.views import rotations
+
+__all__ = [
+    "Cached",
+    "Distiller",
+    "DualStudent",
+    "FeatureDistillation",
+    "KnowledgeDistillation",
+    "Learner",
+    "Losses",
+    "MutualLearning",
+    "Stage",
+    "StochasticSelfDistillation",
+    "Supervised",
+    "rotations",
+]

@@ -8,7 +8,7 @@ import pytest
 import kd_lightning
 
 ROOT = Path(kd_lightning.__file__).parent
-FLOORS = {
+LAYERS = {
     "base": 0,
     "losses": 1, "uncertainty": 1, "config": 1, "records": 1,
     "models": 2, "data": 2, "trackers": 2, "launchers": 2, "reports": 2,
@@ -24,14 +24,14 @@ FOR_METHODS = {  # no net
 FILES = sorted(ROOT.rglob("*.py"))
 
 
-def folder_and_floor(module):
+def folder_and_layer(module):
     """Of a module, by its dotted name below kd_lightning ("" is the package itself)."""
     folder, inside, _ = module.partition(".")
-    if folder in FLOORS:
-        return folder, FLOORS[folder]
-    assert not inside, f"the folder {folder} has no floor yet: give it one in FLOORS"
+    if folder in LAYERS:
+        return folder, LAYERS[folder]
+    assert not inside, f"the folder {folder} has no layer yet: give it one in LAYERS"
     if module == "":
-        return "base", FLOORS["base"]
+        return "base", LAYERS["base"]
     assert '__name__ == "__main__"' in (ROOT / f"{module}.py").read_text(), (
         f"{module}.py is no command: the root holds commands alone"
     )
@@ -61,11 +61,11 @@ def imports(path):
 
 def fault(module, imported):
     """Why ``module`` may not import ``imported``; None if it may."""
-    folder, floor = folder_and_floor(module)
-    target, target_floor = folder_and_floor(imported)
+    folder, layer = folder_and_layer(module)
+    target, target_layer = folder_and_layer(imported)
     if folder in ("base", "losses", "uncertainty") and target != folder:
         return f"{folder} imports nothing of ours from elsewhere"
-    if target_floor >= floor and target != folder:
+    if target_layer >= layer and target != folder:
         return "an import upwards or sideways"
     if folder == "methods" and (
         target == "data" or (target == "models" and imported not in FOR_METHODS)
