@@ -21,7 +21,7 @@ from kd_lightning.config.schema import arguments_of, check_arguments, check_targ
 from kd_lightning.records.jobs import create, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import expand as expand_columns
-from kd_lightning.reports.published import read as read_reported
+from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
 from kd_lightning.sweeps.overrides import fixed_words, last_wins
 
@@ -42,7 +42,7 @@ def make(words: Sequence[str], config_dir: str | None, console: Console) -> Path
     variations = plan.expand(settings, of_jobs)
     title = plan.title_of(settings, preset, variations)
     expand_columns(settings.columns or [], [])  # a wrong one is refused now, not at the end
-    read_reported(settings.reported)
+    read_published(settings.reported)
     asked = {
         "title": title,
         "command": ["-m", *words],
