@@ -44,7 +44,7 @@ def test_all_rows_of_a_study_have_one_teacher(preset: str) -> None:
     jobs = plan.expand(settings, ["seed=0"])
     found = set()
     for job in jobs:
-        cfg = plan.checked(job.overrides, None)
+        cfg = plan.compose_job(job.overrides, None)
         teacher = OmegaConf.masked_copy(cfg, ["teacher", "data", "seed", "task", "outputs"])
         teacher.net = cfg.method.teacher
         found.add(str(OmegaConf.to_container(teacher, resolve=True)))
