@@ -138,10 +138,9 @@ def main() -> None:
         "--with-parent", action="store_true", help="end when the parent process ends"
     )
     arguments = parser.parse_args()
-    if not (arguments.directory / "job.json").exists():
-        print(
-            f"Error: {arguments.directory} is not a job: expected job.json in it", file=sys.stderr
-        )
+    directory = arguments.directory
+    if not (directory / "job.json").exists():
+        print(f"Error: {directory} is not a job: expected job.json in it", file=sys.stderr)
         sys.exit(2)
     if arguments.with_parent:
         end_with_parent()

@@ -118,12 +118,12 @@ def main_table(
 def _note_on_numbers(rows: Sequence[Row]) -> str:
     done = [result for row in rows for result in row.results if result.metrics]
     has_val = {bool(result.metrics["has_val"]) for result in done if result.metrics}
-    if any(row.n > 1 for row in rows):
-        spread = "Mean ± standard deviation over n seeds"
-        if any(row.n == 1 for row in rows):
-            spread += " (no deviation where n = 1)"
-    else:
+    numbers = {row.n for row in rows if row.n}
+    if numbers == {1}:
         spread = "One seed (n = 1), so no standard deviation"
+    else:
+        spread = "Mean ± standard deviation over n seeds"
+        spread += " (no deviation where n = 1)" * (1 in numbers)
     weights = {
         frozenset({True}): "test: with the weights chosen on the validation set; last: with the "
         "weights of the last epoch",
