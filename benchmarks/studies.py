@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.records.jobs import State
 from kd_lightning.reports import build, write
-from kd_lightning.reports.job_results import FILE, unpacked
+from kd_lightning.reports.job_results import FILE, read_jsonl
 
 RESULTS = Path(__file__).parent / "results"
 OUTPUTS = Path("outputs") / "studies"
@@ -182,7 +182,7 @@ def parts_of(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 def is_done(packed: Path) -> bool:
     """Whether the records of a part are all there."""
     path = packed / FILE
-    return path.exists() and all(record.state == State.DONE for record in unpacked(path))
+    return path.exists() and all(result.state == State.DONE for result in read_jsonl(path))
 
 
 def run(words: str, directory: Path) -> None:

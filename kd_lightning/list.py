@@ -1,11 +1,11 @@
-"""Prints what there is to choose from, one line each, from the header of every choice's own YAML.
+"""Prints the available methods, models, data sets and so on, with the first comment of their YAML.
 
     python -m kd_lightning.list                  the kinds of choices
     python -m kd_lightning.list methods
-    python -m kd_lightning.list models/digits    the nets that a data set brings
+    python -m kd_lightning.list models/digits    the nets that belong to a data set
 
-A kind is a folder of ``conf/``, by its name or in the plural. Nothing is composed and nothing
-heavy is imported, so the answer comes at once.
+A kind is a folder of ``conf/``; its name may be in the plural. Nothing is composed and no large
+package is imported, so the command is fast.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF, report_errors
 
-# How one of a kind is chosen, where it is not <kind>=<name>.
+# What to type before the name of a choice, if it is not <kind>=.
 CHOSEN_BY = {
     "model": "model@method.students.<key>=",
     "augmentation": "augmentation@data.augmentation=",
@@ -43,19 +43,19 @@ def plural(group: str) -> str:
 
 
 def header(path: Path) -> str:
-    """What a YAML file says of itself: its first comment line, Hydra's own left out."""
+    """The description of a YAML file: its first comment line, except Hydra's ``@package``."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.startswith("#"):
             break
-        said = line.lstrip("#").strip()
-        if said and not said.startswith("@package"):
-            return said
+        comment = line.lstrip("#").strip()
+        if comment and not comment.startswith("@package"):
+            return comment
     return ""
 
 
 def files(group: str, roots: Sequence[Path]) -> dict[str, Path]:
-    """The choices of a group by name; what is only built upon is left out, and where two folders
-    have a name, the first one's counts, as it does for Hydra.
+    """Name -> file of each choice in a group. Files whose name starts with "_" are only bases of
+    others and are left out. If two folders have the same name, the first folder wins, as in Hydra.
     """
     found: dict[str, Path] = {}
     for root in roots:
@@ -65,24 +65,24 @@ def files(group: str, roots: Sequence[Path]) -> dict[str, Path]:
 
 
 def groups(roots: Sequence[Path]) -> list[str]:
-    """The folders that have choices in them."""
+    """The folders that contain choices."""
     names = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
     return [name for name in sorted(names) if files(name, roots)]
 
 
 def group_of(kind: str, roots: Sequence[Path]) -> str:
-    """The folder that a person's word names.
+    """The folder of a kind, whose name may be in the plural.
 
     Raises:
         UserError: there is no such kind.
     """
-    word, slash, inside = kind.partition("/")
-    known = groups(roots)
-    for group in known:
-        if word in (group, plural(group)) and files(f"{group}{slash}{inside}", roots):
-            return f"{group}{slash}{inside}"
+    word, slash, subfolder = kind.partition("/")
+    available = groups(roots)
+    for group in available:
+        if word in (group, plural(group)) and files(f"{group}{slash}{subfolder}", roots):
+            return f"{group}{slash}{subfolder}"
     raise UserError(
-        f"unknown kind '{kind}': expected one of {', '.join(map(plural, known))} "
+        f"unknown kind '{kind}': expected one of {', '.join(map(plural, available))} "
         "(python -m kd_lightning.list <kind>)"
     )
 
@@ -97,7 +97,7 @@ def lines(rows: Sequence[tuple[str, str]], width: int | None) -> Iterator[str]:
     """Names and descriptions in two columns.
 
     Args:
-        width: to which a line is cut; None: it is not.
+        width: cut longer lines to this width; None: do not cut.
     """
     longest = max((len(name) for name, _ in rows), default=0)
     for name, description in rows:
@@ -116,18 +116,18 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("kind", nargs="?", help="methods, models, data, …; without it, all kinds")
     parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML")
-    words = parser.parse_args()
+    arguments = parser.parse_args()
     with report_errors():
-        roots = folders(words.config_dir)
-        if words.kind is None:
+        roots = folders(arguments.config_dir)
+        if arguments.kind is None:
             rows = list(kinds(roots))
         else:
-            found = files(group_of(words.kind, roots), roots)
-            rows = [(name, header(path)) for name, path in found.items()]
+            choices = files(group_of(arguments.kind, roots), roots)
+            rows = [(name, header(path)) for name, path in choices.items()]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     try:
         print("\n".join(lines(rows, width)), flush=True)
-    except BrokenPipeError:  # who reads has seen enough; Python would say so again when it ends
+    except BrokenPipeError:  # a reader such as head has ended; hide Python's own message
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

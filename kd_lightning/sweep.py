@@ -1,7 +1,7 @@
-"""A sweep that was started by ``python -m kd_lightning.run -m …``: how far it is, and going on.
+"""Shows or resumes a sweep that was started by ``python -m kd_lightning.run -m …``.
 
-python -m kd_lightning.sweep outputs/sweeps/<sweep>             live in a terminal
-python -m kd_lightning.sweep outputs/sweeps/<sweep> --resume    runs what failed or is missing
+python -m kd_lightning.sweep outputs/sweeps/<sweep>             shows the progress of its jobs
+python -m kd_lightning.sweep outputs/sweeps/<sweep> --resume    runs failed and missing jobs
 """
 
 import argparse
@@ -17,13 +17,17 @@ from kd_lightning.sweeps import create, engine
 
 
 def sweep(*words: str, config_dir: str | Path | None = None) -> Path:
-    """A sweep from Python, with the words that the command line takes after ``-m``.
+    """Runs a sweep from Python.
+
+    Args:
+        words: the words that the command line takes after ``-m``.
+        config_dir: a folder with your own YAML.
 
     Returns:
-        Its directory, with the jobs, ``table.md`` and ``records.jsonl`` in it.
+        The directory of the sweep, with its jobs, ``table.md`` and ``records.jsonl``.
 
     Raises:
-        UserError: something asked for cannot be done; the message says what to change.
+        UserError: the sweep cannot be run; the message says what to change.
     """
     with sentences(words):
         directory, _ = start(words, str(config_dir) if config_dir else None)
@@ -31,36 +35,36 @@ def sweep(*words: str, config_dir: str | Path | None = None) -> Path:
 
 
 def start(words: Sequence[str], config_dir: str | None) -> tuple[Path, bool]:
-    """Starts a sweep and sees it through; its directory, and whether every job is over."""
+    """Creates a sweep and runs it. Returns its directory, and whether every job is over."""
     if rank_from_outside() is not None:
         raise UserError(
             "a sweep starts the processes of its jobs itself: start it without torchrun or srun "
-            "(launcher=slurm hands its jobs to SLURM)"
+            "(launcher=slurm submits its jobs to SLURM)"
         )
     quieten()
-    directory = create.make(words, config_dir, console)
-    launcher = create.build_launcher(engine.changed_launcher(directory, []))
-    return directory, engine.conduct(directory, launcher, console)
+    directory = create.create_sweep(words, config_dir, console)
+    launcher = create.build_launcher(engine.launcher_config(directory, []))
+    return directory, engine.run_sweep(directory, launcher, console)
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.sweep", description=__doc__)
-    parser.add_argument("directory", type=Path, help="of a sweep, with sweep.yaml in it")
-    parser.add_argument("--resume", action="store_true", help="run what failed or is missing")
+    parser.add_argument("directory", type=Path, help="a sweep's directory, with sweep.yaml in it")
+    parser.add_argument("--resume", action="store_true", help="run failed and missing jobs")
     parser.add_argument("words", nargs="*", help="with --resume: launcher=…, launcher.workers=…")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    given = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
     with report_errors():
-        directory = given.directory.resolve()
-        if not given.resume:
-            if given.words:
-                raise UserError(f"'{given.words[0]}' needs --resume")
-            engine.follow(directory, console)
+        directory = arguments.directory.resolve()
+        if not arguments.resume:
+            if arguments.words:
+                raise UserError(f"'{arguments.words[0]}' needs --resume")
+            engine.watch(directory, console)
             return
         quieten()
-        launcher = create.build_launcher(engine.changed_launcher(directory, given.words))
-        if not engine.conduct(directory, launcher, console):
+        launcher = create.build_launcher(engine.launcher_config(directory, arguments.words))
+        if not engine.run_sweep(directory, launcher, console):
             sys.exit(1)
 
 

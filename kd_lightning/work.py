@@ -1,9 +1,9 @@
-"""Does one job of a sweep, in this process. What a launcher starts; rarely typed.
+"""Runs one job of a sweep in this process. Launchers start this command; it is rarely typed.
 
     python -m kd_lightning.work outputs/sweeps/<sweep>/jobs/0003
 
-A job that is over is left alone, one that was half done goes on from its last finished epoch, and
-one that another process works on is waited for.
+Nothing is done for a job that is over. A job that was interrupted is resumed from its last finished
+epoch. If another process is running the job, this command waits for that process first.
 """
 
 import argparse
@@ -25,27 +25,28 @@ from kd_lightning.config.command_line import sentence_of
 from kd_lightning.records.jobs import VARIABLE, Job
 from kd_lightning.run import compose, run
 
-# What a job's directory holds besides its run; all else goes where a run is begun anew.
+# The files of a job that do not belong to its run. All others are removed when the run is started
+# from the beginning.
 OF_THE_JOB = (
     "job.json", "log.txt", "progress.json", "error.txt", "trackers.json", ".lock", ".launch",
 )  # fmt: skip
 
 
 def work(directory: Path) -> int:
-    """Does the job and returns an exit code: 0 when nothing is left to do for it, 2 for a person's
-    mistake, 128 + n after signal n, 1 for a bug.
+    """Runs the job and returns an exit code: 0 if the job is over, 2 for a user error, 128 + n
+    after signal n, 1 for a bug.
     """
     job = Job(directory.resolve())
     os.environ[VARIABLE] = str(job.directory)
-    if not is_first_rank():  # the first one holds the job, and speaks for it
+    if not is_first_rank():  # only the first rank holds the lock and writes the job's files
         if wait_for_first(job):
             run_job(job)
         return 0
     with job.held():
         if job.is_over():
             return 0
-        if (mine := launch_id()) is not None:
-            write_text(job.directory / ".launch", mine)
+        if (own_id := launch_id()) is not None:
+            write_text(job.directory / ".launch", own_id)
         redirect_output(job.log)
         (job.directory / "error.txt").unlink(missing_ok=True)
         job.report(phase="starting", begun=time.time())
@@ -56,8 +57,8 @@ def work(directory: Path) -> int:
             job.report(phase="done")
         except Pruned as pruned:
             print(f"Pruned: {pruned}")
-            about = {"epoch": pruned.epoch, "accuracy": pruned.accuracy}
-            write_text(job.directory / "pruned.json", json.dumps(about) + "\n")
+            content = {"epoch": pruned.epoch, "accuracy": pruned.accuracy}
+            write_text(job.directory / "pruned.json", json.dumps(content) + "\n")
         except Interrupted as interrupted:
             return 128 + interrupted.signum
         except Exception as error:
@@ -70,11 +71,14 @@ def work(directory: Path) -> int:
 
 
 def wait_for_first(job: Job) -> bool:
-    """Whether there is something to do, once the first of the ranks that were started with this one
-    holds the job: another launch may hold it still, and even do it.
+    """Waits until the first rank of this launch holds the job. Before that, another launch may hold
+    the job and even finish it.
+
+    Returns:
+        Whether the job still has to be run.
     """
-    mine, told = launch_id(), job.directory / ".launch"
-    while mine is not None and not (told.exists() and told.read_text() == mine):
+    own_id, holder = launch_id(), job.directory / ".launch"
+    while own_id is not None and not (holder.exists() and holder.read_text() == own_id):
         if job.is_over():
             return False
         time.sleep(0.2)
@@ -82,7 +86,7 @@ def wait_for_first(job: Job) -> bool:
 
 
 def run_job(job: Job) -> None:
-    """The run that a job orders, from its last finished epoch if there is one."""
+    """Starts the run of a job, or resumes it from its last finished epoch if there is one."""
     order = job.order
     if order.folder and Path(order.folder).is_dir():
         os.chdir(order.folder)
@@ -98,14 +102,14 @@ def run_job(job: Job) -> None:
 
 
 def clear(directory: Path) -> None:
-    """Removes what a run left that finished no epoch."""
+    """Removes the files of a run that has not finished an epoch."""
     for path in directory.iterdir():
         if path.is_file() and path.name not in OF_THE_JOB:
             path.unlink()
 
 
 def redirect_output(log: Path) -> None:
-    """From here on, all that this process and its children print is added to ``log``."""
+    """Appends everything that this process and its children print from now on to ``log``."""
     sys.stdout.flush()
     sys.stderr.flush()
     with log.open("ab", buffering=0) as file:
@@ -114,14 +118,14 @@ def redirect_output(log: Path) -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process, by SIGTERM, soon after the one that started it is gone."""
+    """Ends this process by SIGTERM soon after the process that started it has ended."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(20)  # to end cleanly
+        time.sleep(20)  # time for a clean end
         os._exit(128 + signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -130,14 +134,17 @@ def end_with_parent() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kd_lightning.work", description=__doc__)
     parser.add_argument("directory", type=Path, help="a job's directory, with job.json in it")
-    parser.add_argument("--with-parent", action="store_true", help="end when the parent does")
-    words = parser.parse_args()
-    if not (words.directory / "job.json").exists():
-        print(f"Error: {words.directory} is no job: expected job.json in it", file=sys.stderr)
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when the parent process ends"
+    )
+    arguments = parser.parse_args()
+    directory = arguments.directory
+    if not (directory / "job.json").exists():
+        print(f"Error: {directory} is not a job: expected job.json in it", file=sys.stderr)
         sys.exit(2)
-    if words.with_parent:
+    if arguments.with_parent:
         end_with_parent()
-    sys.exit(work(words.directory))
+    sys.exit(work(directory))
 
 
 if __name__ == "__main__":

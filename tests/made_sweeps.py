@@ -1,4 +1,4 @@
-"""Sweeps as they lie on the disk, with numbers of the test's own: real records, no training."""
+"""Writes sweeps to disk as after real training, with numbers that the test chooses."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ SPLIT, TEACHER = 0, 0.98
 
 
 def quality(accuracy: float) -> dict[str, float]:
-    """The test metrics of a net; each is another number."""
+    """The test metrics of a net; no two are equal."""
     return {"accuracy": accuracy, "nll": 2 - accuracy, "ece": accuracy / 10, "brier": accuracy / 5}
 
 
@@ -26,8 +26,12 @@ def metrics(
     title: str = "kd on digits",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A ``metrics.json``: students' test accuracies by key, ``ensemble`` among them; the last
-    epoch's are a point lower. Without ``val`` there was no val part.
+    """The content of a ``metrics.json``.
+
+    Args:
+        accuracies: test accuracies by student key, or ``ensemble``. Those of the last epoch are one
+            percentage point lower.
+        val: the validation accuracy; None: there is no validation set.
     """
     nets = {}
     if teacher is not None:
@@ -63,8 +67,10 @@ def job(
     overrides: Sequence[str] = (),
     **seeds: int,
 ) -> jobs.Job:
-    """The next job of a sweep: done, if ``outcome`` is its metrics; failed, if it is the error;
-    waiting, if it is None.
+    """Writes the next job of a sweep.
+
+    Args:
+        outcome: metrics: the job is done; a text: it failed with this error; None: it is waiting.
     """
     number = len(list(sweep.glob("jobs/*")))
     made = jobs.create(
@@ -78,8 +84,8 @@ def job(
         ),
     )
     if outcome is not None:
-        said = yaml.safe_dump(config(axes.get("seed", 0), **seeds))
-        (made.directory / "config.yaml").write_text(said)
+        text = yaml.safe_dump(config(axes.get("seed", 0), **seeds))
+        (made.directory / "config.yaml").write_text(text)
     if isinstance(outcome, str):
         (made.directory / "error.txt").write_text(outcome)
     elif outcome is not None:
@@ -90,7 +96,7 @@ def job(
 
 
 def settings(sweep: Path, **values: Any) -> Path:
-    """Its ``sweep.yaml``."""
+    """Writes the ``sweep.yaml`` of a sweep."""
     sweep.mkdir(parents=True, exist_ok=True)
     content = {"title": None, "overrides": [], "pairs": [], "columns": None, "search": None}
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(content | values))
@@ -98,8 +104,11 @@ def settings(sweep: Path, **values: Any) -> Path:
 
 
 def rows_over_seeds(sweep: Path, rows: dict[str, Sequence[float | str | None]]) -> Path:
-    """A sweep of named rows, one student ``a`` each, by its test accuracy under seeds 0, 1, …;
-    val has the same. Words are errors, None has not run.
+    """Writes a sweep of named rows with one student ``a``.
+
+    Args:
+        rows: name -> for seed 0, 1, …: its test accuracy, which is also its validation accuracy; or
+            a text: the job failed with this error; or None: the job has not run.
     """
     for seed in range(max(map(len, rows.values()))):
         for name, values in rows.items():

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from benchmarks import loading, studies
 from kd_lightning.records.jobs import State
 from kd_lightning.reports import build, write
-from kd_lightning.reports.job_results import FILE, unpacked
+from kd_lightning.reports.job_results import FILE, read_jsonl
 from kd_lightning.sweeps import plan
 
 PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))
@@ -44,7 +44,7 @@ def test_all_rows_of_a_study_have_one_teacher(preset: str) -> None:
     jobs = plan.expand(settings, ["seed=0"])
     found = set()
     for job in jobs:
-        cfg = plan.checked(job.overrides, None)
+        cfg = plan.compose_job(job.overrides, None)
         teacher = OmegaConf.masked_copy(cfg, ["teacher", "data", "seed", "task", "outputs"])
         teacher.net = cfg.method.teacher
         found.add(str(OmegaConf.to_container(teacher, resolve=True)))
@@ -93,7 +93,7 @@ def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(
     tmp_path: Path,
 ) -> None:
     records = (PACKED[0] / FILE).read_text()
-    assert all(record.state == State.DONE for record in unpacked(PACKED[0] / FILE))
+    assert all(result.state == State.DONE for result in read_jsonl(PACKED[0] / FILE))
     (tmp_path / FILE).write_text(records)
     assert studies.is_done(tmp_path)
     (tmp_path / FILE).write_text(records.replace('"state": "done"', '"state": "failed"', 1))

@@ -1,4 +1,4 @@
-"""What there is to choose from, as the YAML says it of itself."""
+"""The list of all choices, with the description in their YAML."""
 
 import fcntl
 import os
@@ -26,7 +26,7 @@ def listed(monkeypatch, capsys, *words: str) -> list[str]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A person's own YAML: a method, and a net of the name of one of ours."""
+    """A user's own YAML: methods, a net with the name of one of ours, and a new kind."""
     for name, text in {
         "method/mine.yaml": "# @package _global_\n# What I thought of\n_target_: mine.Mine\n",
         "method/silent.yaml": "_target_: mine.Silent\n# too late\n",
@@ -43,8 +43,8 @@ def own(tmp_path: Path) -> Path:
     [path for group in KINDS for path in sorted((CONF / group).rglob("*.yaml"))],
     ids=lambda path: str(path.relative_to(CONF)),
 )
-def test_every_choice_says_what_it_is(path: Path) -> None:
-    assert len(header(path).split()) > 1, f"{path} opens with no comment that describes it"
+def test_every_choice_has_a_description(path: Path) -> None:
+    assert len(header(path).split()) > 1, f"{path} does not start with a comment that describes it"
 
 
 @pytest.mark.parametrize("group", KINDS)
@@ -52,14 +52,14 @@ def test_every_choice_says_what_it_is(path: Path) -> None:
 def test_every_kind_lists_every_choice_with_its_header(
     group: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    said = listed(monkeypatch, capsys, group if word == "itself" else plural(group))
-    assert [line.split(maxsplit=1) for line in said] == [
+    printed = listed(monkeypatch, capsys, group if word == "itself" else plural(group))
+    assert [line.split(maxsplit=1) for line in printed] == [
         [path.stem, header(path)] for path in sorted((CONF / group).glob("[!_]*.yaml"))
     ]
 
 
 @pytest.mark.parametrize("kind", ["methods", "models", "data", "experiments"])
-def test_the_words_of_the_readme_are_kinds(kind: str) -> None:
+def test_the_kinds_in_the_readme_exist(kind: str) -> None:
     assert group_of(kind, [CONF]) in KINDS
 
 
@@ -77,32 +77,32 @@ def test_plurals_are_english(group: str, word: str) -> None:
     assert plural(group) == word
 
 
-def test_hydras_own_comment_is_no_description(own: Path) -> None:
+def test_hydras_package_comment_is_not_a_description(own: Path) -> None:
     assert header(own / "method/mine.yaml") == "What I thought of"
 
 
-def test_a_comment_in_the_middle_is_no_header(own: Path) -> None:
+def test_a_comment_in_the_middle_is_not_a_description(own: Path) -> None:
     assert header(own / "method/silent.yaml") == ""
 
 
-def test_without_a_kind_the_kinds_and_how_one_is_chosen(
+def test_without_a_kind_all_kinds_are_listed_with_what_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    said = dict(line.split(maxsplit=1) for line in listed(monkeypatch, capsys))
-    assert list(said) == [plural(group) for group in KINDS]
-    assert said["methods"].startswith("method=dual_student|")
-    assert said["models"].startswith("model@method.students.<key>=convnext_atto|")
+    printed = dict(line.split(maxsplit=1) for line in listed(monkeypatch, capsys))
+    assert list(printed) == [plural(group) for group in KINDS]
+    assert printed["methods"].startswith("method=dual_student|")
+    assert printed["models"].startswith("model@method.students.<key>=convnext_atto|")
 
 
-def test_the_nets_of_a_data_set_are_a_kind_of_their_own(
+def test_the_nets_of_a_data_set_are_their_own_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    said = listed(monkeypatch, capsys, "models/digits")
-    assert [line.split()[0] for line in said] == ["a", "b", "teacher"]
+    printed = listed(monkeypatch, capsys, "models/digits")
+    assert [line.split()[0] for line in printed] == ["a", "b", "teacher"]
     assert not any("teacher" in line for line in listed(monkeypatch, capsys, "models"))
 
 
-def test_a_persons_own_are_listed_too(
+def test_the_users_own_files_are_listed_too(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     methods = listed(monkeypatch, capsys, "methods", "--config-dir", str(own))
@@ -113,7 +113,7 @@ def test_a_persons_own_are_listed_too(
     assert listed(monkeypatch, capsys, "potions", "--config-dir", str(own)) == ["red  Heals"]
 
 
-def test_of_one_name_the_one_that_hydra_takes_is_shown(own: Path) -> None:
+def test_of_two_files_with_one_name_the_one_that_hydra_uses_is_shown(own: Path) -> None:
     assert files("model", [CONF, own])["mlp"] == CONF / "model" / "mlp.yaml"
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_kind_is_one_sentence_and_code_2(
     assert error.startswith(f"Error: unknown kind '{kind}': expected one of augmentations, ")
 
 
-def test_a_folder_that_is_not_there_is_named(
+def test_a_folder_that_does_not_exist_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit):
@@ -137,39 +137,39 @@ def test_a_folder_that_is_not_there_is_named(
     assert "--config-dir must be a folder of YAML files, got /nowhere" in capsys.readouterr().err
 
 
-def test_a_line_is_cut_to_a_width_and_only_then() -> None:
+def test_lines_are_cut_only_if_a_width_is_given() -> None:
     rows = [("a", "x" * 20), ("bc", "short"), ("d", "")]
     assert list(lines(rows, None)) == [f"a   {'x' * 20}", "bc  short", "d"]
     assert list(lines(rows, 10)) == ["a   xxxxx…", "bc  short", "d"]
 
 
-def test_nothing_heavy_is_imported() -> None:
+def test_no_large_package_is_imported() -> None:
     program = "import sys, kd_lightning.list; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert not {"torch", "lightning", "timm", "sklearn"} & set(done.stdout.split())
     assert "kd_lightning.list" in done.stdout
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m kd_lightning.list models | true"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_terminal_gets_lines_of_its_own_width() -> None:
+def test_lines_are_cut_to_the_width_of_a_terminal() -> None:
     reads, writes = pty.openpty()
     fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     command = [sys.executable, "-m", "kd_lightning.list", "methods"]
     subprocess.run(command, stdout=writes, env=environment, check=True)
-    said = os.read(reads, 10_000).decode().splitlines()
+    printed = os.read(reads, 10_000).decode().splitlines()
     os.close(reads)
     os.close(writes)
-    assert max(map(len, said)) == 60
-    assert len(said) == len(files("method", [CONF]))
+    assert max(map(len, printed)) == 60
+    assert len(printed) == len(files("method", [CONF]))
 
 
-def test_a_group_without_choices_is_no_kind(tmp_path: Path) -> None:
+def test_a_folder_without_choices_is_not_a_kind(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="unknown kind 'empty'"):
         group_of("empty", [tmp_path])

@@ -100,8 +100,8 @@ def test_command_runs_as_printed(command: str, in_place: Path) -> None:
         if settings.search is None:
             jobs = plan.expand(settings, of_jobs)
         else:
-            asked = {"overrides": [*settings.overrides, *of_jobs]}
-            jobs = [plan.variation_of(asked, create.first_values(settings.search))]
+            content = {"overrides": [*settings.overrides, *of_jobs]}
+            jobs = [plan.variation_of(content, create.example_values(settings.search))]
         orders, _ = plan.orders(jobs, folder=".", config_dir=None)
         assert len(orders) == len(jobs) > 0
         return

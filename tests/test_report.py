@@ -21,7 +21,7 @@ def _width(monkeypatch):
 
 
 def run(*words):
-    """The command, as a person gives it."""
+    """Runs the command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "kd_lightning.report", *map(str, words)],
         capture_output=True,
@@ -41,11 +41,11 @@ def test_the_command_prints_and_writes_the_tables(sweep):
     }
 
 
-def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path):
+def test_a_user_error_is_one_sentence_and_exit_code_2(tmp_path):
     failed = run(tmp_path / "nowhere")
     assert failed.returncode == 2
     assert failed.stderr.strip() == f"Error: no such directory: {tmp_path / 'nowhere'}; " + (
-        "expected that of a sweep, or of runs"
+        "expected a sweep or runs"
     )
 
 
@@ -56,17 +56,17 @@ def test_a_wrong_option_is_one_sentence(sweep, capsys, words):
     with pytest.raises(SystemExit) as ended:
         report.main([str(sweep), *words])
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("Error: ")
-    assert len(said.strip().splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("Error: ")
+    assert len(printed.strip().splitlines()) == 1
 
 
 def test_options_reach_the_report(sweep, tmp_path, capsys):
     report.main([str(sweep), "--columns", "test/*/ece", "val/accuracy", "--pair", "kd", "labels",
                  "--out", str(tmp_path / "out")])  # fmt: skip
-    said = capsys.readouterr().out
-    assert "kd − labels" in said
-    assert "test/a/accuracy" not in said
+    printed = capsys.readouterr().out
+    assert "kd − labels" in printed
+    assert "test/a/accuracy" not in printed
     assert (tmp_path / "out" / "pairs.csv").exists()
     assert not (sweep / "table.md").exists()
 
@@ -79,7 +79,7 @@ def test_several_sweeps_are_only_printed_unless_a_folder_is_named(sweep, tmp_pat
     assert sorted(path for path in tmp_path.rglob("*") if path.name != ".lock") == before
 
 
-def test_an_ordinary_runs_own_table_is_not_overwritten(tmp_path, capsys):
+def test_the_table_of_a_single_run_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(json.dumps(config()))
     (tmp_path / "metrics.json").write_text(json.dumps(metrics({"a": 0.9})))
     (tmp_path / "table.md").write_text("the run's own")

@@ -1,4 +1,4 @@
-"""What a sweep refuses, before anything is written. What it does is in sweeps/test_engine.py."""
+"""What a sweep refuses before it writes anything. tests/sweeps/test_engine.py runs real sweeps."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from kd_lightning.sweeps import create, engine
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["method.temprature=1,2"], "did you mean method.temperature"),
         (["launcher.workers=0", "seed=0,1"], "launcher.workers must be >= 1 or null, got 0"),
@@ -27,12 +27,15 @@ from kd_lightning.sweeps import create, engine
         (["sweep=search", "sampler@sweep.search.sampler=grid"], "a grid needs choices or a step"),
         (["run_dir=x", "seed=0,1"], "run_dir=… is for one run"),
         (["sweep=search", "seed=0,1"], "seed varies, and a search chooses its jobs itself"),
-        (["sweep=dual_variants", "method.peer_weight=1"], "would replace what the variant 'labels"),
+        (
+            ["sweep=dual_variants", "method.peer_weight=1"],
+            "would replace a setting of the variant 'labels",
+        ),
         (["sweep.columns=[test/a/acc]", "seed=0,1"], "unknown column 'test/a/acc'"),
     ],
 )
-def test_a_mistake_is_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=sentence) as caught:
+def test_a_user_error_is_one_sentence(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         sweep(*words, f"outputs={tmp_path}/o")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "o").exists()
@@ -45,29 +48,29 @@ def test_under_torchrun_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         sweep("seed=0,1")
 
 
-def test_a_directory_that_holds_a_sweep_is_not_written_over(tmp_path: Path) -> None:
+def test_the_directory_of_another_sweep_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "s" / "jobs" / "0000").mkdir(parents=True)
     (tmp_path / "s" / "jobs" / "0000" / "progress.json").write_text("{}")
     with pytest.raises(UserError, match="holds jobs of a sweep: choose another"):
         sweep("seed=0,1", f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
     (tmp_path / "s" / "sweep.yaml").write_text("")
-    with pytest.raises(UserError, match=r"holds a sweep already: go on with it by .* --resume"):
+    with pytest.raises(UserError, match=r"holds a sweep already: resume it by .* --resume"):
         sweep("seed=0,1", f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
 
 
-def test_a_plan_that_was_never_whole_is_made_anew(tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_while_it_was_created_is_created_again(tmp_path: Path) -> None:
     words = (f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")
-    directory = create.make(["seed=0,1,2", *words], None, Console(quiet=True))
+    directory = create.create_sweep(["seed=0,1,2", *words], None, Console(quiet=True))
     (directory / "sweep.yaml").unlink()  # killed just before the end
-    assert create.make(["seed=5,6", *words], None, Console(quiet=True)) == directory
+    assert create.create_sweep(["seed=5,6", *words], None, Console(quiet=True)) == directory
     assert [job.order.axes for job in jobs_of(directory)] == [{"seed": 5}, {"seed": 6}]
     (directory / "jobs" / "0000" / "job.json").unlink()
     with pytest.raises(UserError, match="has 1 of its 2 jobs"):
-        engine.Given(directory, engine.settings_in(directory)["jobs"])
+        engine.FixedJobs(directory, engine.read_settings(directory)["jobs"])
 
 
 @pytest.mark.parametrize(
-    ("words", "asked"),
+    ("words", "expected"),
     [
         (["seed=0"], None),
         (["-m", "seed=0,1"], (["seed=0,1"], None)),
@@ -77,16 +80,16 @@ def test_a_plan_that_was_never_whole_is_made_anew(tmp_path: Path) -> None:
         (["-m", "--cfg", "job"], None),
     ],
 )
-def test_which_command_lines_are_sweeps(words: list[str], asked) -> None:
-    assert sweep_requested(words) == asked
+def test_which_command_lines_are_sweeps(words: list[str], expected) -> None:
+    assert sweep_requested(words) == expected
 
 
-def test_hydras_other_options_do_not_go_with_a_sweep() -> None:
+def test_other_options_of_hydra_are_refused_for_a_sweep() -> None:
     with pytest.raises(UserError, match="--config-name=x does not go with -m"):
         sweep_requested(["-m", "--config-name=x"])
 
 
 @pytest.mark.parametrize("word", ["launcher=slurm", "sweep=seeds", "sweep.dir=x"])
-def test_one_run_has_nothing_of_a_sweep(word: str) -> None:
+def test_a_single_run_takes_no_words_of_a_sweep(word: str) -> None:
     with pytest.raises(UserError, match=f"{word} is for a sweep: add -m"):
         distill(word)

@@ -1,4 +1,4 @@
-"""One job, as a process of its own."""
+"""A single job in a process of its own."""
 
 import os
 import signal
@@ -36,13 +36,13 @@ def make(tmp_path: Path, store: Path):
     return make
 
 
-def begin(job: Job) -> ForkServerProcess:
-    """Its process, from the warm parent that all tests here share."""
+def start(job: Job) -> ForkServerProcess:
+    """Starts the job, forked from a process that all tests here share."""
     return Local().start(job, [])
 
 
-def do(job: Job) -> int:
-    process = begin(job)
+def run(job: Job) -> int:
+    process = start(job)
     process.join()
     return process.exitcode
 
@@ -50,7 +50,7 @@ def do(job: Job) -> int:
 def until(condition, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
@@ -59,22 +59,22 @@ def test_a_job_leaves_a_run_a_log_and_its_progress(make, tmp_path: Path) -> None
     done = subprocess.run(job.command(), capture_output=True, text=True)
     assert done.returncode == 0
     assert job.state() is State.DONE
-    assert done.stdout + done.stderr == ""  # all of it is in the log
+    assert done.stdout + done.stderr == ""  # everything is in the log
     assert "ensemble of the students" in job.log.read_text()
     assert job.progress()["phase"] == "done"
     assert not (tmp_path / "relative" / "sweeps").exists()
     before = (job.directory / "metrics.json").stat().st_mtime_ns
-    assert do(job) == 0  # there is nothing left to do
+    assert run(job) == 0  # there is nothing left to do
     assert (job.directory / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_a_mistake_is_a_sentence_and_is_tried_again(make) -> None:
+def test_a_user_error_is_one_sentence_and_the_job_can_be_run_again(make) -> None:
     job = make("method.temperature=0")
-    assert do(job) == 2
+    assert run(job) == 2
     assert job.state() is State.FAILED
     assert job.error() == "temperature must be > 0, got 0 (method.temperature=…)"
     assert "Traceback" not in job.log.read_text()
-    assert do(job) == 2
+    assert run(job) == 2
     assert job.log.read_text().count("Error: temperature must be") == 2
 
 
@@ -96,32 +96,32 @@ def test_a_bug_keeps_its_traceback_in_the_log(make, tmp_path: Path) -> None:
     assert "Traceback" in job.log.read_text()
 
 
-def test_a_killed_job_goes_on_from_its_last_epoch(make) -> None:
+def test_a_killed_job_is_resumed_from_its_last_epoch(make) -> None:
     job = make("trainer.max_epochs=40", "data.num_train=480")
-    process = begin(job)
+    process = start(job)
     until(lambda: (job.directory / "last.ckpt").exists())
     process.kill()
     process.join()
     assert job.state() is State.STOPPED
-    assert do(job) == 0
+    assert run(job) == 0
     rows = (job.directory / "epochs.csv").read_text().splitlines()
     assert len(rows) == 41
     assert job.progress()["phase"] == "done"
 
 
-def test_a_job_that_finished_no_epoch_begins_anew(make) -> None:
+def test_a_job_without_a_finished_epoch_starts_again(make) -> None:
     job = make()
     (job.directory / "config.yaml").write_text("of a run that was killed at once")
     (job.directory / "log.txt").write_text("what it printed\n")
-    assert do(job) == 0
+    assert run(job) == 0
     assert job.log.read_text().startswith("what it printed\n")
     assert "of a run" not in (job.directory / "config.yaml").read_text()
 
 
-def test_who_comes_second_waits_and_finds_it_done(make) -> None:
+def test_a_second_process_waits_and_finds_the_job_done(make) -> None:
     job = make()
     with FileLock(job.directory / ".lock"):
-        second = begin(job)
+        second = start(job)
         second.join(timeout=3)
         assert second.is_alive()
         assert job.progress() == {}
@@ -131,9 +131,9 @@ def test_who_comes_second_waits_and_finds_it_done(make) -> None:
     assert (job.directory / "metrics.json").read_text() == "{}"
 
 
-def test_two_launches_of_a_job_of_two_ranks_do_it_once(make) -> None:
+def test_two_launches_of_a_job_with_two_ranks_run_it_once(make) -> None:
     job = make("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
-    with FileLock(job.directory / ".lock"):  # as if another launch were at it
+    with FileLock(job.directory / ".lock"):  # as if another launch were running it
         ranks = subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
              *job.command()[1:]],
@@ -171,9 +171,9 @@ def test_a_job_ends_with_the_process_that_started_it(make, tmp_path: Path) -> No
     until(lambda: job.state() is State.STOPPED, 30)
 
 
-def test_no_job_is_a_sentence(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_job_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kd_lightning.work", str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == f"Error: {tmp_path} is no job: expected job.json in it\n"
+    assert done.stderr == f"Error: {tmp_path} is not a job: expected job.json in it\n"

@@ -1,7 +1,8 @@
-"""Jobs on the cores of this machine, counted and run by joblib.
+"""Runs jobs on the cores of this machine with joblib.
 
-joblib gets one task per slot, not one per job: of an iterable of jobs it would take as many ahead
-as it has slots, in a thread of its own, and a search could not learn from what has ended.
+A slot is a place for one running job. joblib gets one task for each slot, not one for each job.
+Given an iterable of jobs, it would take several of them in advance, before a search knows the
+results of the jobs that have just ended.
 """
 
 import os
@@ -16,13 +17,14 @@ from kd_lightning.records.jobs import Job
 
 
 class Joblib:
-    """As many jobs at once as joblib counts; the cores are shared out among them.
+    """Runs ``n_jobs`` jobs at the same time, and divides the cores between them.
 
-    It knows nothing of GPUs: for these take ``launcher=local``.
+    It does not assign GPUs; for these use ``launcher=local``.
 
     Args:
-        n_jobs: jobs at once; -1: one per core, -2: one less, and so on. joblib counts the cores
-            that this process may use: affinity, container limits and LOKY_MAX_CPU_COUNT included.
+        n_jobs: jobs at the same time; -1: one per core, -2: one less, and so on. joblib counts the
+            cores that this process may use; it respects affinity, container limits and
+            LOKY_MAX_CPU_COUNT.
     """
 
     def __init__(self, *, n_jobs: int = -1) -> None:
@@ -38,67 +40,68 @@ class Joblib:
         self.threads = max(1, joblib.cpu_count() // self.slots)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Starts each job when there is room for it; gives each back when its process has ended."""
+        """Starts each job when a slot is free; yields each when its process has ended."""
         from joblib import Parallel, delayed
 
-        desk = Desk(self.threads)
-        # Threads suffice, for all they do is wait for processes. One more than slots, or joblib
-        # would run a single one in this thread.
+        queue = JobQueue(self.threads)
+        # Threads are enough, because they only wait for processes. There is one more than slots:
+        # with a single one, joblib would run it in this thread.
         slots = Parallel(self.slots + 1, backend="threading", return_as="generator_unordered")(
-            delayed(desk.serve)() for _ in range(self.slots)
+            delayed(queue.run_jobs)() for _ in range(self.slots)
         )
-        source, busy = iter(jobs), 0
+        source, running = iter(jobs), 0
         try:
             while True:
-                while busy < self.slots and (job := next(source, None)) is not None:
-                    desk.todo.put(job)
-                    busy += 1
-                if not busy:
+                while running < self.slots and (job := next(source, None)) is not None:
+                    queue.waiting.put(job)
+                    running += 1
+                if not running:
                     return
-                job, how = desk.ended.get()
-                busy -= 1
-                if isinstance(how, Exception):
-                    raise how
-                job.explain(how)
+                job, outcome = queue.ended.get()
+                running -= 1
+                if isinstance(outcome, Exception):
+                    raise outcome
+                job.explain(outcome)
                 yield job
         finally:
-            desk.close(self.slots)
+            queue.close(self.slots)
             list(slots)
 
 
-class Desk:
-    """Where the slots take jobs from and give them back to.
+class JobQueue:
+    """Gives jobs to the slots, and collects those that have ended.
 
     Args:
-        threads: of the CPU for each job, where neither it nor OMP_NUM_THREADS says otherwise.
+        threads: CPU threads for each job, unless the job or OMP_NUM_THREADS says otherwise.
     """
 
     def __init__(self, threads: int) -> None:
-        self.todo = SimpleQueue[Job | None]()
+        self.waiting = SimpleQueue[Job | None]()
         self.ended = SimpleQueue[tuple[Job, int | Exception]]()
-        self._share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        self._environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         self._processes: dict[Job, subprocess.Popen] = {}
         self._closed = Event()
 
-    def serve(self) -> None:
-        """One slot: a job after the other, until there is None."""
-        while (job := self.todo.get()) is not None:
+    def run_jobs(self) -> None:
+        """The work of one slot: runs one job after another, until it gets None."""
+        while (job := self.waiting.get()) is not None:
             try:
-                self._processes[job] = process = start(job.command(), job.log, self._share)
+                process = start(job.command(), job.log, self._environment)
+                self._processes[job] = process
                 if self._closed.is_set():
                     end(process)
                 self.ended.put((job, process.wait()))
-            except Exception as error:  # the sweep would wait for this job for ever
+            except Exception as error:  # otherwise the sweep would wait for this job forever
                 self.ended.put((job, error))
             finally:
                 self._processes.pop(job, None)
 
     def close(self, slots: int) -> None:
-        """Ends what runs, and the slots after it."""
+        """Ends the running jobs, and then the slots."""
         self._closed.set()
         for process in list(self._processes.values()):
             process.terminate()
         for process in list(self._processes.values()):
             end(process)
         for _ in range(slots):
-            self.todo.put(None)
+            self.waiting.put(None)

@@ -1,4 +1,4 @@
-"""Jobs on this machine, as many at once as there are devices for."""
+"""Runs jobs on this machine, as many at the same time as its devices allow."""
 
 import multiprocessing
 import os
@@ -23,14 +23,14 @@ from kd_lightning.records.jobs import Job, Order
 
 @dataclass
 class Running:
-    """A job's process, and the devices that it has."""
+    """The process of a job, and the devices that it uses."""
 
     job: Job
     process: subprocess.Popen | ForkServerProcess
     devices: list[str]
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
+        """None while the process runs; negative: the signal that ended it."""
         if isinstance(self.process, subprocess.Popen):
             return self.process.poll()
         return self.process.exitcode
@@ -41,17 +41,17 @@ class Running:
 
 
 class Local:
-    """A process for each job of a sweep.
+    """Runs each job of a sweep in its own process.
 
-    Jobs of one device are forked from a process that has imported torch and Lightning already,
-    which saves each of them these seconds; it has used neither threads nor a GPU, so a fork of it
-    is as good as new. Jobs of several devices start anew, for Lightning starts their further
-    processes by the command line of the first.
+    A job with one device is forked from a process that has already imported torch and Lightning,
+    which saves some seconds. That process has used no threads and no GPU, so a fork of it behaves
+    like a new process. A job with several devices starts as a new process, because Lightning starts
+    its other ranks by the command line of the first.
 
     Args:
-        workers: jobs at once; None: as many as there are GPUs for, or without GPUs as many as the
-            cores allow with the threads that a job uses.
-        warm: fork. False: every job starts anew.
+        workers: jobs at the same time; None: as many as the GPUs allow. Without GPUs: the number of
+            cores divided by the threads of a job.
+        warm: fork jobs with one device. False: every job is a new process.
     """
 
     def __init__(self, *, workers: int | None = None, warm: bool = True) -> None:
@@ -61,7 +61,7 @@ class Local:
         self.warm = warm
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Starts each job when there is room for it; gives each back when its process has ended."""
+        """Starts each job when its devices are free; yields each when its process has ended."""
         source = iter(jobs)
         job = next(source, None)
         if job is None:
@@ -76,45 +76,44 @@ class Local:
                     needed = min(job.order.devices, len(gpus))
                     if needed > len(free):
                         break
-                    mine, free = free[:needed], free[needed:]
-                    running.append(Running(job, self.start(job, mine), mine))
+                    devices, free = free[:needed], free[needed:]
+                    running.append(Running(job, self.start(job, devices), devices))
                     job = next(source, None) if len(running) < at_once else None
-                ended = [one for one in running if one.exit_code() is not None]
-                for one in ended:
-                    running.remove(one)
-                    free += one.devices
-                    one.job.explain(one.exit_code())
-                    yield one.job
-                if (
-                    ended and job is None
-                ):  # asked for only now: a search has heard of the ended ones
+                ended = [each for each in running if each.exit_code() is not None]
+                for each in ended:
+                    running.remove(each)
+                    free += each.devices
+                    each.job.explain(each.exit_code())
+                    yield each.job
+                # only now, so that a search knows the results of the jobs that have ended
+                if ended and job is None:
                     job = next(source, None)
                 time.sleep(0.05)
         finally:
             end_all(running)
 
     def start(self, job: Job, devices: list[str]) -> subprocess.Popen | ForkServerProcess:
-        mine = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
         if self.warm and job.order.devices * job.order.num_nodes == 1:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["kd_lightning.run"])
-            fork = context.Process(target=run_forked, args=(job.command(), mine))
-            with no_main_module():
+            fork = context.Process(target=run_forked, args=(job.command(), environment))
+            with hide_main_module():
                 fork.start()
             return fork
-        return process.start(job.command(), job.log, mine)
+        return process.start(job.command(), job.log, environment)
 
 
 def jobs_for_cores(first: Order) -> int:
-    """How many jobs at once the cores allow, with the threads of the first in each process."""
+    """How many jobs the cores allow at the same time, if all use as many threads as the first."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 1) // ((first.threads or cores or 1) * first.devices))
 
 
 @contextmanager
-def no_main_module() -> Iterator[None]:
-    """Hides the program's main module: multiprocessing would import it again in every child, which
-    needs nothing of it, and where it is a person's script would begin that once more.
+def hide_main_module() -> Iterator[None]:
+    """Hides the program's main module from multiprocessing, which would import it in every child.
+    The child does not need it, and importing a user's script would run it again.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -125,11 +124,11 @@ def no_main_module() -> Iterator[None]:
 
 
 def run_forked(command: list[str], environment: dict[str, str]) -> None:
-    """Does in this process what ``command``, python -m <module> …, would do in a new one."""
+    """Does in this process what ``command``, python -m <module> …, would do in a new process."""
     os.setsid()
     for (
         name
-    ) in VARIABLES:  # the sweep itself may be a job of SLURM's, this one is none of its ranks
+    ) in VARIABLES:  # if the sweep itself is a SLURM job, this process is not one of its ranks
         os.environ.pop(name, None)
     os.environ.update(environment)
     _, _, module, *sys.argv[1:] = command
@@ -137,19 +136,19 @@ def run_forked(command: list[str], environment: dict[str, str]) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
+    """The names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     count = torch.cuda.device_count()
     names = list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
     return names[:count] or [str(i) for i in range(count)]
 
 
 def end_all(running: list[Running]) -> None:
-    """Asks the jobs to stop, which they do at their last finished epoch, and waits for it."""
-    for one in running:
-        one.end(signal.SIGTERM)
+    """Asks the jobs to stop, and waits until they have. Jobs that do not stop are killed."""
+    for each in running:
+        each.end(signal.SIGTERM)
     deadline = time.monotonic() + process.SECONDS_TO_END
-    while any(one.exit_code() is None for one in running):
+    while any(each.exit_code() is None for each in running):
         if time.monotonic() > deadline:
-            for one in running:
-                one.end(signal.SIGKILL)  # what it started ends with it
+            for each in running:
+                each.end(signal.SIGKILL)  # the processes that it has started end too
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A job's own process, for launchers that start it themselves."""
+"""Starts and ends the process of a job, for launchers that do this themselves."""
 
 import os
 import subprocess
@@ -7,32 +7,32 @@ from pathlib import Path
 
 from kd_lightning.base.ranks import without_ranks
 
-SECONDS_TO_END = 30.0  # that a job has after SIGTERM
+SECONDS_TO_END = 30.0  # between SIGTERM and SIGKILL
 
 
 def start(
-    command: Sequence[str], log: Path | str, more: Mapping[str, str] | None = None
+    command: Sequence[str], log: Path | str, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen:
     """Starts a job.
 
     Args:
-        command: of the job, ``job.command()``.
-        log: what it prints before it opens that itself is added to it.
-        more: environment variables, beside this process's.
+        command: ``job.command()``.
+        log: the job's log file. What the job prints before it opens this file is appended to it.
+        environment: variables to add to those of this process.
     """
     with Path(log).open("ab") as file:
         return subprocess.Popen(
             command,
-            env={**without_ranks(os.environ), **(more or {})},
+            env={**without_ranks(os.environ), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal is the sweep's to answer
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the sweep
         )
 
 
 def end(process: subprocess.Popen) -> None:
-    """Asks a job to stop, which it does at its last finished epoch, and waits for it."""
+    """Asks a job to stop, and waits until it has. It can be resumed from its last epoch."""
     if process.poll() is None:
         process.terminate()
         try:

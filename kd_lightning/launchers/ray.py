@@ -1,8 +1,8 @@
-"""Jobs on a Ray cluster, or on this machine through a Ray of its own.
+"""Runs jobs on a Ray cluster, or with a local Ray on this machine.
 
-Ray chooses the machine and hides the GPUs that are not the job's; the job itself is a process
-there, as it would be here. Every machine must see the sweep's directory and this Python under the
-same paths: a file system that they share.
+Ray chooses the machine of a job and hides the GPUs that belong to other jobs. The job itself is an
+ordinary process on that machine. All machines need the sweep's directory and this Python at the
+same paths, for example on a shared file system.
 """
 
 import os
@@ -23,17 +23,18 @@ GPUS = ("gpu", "cuda")
 
 
 class Ray:
-    """A Ray task for each job of a sweep.
+    """Runs each job of a sweep as a Ray task.
 
     Args:
-        address: of the cluster: None for one of this machine's own, which ends with the sweep;
-            "auto" for the one that this machine belongs to; host:port, or ray://host:port.
-        num_cpus_per_job: cores that Ray sets aside; None: as many as the job uses threads
-            (``threads``, else 1), for each of its devices. A job without ``threads`` uses as many.
-        num_gpus_per_job: GPUs that Ray sets aside, a share such as 0.5 allowed; None: one for each
-            device, but none where ``hardware.accelerator`` is cpu, or auto and Ray has no GPU.
-        max_jobs: handed to Ray at once; None: as many as the cluster has room for when asked. A
-            cluster that grows on demand grows only for what it has been handed.
+        address: of the cluster. None: a Ray on this machine that ends with the sweep; "auto": the
+            cluster that this machine belongs to; host:port; or ray://host:port.
+        num_cpus_per_job: cores that Ray reserves for a job; None: the job's ``threads`` (1 if it is
+            null) for each device. A job whose ``threads`` is null uses this number of threads.
+        num_gpus_per_job: GPUs that Ray reserves for a job; a fraction such as 0.5 is allowed. None:
+            one for each device, but none if ``hardware.accelerator`` is cpu, or if it is auto and
+            Ray has no GPU.
+        max_jobs: jobs that are submitted to Ray at the same time; None: as many as the cluster can
+            run now. A cluster that grows on demand only grows for jobs that are submitted.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Ray:
                 raise UserError(f"launcher.{name} must be >= 0 or null, got {number}")
         if max_jobs is not None and max_jobs < 1:
             raise UserError(f"launcher.max_jobs must be >= 1 or null, got {max_jobs}")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports to its makers
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # Ray sends usage statistics otherwise
         try:
             import ray  # noqa: F401
         except ImportError as error:
@@ -61,7 +64,7 @@ class Ray:
         self.max_jobs = max_jobs
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Hands Ray a job when there is room for it; gives each back when its task has ended."""
+        """Submits each job when Ray can run it; yields each when its task has ended."""
         import ray
 
         source = iter(jobs)
@@ -72,15 +75,19 @@ class Ray:
             pending: dict[Future, tuple[Job, Any]] = {}
             try:
                 while job is not None or pending:
-                    while job is not None and len(pending) < self.room(job.order):
+                    while job is not None and len(pending) < self.capacity(job.order):
                         task = self.submit(job)
                         pending[task.future()] = job, task
-                        job = next(source, None) if len(pending) < self.room(job.order) else None
-                    # not ray.wait: what a signal's handler raises is lost in it
+                        job = (
+                            next(source, None) if len(pending) < self.capacity(job.order) else None
+                        )
+                    # not ray.wait: an exception raised by a signal handler is lost in it
                     for future in wait(pending, return_when=FIRST_COMPLETED).done:
                         ended, _ = pending.pop(future)
-                        yield told(ended, future)
-                    if job is None:  # asked for only now: what has ended was heard of
+                        explain_end(ended, future)
+                        yield ended
+                    # only now, so that a search knows the results of the jobs that have ended
+                    if job is None:
                         job = next(source, None)
             finally:
                 for _, task in pending.values():
@@ -88,20 +95,20 @@ class Ray:
                 wait(pending, timeout=SECONDS_TO_END + 5)
 
     def submit(self, job: Job) -> Any:
-        """Ray's reference to the job's exit code."""
+        """Submits a job; returns Ray's reference to its exit code."""
         import ray
 
         cpus, gpus = self.needs(job.order, ray.cluster_resources())
-        # a job that is lost is the sweep's to run again, from its last finished epoch
+        # no retries: the user resumes the sweep, and with it a lost job from its last epoch
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work)
         threads = max(1, int(cpus) // job.order.devices)
         return task.remote(job.command(), str(job.log), str(threads))
 
     def needs(self, order: Order, cluster: Mapping[str, float]) -> tuple[float, float]:
-        """Cores and GPUs of a job.
+        """The number of cores and of GPUs to reserve for a job.
 
         Args:
-            cluster: what it has, in Ray's words.
+            cluster: the resources of the cluster, as ``ray.cluster_resources`` returns them.
         """
         if order.num_nodes > 1:
             raise UserError(
@@ -111,52 +118,52 @@ class Ray:
         if cpus is None:
             cpus = (order.threads or 1) * order.devices
         if gpus is None:
-            best_is_gpu = order.accelerator == "auto" and cluster.get("GPU", 0) > 0
-            gpus = order.devices if best_is_gpu or order.accelerator in GPUS else 0
+            auto_is_gpu = order.accelerator == "auto" and cluster.get("GPU", 0) > 0
+            gpus = order.devices if auto_is_gpu or order.accelerator in GPUS else 0
         return cpus, gpus
 
-    def room(self, order: Order) -> int:
-        """How many jobs like this one Ray may have at once.
+    def capacity(self, order: Order) -> int:
+        """How many jobs like this one may be submitted to Ray at the same time.
 
         Raises:
-            UserError: not even one would ever find room.
+            UserError: the cluster is too small for even one.
         """
         import ray
 
         if self.max_jobs is not None:
             return self.max_jobs
         cluster = ray.cluster_resources()
-        room = []
+        capacities = []
         for kind, needed in zip(("CPU", "GPU"), self.needs(order, cluster), strict=True):
-            there = cluster.get(kind, 0)
-            if needed > there:
+            available = cluster.get(kind, 0)
+            if needed > available:
                 raise UserError(
-                    f"a job needs {needed:g} {kind}, and the Ray cluster has {there:g} "
+                    f"a job needs {needed:g} {kind}, and the Ray cluster has {available:g} "
                     f"(launcher.num_{kind.lower()}s_per_job=…; for a cluster that grows on demand "
                     "launcher.max_jobs=…)"
                 )
             if needed:
-                room.append(int(there / needed))
-        return min(room, default=int(cluster.get("CPU", 1)))
+                capacities.append(int(available / needed))
+        return min(capacities, default=int(cluster.get("CPU", 1)))
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Inside, Ray is there; a Ray that was there before is there after it, too."""
+        """Connects to Ray, and disconnects at the end unless this process was connected before."""
         import ray
 
         if ray.is_initialized():
             yield
             return
-        more: dict[str, Any] = {}
-        if self.address is None:  # all that would pass through Ray's memory are exit codes
-            more = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+        options: dict[str, Any] = {}
+        if self.address is None:  # little memory is enough, as Ray only transfers exit codes
+            options = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
         try:
-            with kept_handlers():
+            with keep_signal_handlers():
                 ray.init(
                     self.address or "local",
                     log_to_driver=False,
                     logging_level="error",
-                    **more,
+                    **options,
                 )
         except (ConnectionError, ValueError, RuntimeError, AssertionError) as error:
             raise UserError(
@@ -165,36 +172,37 @@ class Ray:
         try:
             yield
         finally:
-            ray.shutdown()  # ends a Ray of our own, and leaves any other
+            ray.shutdown()  # ends a local Ray; a cluster keeps running
 
 
 def work(command: Sequence[str], log: str, threads: str) -> int:
     """Runs a job on the machine that Ray has chosen; returns its exit code."""
     process = start(command, log, {"OMP_NUM_THREADS": threads})
     try:
-        while process.poll() is None:  # process.wait() would not hear that Ray cancels the task
+        while process.poll() is None:  # process.wait() would not notice that Ray cancels the task
             time.sleep(0.1)
         return process.returncode
     finally:
         end(process)
 
 
-def told(job: Job, future: Future) -> Job:
-    """The job of a task that has ended, with a word on how if it could not say so itself."""
+def explain_end(job: Job, future: Future) -> None:
+    """Writes how a job's task ended, if the job could not do this itself."""
     import ray
 
     try:
         job.explain(future.result())
     except ray.exceptions.RayError as error:
         if not job.is_over() and not job.error():
-            said = str(error).strip().partition("\n")[0]
-            write_text(job.directory / "error.txt", f"Ray lost its worker: {said}\n")
-    return job
+            message = str(error).strip().partition("\n")[0]
+            write_text(job.directory / "error.txt", f"Ray lost its worker: {message}\n")
 
 
 @contextmanager
-def kept_handlers() -> Iterator[None]:
-    """Ray puts handlers of its own in the place of the sweep's, which end it cleanly."""
+def keep_signal_handlers() -> Iterator[None]:
+    """Restores the sweep's signal handlers at the end, because Ray replaces them by its own. They
+    end the sweep cleanly.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -203,5 +211,5 @@ def kept_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            with suppress(TypeError):  # None: it was set by something that is not Python
+            with suppress(TypeError):  # the handler is None: it was not set by Python
                 signal.signal(number, handler)

@@ -1,7 +1,8 @@
-"""Jobs in the queue of a SLURM cluster, through submitit.
+"""Runs jobs on a SLURM cluster, through submitit.
 
-A job is one SLURM job with a task for each of its devices, as Lightning wants it. SLURM's own queue
-says what has become of it; no accounting is needed. Jobs outlive the sweep that submitted them.
+Each job is one SLURM job, with one task for each of its devices, as Lightning expects. The state of
+a job is read from SLURM's queue, so SLURM's accounting is not needed. Submitted jobs continue when
+the sweep ends.
 """
 
 import os
@@ -19,29 +20,31 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_text
 from kd_lightning.base.ranks import VARIABLES
 from kd_lightning.launchers.process import end
-from kd_lightning.launchers.slurm_queue import Entry, is_over, look_at_queue
+from kd_lightning.launchers.slurm_queue import Entry, has_ended, read_queue
 from kd_lightning.records.jobs import Job, Order
 
-SECONDS_TO_SPEAK = 10.0  # that the first rank has to say what went wrong with all of them
+# After a failure, the other ranks wait this long, so that the first rank can write the reason.
+SECONDS_TO_EXPLAIN = 10.0
 
 
 class Slurm:
-    """A SLURM job for each job of a sweep, requeued when it is preempted or its time is up.
+    """Runs each job of a sweep as a SLURM job. It is requeued if it is preempted or times out.
 
     Args:
-        timeout_min: minutes a job may take before SLURM ends it.
-        max_timeouts: how often a job whose time was up is queued again, to go on where it was.
-        partition: None: the cluster's default; so for ``account`` and ``qos``.
-        account: that is charged.
+        timeout_min: the time limit of a job in minutes.
+        max_timeouts: how often a job that has timed out is requeued, to resume where it stopped.
+        partition: None: the cluster's default; the same for ``account`` and ``qos``.
+        account: the account to charge.
         qos: quality of service.
-        cpus_per_task: cores of each process; None: as many as it uses threads (``threads``), and
-            the cluster's default where that is null.
-        gpus_per_node: of each machine; None: one per device where ``hardware.accelerator`` is gpu.
+        cpus_per_task: cores of each process; None: the job's ``threads``, or the cluster's default
+            if that is null.
+        gpus_per_node: GPUs on each machine; None: one per device if ``hardware.accelerator`` is
+            gpu, else none.
         mem_gb: memory on each machine, in GB; None: the cluster's default.
-        max_jobs: in the queue at once; None: all.
+        max_jobs: jobs in the queue at the same time; None: all.
         setup: lines of bash that a job runs first, such as "module load cuda".
-        parameters: of ``sbatch``, by their long names, for whatever else a cluster wants.
-        poll_seconds: between two looks at the queue.
+        parameters: further options of ``sbatch``, by their long names.
+        poll_seconds: time between two looks at the queue.
     """
 
     def __init__(
@@ -87,29 +90,29 @@ class Slurm:
         self.poll_seconds = poll_seconds
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Submits jobs while there is room in the queue; gives back each that SLURM is done with.
+        """Submits jobs up to ``max_jobs`` in the queue; yields each when SLURM has finished it.
 
-        A job that is in the queue already, submitted before the sweep was resumed, is waited for.
+        A job that is still in the queue from before the sweep was resumed is not submitted again.
         """
-        left = iter(jobs)
-        held = None
+        source = iter(jobs)
+        refused = None
         queued: dict[str, Job] = {}
         while True:
-            queue = look_at_queue()
+            queue = read_queue()
             for number, job in list(queued.items()):
-                if queue is not None and is_over(queue.get(number)):
+                if queue is not None and has_ended(queue.get(number)):
                     del queued[number]
                     explain(job, number, queue.get(number))
                     yield job
             while self.max_jobs is None or len(queued) < self.max_jobs:
-                job, held = held or next(left, None), None
+                job, refused = refused or next(source, None), None
                 if job is None:
                     break
                 number = already_queued(job, queue or {})
                 if number is None:
                     number = self.submit(job, may_be_full=bool(queued))
                 if number is None:
-                    held = job  # offered again when one of ours has ended
+                    refused = job  # submitted again when one of our jobs has ended
                     break
                 queued[number] = job
             if not queued:
@@ -117,10 +120,16 @@ class Slurm:
             time.sleep(self.poll_seconds)
 
     def submit(self, job: Job, *, may_be_full: bool) -> str | None:
-        """SLURM's number of the job; None if it refuses a job more, and that can be.
+        """Submits a job and returns its number in SLURM.
+
+        Args:
+            may_be_full: a refusal may mean that the user has too many jobs in the queue.
+
+        Returns:
+            None if SLURM refuses the job and ``may_be_full``.
 
         Raises:
-            UserError: SLURM refuses it, in its own words.
+            UserError: SLURM refuses the job; the message has SLURM's reason.
         """
         import submitit
 
@@ -134,18 +143,18 @@ class Slurm:
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as e:
             if may_be_full:
                 return None
-            said = " ".join(str(e).replace("sbatch: error: ", "").split())
-            raise UserError(f"SLURM refuses the job: {said} (launcher.…=…)") from e
+            reason = " ".join(str(e).replace("sbatch: error: ", "").split())
+            raise UserError(f"SLURM refuses the job: {reason} (launcher.…=…)") from e
 
     def request(self, order: Order) -> dict[str, Any]:
-        """What a job asks of SLURM, in submitit's names."""
+        """What to request from SLURM for a job, with submitit's names."""
         cpus = self.cpus_per_task or order.threads
         gpus = self.gpus_per_node
         if gpus is None and order.accelerator in ("gpu", "cuda"):
             gpus = order.devices
-        srun = ["--kill-on-bad-exit=1"]  # or the other ranks would wait for this one for ever
+        srun = ["--kill-on-bad-exit=1"]  # otherwise the other ranks would wait forever
         if cpus is not None:
-            srun.append(f"--cpus-per-task={cpus}")  # since 22.05, srun does not take sbatch's
+            srun.append(f"--cpus-per-task={cpus}")  # since 22.05, srun ignores that of sbatch
         request = {
             **self.choices,
             "job_name": order.sweep,
@@ -165,10 +174,10 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Task:
-    """What SLURM runs for each device: the job's command, with SLURM's variables as they are.
+    """What SLURM runs for each device: the job's command, with SLURM's environment variables.
 
-    submitit requeues it on its signal, sent when a job is preempted or its time is nearly up; the
-    same command then goes on from the last finished epoch.
+    SLURM sends a signal when the job is preempted or is about to time out, and submitit then
+    requeues the job. The same command resumes from the last finished epoch.
     """
 
     command: Sequence[str]
@@ -176,18 +185,18 @@ class Task:
     def __call__(self) -> None:
         from submitit import JobEnvironment
 
-        # SLURM sends a signal to all processes of a task, and this one is not for the run
+        # SLURM sends this signal to all processes of a task; the run itself must ignore it
         number = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
         process = subprocess.Popen(
             self.command, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)
         )
         try:
             exit_code = process.wait()
-        finally:  # also when submitit ends this process, to have it requeued
+        finally:  # also when submitit ends this process to requeue the job
             end(process)
         if exit_code:
             if JobEnvironment().global_rank > 0:
-                time.sleep(SECONDS_TO_SPEAK)
+                time.sleep(SECONDS_TO_EXPLAIN)
             sys.exit(exit_code if exit_code > 0 else 128 - exit_code)
 
     def checkpoint(self) -> Any:
@@ -197,29 +206,29 @@ class Task:
 
 
 def explain(job: Job, number: str, entry: Entry | None) -> None:
-    """Writes why a job ended, where it could not say so itself."""
+    """Writes why a job failed, if the job could not do this itself."""
     if (entry and entry.state == "COMPLETED") or job.is_over() or job.error():
         return
-    how = entry.state if entry else "not in its queue any more"
+    state = entry.state if entry else "no longer in the queue"
     if entry and entry.reason != "None":
-        how += f" ({entry.reason})"
-    text = f"SLURM's job {number}: {how}; what it printed is in slurm/\n"
+        state += f" ({entry.reason})"
+    text = f"SLURM job {number}: {state}; its output is in slurm/\n"
     write_text(job.directory / "error.txt", text)
 
 
 def already_queued(job: Job, queue: Mapping[str, Entry]) -> str | None:
-    """The number under which an earlier sweep submitted the job, if SLURM still has it to do."""
+    """The SLURM number of a job that was submitted earlier and has not ended; None otherwise."""
     for path in (job.directory / "slurm").glob("*_submitted.pkl"):
         entry = queue.get(number := path.name.partition("_")[0])
-        if entry and entry.name == job.order.sweep and not is_over(entry):
+        if entry and entry.name == job.order.sweep and not has_ended(entry):
             return number
     return None
 
 
 @contextmanager
 def outside_any_job() -> Iterator[None]:
-    """Inside, ``sbatch`` is not told of the SLURM job that the sweep itself may run in: it would
-    take that job's tasks and memory for the new one's.
+    """Hides the SLURM job in which the sweep itself may run from ``sbatch``, which would use the
+    tasks and memory of that job for the new one.
     """
     before = dict(os.environ)
     for name in before:

@@ -1,11 +1,11 @@
-"""What SLURM's queue says of a person's jobs. It is asked once for all of them, and kindly."""
+"""Reads SLURM's queue, with one request for all jobs of the user."""
 
 import os
 import subprocess
 import warnings
 from dataclasses import dataclass
 
-# States after which nothing follows; a requeued job is PENDING again.
+# States of jobs that have ended. A requeued job is PENDING again.
 FINAL = frozenset(
     ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
      "PREEMPTED", "REVOKED", "TIMEOUT")
@@ -14,16 +14,16 @@ FINAL = frozenset(
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of SLURM's queue."""
+    """A job in SLURM's queue."""
 
     name: str
     state: str
     reason: str
 
 
-def look_at_queue() -> dict[str, Entry] | None:
-    """This person's jobs that SLURM knows, by number, ended ones among them for some minutes; None
-    if it does not answer now.
+def read_queue() -> dict[str, Entry] | None:
+    """The user's jobs by number. Jobs that have ended stay in the queue for some minutes. None if
+    SLURM does not answer.
     """
     command = ["squeue", f"--user={os.getuid()}", "--states=all", "--noheader"]
     done = subprocess.run(
@@ -39,6 +39,6 @@ def look_at_queue() -> dict[str, Entry] | None:
     return queue
 
 
-def is_over(entry: Entry | None) -> bool:
-    """Whether SLURM is done with a job; of one that ended some minutes ago it knows nothing."""
+def has_ended(entry: Entry | None) -> bool:
+    """Whether a job has ended. None: the job has left the queue, so it ended some minutes ago."""
     return entry is None or entry.state in FINAL

@@ -1,4 +1,4 @@
-"""From directories to a report: records, tables in words, and what is to be drawn."""
+"""Builds a report from the directories of sweeps or runs: tables, heat maps and diagrams."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,39 +12,55 @@ from rich.console import Console
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.tables import Table, print_tables
 from kd_lightning.reports.columns import default_columns, expand
-from kd_lightning.reports.data_sets import MOST, Across, across, across_table, wilcoxon_table
-from kd_lightning.reports.differences import Difference, accuracies, differences, pair_table
+from kd_lightning.reports.data_sets import (
+    MAX_COLUMNS,
+    Comparison,
+    compare_rows,
+    comparison_table,
+    wilcoxon_table,
+)
+from kd_lightning.reports.differences import (
+    Difference,
+    accuracy_columns,
+    differences,
+    pair_table,
+)
 from kd_lightning.reports.grids import Grid, grid_of
 from kd_lightning.reports.join import join
 from kd_lightning.reports.pairs import resolve
-from kd_lightning.reports.provenance import sentences as made_in_words
-from kd_lightning.reports.published import Published, is_over, left_out, sentences
-from kd_lightning.reports.published import read as read_reported
+from kd_lightning.reports.provenance import notes_on_origin
+from kd_lightning.reports.published import (
+    Published,
+    is_mean_over,
+    notes_on_omitted,
+    notes_on_published,
+    read_published,
+)
 from kd_lightning.reports.sources import Source, read
-from kd_lightning.reports.summary import main_table, missing
+from kd_lightning.reports.summary import main_table, notes_on_missing
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that is written and printed.
+    """Everything that is printed and written.
 
     Attributes:
-        source: the records, and the settings that the report follows.
-        tables: in words; tables of one name share their files.
-        grids: the heat maps.
-        diagrams: file name -> what is shown in a critical-difference diagram.
-        differences: of the pairs.
-        across: metrics over several data sets.
-        reported: what papers report of one data set.
+        source: the results of the jobs, and the settings of the report.
+        tables: the tables as text; tables with the same name are written to the same file.
+        grids: the data of the heat maps.
+        diagrams: file name -> the comparison that this critical-difference diagram shows.
+        differences: the paired differences.
+        comparisons: one for each metric that is compared over several data sets.
+        published: numbers from papers that belong to a single data set.
     """
 
     source: Source
     tables: Sequence[Table]
     grids: Sequence[Grid]
-    diagrams: Mapping[str, Across]
+    diagrams: Mapping[str, Comparison]
     differences: Sequence[Difference]
-    across: Sequence[Across]
-    reported: Sequence[Published] = ()
+    comparisons: Sequence[Comparison]
+    published: Sequence[Published] = ()
 
 
 def build(
@@ -52,32 +68,34 @@ def build(
     columns: Sequence[str] | None = None,
     pairs: Sequence[Sequence[str]] | None = None,
 ) -> Report:
-    """The report of one or more directories.
+    """Builds the report of one or more directories.
 
     Args:
-        columns: instead of those that ``sweep.yaml`` names.
-        pairs: beside those that ``sweep.yaml`` names.
+        columns: used instead of the columns in ``sweep.yaml``.
+        pairs: added to the pairs in ``sweep.yaml``.
 
     Raises:
-        UserError: a directory without records, records that cannot be read or that are there
-            twice, a column or a pair that is not there.
+        UserError: a directory has no results, results cannot be read or occur twice, or a column
+            or a pair does not exist.
     """
     if not directories:
         raise UserError("expected the directory of a sweep, or of several, got none")
     source = join(read([Path(directory) for directory in directories]))
-    of_preset = source.settings
+    preset = source.settings
     settings = {
-        **of_preset,
-        "columns": list(columns or of_preset.get("columns") or []) or None,
-        "pairs": [*(of_preset.get("pairs") or []), *map(list, pairs or [])],
+        **preset,
+        "columns": list(columns or preset.get("columns") or []) or None,
+        "pairs": [*(preset.get("pairs") or []), *map(list, pairs or [])],
     }
     source = replace(source, settings=settings)
-    records, keys, search = source.records, source.data_sets, bool(settings.get("search"))
-    values = [record.values for record in records if record.values]
+    results, keys, search = source.results, source.data_sets, bool(settings.get("search"))
+    values = [result.values for result in results if result.values]
     notes: list[str] = []
 
-    def known(names: Sequence[Any], find: Callable[[list], list]) -> list[Any]:
-        """What is found of a preset's names: the sweep may have been narrowed since."""
+    def existing(names: Sequence[Any], find: Callable[[list], list]) -> list[Any]:
+        """Finds a preset's names. A name that does not exist becomes a note, not an error: the
+        sweep may have been run with fewer variants than its preset has.
+        """
         found = []
         for name in names:
             try:
@@ -89,69 +107,75 @@ def build(
     if columns:
         shown = expand(columns, values)
     else:
-        shown = known(of_preset.get("columns") or [], lambda names: expand(names, values))
+        shown = existing(preset.get("columns") or [], lambda names: expand(names, values))
         shown = shown or default_columns(values)
-    found = known(of_preset.get("pairs") or [], lambda names: resolve(names, records, keys))
-    found = list(dict.fromkeys([*found, *resolve(pairs or [], records, keys)]))
-    tested = accuracies(shown, records)
-    compared = differences(found, tested, records, keys)
-    reported = read_reported(of_preset.get("reported") or [])
-    notes += left_out(reported, records, keys)
-    notes += made_in_words(settings.get("made") or [])
-    of_means = [one for one in reported if is_over(one, records, keys)]
-    reported = [one for one in reported if one.mean_over is None]
+    row_pairs = existing(preset.get("pairs") or [], lambda names: resolve(names, results, keys))
+    row_pairs = list(dict.fromkeys([*row_pairs, *resolve(pairs or [], results, keys)]))
+    tested = accuracy_columns(shown, results)
+    paired = differences(row_pairs, tested, results, keys)
+    published = read_published(preset.get("reported") or [])
+    notes += notes_on_omitted(published, results, keys)
+    notes += notes_on_origin(settings.get("made") or [])
+    published_means = [entry for entry in published if is_mean_over(entry, results, keys)]
+    published = [entry for entry in published if entry.mean_over is None]
 
     tables, grids = [], []
-    names = list(dict.fromkeys(record.data_set(keys) for record in records))
+    names = list(dict.fromkeys(result.data_set(keys) for result in results))
     for name in names:
-        of_it = [record for record in records if record.data_set(keys) == name]
+        selected = [result for result in results if result.data_set(keys) == name]
         title = source.title if len(names) == 1 else f"{source.title}: {name}"
-        tables.append(main_table(title, of_it, shown, search, reported))
-        grid = grid_of(title, of_it, keys, _file("heatmap", name if len(names) > 1 else ""), search)
+        tables.append(main_table(title, selected, shown, search, published))
+        file = _file_name("heatmap", name if len(names) > 1 else "")
+        grid = grid_of(title, selected, keys, file, search)
         grids += [grid] * (grid is not None)
     if grids and not find_spec("matplotlib"):
-        notes.append("No heat map: it needs matplotlib, pip install kd_lightning[stats].")
-    over = across(tested, records, keys, of_means) if len(names) > 1 and not search else []
-    are_many = bool(over) and len(names) > MOST
-    if not are_many:
+        notes.append("No heat map: matplotlib is not installed (pip install kd_lightning[stats]).")
+    comparisons = []
+    if len(names) > 1 and not search:
+        comparisons = compare_rows(tested, results, keys, published_means)
+    many_data_sets = bool(comparisons) and len(names) > MAX_COLUMNS
+    if not many_data_sets:
         tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
-    if found:
-        tables.append(pair_table(found, compared))
-    diagrams: dict[str, Across] = {}
-    if over:
-        for one in over:
-            file = _file("critical_difference", one.column.split("/")[1])
-            can_be_drawn = one.can_be_tested and one.friedman() is not None
-            if can_be_drawn and find_spec("scikit_posthocs"):
-                diagrams[file] = one
-            said = sentences(of_means, records, [one.column])
-            if are_many:  # in a terminal their own tables, with notes of their own, are left out
-                said += [*missing(records, search), *notes]
-            tables.append(across_table(one, _on_diagram(file) if can_be_drawn else None, said))
-        if found:
-            tables.append(wilcoxon_table(compared))
-    if are_many:
+    if row_pairs:
+        tables.append(pair_table(row_pairs, paired))
+    diagrams: dict[str, Comparison] = {}
+    if comparisons:
+        for comparison in comparisons:
+            file = _file_name("critical_difference", comparison.column.split("/")[1])
+            has_diagram = comparison.can_be_tested and comparison.friedman() is not None
+            if has_diagram and find_spec("scikit_posthocs"):
+                diagrams[file] = comparison
+            further = notes_on_published(published_means, results, [comparison.column])
+            if many_data_sets:  # the terminal shows only this table, so it carries all notes
+                further += [*notes_on_missing(results, search), *notes]
+            diagram = _note_on_diagram(file) if has_diagram else None
+            tables.append(comparison_table(comparison, diagram, further))
+        if row_pairs:
+            tables.append(wilcoxon_table(paired))
+    if many_data_sets:
         tables.sort(key=lambda table: table.name != "data_sets")
-    return Report(source, tables, grids, diagrams, compared, over, reported)
+    return Report(source, tables, grids, diagrams, paired, comparisons, published)
 
 
-def _on_diagram(file: str) -> str:
+def _note_on_diagram(file: str) -> str:
     if find_spec("scikit_posthocs"):
         return (
-            f"Critical-difference diagram: {file}; a bar joins what the test does not tell apart."
+            f"Critical-difference diagram: {file}. A bar joins rows whose mean ranks do not differ "
+            "significantly."
         )
     return (
-        "No critical-difference diagram: it needs scikit-posthocs, pip install kd_lightning[stats]."
+        "No critical-difference diagram: scikit-posthocs is not installed "
+        "(pip install kd_lightning[stats])."
     )
 
 
-def _file(stem: str, name: str) -> str:
+def _file_name(stem: str, name: str) -> str:
     return "-".join(filter(None, [stem, re.sub(r"[^\w.-]+", "-", name).strip("-")])) + ".png"
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Prints the tables; where data sets are many, those over all of them alone."""
+    """Prints the tables. With many data sets, prints only the tables over all data sets."""
     tables = report.tables
-    if report.across and len(report.across[0].data_sets) > MOST:
+    if report.comparisons and len(report.comparisons[0].data_sets) > MAX_COLUMNS:
         tables = [table for table in tables if table.name == "data_sets"]
     print_tables(tables, console)

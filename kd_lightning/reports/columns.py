@@ -1,16 +1,18 @@
-"""What stands in the columns of a report: the numbers of a run's record, by name.
+"""Names the columns of a table: every number of a run's ``metrics.json`` is a column.
 
     val/accuracy           the objective: val accuracy of the chosen weights, mean of the students
-    val/<net>/<metric>     of a student's chosen weights: accuracy, nll, epoch
-    test/<net>/<metric>    of a net, students by their chosen weights: accuracy, nll, ece,
-                           adaptive_ece, brier, aurc, entropy, agreement (same class as the teacher)
-    last/<net>/<metric>    on test, of a student's last epoch: as test, without agreement
-    scaled/<net>/<metric>  as test, with the temperature that was fitted on val, if that was asked
-                           for: temperature, nll, ece, adaptive_ece, brier, aurc, entropy
-    net/<net>/<metric>     parameters, throughput (samples a second)
+    val/<net>/<metric>     a student's chosen weights on val: accuracy, nll, epoch
+    test/<net>/<metric>    any net on test, a student with its chosen weights: accuracy, nll, ece,
+                           adaptive_ece, brier, aurc, entropy, agreement (the share of samples that
+                           get the same class from the teacher)
+    last/<net>/<metric>    a student on test with the weights of its last epoch: as test, without
+                           agreement
+    scaled/<net>/<metric>  as test, after temperature scaling fitted on val, if it was requested:
+                           temperature, nll, ece, adaptive_ece, brier, aurc, entropy
+    net/<net>/<metric>     parameters, throughput (samples per second)
 
-``<net>`` is a student's key, ``*`` for every student, ``teacher``, or what the students make
-together: ``ensemble``, ``vote`` (of three or more; test accuracy and agreement alone),
+``<net>`` is a student's key, ``*`` for every student, ``teacher``, or a combination of the
+students: ``ensemble``, ``vote`` (of three or more students; only test accuracy and agreement),
 ``uniform_soup``, ``greedy_soup``.
 """
 
@@ -29,14 +31,16 @@ METRICS = {
     "scaled": ("temperature", *PROBABILITIES),
     "net": ("parameters", "throughput"),
 }
-# nets that a column may name though no run of this report has them: a preset's columns serve all
-TOGETHER = ("ensemble", "vote", "uniform_soup", "greedy_soup")
-COMMON = ("teacher", *TOGETHER)
+# combinations of the students
+COMBINED = ("ensemble", "vote", "uniform_soup", "greedy_soup")
+# A column may name these nets even if no run of the report has them: a preset's columns are the
+# same for all methods.
+ALWAYS_VALID = ("teacher", *COMBINED)
 PERCENT = ("accuracy", "agreement")
 
 
 def values_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of a ``metrics.json``, by the name of its column."""
+    """Every number of a ``metrics.json``, by column."""
     values = {OBJECTIVE: metrics["objective"]}
     for name, net in metrics["nets"].items():
         parts = {
@@ -59,49 +63,49 @@ def split(column: str) -> tuple[str, str, str]:
 
 
 def nets_of(values: Iterable[Mapping[str, float]]) -> list[str]:
-    """The nets that occur, in the order they do."""
+    """All nets, in the order of their first occurrence."""
     names = (split(column)[1] for row in values for column in row)
     return [name for name in dict.fromkeys(names) if name]
 
 
 def students_of(values: Iterable[Mapping[str, float]]) -> list[str]:
-    """The students that occur; not those trained from labels alone, whose names have a comma."""
+    """All students, without the labels-only baselines, whose names have a comma."""
     rows = list(values)
     with_last = {split(column)[1] for row in rows for column in row if column.startswith("last/")}
     return [name for name in nets_of(rows) if name in with_last and "," not in name]
 
 
 def default_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
-    """The objective, then each student's test accuracy and that of its last epoch, then that
-    of what they make together.
+    """The objective, each student's test accuracy (chosen weights, last epoch), and the test
+    accuracy of each combination of the students.
     """
     rows = list(values)
     columns = [OBJECTIVE]
     for name in students_of(rows):
         columns += [f"test/{name}/accuracy", f"last/{name}/accuracy"]
-    return columns + [f"test/{name}/accuracy" for name in TOGETHER if name in nets_of(rows)]
+    return columns + [f"test/{name}/accuracy" for name in COMBINED if name in nets_of(rows)]
 
 
 def expand(names: Sequence[str], values: Iterable[Mapping[str, float]]) -> list[str]:
-    """The columns that ``names`` ask for, with every student in the place of ``*``.
+    """The columns that ``names`` stand for; ``*`` is replaced by every student.
 
     Raises:
-        UserError: a name that is no column.
+        UserError: a name is not a column.
     """
     rows = list(values)
-    students, nets = students_of(rows), [*nets_of(rows), *COMMON]
+    students, nets = students_of(rows), [*nets_of(rows), *ALWAYS_VALID]
     columns: list[str] = []
     for name in names:
         part, net, metric = split(name)
-        known = name == OBJECTIVE or (net != "" and metric in METRICS.get(part, ()))
-        if not known or (rows and net not in ("", "*", *nets)):
+        is_column = name == OBJECTIVE or (net != "" and metric in METRICS.get(part, ()))
+        if not is_column or (rows and net not in ("", "*", *nets)):
             raise _unknown(name, nets)
         columns += [f"{part}/{key}/{metric}" for key in students] if net == "*" else [name]
     return list(dict.fromkeys(columns))
 
 
 def _unknown(name: str, nets: Sequence[str]) -> UserError:
-    forms = [OBJECTIVE, *(f"{part}/<net>/{'|'.join(known)}" for part, known in METRICS.items())]
+    forms = [OBJECTIVE, *(f"{part}/<net>/{'|'.join(names)}" for part, names in METRICS.items())]
     shown = ", ".join(dict.fromkeys(["*", *nets]))
     return UserError(
         f"unknown column '{name}': expected {', '.join(forms)}, where <net> is one of {shown} "
@@ -109,17 +113,17 @@ def _unknown(name: str, nets: Sequence[str]) -> UserError:
     )
 
 
-def head(column: str) -> str:
-    """A column's title: its name, and its unit if that is percent."""
+def heading(column: str) -> str:
+    """The heading of a column: its name, with the unit if that is percent."""
     return f"{column} %" if split(column)[2] in PERCENT else column
 
 
-def show(column: str, value: float) -> str:
-    """A value as it stands in a table, without its unit."""
+def format_value(column: str, value: float) -> str:
+    """A value as the table shows it, without its unit."""
     metric = split(column)[2]
     if metric in PERCENT:
         return f"{100 * value:.2f}"
     if metric in METRICS["net"]:
         return f"{value:,.0f}"
-    decimals = {"epoch": 1, "aurc": 4}.get(metric, 3)  # an aurc is some thousandths
+    decimals = {"epoch": 1, "aurc": 4}.get(metric, 3)  # typical aurc values are some thousandths
     return f"{value:.{decimals}f}"

@@ -1,28 +1,29 @@
-"""The critical-difference diagram: rows on a line by their mean rank, bars over what is not told
-apart.
+"""Draws the critical-difference diagram: rows on a line at their mean ranks; bars join rows that
+do not differ significantly.
 """
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kd_lightning.reports.data_sets import ALPHA, Across
+from kd_lightning.reports.data_sets import ALPHA, Comparison
 
 
-def draw(one: Across) -> Figure:
-    """The figure, by scikit-posthocs, which must be installed; needs no display."""
+def draw(comparison: Comparison) -> Figure:
+    """Draws the figure with scikit-posthocs, which must be installed. Needs no display."""
     import pandas
     import scikit_posthocs
 
-    means = pandas.DataFrame(one.means)  # data sets x rows
+    means = pandas.DataFrame(comparison.means)  # data sets x rows
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(means)
     p_values.index = p_values.columns = means.columns
-    longest = max(map(len, one.samples))
+    longest = max(map(len, comparison.samples))
     width = 6.0 + 0.13 * longest
-    figure = Figure(figsize=(width, 1.6 + 0.22 * len(one.samples)), dpi=150, layout="constrained")
+    height = 1.6 + 0.22 * len(comparison.samples)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
     scikit_posthocs.critical_difference_diagram(
-        pandas.Series(one.mean_ranks()),
+        pandas.Series(comparison.mean_ranks()),
         p_values,
         alpha=ALPHA,
         ax=ax,
@@ -30,10 +31,11 @@ def draw(one: Across) -> Figure:
         label_fmt_right="({rank:.2f})  {label}",
         label_props={"fontsize": 9},
     )
-    # above the axis, where it would hide the ticks, there is no room for a bar of this length
+    # The critical difference is given as a number: a bar of its length above the axis would hide
+    # the ticks.
     ax.set_title(
-        f"mean rank of {one.column} on {len(one.complete)} data sets; "
-        f"critical difference {one.critical_difference():.2f} (Nemenyi, {ALPHA:.0%})",
+        f"mean rank of {comparison.column} on {len(comparison.complete)} data sets; "
+        f"critical difference {comparison.critical_difference():.2f} (Nemenyi, {ALPHA:.0%})",
         fontsize=9,
     )
     return figure

@@ -1,11 +1,11 @@
-"""Paired differences: what A has more than B under the same seed, and how sure that is."""
+"""Computes paired differences: row A minus row B under the same seed, with intervals and tests."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kd_lightning.base.tables import Table
-from kd_lightning.reports.columns import TOGETHER, split, students_of
+from kd_lightning.reports.columns import COMBINED, split, students_of
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.statistics import Sample, holm_within
@@ -13,163 +13,196 @@ from kd_lightning.reports.statistics import Sample, holm_within
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of one pair on one data set.
+    """One metric of one pair of rows on one data set.
 
     Attributes:
-        pair: the rows.
-        data_set: in words; "" where there is only one.
-        column: the metric, of A.
-        other: of B: the same, or another net's.
-        sample: A − B, for each seed under which both rows have it.
-        planned: seeds that either row was to have.
-        records: those that ``sample`` is of.
+        pair: the two rows.
+        data_set: its name; "" if there is only one data set.
+        column: the metric of A.
+        column_b: the metric of B: the same, or that of another net.
+        sample: A − B for each seed for which both rows have a value.
+        planned: number of seeds that at least one of the rows should have.
+        results: the results that ``sample`` uses: first those of A, then those of B.
     """
 
     pair: Pair
     data_set: str
     column: str
-    other: str
+    column_b: str
     sample: Sample
     planned: int
-    records: tuple[JobResult, ...]
+    results: tuple[JobResult, ...]
 
     @property
     def net(self) -> str:
-        """The net that is compared, or both."""
-        nets = (split(self.column)[1], split(self.other)[1])
+        """The net that is compared, or both nets."""
+        nets = (split(self.column)[1], split(self.column_b)[1])
         return " − ".join(dict.fromkeys(nets))
 
 
-def accuracies(columns: Sequence[str], records: Iterable[JobResult]) -> list[str]:
-    """The columns that are tested: test accuracies of students and of what they make together among
-    ``columns``; all there are, if it has none.
+def accuracy_columns(columns: Sequence[str], results: Iterable[JobResult]) -> list[str]:
+    """The columns to test: those of ``columns`` that are test accuracies of the students or of
+    their combinations. If there are none among ``columns``, all such columns.
     """
-    values = [record.values for record in records]
-    known = [f"test/{net}/accuracy" for net in (*students_of(values), *TOGETHER)]
-    known = [column for column in known if any(column in row for row in values)]
-    return [column for column in columns if column in known] or known
+    values = [result.values for result in results]
+    candidates = [f"test/{net}/accuracy" for net in (*students_of(values), *COMBINED)]
+    candidates = [column for column in candidates if any(column in row for row in values)]
+    return [column for column in columns if column in candidates] or candidates
 
 
 def differences(
     pairs: Sequence[Pair],
     columns: Sequence[str],
-    records: Sequence[JobResult],
+    results: Sequence[JobResult],
     data_sets: Sequence[str],
 ) -> list[Difference]:
-    """Each pair on each data set, in each column that both rows have, or of the nets it names."""
+    """The difference of each pair on each data set, in each column that both rows have. A pair that
+    names two nets is compared only in the accuracies of these nets.
+
+    Args:
+        data_sets: the keys that name a data set.
+    """
     rows: dict[tuple[str, str], dict[str, JobResult]] = {}
-    for record in records:
-        place = (record.variant, record.data_set(data_sets))
-        rows.setdefault(place, {})[str(record.seed)] = record
-    found = []
+    for result in results:
+        place = (result.variant, result.data_set(data_sets))
+        rows.setdefault(place, {})[str(result.seed)] = result
+    paired = []
     for pair in pairs:
         for data_set in dict.fromkeys(place[1] for place in rows):
             a, b = rows.get((pair.a, data_set), {}), rows.get((pair.b, data_set), {})
-            for mine, other in pair.columns(columns):
-                if _lacks(a, mine) or _lacks(b, other):
+            for column_a, column_b in pair.columns(columns):
+                if _lacks(a, column_a) or _lacks(b, column_b):
                     continue
-                both = [s for s in a if s in b and mine in a[s].values and other in b[s].values]
-                sample = Sample(tuple(a[s].values[mine] - b[s].values[other] for s in both))
-                used = tuple(side[seed] for side in (a, b) for seed in both)
+                seeds = [
+                    seed
+                    for seed in a
+                    if seed in b and column_a in a[seed].values and column_b in b[seed].values
+                ]
+                sample = Sample(
+                    tuple(a[seed].values[column_a] - b[seed].values[column_b] for seed in seeds)
+                )
+                used = tuple(row[seed] for row in (a, b) for seed in seeds)
                 planned = len({*a, *b})
-                found.append(Difference(pair, data_set, mine, other, sample, planned, used))
-    return found
+                paired.append(Difference(pair, data_set, column_a, column_b, sample, planned, used))
+    return paired
 
 
 def _lacks(row: Mapping[str, JobResult], column: str) -> bool:
-    """Whether a row is done and has no such net."""
-    done = [record for record in row.values() if record.values]
-    return bool(done) and not any(column in record.values for record in done)
+    """Whether some jobs of a row are done, and none of them has this column."""
+    done = [result for result in row.values() if result.values]
+    return bool(done) and not any(column in result.values for result in done)
 
 
-def adjusted_p_values(found: Sequence[Difference]) -> list[float | None]:
-    """Holm's p-values; the tests of one net are one family."""
-    families = [difference.net for difference in found]
-    return holm_within(families, [difference.sample.p_value() for difference in found])
+def adjusted_p_values(paired: Sequence[Difference]) -> list[float | None]:
+    """p-values with Holm's correction; the tests of one net are one family."""
+    families = [difference.net for difference in paired]
+    return holm_within(families, [difference.sample.p_value() for difference in paired])
 
 
-def pair_table(pairs: Sequence[Pair], found: Sequence[Difference]) -> Table:
-    adjusted = adjusted_p_values(found)
-    tested = Counter(d.net for d in found if d.sample.p_value() is not None)
+def pair_table(pairs: Sequence[Pair], paired: Sequence[Difference]) -> Table:
+    """The table of all differences."""
+    adjusted = adjusted_p_values(paired)
+    tested = Counter(d.net for d in paired if d.sample.p_value() is not None)
     tests = max(tested.values(), default=0)
     rows = []
-    for difference, p_holm in zip(found, adjusted, strict=True):
+    for difference, p_holm in zip(paired, adjusted, strict=True):
         where = f" on {difference.data_set}" if difference.data_set else ""
         n = difference.sample.n
         row = [difference.pair.title + where, difference.net]
         row.append(str(n) if n == difference.planned else f"{n} of {difference.planned}")
-        row += [signed(difference.sample.mean) if n else "", interval_of(difference.sample)]
-        row.append(p_in_words(difference.sample.p_value()))
-        rows.append([*row, p_in_words(p_holm)] if tests > 1 else row)
+        row.append(format_points(difference.sample.mean) if n else "")
+        row.append(format_interval(difference.sample))
+        row.append(format_p(difference.sample.p_value()))
+        rows.append([*row, format_p(p_holm)] if tests > 1 else row)
     heads = ["A − B", "net", "n", "test accuracy, points", "95 % interval", "p"]
     heads += ["p, Holm"] * (tests > 1)
-    return Table("pairs", "Pairs", heads, rows, _notes(pairs, found, tests))
+    return Table("pairs", "Pairs", heads, rows, _notes(pairs, paired, tests))
 
 
-def _notes(pairs: Sequence[Pair], found: Sequence[Difference], tests: int) -> list[str]:
+def _notes(pairs: Sequence[Pair], paired: Sequence[Difference], tests: int) -> list[str]:
     notes = [
-        "A − B under the same seed, in points of test accuracy; 95 % interval and two-sided p of "
-        "the paired t test over n seeds."
+        "A − B: difference in test accuracy, in percentage points, between runs with the same "
+        "seed; mean over n seeds. 95 % interval and two-sided p: paired t test over these seeds."
     ]
     if tests > 1:
-        notes.append(f"p, Holm: adjusted for the tests of the same net, {tests} at most.")
-    notes += scope(found)
-    if any(difference.sample.n < 2 for difference in found):
-        notes.append("Where n < 2 there is no interval and no test.")
-    if any(difference.sample.n > 1 and difference.sample.is_constant for difference in found):
         notes.append(
-            "Where all differences are equal the interval has no width and the t test no p-value: "
-            "these seeds show no variance, which is not to say that there is none."
+            f"p, Holm: with Holm's correction for the tests of the same net ({tests} at most)."
         )
-    if any(difference.sample.n < difference.planned for difference in found):
-        notes.append("n of m: seeds that only one of the rows has are left out.")
-    compared = {difference.pair for difference in found}
-    notes += [f"Not compared, no net in common: {p.title}." for p in pairs if p not in compared]
+    notes += note_on_scope(paired)
+    if any(difference.sample.n < 2 for difference in paired):
+        notes.append("With fewer than two seeds (n < 2) there is no interval and no test.")
+    if any(difference.sample.n > 1 and difference.sample.is_constant for difference in paired):
+        notes.append(
+            "If the difference is the same for all seeds, the interval has no width and the t test "
+            "gives no p. This does not mean that other seeds give the same difference."
+        )
+    if any(difference.sample.n < difference.planned for difference in paired):
+        notes.append("n of m: only the n seeds for which both rows have a result are compared.")
+    compared = {difference.pair for difference in paired}
+    notes += [
+        f"Not compared, because the rows have no net in common: {pair.title}."
+        for pair in pairs
+        if pair not in compared
+    ]
     return notes
 
 
-def scope(found: Sequence[Difference]) -> list[str]:
-    """What the intervals cover: one sentence, if any seeds were compared."""
+def note_on_scope(paired: Sequence[Difference]) -> list[str]:
+    """One note on which sources of variation the intervals cover; none if no seeds are compared."""
     teachers, splits = [], []
-    for difference in found:
+    for difference in paired:
         if difference.sample.n < 2:
             continue
         half = difference.sample.n
-        for side in (difference.records[:half], difference.records[half:]):
-            teachers.append({record.teacher for record in side})
-            splits.append({str(record.seeds.get("data.split_seed")) for record in side})
+        for row in (difference.results[:half], difference.results[half:]):
+            teachers.append({result.teacher for result in row})
+            splits.append({str(result.seeds.get("data.split_seed")) for result in row})
     if not splits:
         return []
-    shared = {
-        "one teacher": all(len(side) == 1 for side in teachers),
-        "one split": all(len(side) == 1 for side in splits),
+    is_shared = {
+        "teacher": all(len(row) == 1 for row in teachers),
+        "split": all(len(row) == 1 for row in splits),
     }
-    if all(side == {None} for side in teachers):
-        del shared["one teacher"]
-    same = [what for what, is_shared in shared.items() if is_shared]
-    other = [what for what in shared if what not in same]
-    covers = "The intervals are over seeds"
-    if same:
-        covers += f"; all seeds share {' and '.join(same)}, whose own variance they do not cover"
-    if other:
-        names = " and ".join(what.removeprefix("one ") for what in other)
-        covers += f"; seeds differ in their {names} too, so they cover that as well"
-    return [f"{covers}."]
+    if all(row == {None} for row in teachers):
+        del is_shared["teacher"]
+    shared = [name for name, same in is_shared.items() if same]
+    different = [name for name in is_shared if name not in shared]
+    sentences = ["The intervals cover the variation between seeds."]
+    if shared:
+        sentences.append(
+            f"All seeds use {' and '.join(f'the same {name}' for name in shared)}, so the "
+            f"intervals do not cover the variation between {_plural(shared)}."
+        )
+    if different:
+        sentences.append(
+            f"The seeds differ in {' and '.join(different)} too, so the intervals also cover the "
+            f"variation between {_plural(different)}."
+        )
+    return [" ".join(sentences)]
 
 
-def signed(difference: float) -> str:
-    """A difference of accuracies, in points."""
+def _plural(names: Sequence[str]) -> str:
+    return " and ".join(f"{name}s" for name in names)
+
+
+def format_points(difference: float) -> str:
+    """A difference of accuracies, in percentage points."""
     text = f"{100 * difference:+.2f}"
     return "0.00" if float(text) == 0 else text.replace("-", "−")
 
 
-def interval_of(sample: Sample) -> str:
-    """The 95 % interval of differences of accuracies, in points; "" of fewer than two."""
+def format_interval(sample: Sample) -> str:
+    """The 95 % interval of differences of accuracies, in percentage points; "" for fewer than two
+    values.
+    """
     interval = sample.interval()
-    return "" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
+    return (
+        "" if interval is None else f"{format_points(interval[0])} to {format_points(interval[1])}"
+    )
 
 
-def p_in_words(p: float | None) -> str:
+def format_p(p: float | None) -> str:
+    """A p-value as the tables show it; "" for None."""
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,4 +1,4 @@
-"""What a heat map shows: two numeric axes of a sweep, and a number with its spread in each cell."""
+"""Collects the numbers of a heat map: two numeric axes of a sweep, and a sample for each cell."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from kd_lightning.reports.statistics import Sample
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair of values.
+    """One cell of a heat map: the jobs with one value of each axis.
 
     Attributes:
         sample: the number under several seeds.
-        planned: jobs that were to give it.
-        states: of the jobs that did not, in words.
+        planned: how many jobs the cell has.
+        states: the states of the jobs that are not done.
     """
 
     sample: Sample
@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Panel:
-    """One map: all cells that agree in the further axes, by (x, y)."""
+    """One heat map: its cells by (x, y). They all agree in the other axes."""
 
     title: str
     cells: dict[tuple[Any, Any], Cell]
@@ -36,16 +36,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Grid:
-    """Maps with the same axes.
+    """Heat maps with the same two axes, drawn into one file.
 
     Attributes:
         name: of the file.
         title: above the maps.
-        quantity: what the number is.
-        x: the key of the first axis; its values, in order, are ``xs``.
-        y: the key of the second; its values, in order, are ``ys``.
-        panels: one for each combination of the further axes.
-        chooses: whether the number is what chooses: that of val.
+        quantity: what the numbers are.
+        x: the key of the horizontal axis; its sorted values are ``xs``.
+        y: the key of the vertical axis; its sorted values are ``ys``.
+        panels: one for each combination of the other axes.
+        is_objective: whether the numbers are the validation accuracies that choose the best cell.
     """
 
     name: str
@@ -56,38 +56,43 @@ class Grid:
     xs: tuple[float, ...]
     ys: tuple[float, ...]
     panels: tuple[Panel, ...]
-    chooses: bool
+    is_objective: bool
 
 
 def grid_of(
-    title: str, records: Sequence[JobResult], data_sets: Sequence[str], name: str, search: bool
+    title: str, results: Sequence[JobResult], data_sets: Sequence[str], name: str, search: bool
 ) -> Grid | None:
-    """The grid of one data set's records; None where there are no two numeric axes, or where a
-    search has only tried some of their combinations.
+    """The grid of the results on one data set.
+
+    None if fewer than two axes are numeric, or if a search has not tried all combinations.
     """
-    cells = [record.cell(data_sets) for record in records]
-    keys = list(dict.fromkeys(key for cell in cells for key in cell))
-    numeric = [key for key in keys if _is_numeric([cell[key] for cell in cells if key in cell])]
+    settings = [result.settings(data_sets) for result in results]
+    keys = list(dict.fromkeys(key for axes in settings for key in axes))
+    numeric = [key for key in keys if _is_numeric([axes[key] for axes in settings if key in axes])]
     if len(numeric) < 2:
         return None
     x, y = numeric[:2]
-    placed = [(r, cell) for r, cell in zip(records, cells, strict=True) if x in cell and y in cell]
-    xs, ys = (tuple(sorted({cell[key] for _, cell in placed})) for key in (x, y))
+    placed = [
+        (result, axes)
+        for result, axes in zip(results, settings, strict=True)
+        if x in axes and y in axes
+    ]
+    xs, ys = (tuple(sorted({axes[key] for _, axes in placed})) for key in (x, y))
     if not placed:
         return None
-    there = {(cell[x], cell[y]) for _, cell in placed}
-    if search and there != set(itertools.product(xs, ys)):
+    tried = {(axes[x], axes[y]) for _, axes in placed}
+    if search and tried != set(itertools.product(xs, ys)):
         return None
-    columns, quantity, chooses = _quantity(records)
-    panels: dict[str, dict[tuple[Any, Any], list[JobResult]]] = {}
-    for record, cell in placed:
-        rest = ", ".join(f"{key}={value}" for key, value in cell.items() if key not in (x, y))
-        panels.setdefault(rest, {}).setdefault((cell[x], cell[y]), []).append(record)
-    drawn = tuple(
-        Panel(rest, {place: _cell(group, columns) for place, group in cells_of.items()})
-        for rest, cells_of in panels.items()
+    columns, quantity, is_objective = _quantity(results)
+    groups: dict[str, dict[tuple[Any, Any], list[JobResult]]] = {}
+    for result, axes in placed:
+        rest = ", ".join(f"{key}={value}" for key, value in axes.items() if key not in (x, y))
+        groups.setdefault(rest, {}).setdefault((axes[x], axes[y]), []).append(result)
+    panels = tuple(
+        Panel(rest, {place: _cell(group, columns) for place, group in cells.items()})
+        for rest, cells in groups.items()
     )
-    return Grid(name, title, quantity, x, y, xs, ys, drawn, chooses)
+    return Grid(name, title, quantity, x, y, xs, ys, panels, is_objective)
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
@@ -95,21 +100,21 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return numbers and len(set(values)) > 1
 
 
-def _quantity(records: Sequence[JobResult]) -> tuple[list[str], str, bool]:
-    """The columns whose mean is shown, what that is called, and whether it chooses."""
-    done = [record.values for record in records if record.values]
+def _quantity(results: Sequence[JobResult]) -> tuple[list[str], str, bool]:
+    """The columns whose mean is shown, the name of this mean, and whether it is the objective."""
+    done = [result.values for result in results if result.values]
     if all(OBJECTIVE in values for values in done):
         return [OBJECTIVE], "val accuracy of the chosen weights, %", True
     columns = [f"last/{name}/accuracy" for name in students_of(done)]
-    of_whom = "" if len(columns) == 1 else ", mean of the students"
-    return columns, f"test accuracy of the last epoch{of_whom}, %", False
+    mean_of = "" if len(columns) == 1 else ", mean of the students"
+    return columns, f"test accuracy of the last epoch{mean_of}, %", False
 
 
-def _cell(records: Sequence[JobResult], columns: Sequence[str]) -> Cell:
+def _cell(results: Sequence[JobResult], columns: Sequence[str]) -> Cell:
     values = []
-    for record in records:
-        found = [record.values[column] for column in columns if column in record.values]
-        if found:
-            values.append(sum(found) / len(found))
-    states = (str(record.state) for record in records if record.state != State.DONE)
-    return Cell(Sample(tuple(values)), len(records), tuple(dict.fromkeys(states)))
+    for result in results:
+        numbers = [result.values[column] for column in columns if column in result.values]
+        if numbers:
+            values.append(sum(numbers) / len(numbers))
+    states = (str(result.state) for result in results if result.state != State.DONE)
+    return Cell(Sample(tuple(values)), len(results), tuple(dict.fromkeys(states)))

@@ -1,4 +1,4 @@
-"""The picture of a grid: a map for each combination of the further axes, a number in each cell."""
+"""Draws a grid: a heat map for each combination of the other axes, with a number in each cell."""
 
 import math
 
@@ -18,7 +18,7 @@ GREY, FRAME = "0.93", "crimson"
 
 
 def draw(grid: Grid) -> Figure:
-    """The figure; needs no display."""
+    """Draws the figure. Needs no display."""
     columns = 2 if len(grid.panels) == 4 else min(COLUMNS, len(grid.panels))
     rows = math.ceil(len(grid.panels) / columns)
     width = columns * (len(grid.xs) * WIDTH + 0.9) + 1.1
@@ -29,7 +29,7 @@ def draw(grid: Grid) -> Figure:
     cells = [cell for panel in grid.panels for cell in panel.cells.values()]
     means = [100 * cell.sample.mean for cell in cells if cell.sample.n]
     low, high = (min(means), max(means)) if means else (0.0, 1.0)
-    if high - low < 1e-4:  # all equal: a scale needs two ends
+    if high - low < 1e-4:  # all values are equal, but a color scale needs two ends
         low, high = low - 0.5, high + 0.5
     scale = ScalarMappable(Normalize(low, high), COLORS)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -62,8 +62,8 @@ def _draw_panel(ax: Axes, grid: Grid, panel: Panel, scale: ScalarMappable) -> No
             elif _is_dark(scale, cell):
                 color = "white"
             ax.text(
-                i + 0.5, j + 0.5, words(cell), ha="center", va="center", fontsize=8, color=color,
-                linespacing=1.25,
+                i + 0.5, j + 0.5, cell_text(cell), ha="center", va="center", fontsize=8,
+                color=color, linespacing=1.25,
             )  # fmt: skip
             if cell is not None and cell is best:
                 style = {"fill": False, "linewidth": 2, "edgecolor": FRAME}
@@ -88,15 +88,15 @@ def _mean(cell: Cell | None) -> float:
 
 
 def _best(grid: Grid) -> Cell | None:
-    """The cell that val chooses, the first of equals; None where val does not choose."""
+    """The cell with the highest validation accuracy, the first of equal ones; None without one."""
     cells = [cell for panel in grid.panels for cell in panel.cells.values() if cell.sample.n]
-    if not cells or not grid.chooses:
+    if not cells or not grid.is_objective:
         return None
     return max(cells, key=lambda cell: cell.sample.mean)
 
 
-def words(cell: Cell | None) -> str:
-    """What stands in a cell."""
+def cell_text(cell: Cell | None) -> str:
+    """The text in a cell."""
     if cell is None:
         return "no job"
     if not cell.sample.n:

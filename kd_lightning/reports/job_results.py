@@ -1,4 +1,8 @@
-"""What a report knows of one job: what its directory says, or one line of ``records.jsonl``."""
+"""``JobResult``: the result of one job, from its directory or from a line of ``records.jsonl``.
+
+``records.jsonl`` holds one JSON object for each job of a sweep. With ``sweep.yaml`` it is all that
+is needed to make the report again.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,25 +17,25 @@ from kd_lightning.records.run_directory import HARMLESS
 from kd_lightning.reports.columns import values_of
 
 FILE = "records.jsonl"
-# what a run's numbers do not depend on; its length is not among them, as it is for a resumed run,
-# nor is what is tested besides
-ELSEWHERE = tuple(key for key in HARMLESS if key not in ("trainer.max_epochs", "evaluation"))
+# Keys that do not change a run's numbers: those that may change when a run is resumed, except the
+# number of epochs and the settings of the evaluation.
+NO_EFFECT = tuple(key for key in HARMLESS if key not in ("trainer.max_epochs", "evaluation"))
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """One job.
+    """The result of one job: what was run, how it ended, and its metrics.
 
     Attributes:
-        sweep: the name of its sweep; of a run that belongs to none, its directory's.
-        number: of the job in its sweep; None for a run that belongs to none.
+        sweep: the name of its sweep, or the name of the run directory if it is a single run.
+        number: the number of the job in its sweep; None for a single run.
         variant: its row of the table.
-        axes: what varies -> its value here.
-        overrides: of the run, without those that its numbers do not depend on.
-        state: how far it is.
-        error: the last line of why it failed.
-        seeds: ``seed``, ``data.split_seed`` and ``teacher.seed``, where they are known.
-        metrics: its ``metrics.json``; None if it is not done.
+        axes: each key that varies in the sweep -> its value in this job.
+        overrides: of the run, without those that have no effect on its numbers.
+        state: the state of the job.
+        error: the last line of its error message, if it failed.
+        seeds: ``seed``, ``data.split_seed`` and ``teacher.seed``, if they are known.
+        metrics: the content of its ``metrics.json``; None if the job is not done.
     """
 
     sweep: str
@@ -46,7 +50,7 @@ class JobResult:
 
     @cached_property
     def values(self) -> dict[str, float]:
-        """Its numbers by column; {} if it is not done."""
+        """Its numbers by column; {} if the job is not done."""
         return {} if self.metrics is None else values_of(self.metrics)
 
     @property
@@ -55,70 +59,72 @@ class JobResult:
 
     @property
     def teacher(self) -> str | None:
-        """What tells its teacher from others; None without one."""
+        """A text that identifies its teacher; None if there is no teacher."""
         if self.metrics is None or "teacher" not in self.metrics["nets"]:
             return None
         teacher = self.metrics["nets"]["teacher"]
-        # files of one name in two folders are two teachers: their accuracy tells
+        # Two teachers may have the same file name in different folders; their accuracy differs.
         origin = teacher.get("origin", self.seeds.get("teacher.seed"))
         return f"{origin} {teacher['test']['accuracy']:.6f}"
 
     def data_set(self, keys: Sequence[str]) -> str:
-        """The data set in words, by the axes that name one; "" where none does."""
+        """The name of the data set, from the axes ``keys``; "" if none of them varies."""
         return " ".join(str(self.axes[key]) for key in keys if self.axes.get(key) is not None)
 
-    def cell(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The axes that are neither seed nor data set."""
+    def settings(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The axes except the seed and ``keys``, which name the data set."""
         return {key: value for key, value in self.axes.items() if key not in ("seed", *keys)}
 
 
-def portable(record: JobResult) -> JobResult:
-    """``record`` without what only its machine knows: directories, devices."""
-    overrides = tuple(word for word in record.overrides if not is_elsewhere(key_of(word)))
-    metrics = record.metrics
+def portable(result: JobResult) -> JobResult:
+    """``result`` without what only concerns one machine: directories, devices."""
+    overrides = tuple(word for word in result.overrides if not has_no_effect(key_of(word)))
+    metrics = result.metrics
     if metrics and (teacher := metrics["nets"].get("teacher")) and "origin" in teacher:
         words = [word.rsplit("/", 1)[-1] for word in teacher["origin"].split()]
         teacher = {**teacher, "origin": " ".join(words)}
         metrics = {**metrics, "nets": {**metrics["nets"], "teacher": teacher}}
-    return replace(record, overrides=overrides, metrics=metrics)
+    return replace(result, overrides=overrides, metrics=metrics)
 
 
 def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def is_elsewhere(key: str) -> bool:
-    """Whether a run's numbers do not depend on this key of its configuration."""
-    return any(key == name or key.startswith(f"{name}.") for name in ELSEWHERE)
+def has_no_effect(key: str) -> bool:
+    """Whether this key of the configuration does not change a run's numbers."""
+    return any(key == name or key.startswith(f"{name}.") for name in NO_EFFECT)
 
 
-def is_a_place(override: str) -> bool:
-    """Whether a word of a command line says where something is, or how fast, and no more."""
+def is_local(override: str) -> bool:
+    """Whether a word of a command line only concerns the machine: where files are, how fast it
+    runs.
+    """
     key = key_of(override)
-    return is_elsewhere(key) or key in ("sweep.dir", "sweep.search.storage")
+    return has_no_effect(key) or key in ("sweep.dir", "sweep.search.storage")
 
 
-def packed(records: Sequence[JobResult]) -> str:
-    """The text of ``records.jsonl``: a line for each job."""
-    return "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+def to_jsonl(results: Sequence[JobResult]) -> str:
+    """The text of ``records.jsonl``: one line for each job."""
+    return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
 
 
-def unpacked(path: Path) -> list[JobResult]:
-    """The records of a ``records.jsonl``.
+def read_jsonl(path: Path) -> list[JobResult]:
+    """Reads a ``records.jsonl``.
 
     Raises:
-        UserError: a line that is no record.
+        UserError: a line is not the result of a job.
     """
-    records = []
+    results = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             content = json.loads(line)
-            record = JobResult(**{**content, "state": State(content["state"])})
-            _ = record.values
+            result = JobResult(**{**content, "state": State(content["state"])})
+            _ = result.values
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
-                f"line {number} of {path} is no record of a job ({error}): pack the sweep again, "
-                "python -m kd_lightning.report <sweep> --out <folder>"
+                f"line {number} of {path} is not the result of a job ({error}): write the file "
+                "again, python -m kd_lightning.report <sweep> --out <folder>"
             ) from error
-        records.append(record)
-    return records
+        results.append(result)
+    return results

@@ -1,4 +1,6 @@
-"""Several directories in one report: what they differ in becomes an axis, none is counted twice."""
+"""Joins the results of several directories: settings in which they differ become axes, and no
+result is counted twice.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,101 +14,109 @@ from kd_lightning.reports.sources import Source
 
 
 def join(sources: Sequence[Source]) -> Source:
-    """One source of all records.
+    """One source with the results of all.
 
-    Sweeps that differ in an override which all their jobs have, such as ``data=…``, get it as an
-    axis, and as a part of their rows' names where these would mean two things.
+    Where sweeps differ in an override that all their jobs have, such as ``data=…``, its key becomes
+    an axis. It also becomes a part of the rows' names if otherwise two different rows would have
+    the same name.
 
     Raises:
-        UserError: two records of the same row, data set and seed.
+        UserError: two results have the same row, data set and seed.
     """
     if len(sources) == 1:
-        check_single(sources[0])
+        check_unique(sources[0])
         return sources[0]
     data_sets = tuple(dict.fromkeys(key for source in sources for key in source.data_sets))
-    of_all = [_common(source) for source in sources]
+    common = [_common_overrides(source) for source in sources]
     differing = [
-        {key: word for key, word in own.items() if any(o.get(key) != word for o in of_all)}
-        for own in of_all
+        {key: word for key, word in own.items() if any(o.get(key) != word for o in common)}
+        for own in common
     ]
-    seen = [{record.variant for record in source.records} for source in sources]
-    to_name = any(
-        a & b and _rows(differing[i], data_sets) != _rows(differing[j], data_sets)
-        for i, a in enumerate(seen)
-        for j, b in enumerate(seen[:i])
+    names = [{result.variant for result in source.results} for source in sources]
+    ambiguous = any(
+        a & b and _of_rows(differing[i], data_sets) != _of_rows(differing[j], data_sets)
+        for i, a in enumerate(names)
+        for j, b in enumerate(names[:i])
     )
-    kept = {key for own in differing for key in own if key in data_sets}
-    records = [
-        _placed(record, own, kept, data_sets if to_name else None)
+    data_keys = {key for own in differing for key in own if key in data_sets}
+    results = [
+        _with_axes(result, own, data_keys, data_sets if ambiguous else None)
         for source, own in zip(sources, differing, strict=True)
-        for record in source.records
+        for result in source.results
     ]
     joined = Source(
         title=" + ".join(dict.fromkeys(source.title for source in sources)),
-        records=records,
-        settings=_settings(sources, data_sets),
+        results=results,
+        settings=_join_settings(sources, data_sets),
     )
-    check_single(joined)
+    check_unique(joined)
     return joined
 
 
-def _common(source: Source) -> dict[str, str]:
-    """The overrides that all jobs of a sweep have, without those that vary, by key."""
-    first, *others = [set(record.overrides) for record in source.records]
-    axes = {key for record in source.records for key in record.axes}
+def _common_overrides(source: Source) -> dict[str, str]:
+    """Key -> override, for the overrides that all jobs of a sweep have and that do not vary."""
+    first, *others = [set(result.overrides) for result in source.results]
+    axes = {key for result in source.results for key in result.axes}
     words = sorted(first.intersection(*others))
     return {key_of(word): word for word in words if key_of(word) not in axes}
 
 
-def _rows(differing: Mapping[str, str], data_sets: Sequence[str]) -> dict[str, str]:
+def _of_rows(differing: Mapping[str, str], data_sets: Sequence[str]) -> dict[str, str]:
+    """The overrides that set rows apart: not the seed, and not those that name a data set."""
     return {k: word for k, word in differing.items() if k not in ("seed", *data_sets)}
 
 
-def _placed(
-    record: JobResult,
+def _with_axes(
+    result: JobResult,
     differing: Mapping[str, str],
-    of_data: set[str],
+    data_keys: set[str],
     data_sets: Sequence[str] | None,
 ) -> JobResult:
-    axes = dict.fromkeys(sorted(of_data), "default")
+    """``result`` with the differing overrides as axes.
+
+    Args:
+        data_keys: the differing keys that name a data set.
+        data_sets: all keys that name a data set; None if the row keeps its name.
+    """
+    axes = dict.fromkeys(sorted(data_keys), "default")
     axes |= {key: yaml.safe_load(word.partition("=")[2]) for key, word in differing.items()}
-    words = [] if data_sets is None else list(_rows(differing, data_sets).values())
-    return replace(record, axes={**axes, **record.axes}, variant=" ".join([record.variant, *words]))
+    words = [] if data_sets is None else list(_of_rows(differing, data_sets).values())
+    return replace(result, axes={**axes, **result.axes}, variant=" ".join([result.variant, *words]))
 
 
-def _settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[str, Any]:
+def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[str, Any]:
     columns = [name for source in sources for name in source.settings.get("columns") or []]
     pairs = [tuple(pair) for source in sources for pair in source.settings.get("pairs") or []]
-    reported = [one for source in sources for one in source.settings.get("reported") or []]
+    published = [entry for source in sources for entry in source.settings.get("reported") or []]
     searches = [source.settings.get("search") for source in sources]
     return {
         "columns": list(dict.fromkeys(columns)) or None,
         "pairs": [list(pair) for pair in dict.fromkeys(pairs)],
         "data_sets": list(data_sets),
-        "reported": [one for i, one in enumerate(reported) if one not in reported[:i]],
-        "made": [one for source in sources for one in source.settings.get("made") or []],
+        "reported": [entry for i, entry in enumerate(published) if entry not in published[:i]],
+        "made": [entry for source in sources for entry in source.settings.get("made") or []],
         "search": searches[0] if all(searches) else None,
     }
 
 
-def check_single(source: Source) -> None:
-    """Raises ``UserError`` if two records are of the same row, data set and seed.
+def check_unique(source: Source) -> None:
+    """Raises ``UserError`` if two results have the same row, data set and seed.
 
-    Trials of a search may repeat: they are rows of their own.
+    Trials of a search may repeat a setting: each trial is a row.
     """
     if source.settings.get("search"):
         return
-    seen: dict[Any, JobResult] = {}
-    for record in source.records:
-        place = (record.variant, record.data_set(source.data_sets), str(record.seed))
-        if place in seen:
+    first: dict[Any, JobResult] = {}
+    for result in source.results:
+        place = (result.variant, result.data_set(source.data_sets), str(result.seed))
+        if place in first:
             raise UserError(
-                f"two records of {' · '.join(filter(None, place[:2]))}, seed {record.seed}: "
-                f"{name_of(seen[place])} and {name_of(record)}; leave one out"
+                f"two results for {' · '.join(filter(None, place[:2]))}, seed {result.seed}: "
+                f"{job_name(first[place])} and {job_name(result)}; leave one out"
             )
-        seen[place] = record
+        first[place] = result
 
 
-def name_of(record: JobResult) -> str:
-    """A job or a run, as a person finds it."""
-    return record.sweep if record.number is None else f"job {record.number} of {record.sweep}"
+def job_name(result: JobResult) -> str:
+    """The name of a job or run in a message."""
+    return result.sweep if result.number is None else f"job {result.number} of {result.sweep}"

@@ -1,7 +1,8 @@
-"""The rows that a sweep's ``pairs`` name: [A, B] by their labels, or by one ``key=value`` each.
+"""Finds the rows that ``pairs`` names: [A, B], each by its label or by ``key=value``.
 
-Each net of A is compared with the net of that name of B; ``A @ ensemble`` and ``B @ student`` name
-two, such as what five students make together and the one of another row.
+Each net of A is compared with the net of B that has the same name. ``A @ ensemble`` and
+``B @ student`` name one net each, for example to compare the ensemble of five students with the
+single student of another row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +19,13 @@ from kd_lightning.reports.job_results import JobResult
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows that are compared.
+    """Two rows that are compared by A − B.
 
     Attributes:
-        a: the label of the row whose values count positive.
-        b: that of the other.
-        title: the comparison in words.
-        nets: one of each row; None: all that both have.
+        a: the label of row A.
+        b: the label of row B.
+        title: the name of the comparison.
+        nets: one net of each row; None: all nets that both rows have.
     """
 
     a: str
@@ -33,7 +34,7 @@ class Pair:
     nets: tuple[str, str] | None = None
 
     def columns(self, tested: Iterable[str]) -> list[tuple[str, str]]:
-        """What is compared: a column of A and one of B."""
+        """The columns to compare: each time one of A and one of B."""
         if self.nets is None:
             return [(column, column) for column in tested]
         a, b = self.nets
@@ -41,88 +42,103 @@ class Pair:
 
 
 def resolve(
-    asked: Sequence[Sequence[str]], records: Sequence[JobResult], data_sets: Sequence[str]
+    requested: Sequence[Sequence[str]], results: Sequence[JobResult], data_sets: Sequence[str]
 ) -> list[Pair]:
-    """The rows that are compared: two labels are one pair; two values of a key are as many as
-    there are rows that agree in the rest.
+    """The pairs of rows. Two labels are one pair. Two values of a key are a pair for each two rows
+    that have these values and agree in all other settings.
+
+    Args:
+        data_sets: the keys that name a data set.
 
     Raises:
-        UserError: a side that names nothing, no two rows that could be compared, or a net that a
-            row does not have.
+        UserError: one of the two names no row, no two rows can be compared, or a row does not
+            have the net.
     """
-    cells = {record.variant: record.cell(data_sets) for record in records}
+    settings = {result.variant: result.settings(data_sets) for result in results}
     pairs: list[Pair] = []
-    for sides in asked:
-        if isinstance(sides, str) or len(sides) != 2:
-            raise UserError(f"a pair names two rows, [A, B], got {sides} (pairs=…)")
-        (a, net_a), (b, net_b) = (_row_and_net(str(side), cells) for side in sides)
+    for names in requested:
+        if isinstance(names, str) or len(names) != 2:
+            raise UserError(f"a pair names two rows, [A, B], got {names} (pairs=…)")
+        (a, net_a), (b, net_b) = (_split_net(str(name), settings) for name in names)
         if (net_a is None) != (net_b is None):
-            raise UserError(f"a pair names a net of both rows or of none, got {sides} (pairs=…)")
-        found = [Pair(a, b, f"{a} − {b}")] if a in cells and b in cells else _by_axis(a, b, cells)
+            raise UserError(f"a pair names a net for both rows or for none, got {names} (pairs=…)")
+        if a in settings and b in settings:
+            found = [Pair(a, b, f"{a} − {b}")]
+        else:
+            found = _pairs_by_value(a, b, settings)
         if net_a is not None and net_b is not None:
-            found = [_of_nets(pair, net_a, net_b, records) for pair in found]
+            found = [_with_nets(pair, net_a, net_b, results) for pair in found]
         pairs += found
     return list(dict.fromkeys(pairs))
 
 
-def _row_and_net(side: str, cells: Mapping[str, Any]) -> tuple[str, str | None]:
-    row, at, net = side.rpartition(" @ ")
-    return (row, net) if at and side not in cells else (side, None)
+def _split_net(name: str, settings: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The row and the net (None: not given) of ``row @ net``. A label may itself contain " @ "."""
+    row, at, net = name.rpartition(" @ ")
+    return (row, net) if at and name not in settings else (name, None)
 
 
-def _of_nets(pair: Pair, net_a: str, net_b: str, records: Sequence[JobResult]) -> Pair:
+def _with_nets(pair: Pair, net_a: str, net_b: str, results: Sequence[JobResult]) -> Pair:
     for row, net in ((pair.a, net_a), (pair.b, net_b)):
-        values = [record.values for record in records if record.variant == row and record.values]
-        known = {split(column)[1] for of_job in values for column in of_job if "test/" in column}
-        if values and net not in known:
-            raise unknown(f"net of '{row}' in a pair", net, known, "pairs")
+        values = [result.values for result in results if result.variant == row and result.values]
+        nets = {split(column)[1] for of_job in values for column in of_job if "test/" in column}
+        if values and net not in nets:
+            raise unknown(f"net of '{row}' in a pair", net, nets, "pairs")
     rows = pair.a if pair.a == pair.b else pair.title
     return replace(pair, title=f"{rows}: {net_a} − {net_b}", nets=(net_a, net_b))
 
 
-def _by_axis(a: str, b: str, cells: Mapping[str, Mapping[str, Any]]) -> list[Pair]:
-    known = [*cells, *_conditions(cells)]
-    (key_a, word_a), (key_b, word_b) = (_condition(side, cells, known) for side in (a, b))
+def _pairs_by_value(a: str, b: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Pair]:
+    """The pairs of rows of which one has the value ``a`` and the other has ``b``, all else equal.
+
+    Args:
+        settings: label -> axis -> value.
+    """
+    valid = [*settings, *_conditions(settings)]
+    (key_a, word_a), (key_b, word_b) = (_condition(name, settings, valid) for name in (a, b))
     if key_a != key_b:
         raise UserError(f"a pair names two values of one key, got '{a}' and '{b}' (pairs=…)")
-    rests = {label: {k: v for k, v in axes.items() if k != key_a} for label, axes in cells.items()}
+    others = {
+        label: {k: v for k, v in axes.items() if k != key_a} for label, axes in settings.items()
+    }
     with_a, with_b = (
-        [label for label, axes in cells.items() if key_a in axes and _is(axes[key_a], word)]
+        [label for label, axes in settings.items() if key_a in axes and _equals(axes[key_a], word)]
         for word in (word_a, word_b)
     )
-    found = [(one, other) for one in with_a for other in with_b if rests[one] == rests[other]]
+    found = [(x, y) for x in with_a for y in with_b if others[x] == others[y]]
     if not found:
-        raise UserError(f"no rows differ in nothing but '{a}' and '{b}' (pairs=…)")
+        raise UserError(f"no two rows differ only in '{a}' and '{b}' (pairs=…)")
     pairs = []
-    for one, other in found:
-        where = " ".join(f"{key}={value}" for key, value in rests[one].items())
-        pairs.append(Pair(one, other, f"{a} − {b}" + (f" at {where}" if where else "")))
+    for x, y in found:
+        where = " ".join(f"{key}={value}" for key, value in others[x].items())
+        pairs.append(Pair(x, y, f"{a} − {b}" + (f" at {where}" if where else "")))
     return pairs
 
 
 def _condition(
-    side: str, cells: Mapping[str, Mapping[str, Any]], known: Sequence[str]
+    name: str, settings: Mapping[str, Mapping[str, Any]], valid: Sequence[str]
 ) -> tuple[str, str]:
-    """The axis that a side names, and its value; a named variant is a value of ``variant``."""
-    if any(axes.get("variant") == side for axes in cells.values()):
-        return "variant", side
-    key, _, word = side.partition("=")
-    if not any(key in axes and _is(axes[key], word) for axes in cells.values()):
-        raise unknown("row in a pair", side, known, "pairs")
+    """The axis and the value that ``name`` means; a named variant is a value of ``variant``."""
+    if any(axes.get("variant") == name for axes in settings.values()):
+        return "variant", name
+    key, _, word = name.partition("=")
+    if not any(key in axes and _equals(axes[key], word) for axes in settings.values()):
+        raise unknown("row in a pair", name, valid, "pairs")
     return key, word
 
 
-def _conditions(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = [
+def _conditions(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Everything that ``_condition`` accepts."""
+    names = [
         value if key == "variant" else f"{key}={value}"
-        for axes in cells.values()
+        for axes in settings.values()
         for key, value in axes.items()
     ]
-    return list(dict.fromkeys(map(str, found)))
+    return list(dict.fromkeys(map(str, names)))
 
 
-def _is(value: Any, word: str) -> bool:
-    """Whether a word of a person's means an axis' value."""
+def _equals(value: Any, word: str) -> bool:
+    """Whether a word of a command line means this value of an axis."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         with suppress(ValueError):
             return float(word) == value

@@ -1,7 +1,7 @@
-"""What made a report's numbers: the command, the commit, the versions, the machine.
+"""Describes what made a report's numbers: the command, the commit, the versions, the machine.
 
-Read from the jobs' ``environment.json``, kept in a packed report's ``sweep.yaml`` under ``made``,
-and said under its table.
+These facts are read from the jobs' ``environment.json``. A report stores them in its ``sweep.yaml``
+under ``made``, and its table shows them as a note.
 """
 
 import json
@@ -10,30 +10,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.reports.job_results import is_a_place
+from kd_lightning.reports.job_results import is_local
 
-SHOWN = ("python", "torch", "lightning")  # of the versions, in a table's note; sweep.yaml has all
+# The versions that a table's note shows; sweep.yaml has all of them.
+SHOWN = ("python", "torch", "lightning")
 
 
-def made_by(command: Sequence[str], directory: Path) -> list[dict[str, Any]]:
-    """What made the jobs of a sweep's directory; [] before one has begun.
+def read_origin(command: Sequence[str], directory: Path) -> list[dict[str, Any]]:
+    """What made the jobs in a sweep's directory; [] if no job has started yet.
 
     Returns:
-        one entry: ``command``, ``commits`` (marked where the source had changes), ``versions`` (of
-        each package one, or several), ``machines``.
+        one entry: ``command``, ``commits`` (each marked if the source had local changes),
+        ``versions`` (of each package, one or more), ``machines``.
     """
-    found = [_read(path) for path in sorted(directory.glob("jobs/*/environment.json"))]
-    found = [one for one in found if one is not None]
-    if not found:
+    environments = [_read(path) for path in sorted(directory.glob("jobs/*/environment.json"))]
+    environments = [environment for environment in environments if environment is not None]
+    if not environments:
         return []
-    names = dict.fromkeys(name for one in found for name in one["versions"])
-    versions = {name: _each(one["versions"].get(name) for one in found) for name in names}
+    names = dict.fromkeys(name for each in environments for name in each["versions"])
+    versions = {
+        name: _distinct(each["versions"].get(name) for each in environments) for name in names
+    }
     return [
         {
-            "command": [word for word in command if not is_a_place(word)],
-            "commits": _each(_commit(one["git"]) for one in found),
-            "versions": {name: of_it for name, of_it in versions.items() if of_it},
-            "machines": _each(_machine(one["machine"]) for one in found),
+            "command": [word for word in command if not is_local(word)],
+            "commits": _distinct(_commit(each["git"]) for each in environments),
+            "versions": {name: found for name, found in versions.items() if found},
+            "machines": _distinct(_machine(each["machine"]) for each in environments),
         }
     ]
 
@@ -43,10 +46,10 @@ def _read(path: Path) -> Mapping[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {key: content[key] for key in ("git", "versions", "machine")}
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # a job that was killed in the middle of a write, or is of an older record
+        return None  # the job was killed while it wrote the file, or is of an older version
 
 
-def _each(values: Iterable[str | None]) -> list[str]:
+def _distinct(values: Iterable[str | None]) -> list[str]:
     return [value for value in dict.fromkeys(values) if value is not None]
 
 
@@ -61,19 +64,19 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return gpus or f"{machine['cpus']} CPU cores"
 
 
-def sentences(made: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What stands under a table: a sentence for each command."""
-    said = []
-    for one in made:
+def notes_on_origin(made: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The notes under a table: one for each command."""
+    notes = []
+    for entry in made:
         versions = [
-            f"{name} {' and '.join(one['versions'][name])}"
+            f"{name} {' and '.join(entry['versions'][name])}"
             for name in SHOWN
-            if one["versions"].get(name)
+            if entry["versions"].get(name)
         ]
-        commits = [commit[:7] + commit[40:] for commit in one["commits"]]
+        commits = [commit[:7] + commit[40:] for commit in entry["commits"]]
         facts = [f"commit {' and '.join(commits)}"] if commits else []
-        said.append(
-            f"Made by python -m kd_lightning.run {shlex.join(one['command'])} "
-            f"({', '.join([*facts, *versions, *one['machines']])})."
+        notes.append(
+            f"Made by python -m kd_lightning.run {shlex.join(entry['command'])} "
+            f"({', '.join([*facts, *versions, *entry['machines']])})."
         )
-    return said
+    return notes

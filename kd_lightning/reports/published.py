@@ -1,4 +1,7 @@
-"""What papers report: a column beside ours, never a pass mark, for their protocol is another.
+"""``Published``: numbers published in a paper, shown in a column beside ours.
+
+They cannot be compared directly with ours, because a paper's protocol differs. A ``sweep.yaml``
+lists them under the key ``reported``:
 
     reported:
       - source: arXiv 2511.18826
@@ -6,7 +9,8 @@
         rows:
           dual_student: {test/a/accuracy: 83.84, test/b/accuracy: 81.46}
 
-A row is a variant or a row's whole label; a number is as the tables show it, accuracies in percent.
+A row is a variant or the full label of a row. A number has the unit of the tables: accuracies are
+in percent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,21 +20,21 @@ from typing import Any
 import yaml
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.reports.columns import PERCENT, expand, head, show, split
+from kd_lightning.reports.columns import PERCENT, expand, format_value, heading, split
 from kd_lightning.reports.job_results import JobResult, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """The numbers of one source.
+    """Numbers published in one paper.
 
     Attributes:
-        source: where they stand.
+        source: the paper.
         rows: row -> column -> number, accuracies in percent.
-        where: key -> value of the jobs beside which they stand; {}: all.
-        mean_over: the key over all of whose values each number is a mean; None: none.
+        where: key -> value: the numbers belong only to jobs with these settings; {}: to all jobs.
+        mean_over: each number is a mean over all values of this key; None: it is no such mean.
         values: how many values that key has; None: not known.
-        note: what else a reader must know of them.
+        note: what else a reader must know about the numbers.
     """
 
     source: str
@@ -40,47 +44,47 @@ class Published:
     values: int | None = None
     note: str | None = None
 
-    def is_of(self, record: JobResult) -> bool:
-        return all(_setting(record, key) == str(value) for key, value in self.where.items())
+    def belongs_to(self, result: JobResult) -> bool:
+        return all(_setting(result, key) == str(value) for key, value in self.where.items())
 
-    def is_beside(self, columns: Sequence[str]) -> bool:
-        """Whether one of the columns has a number of this source, or none would have."""
+    def has_column_of(self, columns: Sequence[str]) -> bool:
+        """Whether it has a number for one of the columns, or no numbers at all (only a note)."""
         return not self.rows or any(c in row for c in columns for row in self.rows.values())
 
     @property
     def sentence(self) -> str:
-        """What stands under a table."""
-        said = [self.note.rstrip(".")] if self.note else []
+        """The note under a table."""
+        parts = [self.note.rstrip(".")] if self.note else []
         if self.rows:
-            of = f"means over all {self.mean_over}, " if self.mean_over else ""
-            said.insert(0, f"{of}another protocol, so a column to look at and no pass mark")
-        return f"Reported by {self.source}: {'. '.join(said)}."
+            means = f"means over all {self.mean_over}; " if self.mean_over else ""
+            parts.insert(0, f"{means}not directly comparable with our numbers: another protocol")
+        return f"Reported by {self.source}: {'. '.join(parts)}."
 
 
-def _setting(record: JobResult, key: str) -> str | None:
-    """What a job has for a key that varies or that its overrides set, as text."""
-    if key in record.axes:
-        return str(record.axes[key])
-    words = [word.partition("=")[2] for word in record.overrides if key_of(word) == key]
+def _setting(result: JobResult, key: str) -> str | None:
+    """A job's value of a key that varies or that an override sets, as text."""
+    if key in result.axes:
+        return str(result.axes[key])
+    words = [word.partition("=")[2] for word in result.overrides if key_of(word) == key]
     return str(yaml.safe_load(words[-1])) if words else None
 
 
-def read(entries: Iterable[Any]) -> list[Published]:
-    """The ``reported`` of a ``sweep.yaml``.
+def read_published(entries: Iterable[Any]) -> list[Published]:
+    """Reads the entries under ``reported`` in a ``sweep.yaml``.
 
     Raises:
-        UserError: an entry that is none.
+        UserError: an entry is not valid.
     """
     return [_read(entry, f"sweep.reported[{i}]") for i, entry in enumerate(entries)]
 
 
 def _read(entry: Any, key: str) -> Published:
-    known = [one.name for one in fields(Published)]
+    names = [attribute.name for attribute in fields(Published)]
     if not isinstance(entry, Mapping):
-        raise UserError(f"{key} must be keys and values ({', '.join(known)}), got {entry}")
+        raise UserError(f"{key} must be keys and values ({', '.join(names)}), got {entry}")
     for name in entry:
-        if name not in known:
-            raise unknown("key", f"{key}.{name}", [f"{key}.{other}" for other in known], key)
+        if name not in names:
+            raise unknown("key", f"{key}.{name}", [f"{key}.{other}" for other in names], key)
     for name in ("source", "mean_over", "note"):
         value = entry.get(name)
         if not (isinstance(value, str) or (value is None and name != "source")):
@@ -103,93 +107,98 @@ def _read(entry: Any, key: str) -> Published:
 
 def _check(column: str, number: Any, key: str) -> None:
     if not expand([column], []):
-        raise UserError(f"a reported number is of one net, got '{column}' ({key})")
+        raise UserError(f"a published number belongs to one net, got '{column}' ({key})")
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise UserError(f"{key}.{column} must be a number, got {number}")
     if split(column)[2] in PERCENT and not 1 <= number <= 100:
         raise UserError(f"{key}.{column} must be in percent, got {number}")
 
 
-def numbers_of(reported: Sequence[Published], record: JobResult) -> dict[str, float]:
-    """What is reported of a job's row, by column, in the unit of our records (accuracies in
-    [0, 1]); of two numbers for one column that of the first source.
+def published_values(published: Sequence[Published], result: JobResult) -> dict[str, float]:
+    """Column -> published number for a job's row, in our unit (accuracies in [0, 1]). If two
+    sources have a number for one column, the first source wins.
     """
-    found: dict[str, float] = {}
-    of_it = [one for one in reported if one.is_of(record)]
-    for name in (record.variant, record.axes.get("variant")):
-        for one in of_it:
-            for column, number in one.rows.get(name, {}).items():
-                found.setdefault(column, _in_our_unit(column, number))
-    return found
+    values: dict[str, float] = {}
+    matching = [entry for entry in published if entry.belongs_to(result)]
+    for name in (result.variant, result.axes.get("variant")):
+        for entry in matching:
+            for column, number in entry.rows.get(name, {}).items():
+                values.setdefault(column, _to_our_unit(column, number))
+    return values
 
 
-def _in_our_unit(column: str, number: float) -> float:
-    # rounded: a hundredth of 83.84 need not be the double that 0.8384 is
+def _to_our_unit(column: str, number: float) -> float:
+    # rounded, because 83.84 / 100 need not be the float 0.8384
     return round(number / 100, 12) if split(column)[2] in PERCENT else float(number)
 
 
-def beside(
+def with_published(
     columns: Sequence[str],
     cells: Sequence[Sequence[str]],
     numbers: Sequence[Mapping[str, float]],
 ) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of a table, with what is reported next to ours.
+    """Headings and cells of a table with a column of published numbers after each of ours that has
+    some.
 
     Args:
-        columns: of ours.
-        cells: ours, a row for each of ``numbers``.
-        numbers: what is reported of each row, as ``numbers_of`` has it.
+        columns: our columns.
+        cells: our cells, by row and column.
+        numbers: the published numbers of each row, from ``published_values``.
     """
     heads: list[str] = []
     rows: list[list[str]] = [[] for _ in cells]
     for i, column in enumerate(columns):
-        heads.append(head(column))
-        for row, own in zip(rows, cells, strict=True):
-            row.append(own[i])
-        if any(column in of_row for of_row in numbers):
-            heads.append(f"reported {head(column)}")
-            for row, of_row in zip(rows, numbers, strict=True):
-                row.append(show(column, of_row[column]) if column in of_row else "")
+        heads.append(heading(column))
+        for row, ours in zip(rows, cells, strict=True):
+            row.append(ours[i])
+        if any(column in values for values in numbers):
+            heads.append(f"reported {heading(column)}")
+            for row, values in zip(rows, numbers, strict=True):
+                row.append(format_value(column, values[column]) if column in values else "")
     return heads, rows
 
 
-def sentences(
-    reported: Sequence[Published], records: Sequence[JobResult], columns: Sequence[str]
+def notes_on_published(
+    published: Sequence[Published], results: Sequence[JobResult], columns: Sequence[str]
 ) -> list[str]:
-    """What stands under a table of these jobs and columns."""
+    """The notes under a table with these jobs and columns."""
     return [
-        one.sentence for one in reported if one.is_beside(columns) and any(map(one.is_of, records))
+        entry.sentence
+        for entry in published
+        if entry.has_column_of(columns) and any(map(entry.belongs_to, results))
     ]
 
 
-def left_out(
-    reported: Sequence[Published], records: Sequence[JobResult], data_sets: Sequence[str]
+def notes_on_omitted(
+    published: Sequence[Published], results: Sequence[JobResult], data_sets: Sequence[str]
 ) -> list[str]:
-    """What of ``reported`` has no place in a report of these jobs, and why: the sweep may have been
-    narrowed since it was written down.
+    """A note for each published number that fits nowhere in a report of these jobs. This is no
+    error: a sweep may be run with fewer variants than its preset has.
     """
     notes = []
-    measured = {column for record in records for column in record.values}
-    for one in reported:
-        of_it = [record for record in records if one.is_of(record)]
-        wrong = []
-        if not of_it:
-            words = " ".join(f"{key}={value}" for key, value in one.where.items())
-            wrong.append(f"no job has {words}")
-        elif one.mean_over and not is_over(one, records, data_sets):
-            of_all = f"all {one.values} of" if one.values else "those of"
-            wrong.append(f"the data sets are not {of_all} {one.mean_over}")
+    measured = {column for result in results for column in result.values}
+    for entry in published:
+        matching = [result for result in results if entry.belongs_to(result)]
+        reasons = []
+        if not matching:
+            words = " ".join(f"{key}={value}" for key, value in entry.where.items())
+            reasons.append(f"no job has {words}")
+        elif entry.mean_over and not is_mean_over(entry, results, data_sets):
+            count = f"{entry.values} " if entry.values else ""
+            reasons.append(
+                f"the data sets of this report are not the {count}values of {entry.mean_over}"
+            )
         else:
-            names = {r.variant for r in of_it} | {r.axes.get("variant") for r in of_it}
-            wrong += [f"no row is called '{name}'" for name in one.rows if name not in names]
-            columns = dict.fromkeys(column for row in one.rows.values() for column in row)
-            wrong += [f"no run has {c}" for c in columns if measured and c not in measured]
-        notes += [f"Left out of what {one.source} reports: {why}." for why in wrong]
+            names = {r.variant for r in matching} | {r.axes.get("variant") for r in matching}
+            reasons += [f"no row is called '{name}'" for name in entry.rows if name not in names]
+            columns = dict.fromkeys(column for row in entry.rows.values() for column in row)
+            reasons += [f"no run has {c}" for c in columns if measured and c not in measured]
+        notes += [f"Left out of what {entry.source} reports: {reason}." for reason in reasons]
     return notes
 
 
-def is_over(one: Published, records: Sequence[JobResult], data_sets: Sequence[str]) -> bool:
-    """Whether ``one`` has means over that in which these jobs' data sets differ."""
-    names = {record.data_set(data_sets) for record in records}
-    of_key = {record.data_set([one.mean_over]) for record in records if one.mean_over}
-    return len(names) > 1 and names == of_key and one.values in (None, len(names))
+def is_mean_over(entry: Published, results: Sequence[JobResult], data_sets: Sequence[str]) -> bool:
+    """Whether the numbers of ``entry`` are means over exactly the data sets of these jobs."""
+    names = {result.data_set(data_sets) for result in results}
+    averaged = {result.data_set([entry.mean_over]) for result in results if entry.mean_over}
+    return len(names) > 1 and names == averaged and entry.values in (None, len(names))

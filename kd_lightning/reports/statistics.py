@@ -1,4 +1,4 @@
-"""Mean, standard deviation, and what several tests at once do to a p-value."""
+"""Mean, standard deviation, intervals and tests of results over several seeds."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-# Accuracies are recorded in float32: differences closer than this are equal.
-EQUAL = 1e-6
+# Accuracies are stored in float32: values closer than this count as equal.
+TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Values of one thing under several seeds."""
+    """The values of one quantity under several seeds."""
 
     values: tuple[float, ...]
 
@@ -26,17 +26,19 @@ class Sample:
 
     @property
     def std(self) -> float:
-        """With n - 1 in the denominator; nan for fewer than two values, or one without bounds."""
+        """Standard deviation with n - 1 in the denominator; nan for fewer than two values, or if
+        one of them is not finite.
+        """
         if self.n < 2 or not all(map(math.isfinite, self.values)):
             return math.nan
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (self.n - 1))
 
     @property
     def is_constant(self) -> bool:
-        return self.n > 0 and max(self.values) - min(self.values) < EQUAL
+        return self.n > 0 and max(self.values) - min(self.values) < TOLERANCE
 
     def interval(self) -> tuple[float, float] | None:
-        """The mean's 95 % interval, by Student's t; None for fewer than two values."""
+        """The 95 % interval of the mean, from Student's t; None for fewer than two values."""
         if self.n < 2:
             return None
         if self.is_constant:
@@ -45,8 +47,8 @@ class Sample:
         return self.mean - half, self.mean + half
 
     def p_value(self) -> float | None:
-        """Two-sided, of the t test that the mean is 0; None where it is not defined: for fewer
-        than two values, or equal ones.
+        """Two-sided p-value of the t test that the mean is 0; None where it is not defined: for
+        fewer than two values, or if all are equal.
         """
         if self.n < 2 or self.is_constant:
             return None
@@ -55,12 +57,12 @@ class Sample:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment; None, a test that could not be made, stays None."""
-    made = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    """Holm's step-down correction. None, a test that is not defined, stays None."""
+    ordered = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, i) in enumerate(made):
-        highest = max(highest, min(1.0, p * (len(made) - rank)))
+    for rank, (p, i) in enumerate(ordered):
+        highest = max(highest, min(1.0, p * (len(ordered) - rank)))
         adjusted[i] = highest
     return adjusted
 
@@ -68,10 +70,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def holm_within(
     families: Sequence[Hashable], p_values: Sequence[float | None]
 ) -> list[float | None]:
-    """Holm's adjustment among the tests of the same family.
+    """Holm's correction within each family of tests.
 
     Args:
-        families: what family each test belongs to.
+        families: the family of each test.
     """
     adjusted: list[float | None] = [None] * len(p_values)
     for family in set(families):
@@ -82,18 +84,19 @@ def holm_within(
 
 
 def wilcoxon(differences: Sequence[float]) -> float | None:
-    """p-value of the signed-rank test, two-sided; None if no difference is left.
+    """Two-sided p-value of the Wilcoxon signed-rank test; None if all differences are 0.
 
-    Equal pairs are left out. With ties among the rest the exact distribution of the tied ranks is
-    enumerated up to 13 differences, and approximated by a normal one above.
+    Differences of 0 are left out. Without ties the test is exact up to 50 differences. With ties it
+    is exact up to 13 (all sign patterns of the tied ranks are enumerated). Above these numbers the
+    normal approximation is used.
     """
-    # rounded, or ties that float32 has blurred would count as order
-    left = [round(value, 6) for value in differences if abs(value) >= EQUAL]
-    if not left:
+    # rounded, or float32 rounding errors would break ties
+    nonzero = [round(value, 6) for value in differences if abs(value) >= TOLERANCE]
+    if not nonzero:
         return None
-    ties = len({abs(value) for value in left}) < len(left)
-    if not ties and len(left) <= 50:
+    ties = len({abs(value) for value in nonzero}) < len(nonzero)
+    if not ties and len(nonzero) <= 50:
         method: object = "exact"
     else:
-        method = stats.PermutationMethod(n_resamples=2**13) if len(left) <= 13 else "asymptotic"
-    return float(stats.wilcoxon(left, method=method).pvalue)
+        method = stats.PermutationMethod(n_resamples=2**13) if len(nonzero) <= 13 else "asymptotic"
+    return float(stats.wilcoxon(nonzero, method=method).pvalue)

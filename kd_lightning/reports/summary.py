@@ -1,6 +1,6 @@
-"""The main table: a row for each variant, mean and standard deviation over its seeds.
+"""Builds the main table: a row for each variant, with mean and standard deviation over its seeds.
 
-What val chooses is marked, and what is missing is named.
+It marks the row that is best on the validation set, and lists the jobs that are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,16 @@ from typing import Any
 
 from kd_lightning.base.tables import Table
 from kd_lightning.records.jobs import State
-from kd_lightning.reports.columns import OBJECTIVE, TOGETHER, show, students_of
+from kd_lightning.reports.columns import COMBINED, OBJECTIVE, format_value, students_of
 from kd_lightning.reports.job_results import JobResult
-from kd_lightning.reports.join import name_of
-from kd_lightning.reports.published import Published, beside, numbers_of, sentences
-from kd_lightning.reports.statistics import EQUAL, Sample
+from kd_lightning.reports.join import job_name
+from kd_lightning.reports.published import (
+    Published,
+    notes_on_published,
+    published_values,
+    with_published,
+)
+from kd_lightning.reports.statistics import TOLERANCE, Sample
 
 
 @dataclass(frozen=True)
@@ -22,176 +27,195 @@ class Row:
 
     Attributes:
         label: its name.
-        records: its jobs, one for each seed, done or not.
+        results: one for each seed, whether the job is done or not.
     """
 
     label: str
-    records: Sequence[JobResult]
+    results: Sequence[JobResult]
 
     @property
     def n(self) -> int:
-        return sum(record.state == State.DONE for record in self.records)
+        """How many of its jobs are done."""
+        return sum(result.state == State.DONE for result in self.results)
 
     @property
-    def n_in_words(self) -> str:
-        """Marked where jobs are missing."""
-        return str(self.n) if self.n == len(self.records) else f"{self.n} of {len(self.records)}"
+    def n_text(self) -> str:
+        """``n``, or "n of m" if jobs are missing."""
+        return str(self.n) if self.n == len(self.results) else f"{self.n} of {len(self.results)}"
 
     def sample(self, column: str) -> Sample:
-        return Sample(tuple(r.values[column] for r in self.records if column in r.values))
+        return Sample(tuple(r.values[column] for r in self.results if column in r.values))
 
-    def show(self, column: str) -> str:
-        """A cell: mean ± std; how many values, where they are fewer than the jobs done."""
+    def format_cell(self, column: str) -> str:
+        """Mean ± standard deviation, and the number of values if not all finished jobs have one."""
         sample = self.sample(column)
         if not sample.n:
             return ""
-        text = show(column, sample.mean)
+        text = format_value(column, sample.mean)
         if sample.n > 1 and not column.endswith("/parameters"):
-            text += f" ± {show(column, sample.std)}"
+            text += f" ± {format_value(column, sample.std)}"
         return text if sample.n == self.n else f"{text} (n = {sample.n})"
 
 
-def rows_of(records: Sequence[JobResult], search: bool) -> list[Row]:
-    """The rows, in the order of the plan; a search's trials by their objective, the best first,
-    and without those that have none.
+def rows_of(results: Sequence[JobResult], search: bool) -> list[Row]:
+    """The rows in the order of the sweep. Of a search: its finished trials, the best on the
+    validation set first.
     """
     groups: dict[tuple[Any, ...], list[JobResult]] = {}
-    for record in records:
-        # a trial that tries what another has tried is a row of its own
-        trial = (record.sweep, record.number) if search else ()
-        groups.setdefault((record.variant, *trial), []).append(record)
+    for result in results:
+        # Two trials may try the same values; each is a row.
+        trial = (result.sweep, result.number) if search else ()
+        groups.setdefault((result.variant, *trial), []).append(result)
     if not search:
         return [Row(variant, group) for (variant,), group in groups.items()]
     rows = [Row(f"{number}: {variant}", g) for (variant, _, number), g in groups.items()]
-    # of equals the first stays first: sorted is stable
+    # sorted() is stable: equal rows keep their order
     return sorted(
         (row for row in rows if row.n),
-        key=lambda row: _rank(row) if row.sample(OBJECTIVE).n else -1,
+        key=lambda row: _score(row) if row.sample(OBJECTIVE).n else -1,
         reverse=True,
     )
 
 
-def chosen(rows: Sequence[Row]) -> Row | None:
-    """The row that val chooses, the first of equals; None if there is one row that has no val, or
-    no other row.
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The row that is best on the validation set, the first of equal ones.
+
+    None if there is only one row, no job is done, or a row has no validation accuracy.
     """
     done = [row for row in rows if row.n]
     if len(rows) < 2 or not done or any(row.sample(OBJECTIVE).n < row.n for row in done):
         return None
-    return max(done, key=_rank)  # max returns the first of equals
+    return max(done, key=_score)  # max returns the first of equal rows
 
 
-def _rank(row: Row) -> int:
-    """By which val chooses: equal accuracies may differ by what float32 cannot hold."""
-    return round(row.sample(OBJECTIVE).mean / EQUAL)
+def _score(row: Row) -> int:
+    """The mean of the objective, rounded so that float32 rounding errors do not decide."""
+    return round(row.sample(OBJECTIVE).mean / TOLERANCE)
 
 
 def main_table(
     title: str,
-    records: Sequence[JobResult],
+    results: Sequence[JobResult],
     columns: Sequence[str],
     search: bool,
-    reported: Sequence[Published] = (),
+    published: Sequence[Published] = (),
     name: str = "table",
 ) -> Table:
-    rows = rows_of(records, search)
-    best = chosen(rows)
-    ours = [[row.show(column) for column in columns] for row in rows]
-    heads, cells = beside(columns, ours, [numbers_of(reported, row.records[0]) for row in rows])
-    first = [[f"{row.label} *" if row is best else row.label, row.n_in_words] for row in rows]
-    notes = [_meaning(rows), _choice(rows, best), *_equals(rows), *_teacher(records)]
-    notes += [*sentences(reported, records, columns), *missing(records, search)]
+    """The table of all rows, with notes."""
+    rows = rows_of(results, search)
+    best = best_row(rows)
+    ours = [[row.format_cell(column) for column in columns] for row in rows]
+    numbers = [published_values(published, row.results[0]) for row in rows]
+    heads, cells = with_published(columns, ours, numbers)
+    first = [[f"{row.label} *" if row is best else row.label, row.n_text] for row in rows]
+    notes = [_note_on_numbers(rows), _note_on_choice(rows, best)]
+    notes += [*_notes_on_equal_rows(rows), *_notes_on_teacher(results)]
+    notes += [*notes_on_published(published, results, columns), *notes_on_missing(results, search)]
     heads = ["trial" if search else "variant", "n", *heads]
     return Table(name, title, heads, [a + b for a, b in zip(first, cells, strict=True)], notes)
 
 
-def _meaning(rows: Sequence[Row]) -> str:
-    done = [record for row in rows for record in row.records if record.metrics]
-    has_val = {bool(record.metrics["has_val"]) for record in done if record.metrics}
-    several = any(row.n > 1 for row in rows)
-    spread = "mean ± standard deviation over n seeds" if several else "n = 1: no deviation"
-    if any(row.n == 1 for row in rows) and several:
-        spread += " (none where n = 1)"
+def _note_on_numbers(rows: Sequence[Row]) -> str:
+    done = [result for row in rows for result in row.results if result.metrics]
+    has_val = {bool(result.metrics["has_val"]) for result in done if result.metrics}
+    numbers = {row.n for row in rows if row.n}
+    if numbers == {1}:
+        spread = "One seed (n = 1), so no standard deviation"
+    else:
+        spread = "Mean ± standard deviation over n seeds"
+        spread += " (no deviation where n = 1)" * (1 in numbers)
     weights = {
-        frozenset({True}): "test: the weights chosen on val; last: those of the last epoch",
-        frozenset({False}): "no val part: test and last are both of the last epoch",
-    }.get(frozenset(has_val), "test: the weights chosen on val, where there is one, else the last")
-    return f"{spread}. {weights}; both on the test part, which chose nothing."
-
-
-def _choice(rows: Sequence[Row], best: Row | None) -> str:
-    done = [row for row in rows if row.n]
-    if not done:
-        return "Nothing was chosen: no job is done."
-    without = [row.label for row in done if row.sample(OBJECTIVE).n < row.n]
-    if len(rows) == 1 and not without:
-        return "One variant: there was nothing to choose between."
-    if best is None:
-        who = "the runs" if len(without) == len(done) else ", ".join(without)
-        return f"Nothing was chosen: that takes a val part, which {who} have not."
-    values = [record.values for record in best.records]
-    nets = [*students_of(values), *TOGETHER]
-    shown = {net: best.show(f"test/{net}/accuracy") for net in nets}
-    on_test = ", ".join(f"{net} {text} %" for net, text in shown.items() if text)
-    highest = best.sample(OBJECTIVE).mean
-    equals = sum(abs(row.sample(OBJECTIVE).mean - highest) < EQUAL for row in done)
-    tied = f", the first of {equals} equals" if equals > 1 else ""
-    short = f" It has {best.n_in_words} seeds." if best.n < len(best.records) else ""
+        frozenset({True}): "test: with the weights chosen on the validation set; last: with the "
+        "weights of the last epoch",
+        frozenset({False}): "There is no validation set, so test and last both use the weights of "
+        "the last epoch",
+    }.get(
+        frozenset(has_val),
+        "test: with the weights chosen on the validation set, or those of the last epoch if there "
+        "is no validation set; last: with the weights of the last epoch",
+    )
     return (
-        f"* chosen on val ({OBJECTIVE} {best.show(OBJECTIVE)} %, the highest of {len(done)}"
-        f"{tied}): {best.label}. Its test accuracy: {on_test}.{short}"
+        f"{spread}. {weights}. Both are measured on the test set, which was never used to choose."
     )
 
 
-def _equals(rows: Sequence[Row]) -> list[str]:
-    """Rows whose runs are the same to the last bit: what sets them apart had no effect."""
+def _note_on_choice(rows: Sequence[Row], best: Row | None) -> str:
+    done = [row for row in rows if row.n]
+    if not done:
+        return "No row was chosen: no job is done."
+    without_val = [row.label for row in done if row.sample(OBJECTIVE).n < row.n]
+    if len(rows) == 1 and not without_val:
+        return "No row was chosen: there is only one."
+    if best is None:
+        who = "these runs" if len(without_val) == len(done) else ", ".join(without_val)
+        return f"No row was chosen: this needs a validation set, which is missing in {who}."
+    values = [result.values for result in best.results]
+    nets = [*students_of(values), *COMBINED]
+    shown = {net: best.format_cell(f"test/{net}/accuracy") for net in nets}
+    on_test = ", ".join(f"{net} {text} %" for net, text in shown.items() if text)
+    highest = best.sample(OBJECTIVE).mean
+    equal = sum(abs(row.sample(OBJECTIVE).mean - highest) < TOLERANCE for row in done)
+    tied = f", the first of {equal} equal ones" if equal > 1 else ""
+    incomplete = f" Only {best.n_text} seeds are done." if best.n < len(best.results) else ""
+    return (
+        f"* chosen on the validation set ({OBJECTIVE} {best.format_cell(OBJECTIVE)} %, the highest "
+        f"of {len(done)}{tied}): {best.label}. Its test accuracy: {on_test}.{incomplete}"
+    )
+
+
+def _notes_on_equal_rows(rows: Sequence[Row]) -> list[str]:
+    """Names the rows whose runs have exactly the same numbers."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         runs = {
-            str(record.seed): [(k, v) for k, v in record.values.items() if "throughput" not in k]
-            for record in row.records
-            if record.values
+            str(result.seed): [(k, v) for k, v in result.values.items() if "throughput" not in k]
+            for result in row.results
+            if result.values
         }
         if runs:
             groups.setdefault(str(sorted(runs.items())), []).append(row.label)
     return [
-        f"The same in every number under every seed, so what sets them apart had no effect: "
-        f"{'; '.join(labels)}."
+        "These rows have exactly the same numbers under every seed, so the setting in which they "
+        f"differ had no effect: {'; '.join(labels)}."
         for labels in groups.values()
         if len(labels) > 1
     ]
 
 
-def _teacher(records: Sequence[JobResult]) -> list[str]:
+def _notes_on_teacher(results: Sequence[JobResult]) -> list[str]:
     column = "test/teacher/accuracy"
-    by_teacher = {r.teacher: r.values[column] for r in records if column in r.values}
+    by_teacher = {r.teacher: r.values[column] for r in results if column in r.values}
     if not by_teacher:
         return []
     sample = Sample(tuple(by_teacher.values()))
+    mean = format_value(column, sample.mean)
     if sample.n == 1:
-        return [f"Teacher, the same in all: {show(column, sample.mean)} % on test."]
-    spread = f"{show(column, sample.mean)} ± {show(column, sample.std)} %"
-    return [f"Teachers: {spread} on test, mean ± standard deviation of {sample.n} teachers."]
+        return [f"All runs have the same teacher. Its test accuracy: {mean} %."]
+    return [
+        f"Test accuracy of the teachers: {mean} ± {format_value(column, sample.std)} %, mean ± "
+        f"standard deviation of {sample.n} teachers."
+    ]
 
 
-def missing(records: Sequence[JobResult], search: bool) -> list[str]:
-    """A sentence on how many jobs are in no mean, and a line for each."""
-    pruned = [record for record in records if record.state == State.PRUNED]
-    absent = [record for record in records if record.state != State.DONE]
+def notes_on_missing(results: Sequence[JobResult], search: bool) -> list[str]:
+    """A note on how many jobs have no result, and a note for each of these jobs."""
+    pruned = [result for result in results if result.state == State.PRUNED]
+    missing = [result for result in results if result.state != State.DONE]
     if search:
-        absent = [record for record in absent if record not in pruned]
-    lines = [f"Pruned by the search: {len(pruned)} of {len(records)} trials."] * bool(
-        search and pruned
-    )
-    if absent:
-        lines.append(f"Not in these numbers: {len(absent)} of {len(records)} jobs.")
-    several = len({record.sweep for record in records}) > 1
-    return lines + [_absence(record, several) for record in absent]
+        missing = [result for result in missing if result not in pruned]
+    notes = []
+    if search and pruned:
+        notes.append(f"Pruned by the search: {len(pruned)} of {len(results)} trials.")
+    if missing:
+        notes.append(f"Missing in these numbers: {len(missing)} of {len(results)} jobs.")
+    several = len({result.sweep for result in results}) > 1
+    return notes + [_note_on_job(result, several) for result in missing]
 
 
-def _absence(record: JobResult, several: bool) -> str:
-    name = name_of(record) if several or record.number is None else f"job {record.number}"
-    axes: Mapping[str, object] = {} if record.seed is None else {"seed": record.seed}
-    where = ", ".join([record.variant, *(f"{key} {value}" for key, value in axes.items())])
-    error = f": {record.error}" if record.error else ""
-    return f"{name} ({where}): {record.state}{error}"
+def _note_on_job(result: JobResult, several_sweeps: bool) -> str:
+    short = not several_sweeps and result.number is not None
+    name = f"job {result.number}" if short else job_name(result)
+    axes: Mapping[str, object] = {} if result.seed is None else {"seed": result.seed}
+    where = ", ".join([result.variant, *(f"{key} {value}" for key, value in axes.items())])
+    error = f": {result.error}" if result.error else ""
+    return f"{name} ({where}): {result.state}{error}"

@@ -1,13 +1,13 @@
-"""The files of a report.
+"""Writes the files of a report.
 
-table.md           everything in words
-table.tex          the main table; pairs.tex and data_sets.tex the others
-table.csv          mean, std and n of every number of every net, at full precision; what is reported
-values.csv         the same for each job by itself
+table.md           all tables
+table.tex          the main table; the other tables are pairs.tex and data_sets.tex
+table.csv          mean, std and n of every number of every net, unrounded, and published numbers
+values.csv         every number of every net of each job
 pairs.csv          the paired differences
 data_sets.csv      the means over data sets and the mean ranks
 heatmap*.png  critical_difference*.png
-records.jsonl      what all this was made from; with sweep.yaml enough to make it again
+records.jsonl      the results of the jobs; with sweep.yaml enough to make all other files again
 """
 
 import csv
@@ -25,16 +25,16 @@ from kd_lightning.base.tables import latex, markdown
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import split
 from kd_lightning.reports.differences import adjusted_p_values
-from kd_lightning.reports.job_results import FILE, is_a_place, packed
-from kd_lightning.reports.published import numbers_of
+from kd_lightning.reports.job_results import FILE, is_local, to_jsonl
+from kd_lightning.reports.published import published_values
 from kd_lightning.reports.summary import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# what an earlier report may have left that this one has not
+# Files of an earlier report that this one may not have.
 MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
-# of a sweep.yaml, what does not belong to the machine it ran on
+# Keys of a sweep.yaml that do not depend on the machine on which the sweep ran.
 PORTABLE = (
     "title", "command", "overrides", "grid", "variants", "pairs", "columns", "data_sets",
     "reported", "search", "made",
@@ -42,21 +42,21 @@ PORTABLE = (
 
 
 def write(report: Report, out: Path | str) -> list[Path]:
-    """Writes the files of a report, and removes those of an earlier one that it does not have.
+    """Writes the files of a report. Files of an earlier report that are not rewritten are removed.
 
     Args:
-        out: the sweep's own directory, or a folder for the report and its records.
+        out: the sweep's own directory, or a folder for the report.
 
     Raises:
         UserError: ``out`` cannot be written to, or holds another sweep.
     """
     out = Path(out)
-    home = report.source.home
-    at_home = home is not None and out.resolve() == home.resolve()
-    if not at_home and (out / "jobs").is_dir():
-        raise UserError(f"{out} holds a sweep of its own: name another folder (--out)")
+    own = report.source.directory
+    in_own_directory = own is not None and out.resolve() == own.resolve()
+    if not in_own_directory and (out / "jobs").is_dir():
+        raise UserError(f"{out} holds another sweep: name another folder (--out)")
     texts = _texts(report)
-    if not at_home:
+    if not in_own_directory:
         texts["sweep.yaml"] = _settings(report)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,11 +75,12 @@ def write(report: Report, out: Path | str) -> list[Path]:
 
 
 def _texts(report: Report) -> dict[str, str]:
+    """File name -> content."""
     texts = {
-        "table.md": _in_markdown(report),
+        "table.md": _markdown(report),
         "table.csv": _csv(_summaries(report)),
         "values.csv": _csv(_values(report)),
-        FILE: packed(report.source.records),
+        FILE: to_jsonl(report.source.results),
     }
     for table in report.tables:
         name = f"{table.name}.tex"
@@ -91,19 +92,19 @@ def _texts(report: Report) -> dict[str, str]:
     return texts
 
 
-def _in_markdown(report: Report) -> str:
+def _markdown(report: Report) -> str:
     text = "\n".join(map(markdown, report.tables))
     if report.tables[0].title == report.source.title:
-        return text.removeprefix("#")  # the first table's title is that of the whole
+        return text.removeprefix("#")  # the first table's title is the title of the file
     return f"# {report.source.title}\n\n{text}"
 
 
 def _settings(report: Report) -> str:
-    """A ``sweep.yaml`` from which, with the records, the same report is made."""
+    """The text of a ``sweep.yaml``. With ``records.jsonl`` it gives the same report again."""
     settings = {k: v for k, v in report.source.settings.items() if k in PORTABLE}
     for key in ("overrides", "command"):
         if isinstance(settings.get(key), list):
-            settings[key] = [word for word in settings[key] if not is_a_place(word)]
+            settings[key] = [word for word in settings[key] if not is_local(word)]
     if settings.get("search"):
         settings["search"] = {k: v for k, v in settings["search"].items() if k != "storage"}
     settings["title"] = report.source.title
@@ -120,48 +121,50 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _summaries(report: Report) -> Iterable[dict[str, Any]]:
+    """The lines of table.csv: one for each row of a table and each column that it has."""
     source = report.source
     search = bool(source.settings.get("search"))
-    for data_set in dict.fromkeys(r.data_set(source.data_sets) for r in source.records):
-        of_it = [r for r in source.records if r.data_set(source.data_sets) == data_set]
-        for row in rows_of(of_it, search):
-            columns = dict.fromkeys(key for record in row.records for key in record.values)
-            reported = numbers_of(report.reported, row.records[0])
-            columns |= dict.fromkeys(reported)
-            # a row with nothing done stands there too
+    for data_set in dict.fromkeys(r.data_set(source.data_sets) for r in source.results):
+        selected = [r for r in source.results if r.data_set(source.data_sets) == data_set]
+        for row in rows_of(selected, search):
+            columns = dict.fromkeys(key for result in row.results for key in result.values)
+            published = published_values(report.published, row.results[0])
+            columns |= dict.fromkeys(published)
+            # a row without any finished job has a line too
             for column in columns or [""]:
                 sample = row.sample(column)
                 yield {
                     "data_set": data_set,
                     "variant": row.label,
-                    **_named(column),
+                    **_parts(column),
                     "mean": sample.mean if sample.n else "",
                     "std": sample.std if sample.n > 1 else "",
                     "n": sample.n,
-                    "planned": len(row.records),
-                    **({"reported": reported.get(column, "")} if report.reported else {}),
+                    "planned": len(row.results),
+                    **({"reported": published.get(column, "")} if report.published else {}),
                 }
 
 
 def _values(report: Report) -> Iterable[dict[str, Any]]:
-    source = report.source
-    axes = dict.fromkeys(key for record in source.records for key in record.axes)
-    for record in source.records:
-        for column, value in (record.values or {"": ""}).items():
+    """The lines of values.csv: one for each job and each column that it has."""
+    results = report.source.results
+    axes = dict.fromkeys(key for result in results for key in result.axes)
+    for result in results:
+        for column, value in (result.values or {"": ""}).items():
             yield {
-                "sweep": record.sweep,
-                "job": record.number,
-                "variant": record.variant,
-                **{key: record.axes.get(key, "") for key in axes if key != "variant"},
-                "seed": record.seed,
-                "state": str(record.state),
-                "error": record.error,
-                **_named(column),
+                "sweep": result.sweep,
+                "job": result.number,
+                "variant": result.variant,
+                **{key: result.axes.get(key, "") for key in axes if key != "variant"},
+                "seed": result.seed,
+                "state": str(result.state),
+                "error": result.error,
+                **_parts(column),
                 "value": value,
             }
 
 
-def _named(column: str) -> dict[str, str]:
+def _parts(column: str) -> dict[str, str]:
     return dict(zip(("split", "net", "metric"), split(column), strict=True))
 
 
@@ -175,7 +178,7 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
             "b": difference.pair.b,
             "data_set": difference.data_set,
             "column": difference.column,
-            "column_b": difference.other,
+            "column_b": difference.column_b,
             "n": sample.n,
             "planned": difference.planned,
             "difference": sample.mean if sample.n else "",
@@ -187,23 +190,26 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
 
 
 def _ranks(report: Report) -> Iterable[dict[str, Any]]:
-    has_reported = any(one.reported for one in report.across)
-    for one in report.across:
-        for variant, rank in one.mean_ranks().items():
-            mean = one.over_all(variant)
+    has_published = any(comparison.published for comparison in report.comparisons)
+    for comparison in report.comparisons:
+        for variant, rank in comparison.mean_ranks().items():
+            sample = comparison.overall(variant)
+            published = {"reported": comparison.published.get(variant, "")}
             yield {
-                "column": one.column,
+                "column": comparison.column,
                 "variant": variant,
-                "mean": mean.mean,
-                "std": mean.std if mean.n > 1 else "",
-                **({"reported": one.reported.get(variant, "")} if has_reported else {}),
+                "mean": sample.mean,
+                "std": sample.std if sample.n > 1 else "",
+                **(published if has_published else {}),
                 "mean_rank": rank,
-                "data_sets": len(one.complete),
+                "data_sets": len(comparison.complete),
             }
 
 
 def _draw(report: Report, out: Path) -> list[str]:
-    """Draws what there is to draw. What draws is slow to import, and may not be there."""
+    """Draws the heat maps and diagrams. The drawing modules are imported here because they are slow
+    to import and optional.
+    """
     names: list[str] = []
     if report.grids and find_spec("matplotlib"):
         from kd_lightning.reports import heatmap
@@ -214,8 +220,8 @@ def _draw(report: Report, out: Path) -> list[str]:
     if report.diagrams:
         from kd_lightning.reports import critical_difference
 
-        for name, one in report.diagrams.items():
-            _save(critical_difference.draw(one), out / name)
+        for name, comparison in report.diagrams.items():
+            _save(critical_difference.draw(comparison), out / name)
             names.append(name)
     return names
 

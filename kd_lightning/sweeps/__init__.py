@@ -1,1 +1,1 @@
-"""Many runs as one thing: what varies, which jobs that makes, and how far they are."""
+"""Sweeps: many runs that are planned, started, watched and reported together."""

@@ -1,8 +1,8 @@
-"""Makes a sweep's directory, once all that a command line asks for has been checked.
+"""Creates the directory of a sweep, after everything on its command line has been checked.
 
 <outputs>/sweeps/<time>_<title>_<4 digits>/
-  jobs/0000/ …   the jobs (``jobs.py``); a search makes them by and by
-  sweep.yaml     what was asked for; written last, so it says that all jobs are there
+  jobs/0000/ …   the jobs (``records/jobs.py``); a search adds them while it runs
+  sweep.yaml     the settings; written last, so if it exists all jobs exist
 """
 
 import re
@@ -21,29 +21,29 @@ from kd_lightning.config.schema import arguments_of, check_arguments, check_targ
 from kd_lightning.records.jobs import create, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import expand as expand_columns
-from kd_lightning.reports.published import read as read_reported
+from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
 from kd_lightning.sweeps.overrides import fixed_words, last_wins
 
 
-def make(words: Sequence[str], config_dir: str | None, console: Console) -> Path:
-    """Makes the directory of the sweep that a command line asks for.
+def create_sweep(words: Sequence[str], config_dir: str | None, console: Console) -> Path:
+    """Creates the directory of the sweep that a command line describes.
 
     Args:
         words: of the command line, without options.
-        config_dir: a folder of the person's own YAML.
+        config_dir: a folder with the user's own YAML.
 
     Raises:
-        UserError: before anything is written, if a job could not start.
+        UserError: a job could not start. Nothing has been written then.
     """
     of_sweep, of_jobs = plan.split(words)
     settings, launcher, preset = plan.settings_of(of_sweep, config_dir)
     build_launcher(launcher)
     variations = plan.expand(settings, of_jobs)
     title = plan.title_of(settings, preset, variations)
-    expand_columns(settings.columns or [], [])  # a wrong one is refused now, not at the end
-    read_reported(settings.reported)
-    asked = {
+    expand_columns(settings.columns or [], [])  # refuses a wrong column now, not at the end
+    read_published(settings.reported)
+    content = {
         "title": title,
         "command": ["-m", *words],
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
@@ -52,61 +52,65 @@ def make(words: Sequence[str], config_dir: str | None, console: Console) -> Path
         "overrides": list(last_wins([*settings.overrides, *fixed_words(of_jobs)])),
         "launcher": OmegaConf.to_container(launcher, resolve=True),
     }
-    console.print(f"{counted(variations, settings)}: checking them", highlight=False, markup=False)
+    message = f"{describe_jobs(variations, settings)}: checking the configuration"
+    console.print(message, highlight=False, markup=False)
     if settings.search is not None:
         check_search(settings.search, variations[0])
-        variations = [plan.variation_of(asked, first_values(settings.search))]
-    orders, first = plan.orders(variations, folder=asked["folder"], config_dir=asked["config_dir"])
+        variations = [plan.variation_of(content, example_values(settings.search))]
+    orders, first = plan.orders(
+        variations, folder=content["folder"], config_dir=content["config_dir"]
+    )
     directory = directory_for(settings.dir, Path(first.outputs) / "sweeps", title)
     for order in orders if settings.search is None else []:
         create(directory / "jobs" / f"{order.number:04d}", replace(order, sweep=directory.name))
-    about = {"name": directory.name, "jobs": None if settings.search else len(orders), **asked}
+    jobs = None if settings.search else len(orders)
+    content = {"name": directory.name, "jobs": jobs, **content}
     with whole(directory / "sweep.yaml") as unfinished:
-        OmegaConf.save(OmegaConf.create(about), unfinished)
+        OmegaConf.save(OmegaConf.create(content), unfinished)
     return directory
 
 
-def counted(variations: Sequence[plan.Variation], settings: plan.Settings) -> str:
-    """How many jobs there are, and how that comes."""
+def describe_jobs(variations: Sequence[plan.Variation], settings: plan.Settings) -> str:
+    """The number of jobs, and how it is composed."""
     if settings.search is not None:
         return f"A search of {settings.search['trials']} trials"
-    rows = len({one.variant for one in variations})
-    rest = len(variations) // rows
+    rows = len({variation.variant for variation in variations})
+    per_row = len(variations) // rows
     jobs = "1 job" if len(variations) == 1 else f"{len(variations)} jobs"
-    return jobs if rest == 1 or rows == 1 else f"{jobs} ({rows} variants x {rest})"
+    return jobs if per_row == 1 or rows == 1 else f"{jobs} ({rows} variants x {per_row})"
 
 
-def directory_for(asked: str | None, sweeps: Path, title: str) -> Path:
-    """The directory of a new sweep, made.
+def directory_for(requested: str | None, sweeps: Path, title: str) -> Path:
+    """Makes the directory of a new sweep.
 
     Args:
-        asked: ``sweep.dir``.
-        sweeps: where new ones are made, if none was asked for.
+        requested: ``sweep.dir``.
+        sweeps: where the directory is made if ``sweep.dir`` is not set.
     """
-    if asked is None:
+    if requested is None:
         return new_directory(sweeps, title).resolve()
-    directory = Path(asked).resolve()
+    directory = Path(requested).resolve()
     if (directory / "sweep.yaml").exists():
         raise UserError(
-            f"sweep.dir={asked} holds a sweep already: go on with it by "
-            f"python -m kd_lightning.sweep {asked} --resume"
+            f"sweep.dir={requested} holds a sweep already: resume it by "
+            f"python -m kd_lightning.sweep {requested} --resume"
         )
     if any(directory.glob("jobs/*/progress.json")):
-        raise UserError(f"sweep.dir={asked} holds jobs of a sweep: choose another")
-    for job in jobs_of(directory):  # of a plan that was never whole
+        raise UserError(f"sweep.dir={requested} holds jobs of a sweep: choose another")
+    for job in jobs_of(directory):  # left by a sweep that was killed while it was created
         (job.directory / "job.json").unlink()
     make_directory(directory / "jobs", "sweep.dir")
     return directory
 
 
 def check_search(settings: dict[str, Any], variation: plan.Variation) -> None:
-    """Checks the settings of a search, and makes the place of its storage absolute.
+    """Checks the settings of a search, and makes the path of its storage absolute.
 
     Args:
-        variation: what its command line would be without the search.
+        variation: the job that the command line would be without the search.
 
     Raises:
-        UserError: for settings that no search can have.
+        UserError: a setting is not valid.
     """
     if variation.axes:
         raise UserError(
@@ -120,22 +124,22 @@ def check_search(settings: dict[str, Any], variation: plan.Variation) -> None:
         settings["storage"] = f"sqlite:///{Path(relative[1]).resolve()}"
 
 
-def first_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Some values of a search's space, to see whether a job of it can be composed."""
+def example_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One value for each key of a search's space, to check that a job can be composed."""
     distributions = search.distributions_of(settings["space"])
     return {
-        key: one.choices[0] if hasattr(one, "choices") else one.low
-        for key, one in distributions.items()
+        key: distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+        for key, distribution in distributions.items()
     }
 
 
 def total_trials(settings: Mapping[str, Any]) -> int:
     """How many jobs a search will have."""
-    asked = search.Settings(**settings)
-    return search.total_of(asked, search.distributions_of(asked.space))
+    search_settings = search.Settings(**settings)
+    return search.total_of(search_settings, search.distributions_of(search_settings.space))
 
 
 def build_launcher(config: DictConfig) -> Any:
-    """The launcher that a configuration names; a wrong key or value is a ``UserError``."""
+    """Builds the launcher of a configuration; a wrong key or value is a ``UserError``."""
     check_targets(config, "launcher")
     return instantiate(config, _convert_="object")

@@ -1,4 +1,6 @@
-"""How far a sweep is, by the files of its jobs: a live table in a terminal, lines elsewhere."""
+"""Shows the progress of a sweep, read from its jobs' files: a live table in a terminal, lines
+elsewhere.
+"""
 
 import statistics
 import time
@@ -22,7 +24,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One job, as its files have it now."""
+    """The state of one job, as its files say at one moment."""
 
     order: Order
     state: State
@@ -31,7 +33,7 @@ class Snapshot:
 
     @property
     def name(self) -> str:
-        """Its row and what its row is averaged over."""
+        """Its row of the table, with data set and seed."""
         seed = self.order.axes.get("seed")
         data = [f"{key}={value}" for key, value in self.order.axes.items() if "data" in key]
         words = [self.order.variant, *data, *([] if seed is None else [f"seed={seed}"])]
@@ -39,48 +41,51 @@ class Snapshot:
 
     @property
     def seconds(self) -> float | None:
-        """That it took, once it is done."""
+        """How long the job took; None if it is not done."""
         if self.state is not State.DONE:
             return None
         return self.progress["time"] - self.progress["begun"] if "begun" in self.progress else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the phase it is in, from the epochs that this phase has done; None if not known."""
-        told = self.progress
-        if self.state is not State.RUNNING or "started" not in told:
+        """Time until its current phase ends, estimated from the epochs of this phase that are
+        finished; None if unknown.
+        """
+        progress = self.progress
+        if self.state is not State.RUNNING or "started" not in progress:
             return None
-        done = told["epoch"] - told["first"]
+        done = progress["epoch"] - progress["first"]
         if not done:
             return None
-        each = (told["time"] - told["started"]) / done
-        return max(0.0, each * (told["epochs"] - told["epoch"]) - (time.time() - told["time"]))
+        per_epoch = (progress["time"] - progress["started"]) / done
+        left = per_epoch * (progress["epochs"] - progress["epoch"])
+        return max(0.0, left - (time.time() - progress["time"]))
 
     @property
-    def doing(self) -> str:
-        """What it is at, in words."""
-        told = self.progress
+    def description(self) -> str:
+        """What the job is doing, or why it failed."""
+        progress = self.progress
         if self.state is State.FAILED:
             return (self.error or "").splitlines()[-1] if self.error else ""
-        if self.state not in (State.RUNNING, State.STOPPED) or not told:
+        if self.state not in (State.RUNNING, State.STOPPED) or not progress:
             return ""
-        if "epochs" not in told:
-            return str(told["phase"])
-        words = [f"epoch {told['epoch']}/{told['epochs']}"]
+        if "epochs" not in progress:
+            return str(progress["phase"])
+        words = [f"epoch {progress['epoch']}/{progress['epochs']}"]
         if (left := self.seconds_left) is not None:
             words.append(f"{duration(left)} left")
-        if told.get("accuracy"):
-            shown = ", ".join(f"{key} {value:.3f}" for key, value in told["accuracy"].items())
+        if progress.get("accuracy"):
+            shown = ", ".join(f"{key} {value:.3f}" for key, value in progress["accuracy"].items())
             words.append(f"val/accuracy {shown}")
-        return ", ".join([*words, str(told["phase"])])
+        return ", ".join([*words, str(progress["phase"])])
 
 
-class Look:
-    """Looks at jobs, again and again; what is over is not read twice.
+class Monitor:
+    """Takes snapshots of the jobs whenever it is called. Jobs that are over are read only once.
 
     Args:
         jobs: may grow.
-        total: how many there will be.
+        total: how many jobs there will be.
     """
 
     def __init__(self, jobs: Sequence[Job], total: int) -> None:
@@ -89,9 +94,9 @@ class Look:
         self._over: dict[int, Snapshot] = {}
 
     def __call__(self) -> list[Snapshot]:
-        return [self._look(job) for job in list(self.jobs)]
+        return [self._snapshot(job) for job in list(self.jobs)]
 
-    def _look(self, job: Job) -> Snapshot:
+    def _snapshot(self, job: Job) -> Snapshot:
         if job.number in self._over:
             return self._over[job.number]
         snapshot = Snapshot(job.order, job.state(), job.progress(), job.error())
@@ -101,7 +106,7 @@ class Look:
 
 
 def duration(seconds: float) -> str:
-    """A time to read: 42 s, 12 min, 3 h 20 min."""
+    """A short text for a time: 42 s, 12 min, 3 h 20 min."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -109,24 +114,27 @@ def duration(seconds: float) -> str:
 
 
 def seconds_left(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> float | None:
-    """Of the sweep, at the pace of its finished jobs, ``at_once`` or as many as run now; None
-    before the first has finished.
+    """Time until the sweep ends, estimated from the median time of its finished jobs. None before
+    the first job has finished.
+
+    Args:
+        at_once: how many jobs run at the same time, at least; more if more are running now.
     """
-    spent = [one.seconds for one in snapshots if one.seconds is not None]
-    if not spent:
+    times = [snapshot.seconds for snapshot in snapshots if snapshot.seconds is not None]
+    if not times:
         return None
-    each = statistics.median(spent)
-    running = [one for one in snapshots if one.state is State.RUNNING]
-    over = sum(one.state in (State.DONE, State.PRUNED, State.FAILED) for one in snapshots)
+    per_job = statistics.median(times)
+    running = [snapshot for snapshot in snapshots if snapshot.state is State.RUNNING]
+    over = sum(s.state in (State.DONE, State.PRUNED, State.FAILED) for s in snapshots)
     waiting = total - over - len(running)
-    begun = [time.time() - one.progress.get("begun", time.time()) for one in running]
-    rest = waiting * each + sum(max(0.0, each - seconds) for seconds in begun)
-    return rest / max(at_once, len(running))
+    spent = [time.time() - s.progress.get("begun", time.time()) for s in running]
+    left = waiting * per_job + sum(max(0.0, per_job - seconds) for seconds in spent)
+    return left / max(at_once, len(running))
 
 
 def summary(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> str:
-    """One line: how many jobs are how far, and how long the rest will take."""
-    counts = Counter(one.state for one in snapshots)
+    """One line: the number of jobs in each state, and the time left."""
+    counts = Counter(snapshot.state for snapshot in snapshots)
     counts[State.WAITING] += total - len(snapshots)
     words = [f"{counts[State.DONE]} of {total} done"]
     words += [f"{counts[s]} {s}" for s in State if counts[s] and s is not State.DONE]
@@ -140,63 +148,66 @@ def summary(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> str:
 def table(
     title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int, cut: bool = False
 ) -> Group:
-    """The whole, at most ``rows`` jobs long: what runs and what failed first, then the others.
+    """The table of all jobs.
 
     Args:
-        cut: long names and words are cut where the console is narrow.
+        rows: show at most this many jobs: running and failed ones first.
+        cut: cut long names and descriptions if the console is narrow.
     """
-    order = [
+    priority = [
         State.RUNNING, State.FAILED, State.STOPPED, State.WAITING, State.DONE, State.PRUNED,
     ]  # fmt: skip
-    first = sorted(snapshots, key=lambda one: order.index(one.state))[:rows]
+    shown = sorted(snapshots, key=lambda snapshot: priority.index(snapshot.state))[:rows]
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=cut)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
-    for share in (2, 3):
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=share if cut else None)
-    for one in sorted(first, key=lambda one: one.order.number):
-        state = Text(str(one.state), STYLES[one.state])
-        grid.add_row(str(one.order.number), state, Text(one.name), Text(one.doing))
+    for ratio in (2, 3):
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio if cut else None)
+    for snapshot in sorted(shown, key=lambda snapshot: snapshot.order.number):
+        state = Text(str(snapshot.state), STYLES[snapshot.state])
+        number = str(snapshot.order.number)
+        grid.add_row(number, state, Text(snapshot.name), Text(snapshot.description))
     head = Text.assemble((title, "bold"), f": {summary(snapshots, total)}")
-    hidden = len(snapshots) - len(first)
+    hidden = len(snapshots) - len(shown)
     rest = [Text(f"… and {hidden} more", "dim")] if hidden else []
     return Group(head, grid, *rest)
 
 
-class Lines:
-    """What a sweep says in lines: how many jobs there are, each that ends, how long the rest takes.
+class ProgressLines:
+    """Prints the progress of a sweep line by line: the number of jobs, each job that ends, and the
+    time left.
 
-    In a terminal the ends are left to the live table, but for failures.
+    In a terminal, where the live table shows the rest, only jobs that do not end well are printed.
     """
 
-    def __init__(self, look: Look, console: Console) -> None:
-        self.look = look
+    def __init__(self, monitor: Monitor, console: Console) -> None:
+        self.monitor = monitor
         self.console = console
         self.at_once = 1
 
-    def beginning(self, directory: Path) -> None:
-        over = sum(job.is_over() for job in self.look.jobs)
-        todo = self.look.total - over
-        jobs = "1 job" if todo == 1 else f"{todo} jobs"
-        self.line(f"{jobs} to run{f', {over} over already' if over else ''}: {directory}")
+    def sweep_started(self, directory: Path) -> None:
+        over = sum(job.is_over() for job in self.monitor.jobs)
+        waiting = self.monitor.total - over
+        jobs = "1 job" if waiting == 1 else f"{waiting} jobs"
+        self.print(f"{jobs} to run{f', {over} already finished' if over else ''}: {directory}")
 
-    def ended(self, job: Job) -> None:
-        snapshots = self.look()
-        (one,) = [each for each in snapshots if each.order.number == job.number]
-        # this one has just made room, which the next has not taken yet
+    def job_ended(self, job: Job) -> None:
+        snapshots = self.monitor()
+        (snapshot,) = [each for each in snapshots if each.order.number == job.number]
+        # + 1: this job has just ended, and the next one has not started yet
         running = sum(each.state is State.RUNNING for each in snapshots)
-        self.at_once = max(self.at_once, min(running + 1, self.look.total))
-        if self.console.is_terminal and one.state is State.DONE:
+        self.at_once = max(self.at_once, min(running + 1, self.monitor.total))
+        if self.console.is_terminal and snapshot.state is State.DONE:
             return
-        told = [f"{one.state}"]
-        if one.seconds is not None:
-            told.append(f"in {duration(one.seconds)}")
+        words = [f"{snapshot.state}"]
+        if snapshot.seconds is not None:
+            words.append(f"in {duration(snapshot.seconds)}")
         if (metrics := job.metrics()) and metrics["objective"] is not None:
-            told.append(f"val/accuracy {metrics['objective']:.4f}")
-        if one.doing:
-            told.append(one.doing)
-        self.line(f"job {one.order.number} ({one.name}): {', '.join(told)}")
-        self.line(f"  {summary(snapshots, self.look.total, self.at_once)}")
+            words.append(f"val/accuracy {metrics['objective']:.4f}")
+        if snapshot.description:
+            words.append(snapshot.description)
+        self.print(f"job {snapshot.order.number} ({snapshot.name}): {', '.join(words)}")
+        self.print(f"  {summary(snapshots, self.monitor.total, self.at_once)}")
 
-    def line(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)

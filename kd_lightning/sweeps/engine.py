@@ -1,7 +1,7 @@
-"""Runs what of a sweep is not over, shows how far it is, and ends it with its report.
+"""Runs the unfinished jobs of a sweep, shows their progress, and writes the report at the end.
 
-Of all this nothing is kept but the files of the jobs (``jobs.py``) and the directory's
-``sweep.yaml`` (``create.py``): who is killed, whenever, is resumed from these.
+The state of a sweep is only in the files of its jobs (``records/jobs.py``) and in its
+``sweep.yaml`` (``create.py``). So a sweep can be killed at any moment and resumed.
 """
 
 import shlex
@@ -23,22 +23,24 @@ from kd_lightning.base.interrupts import interruptible
 from kd_lightning.records.jobs import Job, Order, State, is_held, jobs_of
 from kd_lightning.sweeps import create, display, plan, search
 
+LOCK = ".at-work"  # held while a process runs the sweep
 
-def settings_in(directory: Path) -> dict[str, Any]:
-    """What ``create.make`` wrote.
+
+def read_settings(directory: Path) -> dict[str, Any]:
+    """The content of ``sweep.yaml``, which ``create_sweep`` has written.
 
     Raises:
         UserError: the directory holds no sweep.
     """
     path = directory / "sweep.yaml"
     if not path.exists():
-        raise UserError(f"{directory} is no sweep: expected sweep.yaml and jobs/ in it")
+        raise UserError(f"{directory} is not a sweep: expected sweep.yaml and jobs/ in it")
     return OmegaConf.to_container(OmegaConf.load(path))
 
 
-def changed_launcher(directory: Path, words: Sequence[str]) -> DictConfig:
-    """The launcher of a sweep, or another if ``words`` of a command line say so."""
-    asked = settings_in(directory)
+def launcher_config(directory: Path, words: Sequence[str]) -> DictConfig:
+    """The launcher's configuration: that of the sweep, changed by ``words`` of a command line."""
+    settings = read_settings(directory)
     others = [word for word in words if not word.startswith("launcher")]
     if others:
         raise UserError(
@@ -46,14 +48,14 @@ def changed_launcher(directory: Path, words: Sequence[str]) -> DictConfig:
             "(launcher=…, launcher.workers=…): start a new sweep"
         )
     if any(word.startswith("launcher=") for word in words):
-        return plan.settings_of(words, asked["config_dir"])[1]
-    config = OmegaConf.create(asked["launcher"])
+        return plan.settings_of(words, settings["config_dir"])[1]
+    config = OmegaConf.create(settings["launcher"])
     config.merge_with_dotlist([word.removeprefix("launcher.") for word in words])
     return config
 
 
-def conduct(directory: Path, launcher: Any, console: Console) -> bool:
-    """Runs every job that is not over, shows how far they are, and writes the report.
+def run_sweep(directory: Path, launcher: Any, console: Console) -> bool:
+    """Runs every job that is not over, shows the progress, and writes the report.
 
     Args:
         launcher: has ``run(jobs)``, which yields each job when it has ended.
@@ -62,54 +64,54 @@ def conduct(directory: Path, launcher: Any, console: Console) -> bool:
         Whether every job is over now.
 
     Raises:
-        Interrupted: by Ctrl-C or SIGTERM, with the command that goes on.
+        Interrupted: by Ctrl-C or SIGTERM, with the command that resumes the sweep.
     """
-    asked = settings_in(directory)
-    if asked["search"] is None:
-        jobs: Given | search.Search = Given(directory, asked["jobs"])
+    settings = read_settings(directory)
+    if settings["search"] is None:
+        jobs: FixedJobs | search.Search = FixedJobs(directory, settings["jobs"])
     else:
-        jobs = search_of(directory, asked)
-    for job in jobs.jobs:  # what failed waits again
+        jobs = open_search(directory, settings)
+    for job in jobs.jobs:  # a job that failed is run again
         if not job.is_over() and not job.is_held():
             (job.directory / "error.txt").unlink(missing_ok=True)
-    look = display.Look(jobs.jobs, jobs.total)
-    say = display.Lines(look, console)
-    say.beginning(directory)
-    go_on = f"go on with: python -m kd_lightning.sweep {directory} --resume"
+    monitor = display.Monitor(jobs.jobs, jobs.total)
+    lines = display.ProgressLines(monitor, console)
+    lines.sweep_started(directory)
+    resume_command = f"python -m kd_lightning.sweep {directory} --resume"
     with (
-        interruptible(go_on),
-        at_work(directory),
-        live(directory.name, look, console),
-        closing(launcher.run(jobs.todo())) as ended,
+        interruptible(f"resume with: {resume_command}"),
+        mark_running(directory),
+        live_table(directory.name, monitor, console),
+        closing(launcher.run(jobs.remaining())) as ended,
     ):
         for job in ended:
-            jobs.heard(job)
-            say.ended(job)
+            jobs.job_ended(job)
+            lines.job_ended(job)
     report = reports.build([directory])
     reports.write(report, directory)
     reports.print_report(report, console)
-    say.line(f"Sweep: {directory}")
-    if asked["search"] is not None and (best := jobs.best()) is not None:
+    lines.print(f"Sweep: {directory}")
+    if settings["search"] is not None and (best := jobs.best()) is not None:
         words = shlex.join(best.order.overrides)
-        say.line(f"Best on val: python -m kd_lightning.run {words}")
+        lines.print(f"Best on val: python -m kd_lightning.run {words}")
     states = [job.state() for job in jobs_of(directory)]
     running = states.count(State.RUNNING)
     if running:
-        say.line(f"Another process is still at work on {running} of the jobs.")
+        lines.print(f"Another process is still running {running} of the jobs.")
     failed = sum(state in (State.FAILED, State.STOPPED, State.WAITING) for state in states)
     if failed:
-        say.line(
-            f"{failed} of {jobs.total} jobs failed: why stands above, and in log.txt of each; "
-            f"run them again with: python -m kd_lightning.sweep {directory} --resume"
+        lines.print(
+            f"{failed} of {jobs.total} jobs failed: the reasons are above, and in log.txt of each "
+            f"job; run them again with: {resume_command}"
         )
     return not failed
 
 
 @contextmanager
-def at_work(directory: Path) -> Iterator[None]:
-    """Says, to whoever follows the sweep, that a process is at work on it."""
-    lock = FileLock(directory / ".at-work")
-    with suppress(Timeout):  # another one says so already
+def mark_running(directory: Path) -> Iterator[None]:
+    """Holds a lock, so that other processes see that this sweep is running."""
+    lock = FileLock(directory / LOCK)
+    with suppress(Timeout):  # another process runs the sweep too, and holds it
         lock.acquire(timeout=0)
     try:
         yield
@@ -117,8 +119,13 @@ def at_work(directory: Path) -> Iterator[None]:
         lock.release()
 
 
-class Given:
-    """The jobs of a sweep that is no search: all are there from the start."""
+class FixedJobs:
+    """The jobs of a sweep without a search: all of them exist from the start.
+
+    Args:
+        directory: of the sweep.
+        total: how many jobs there must be.
+    """
 
     def __init__(self, directory: Path, total: int) -> None:
         self.jobs = jobs_of(directory)
@@ -129,61 +136,68 @@ class Given:
                 "folder of jobs/"
             )
 
-    def todo(self) -> Iterator[Job]:
-        """Those that are not over; at the end those that another process works on just now."""
-        left = [job for job in self.jobs if not job.is_over()]
+    def remaining(self) -> Iterator[Job]:
+        """The jobs that are not over. Jobs that another process is running come last."""
+        unfinished = [job for job in self.jobs if not job.is_over()]
         held = []
-        for job in left:
+        for job in unfinished:
             if job.is_held():
                 held.append(job)
             elif not job.is_over():
                 yield job
         yield from held
 
-    def heard(self, job: Job) -> None:
-        """Nothing follows from it."""
+    def job_ended(self, job: Job) -> None:
+        """Does nothing: the other jobs do not depend on it. A search needs this method."""
 
 
-def search_of(directory: Path, asked: Mapping[str, Any]) -> search.Search:
-    """The search that a sweep's directory holds."""
+def open_search(directory: Path, settings: Mapping[str, Any]) -> search.Search:
+    """The search in a sweep's directory.
 
-    def order(number: int, values: Mapping[str, Any]) -> Order:
-        variation = plan.variation_of(asked, values)
-        (found,), _ = plan.orders(
-            [variation], folder=asked["folder"], config_dir=asked["config_dir"]
+    Args:
+        settings: the content of its ``sweep.yaml``.
+    """
+
+    def make_order(number: int, values: Mapping[str, Any]) -> Order:
+        variation = plan.variation_of(settings, values)
+        (order,), _ = plan.orders(
+            [variation], folder=settings["folder"], config_dir=settings["config_dir"]
         )
-        return replace(found, number=number, sweep=asked["name"])
+        return replace(order, number=number, sweep=settings["name"])
 
-    return search.Search(directory, asked["name"], search.Settings(**asked["search"]), order)
+    search_settings = search.Settings(**settings["search"])
+    return search.Search(directory, settings["name"], search_settings, make_order)
 
 
 @contextmanager
-def live(title: str, look: display.Look, console: Console) -> Iterator[None]:
-    """In a terminal, a table of the jobs that follows them; elsewhere nothing."""
+def live_table(title: str, monitor: display.Monitor, console: Console) -> Iterator[None]:
+    """In a terminal, shows a table of the jobs that is updated; elsewhere nothing."""
     if not console.is_terminal:
         yield
         return
 
     def draw() -> Any:
-        return display.table(title, look(), look.total, rows=max(4, console.height - 4), cut=True)
+        rows = max(4, console.height - 4)
+        return display.table(title, monitor(), monitor.total, rows=rows, cut=True)
 
     with Live(get_renderable=draw, console=console, refresh_per_second=2, transient=True):
         yield
 
 
-def follow(directory: Path, console: Console) -> None:
-    """Shows a sweep's jobs; in a terminal until none of them runs any more, or Ctrl-C."""
-    asked = settings_in(directory)
+def watch(directory: Path, console: Console) -> None:
+    """Shows a sweep's jobs; in a terminal until none of them is running, or until Ctrl-C."""
+    settings = read_settings(directory)
     jobs = jobs_of(directory)
-    look = display.Look(jobs, asked["jobs"] or create.total_trials(asked["search"]))
+    total = settings["jobs"] or create.total_trials(settings["search"])
+    monitor = display.Monitor(jobs, total)
     if console.is_terminal:
-        with suppress(KeyboardInterrupt), live(directory.name, look, console):
-            while is_held(directory / ".at-work") or any(job.is_held() for job in jobs):
+        with suppress(KeyboardInterrupt), live_table(directory.name, monitor, console):
+            while is_held(directory / LOCK) or any(job.is_held() for job in jobs):
                 time.sleep(1)
-                jobs[:] = jobs_of(directory)  # a search has more of them by and by
-    snapshots = look()
+                jobs[:] = jobs_of(directory)  # a search adds jobs while it runs
+    snapshots = monitor()
     cut = console.is_terminal
-    table = display.table(directory.name, snapshots, look.total, rows=len(snapshots), cut=cut)
-    if not cut:  # no width to keep to
+    table = display.table(directory.name, snapshots, total, rows=len(snapshots), cut=cut)
+    if not cut:  # not a terminal: make the console as wide as the table
         console.width = console.measure(table, options=console.options.update(width=10_000)).maximum
     console.print(table)

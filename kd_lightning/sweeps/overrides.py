@@ -1,4 +1,4 @@
-"""Overrides as words: what one names, what values it has, and how a value is spelled as one."""
+"""Reads and writes Hydra overrides as text: their keys, and the values they set or sweep over."""
 
 import functools
 import re
@@ -12,25 +12,27 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF
 
 
-def parsed_all(words: Sequence[str]) -> list[Override]:
+def parse_all(words: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(words))
 
 
 def fixed_words(words: Sequence[str]) -> list[str]:
-    """Those words of a command line that do not vary."""
-    return [one.input_line for one in parsed_all(words) if not one.is_sweep_override()]
+    """The words of a command line that do not sweep over values."""
+    return [
+        override.input_line for override in parse_all(words) if not override.is_sweep_override()
+    ]
 
 
 def key_of(override: Override) -> str:
     return override.get_key_element().lstrip("+~")
 
 
-def cells_of(override: Override) -> list[str]:
-    """The overrides that a sweep over one key stands for."""
+def expand_values(override: Override) -> list[str]:
+    """The single overrides that a sweep over one key stands for: "a=1,2" is "a=1" and "a=2"."""
     key = override.get_key_element()
     if not override.is_discrete_sweep():
         raise UserError(
-            f"{override.input_line} is no list of values: give them one by one, {key}=1,2,3, or "
+            f"{override.input_line} is not a list of values: give them one by one, {key}=1,2,3, or "
             "search in an interval (sweep=search)"
         )
     if "glob(" in override.input_line:
@@ -41,22 +43,23 @@ def cells_of(override: Override) -> list[str]:
 
 
 def last_wins(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides without those that a later one sets again."""
-    return tuple({key_of(parsed(one)): one for one in overrides}.values())
+    """The overrides; of several with the same key only the last."""
+    return tuple({key_of(parse(override)): override for override in overrides}.values())
 
 
-def value_of(cell: str) -> Any:
-    """The plain value of an override."""
-    return plain(parsed(cell).value())
+def value_of(override: str) -> Any:
+    """The value that an override sets, as a plain Python object."""
+    return plain(parse(override).value())
 
 
-@functools.cache  # an archive's plan has thousands of jobs of the same words
-def parsed(override: str) -> Override:
-    (one,) = parsed_all([override])
-    return one
+@functools.cache  # a sweep over an archive has thousands of jobs with the same overrides
+def parse(word: str) -> Override:
+    (override,) = parse_all([word])
+    return override
 
 
 def plain(value: Any) -> Any:
+    """A value without Hydra's types."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
@@ -66,19 +69,19 @@ def plain(value: Any) -> Any:
     return value
 
 
-def spelled(key: str, value: Any) -> str:
-    """The override that sets ``key`` to a plain value."""
-    return f"{key}={in_words(value)}"
+def format_override(key: str, value: Any) -> str:
+    """The override that sets ``key`` to a plain value. ``value_of`` reads the value back."""
+    return f"{key}={format_value(value)}"
 
 
-def in_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
-        return f"[{','.join(map(in_words, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{in_words(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
-        as_it_is = re.fullmatch(r"[\w./+-][\w./:+-]*", value) and value_of(f"key={value}") == value
-        return value if as_it_is else QuotedString(value, Quote.single).with_quotes()
+        simple = re.fullmatch(r"[\w./+-][\w./:+-]*", value) and value_of(f"key={value}") == value
+        return value if simple else QuotedString(value, Quote.single).with_quotes()
     return str(value)

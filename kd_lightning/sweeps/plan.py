@@ -1,9 +1,10 @@
-"""From a command line and a preset to jobs: every combination of what varies.
+"""Turns a command line and a preset into jobs: one for each combination of the values that vary.
 
     python -m kd_lightning.run -m sweep=seeds method.temperature=2,4,8
 
-The words that begin with ``sweep`` or ``launcher`` choose and change the preset
-(``conf/multirun.yaml``); all others are for the jobs, and a comma in one makes it an axis.
+Words that begin with ``sweep`` or ``launcher`` choose and change the preset
+(``conf/multirun.yaml``). All others are for the jobs; a word with several values, separated by
+commas, is an axis of the sweep.
 """
 
 import itertools
@@ -21,16 +22,17 @@ from kd_lightning.config.schema import arguments_of, check_arguments, check_conf
 from kd_lightning.records.jobs import Order
 from kd_lightning.records.run_directory import check_overrides
 from kd_lightning.sweeps.overrides import (
-    cells_of,
+    expand_values,
     fixed_words,
+    format_override,
     key_of,
     last_wins,
-    parsed_all,
-    spelled,
+    parse_all,
     value_of,
 )
 
-NOT_OF_A_JOB = ("run_dir", "resume")
+NOT_OF_A_JOB = ("run_dir", "resume")  # keys that a job of a sweep cannot have
+# The settings that are written to sweep.yaml.
 RECORDED = (
     "grid",
     "variants",
@@ -39,13 +41,13 @@ RECORDED = (
     "data_sets",
     "reported",
     "search",
-)  # in sweep.yaml
+)
 Axes = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a preset says: the keys of ``conf/sweep/_base.yaml``, where each is explained."""
+    """The keys of a preset; ``conf/sweep/_base.yaml`` explains each."""
 
     title: str | None = None
     dir: str | None = None
@@ -61,12 +63,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Variation:
-    """One job of a plan, before it is composed.
+    """One job of a sweep, before its configuration is composed.
 
     Attributes:
-        variant: its row, in words: all that varies but seed and data set.
-        axes: what varies -> its value here.
-        overrides: all of its own, and those that every job has.
+        variant: the name of its row: everything that varies, except seed and data set.
+        axes: each key that varies -> its value in this job.
+        overrides: its own, and those that all jobs have.
     """
 
     variant: str
@@ -75,21 +77,24 @@ class Variation:
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line that are the sweep's, and those that are its jobs'."""
+    """Splits a command line into the words for the sweep and the words for its jobs."""
     of_hydra = [word for word in words if re.match(r"[+~]*hydra[./@=]", word)]
     if of_hydra:
         raise UserError(
             f"{of_hydra[0]} has no effect on a sweep: choose sweep=…, launcher=… and sweep.dir=…"
         )
-    ours = [word for word in words if is_of_a_sweep(word)]
-    return ours, [word for word in words if word not in ours]
+    of_sweep = [word for word in words if is_of_a_sweep(word)]
+    return of_sweep, [word for word in words if word not in of_sweep]
 
 
 def settings_of(words: Sequence[str], config_dir: str | None) -> tuple[Settings, DictConfig, str]:
-    """The preset with the changes of ``words``, the launcher's configuration, the preset's name.
+    """The settings of a sweep, the configuration of its launcher, and the name of its preset.
+
+    Args:
+        words: the words of a command line that are for the sweep.
 
     Raises:
-        UserError: a key that a preset does not have, or a value of another kind.
+        UserError: a preset does not have such a key, or the value has a wrong type.
     """
     cfg = compose(words, config_dir, "multirun")
     plain = OmegaConf.to_container(cfg.sweep)  # not resolved: an override may be key=${other}
@@ -99,7 +104,7 @@ def settings_of(words: Sequence[str], config_dir: str | None) -> tuple[Settings,
 
 
 def without_references(value: Any) -> Any:
-    """``value`` with the text of ${other} as mere text: it is for a job's configuration."""
+    """``value`` with its ${references} made plain text, as they refer to a job's configuration."""
     if isinstance(value, dict):
         return {key: without_references(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -108,31 +113,31 @@ def without_references(value: Any) -> Any:
 
 
 def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
-    """Every job: each seed, within it each variant, within that each cell of the grid.
+    """All jobs: for each seed, for each variant, every combination of the grid.
 
-    So that a sweep that is stopped in the middle has all rows, of fewer seeds.
+    The seed comes first, so a sweep that is stopped in the middle has all rows, with fewer seeds.
 
     Args:
-        words: of the command line, for the jobs; they win over the preset's.
+        words: the words of a command line that are for the jobs; they win over the preset.
     """
-    given = parsed_all(words)
+    overrides = parse_all(words)
     grid: dict[str, list[str]] = {
-        key.lstrip("+~"): [spelled(key, value) for value in values]
+        key.lstrip("+~"): [format_override(key, value) for value in values]
         for key, values in settings.grid.items()
     }
-    for override in given:
+    for override in overrides:
         key = key_of(override)
         if key in NOT_OF_A_JOB:
             raise UserError(f"{key}=… is for one run: a sweep makes its jobs' directories itself")
         grid.pop(key, None)
         if override.is_sweep_override():
-            grid[key] = cells_of(override)
+            grid[key] = expand_values(override)
     fixed = fixed_words(words)
     check_grid(grid)
     seeds = grid.pop("seed", [None])
     data_sets = [key for key in grid if key in settings.data_sets]
     variants = settings.variants or {"": []}
-    check_variants(variants, {*grid, *(key_of(override) for override in given)})
+    check_variants(variants, {*grid, *(key_of(override) for override in overrides)})
     variations = []
     for seed, (name, own), *cells in itertools.product(seeds, variants.items(), *grid.values()):
         axes = {"variant": name} if name else {}
@@ -142,42 +147,46 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
         if seed is not None:
             axes["seed"] = value_of(seed)
             cells.append(seed)
-        overrides = last_wins([*settings.overrides, *own, *cells, *fixed])
-        variations.append(Variation(label, axes, overrides))
+        of_job = last_wins([*settings.overrides, *own, *cells, *fixed])
+        variations.append(Variation(label, axes, of_job))
     return variations
 
 
-def variation_of(asked: Mapping[str, Any], values: Mapping[str, Any]) -> Variation:
+def variation_of(settings: Mapping[str, Any], values: Mapping[str, Any]) -> Variation:
     """The trial of a search that tries ``values``.
 
     Args:
-        asked: the content of ``sweep.yaml``.
+        settings: the content of ``sweep.yaml``.
+        values: by key.
     """
-    cells = [spelled(key, value) for key, value in values.items()]
-    short = [
-        spelled(k, float(f"{v:.4g}") if isinstance(v, float) else v) for k, v in values.items()
+    cells = [format_override(key, value) for key, value in values.items()]
+    rounded = [
+        format_override(key, float(f"{value:.4g}") if isinstance(value, float) else value)
+        for key, value in values.items()
     ]
-    return Variation(" ".join(short), dict(values), last_wins([*asked["overrides"], *cells]))
+    return Variation(" ".join(rounded), dict(values), last_wins([*settings["overrides"], *cells]))
 
 
 def check_variants(variants: Mapping[str, Sequence[str]], keys: set[str]) -> None:
-    """Raises ``UserError`` where a key of everybody's would replace what a named row is made of."""
+    """Raises ``UserError`` if a variant sets one of ``keys``, which are set for all jobs: it would
+    not be what its name says.
+    """
     for name, own in variants.items():
-        for override in parsed_all(own):
+        for override in parse_all(own):
             if key_of(override) in keys:
                 raise UserError(
-                    f"{key_of(override)}=… would replace what the variant '{name}' is made of "
-                    f"({override.input_line}): leave it out, or write a preset of your own"
+                    f"{key_of(override)}=… would replace a setting of the variant '{name}' "
+                    f"({override.input_line}): leave it out, or write your own preset"
                 )
 
 
 def check_grid(grid: Mapping[str, Sequence[str]]) -> None:
     for key, cells in grid.items():
         if not cells:
-            raise UserError(f"{key} must have a value or more to sweep over, got none ({key}=…)")
-        twice = [cell for cell in cells if list(cells).count(cell) > 1]
-        if twice:
-            raise UserError(f"{twice[0]} stands twice in the sweep: leave one out ({key}=…)")
+            raise UserError(f"{key} must have at least one value to sweep over, got none ({key}=…)")
+        repeated = [cell for cell in cells if list(cells).count(cell) > 1]
+        if repeated:
+            raise UserError(f"{repeated[0]} occurs twice in the sweep: leave one out ({key}=…)")
     for cell in grid.get("seed", []):
         if type(value_of(cell)) is not int:
             raise UserError(f"seed must be whole numbers, got {value_of(cell)} (seed=0,1,2)")
@@ -189,27 +198,33 @@ def orders(
     folder: str,
     config_dir: str | None,
 ) -> tuple[list[Order], DictConfig]:
-    """What each job is to run, and the first job's configuration. Each row is composed and checked,
-    so that a wrong word is refused before anything starts; a plain value of the data, such as one
-    of the many folds or names of an archive, with one row.
+    """The orders of all jobs (what each job runs), and the configuration of the first job.
+
+    The configuration of each row is composed and checked, so a wrong word is refused before any job
+    starts. A value of a data key, such as a fold or the name of a data set, is checked with one row
+    only: an archive has too many of them to check each with each row.
+
+    Args:
+        folder: where the sweep is started.
+        config_dir: a folder with the user's own YAML.
 
     Raises:
-        UserError: a job that cannot be composed, by its overrides.
+        UserError: the configuration of a job cannot be composed.
     """
     composed: dict[tuple[str, ...], DictConfig] = {}
-    found: list[Order] = []
-    seen: set[str] = set()
+    job_orders: list[Order] = []
+    checked_values: set[str] = set()
     for number, variation in enumerate(variations):
         of_data = {o for o in variation.overrides if is_value_of_data(o, variation.axes)}
         row = tuple(
             o for o in variation.overrides if not o.startswith("seed=") and o not in of_data
         )
-        if row not in composed or not of_data <= seen:
-            cfg = checked(variation.overrides, config_dir)
+        if row not in composed or not of_data <= checked_values:
+            cfg = compose_job(variation.overrides, config_dir)
             composed.setdefault(row, cfg)
-            seen |= of_data
+            checked_values |= of_data
         cfg = composed[row]
-        found.append(
+        job_orders.append(
             Order(
                 number=number,
                 variant=variation.variant or str(cfg.method._target_).split(".")[-2],
@@ -220,19 +235,19 @@ def orders(
                 **hardware_of(cfg),
             )
         )
-    return found, next(iter(composed.values()))
+    return job_orders, next(iter(composed.values()))
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:
-    """Whether an override varies a value of the data: it chooses nothing, so that what goes with
-    one row goes with all.
+    """Whether an override sets a ``data.`` key that varies. Such a key chooses no other
+    configuration file, so a value that is valid in one row is valid in all.
     """
     key = override.lstrip("+~").partition("=")[0]
     return key in axes and key.startswith("data.")
 
 
-def checked(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
-    """A job's configuration."""
+def compose_job(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
+    """Composes and checks the configuration of a job."""
     with sentences(overrides):
         cfg = compose(overrides, config_dir)
         check_configuration(cfg)
@@ -241,12 +256,12 @@ def checked(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
 
 
 def hardware_of(cfg: DictConfig) -> dict[str, Any]:
-    """What a launcher needs to know of a job."""
+    """What a launcher needs to know about a job's hardware."""
     devices = cfg.hardware.devices
     if OmegaConf.is_list(devices):
         raise UserError(
-            f"hardware.devices must be a number in a sweep, got {devices}: the launcher shares out "
-            "the GPUs (CUDA_VISIBLE_DEVICES says which ones)"
+            f"hardware.devices must be a number in a sweep, got {devices}: the launcher gives "
+            "each job its GPUs (CUDA_VISIBLE_DEVICES says which ones it may use)"
         )
     return {
         "devices": max(1, torch.cuda.device_count()) if devices in (-1, "auto") else devices,
@@ -257,7 +272,7 @@ def hardware_of(cfg: DictConfig) -> dict[str, Any]:
 
 
 def title_of(settings: Settings, preset: str, variations: Sequence[Variation]) -> str:
-    """The sweep's name: its own, its preset's, or those of what varies."""
+    """The title of a sweep: its own, that of its preset, or the names of the keys that vary."""
     names = [re.split(r"[.@/]", key)[-1] for key in variations[0].axes if key != "seed"]
     of_axes = "-".join(names) or "seeds"
     title = settings.title or (preset if preset != "grid" else of_axes)

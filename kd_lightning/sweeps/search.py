@@ -1,9 +1,10 @@
-"""A search: which jobs there are follows from how the earlier ones did.
+"""A search by Optuna: which jobs are run next depends on the results of earlier jobs.
 
-Optuna proposes, by ask and tell; the jobs are those of any sweep. What was asked and told is in
-Optuna's own storage, so any number of processes, on any machine that reaches it, work on one
-search, and a search that was killed goes on. A job that failed is not told: it is run again when
-the sweep is resumed.
+It uses Optuna's ask-and-tell interface: ``ask`` proposes the values of the next trial, ``tell``
+gives Optuna its result. A trial is run as an ordinary job of the sweep. All trials are in Optuna's
+storage, so several processes, on all machines that can reach the storage, can work on one search,
+and a killed search can be resumed. The result of a failed job is not told to Optuna: the job is run
+again when the sweep is resumed.
 """
 
 import json
@@ -28,7 +29,7 @@ Distributions = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What ``search`` of a preset says; ``conf/sweep/search.yaml`` explains each."""
+    """The keys under ``search`` in a preset; ``conf/sweep/search.yaml`` explains each."""
 
     trials: int
     seed: int
@@ -43,13 +44,13 @@ class Search:
 
     Args:
         directory: of the sweep.
-        study: its name in Optuna's storage.
-        settings: ``search`` of the preset.
-        order: makes the order of a job, given its number and its overrides by key.
+        study: the name of the study in Optuna's storage.
+        settings: those of the preset.
+        make_order: makes the order of a job from its number and its values by key.
 
     Attributes:
-        jobs: those there are by now.
-        total: how many there will be.
+        jobs: the jobs that exist so far.
+        total: how many jobs there will be.
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class Search:
         directory: Path,
         study: str,
         settings: Settings,
-        order: Callable[[int, Mapping[str, Any]], Order],
+        make_order: Callable[[int, Mapping[str, Any]], Order],
     ) -> None:
         self.directory = directory
         self.name = study
         self.settings = settings
-        self.order = order
+        self.make_order = make_order
         self.distributions = distributions_of(settings.space)
         self.total = total_of(settings, self.distributions)
         storage = settings.storage or storage_in(directory)
@@ -71,59 +72,60 @@ class Search:
         self._lock = FileLock(directory / ".search.lock")
 
     def study(self, number: int = 0) -> Any:
-        """Optuna's study. What it proposes for a trial follows from the seed, the trial's number
-        and the trials before it, not from who asks.
+        """Optuna's study. Its proposal for a trial depends only on the seed, the trial's number and
+        the earlier trials, not on the process that asks.
         """
         optuna = need_optuna()
-        facts = {
+        available = {
             "seed": stream_seed("search", self.settings.seed, number) % 2**31,
             "search_space": lambda: grid_of(self.distributions),
         }
-        node = self.settings.sampler
-        known = arguments_of(get_object(node["_target_"])).known
-        given = {k: v() if callable(v) else v for k, v in facts.items() if k in known}
+        sampler = self.settings.sampler
+        accepted = arguments_of(get_object(sampler["_target_"])).known
+        arguments = {k: v() if callable(v) else v for k, v in available.items() if k in accepted}
         return optuna.create_study(
             study_name=self.name,
             storage=self.storage,
             direction="maximize",
             load_if_exists=True,
-            sampler=instantiate({**given, **node}, _convert_="object"),
+            sampler=instantiate({**arguments, **sampler}, _convert_="object"),
             pruner=instantiate(self.settings.pruner, _convert_="object"),
         )
 
-    def todo(self) -> Iterator[Job]:
-        """First the jobs that were begun and are not over, then new ones, as they are asked for."""
-        with self._lock:  # or another worker's trial may be half asked for
-            begun = [trial for trial in self.study().trials if not trial.state.is_finished()]
-            jobs = [self._job(self._whole(trial)) for trial in begun]
+    def remaining(self) -> Iterator[Job]:
+        """First the jobs that exist and are not over, then new ones, each made when it is needed.
+        Jobs that another process is running come last.
+        """
+        with self._lock:  # otherwise another worker may be in the middle of an ask
+            started = [trial for trial in self.study().trials if not trial.state.is_finished()]
+            jobs = [self._job(self._complete(trial)) for trial in started]
         held = []
         for job in jobs:
             if job.is_over():
-                self.heard(job)
+                self.job_ended(job)
             elif job.is_held():
                 held.append(job)
             else:
                 yield job
         while (job := self._ask()) is not None:
             yield job
-        for job in held:  # another worker will tell of it, unless that one is gone
+        for job in held:  # the other worker will tell its result, unless it was killed
             if not job.is_over():
                 yield job
 
-    def heard(self, job: Job) -> None:
-        """Tells Optuna how a job ended; a failed one is not told."""
+    def job_ended(self, job: Job) -> None:
+        """Tells Optuna the result of a job, unless it failed."""
         optuna = need_optuna()
-        self.jobs[:] = jobs_of(self.directory)  # other workers' too
-        metrics, told = job.metrics(), {}
+        self.jobs[:] = jobs_of(self.directory)  # including those of other workers
+        metrics, result = job.metrics(), {}
         if metrics is not None:
-            told = {"values": metrics["objective"]}
+            result = {"values": metrics["objective"]}
         elif job.is_over():
-            told = {"state": optuna.trial.TrialState.PRUNED}
-        if told:
-            with suppress(
-                RuntimeError
-            ):  # the grid's sampler wants to stop a loop that is not there
-                self.study().tell(job.number, skip_if_finished=True, **told)
+            result = {"state": optuna.trial.TrialState.PRUNED}
+        if result:
+            # After its last trial GridSampler stops the loop of study.optimize, which is not used.
+            with suppress(RuntimeError):
+                self.study().tell(job.number, skip_if_finished=True, **result)
 
     def best(self) -> Job | None:
         """The finished job with the highest val/accuracy; None before the first has finished."""
@@ -131,26 +133,31 @@ class Search:
         return max(done, key=lambda pair: pair[0])[1] if done else None
 
     def _ask(self) -> Job | None:
-        with self._lock:  # or two workers would both take the last one
+        """The job of a new trial; None if all trials exist."""
+        with self._lock:  # otherwise two workers could both make the last trial
             number = len(self.study().trials)
             if number >= self.total:
                 return None
             return self._job(self.study(number).ask(self.distributions))
 
-    def _whole(self, trial: Any) -> Any:
-        """A trial with all its values: a worker that was killed may have asked for some of them."""
+    def _complete(self, trial: Any) -> Any:
+        """A trial with all its values. A worker that was killed during the ask may have drawn only
+        some of them.
+        """
         if trial.params.keys() == self.distributions.keys():
             return trial
         study = self.study(trial.number)
-        whole = need_optuna().trial.Trial(study, trial._trial_id)
-        for key, one in self.distributions.items():
-            if key in trial.params and not whole._is_relative_param(key, one):
-                # drawn once more, so that what is drawn after it is what would have been
-                study.sampler.sample_independent(study, trial, key, one)
-            whole._suggest(key, one)
-        return whole
+        complete = need_optuna().trial.Trial(study, trial._trial_id)
+        for key, distribution in self.distributions.items():
+            if key in trial.params and not complete._is_relative_param(key, distribution):
+                # Drawn again only to advance the random stream, so that the next values are the
+                # same as without the interruption.
+                study.sampler.sample_independent(study, trial, key, distribution)
+            complete._suggest(key, distribution)
+        return complete
 
     def _job(self, trial: Any) -> Job:
+        """The job of a trial, whose directory is made if it does not exist."""
         directory = self.directory / "jobs" / f"{trial.number:04d}"
         if not (directory / "job.json").exists():
             about = {
@@ -159,7 +166,7 @@ class Search:
                 "trial": trial.number,
                 "pruner": self.settings.pruner,
             }
-            create(directory, replace(self.order(trial.number, trial.params), search=about))
+            create(directory, replace(self.make_order(trial.number, trial.params), search=about))
         job = Job(directory)
         if job not in self.jobs:
             self.jobs.append(job)
@@ -167,15 +174,15 @@ class Search:
 
 
 def distributions_of(space: Mapping[str, Mapping[str, Any]]) -> Distributions:
-    """Optuna's distributions for the space of a preset.
+    """Optuna's distributions for the search space of a preset.
 
     Raises:
-        UserError: a key with neither choices nor low and high, or with values that do not fit.
+        UserError: a key has neither choices nor low and high, or its values are not valid.
     """
     optuna = need_optuna()
     if not space:
-        raise UserError("sweep.search.space must have a key or more, got none")
-    found = {}
+        raise UserError("sweep.search.space must have at least one key, got none")
+    distributions = {}
     for key, words in space.items():
         place = f"sweep.search.space.{key}"
         for name in words:
@@ -183,11 +190,11 @@ def distributions_of(space: Mapping[str, Mapping[str, Any]]) -> Distributions:
                 raise unknown("word", name, ["choices", "low", "high", "log", "step"], place)
         try:
             if "choices" in words and len(words) == 1:
-                found[key] = optuna.distributions.CategoricalDistribution(words["choices"])
+                distributions[key] = optuna.distributions.CategoricalDistribution(words["choices"])
             elif {"low", "high"} <= words.keys() and "choices" not in words:
                 ends = [words[name] for name in ("low", "high", "step") if name in words]
                 kind = "Int" if all(isinstance(end, int) for end in ends) else "Float"
-                found[key] = getattr(optuna.distributions, f"{kind}Distribution")(**words)
+                distributions[key] = getattr(optuna.distributions, f"{kind}Distribution")(**words)
             else:
                 raise UserError(
                     f"{place} must have choices, or low and high, got {json.dumps(dict(words))}"
@@ -196,11 +203,11 @@ def distributions_of(space: Mapping[str, Mapping[str, Any]]) -> Distributions:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{place} cannot be searched: {error}") from error
-    return found
+    return distributions
 
 
 def total_of(settings: Settings, distributions: Distributions) -> int:
-    """How many trials a search has: a grid may have fewer than were asked for."""
+    """How many trials a search has. A grid may have fewer than ``settings.trials``."""
     if settings.trials < 1:
         raise UserError(f"sweep.search.trials must be >= 1, got {settings.trials}")
     if "search_space" in arguments_of(get_object(settings.sampler["_target_"])).known:
@@ -213,15 +220,15 @@ def grid_of(distributions: Distributions) -> dict[str, list[Any]]:
     """The values of each key, for a search over all combinations.
 
     Raises:
-        UserError: a key that has no end of them.
+        UserError: a key has infinitely many values.
     """
     grid = {}
-    for key, one in distributions.items():
-        if hasattr(one, "choices"):
-            grid[key] = list(one.choices)
-        elif one.step and not one.log:
-            count = round((one.high - one.low) / one.step) + 1
-            grid[key] = [one.low + i * one.step for i in range(count)]
+    for key, values in distributions.items():
+        if hasattr(values, "choices"):
+            grid[key] = list(values.choices)
+        elif values.step and not values.log:
+            count = round((values.high - values.low) / values.step) + 1
+            grid[key] = [values.low + i * values.step for i in range(count)]
         else:
             raise UserError(
                 f"a grid needs choices or a step for each key, and sweep.search.space.{key} has "

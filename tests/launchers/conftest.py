@@ -1,4 +1,4 @@
-"""A real SLURM on this machine alone: its daemons, and two nodes that are this machine twice."""
+"""A real SLURM on this machine: its daemons, and two nodes that are both this machine."""
 
 import os
 import pwd
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # the daemons' place, not on everybody's path
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where the daemons are; not on every user's PATH
 
-# All in one folder, and nothing that asks for what a container has not: cgroups, cores to bind to
+# All files are in one folder, and nothing is used that a container lacks: cgroups, core binding
 CONFIG = """
 ClusterName=test
 SlurmctldHost=localhost
@@ -38,7 +38,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-# nodes have what is said here, also on a machine with fewer cores
+# the nodes have the resources below even if the machine has fewer
 SlurmdParameters=config_overrides
 # seconds between SIGTERM and SIGKILL
 KillWait=5
@@ -50,14 +50,14 @@ PartitionName=all Nodes=ALL Default=YES
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Path]:
-    """SLURM's configuration, while its daemons run."""
+    """Starts SLURM's daemons; the path of its configuration."""
     missing = [name for name in (*DAEMONS, "sbatch") if shutil.which(name, path=PATH) is None]
     if missing:
         pytest.skip(f"no SLURM here, {missing[0]} is missing: apt-get install slurm-wlm munge")
     with ExitStack() as stack:
-        # a short path: that of a socket has at most 107 letters
+        # a short path, because the path of a socket has at most 107 characters
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm")))
-        folder.chmod(0o755)  # munge refuses a socket that not everybody can reach
+        folder.chmod(0o755)  # munge refuses a socket that not every user can reach
         (folder / "state").mkdir()
         key = folder / "munge.key"
         key.touch(mode=0o600)
@@ -66,21 +66,21 @@ def cluster() -> Iterator[Path]:
         user = pwd.getpwuid(os.getuid()).pw_name
         config.write_text(CONFIG.format(folder=folder, user=user, ports=free_ports(3)))
         files = [f"--{name}-file={folder}/munged.{name}" for name in ("pid", "log", "seed")]
-        # --force: munge warns of a folder in /tmp and of being root, and would not start
+        # --force: otherwise munge does not start as root, or with a folder in /tmp
         munged = ["munged", "--foreground", "--force", f"--key-file={key}", *files]
         stack.enter_context(daemon([*munged, f"--socket={folder}/munge.socket"], config))
         wait_for("munge", lambda: (folder / "munge.socket").exists(), folder)
         stack.enter_context(daemon(["slurmctld", "-D", "-i"], config))
         for node in ("one", "two"):
             stack.enter_context(daemon(["slurmd", "-D", "-N", node], config))
-        wait_for("its nodes", lambda: ask(config, "sinfo", "-h", "-o%T%D") == "idle2", folder)
-        stack.callback(end_jobs, config)  # first of all, or they would outlive the daemons
+        wait_for("its nodes", lambda: output_of(config, "sinfo", "-h", "-o%T%D") == "idle2", folder)
+        stack.callback(end_jobs, config)  # runs before the daemons end
         yield config
 
 
 @pytest.fixture
 def slurm(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, SLURM's commands are of our own SLURM, which is empty before and after."""
+    """SLURM's commands use the SLURM of ``cluster``, whose queue is empty before and after."""
     monkeypatch.setenv("SLURM_CONF", str(cluster))
     yield
     end_jobs(cluster)
@@ -89,14 +89,14 @@ def slurm(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager
 def daemon(command: list[str], config: Path) -> Iterator[None]:
-    """Runs a daemon in the foreground. It dies with this process, should that be killed."""
+    """Runs a daemon in the foreground. If this process is killed, the daemon ends too."""
     with (config.parent / f"{command[0]}.out").open("ab") as out:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig=TERM", *command],
@@ -114,21 +114,21 @@ def daemon(command: list[str], config: Path) -> Iterator[None]:
             process.wait()
 
 
-def ask(config: Path, *command: str) -> str:
+def output_of(config: Path, *command: str) -> str:
     env = {**os.environ, "SLURM_CONF": str(config)}
     return subprocess.run(command, env=env, capture_output=True, text=True).stdout.strip()
 
 
-def wait_for(what: str, is_there, folder: Path) -> None:
+def wait_for(what: str, is_ready, folder: Path) -> None:
     deadline = time.monotonic() + 30
-    while not is_there():
+    while not is_ready():
         if time.monotonic() > deadline:
-            said = "\n".join(path.read_text()[-1000:] for path in sorted(folder.glob("*.out")))
-            pytest.fail(f"SLURM is installed, and {what} did not come up:\n{said}", pytrace=False)
+            output = "\n".join(path.read_text()[-1000:] for path in sorted(folder.glob("*.out")))
+            pytest.fail(f"SLURM is installed, and {what} did not start:\n{output}", pytrace=False)
         time.sleep(0.1)
 
 
 def end_jobs(config: Path) -> None:
-    """Cancels what is in the queue, and waits until it has left its processes behind."""
-    ask(config, "scancel", f"--user={os.getuid()}")
-    wait_for("its empty queue", lambda: not ask(config, "squeue", "-h"), config.parent)
+    """Cancels all jobs, and waits until the queue is empty."""
+    output_of(config, "scancel", f"--user={os.getuid()}")
+    wait_for("its empty queue", lambda: not output_of(config, "squeue", "-h"), config.parent)

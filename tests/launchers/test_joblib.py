@@ -1,4 +1,4 @@
-"""joblib as launcher, with real processes."""
+"""The joblib launcher, with real processes."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_every_job_comes_back_and_a_failed_one_stops_none(tmp_path: Path) -> None:
+def test_every_job_is_yielded_and_a_failed_one_stops_no_other(tmp_path: Path) -> None:
     lines = ["echo done > metrics.json", "exit 3", "kill -9 $$", "echo mine > error.txt; exit 1"]
     jobs = [bash(tmp_path, line, number) for number, line in enumerate([*lines, lines[0]])]
     assert set(Joblib(n_jobs=2).run(jobs)) == set(jobs)
@@ -53,21 +53,21 @@ def test_every_job_comes_back_and_a_failed_one_stops_none(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_a_job_is_asked_for_only_when_there_is_room_and_the_ended_one_was_heard_of(
+def test_a_job_is_taken_only_when_a_slot_is_free_and_the_ended_job_was_yielded(
     slots: int, tmp_path: Path
 ) -> None:
-    asked, heard, ahead = [], [], []
+    taken, ended, in_advance = [], [], []
 
     def source() -> Iterator[Job]:
         for number in range(7):
-            ahead.append(len(asked) - len(heard))
-            asked.append(number)
+            in_advance.append(len(taken) - len(ended))
+            taken.append(number)
             yield bash(tmp_path, "sleep 0.05", number)
 
     for job in Joblib(n_jobs=slots).run(source()):
-        heard.append(job.number)
-    assert sorted(heard) == list(range(7))
-    assert max(ahead) == slots - 1
+        ended.append(job.number)
+    assert sorted(ended) == list(range(7))
+    assert max(in_advance) == slots - 1
 
 
 def test_as_many_jobs_run_at_once_as_there_are_slots(tmp_path: Path) -> None:
@@ -77,27 +77,27 @@ def test_as_many_jobs_run_at_once_as_there_are_slots(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_the_cores_are_shared_out_unless_the_person_did_so(
+def test_the_cores_are_divided_between_jobs_unless_the_user_has_set_threads(
     slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
-    for given, expected in ((None, str(2 // slots)), ("7", "7")):
+    for threads, expected in ((None, str(2 // slots)), ("7", "7")):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        if given:
-            monkeypatch.setenv("OMP_NUM_THREADS", given)
-        job = bash(tmp_path, "echo $OMP_NUM_THREADS > said")
+        if threads:
+            monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        job = bash(tmp_path, "echo $OMP_NUM_THREADS > threads")
         list(Joblib(n_jobs=slots).run([job]))
-        assert (job.directory / "said").read_text().strip() == expected
+        assert (job.directory / "threads").read_text().strip() == expected
 
 
-def test_slots_are_counted_as_joblib_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slots_are_counted_by_joblib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     assert [Joblib(n_jobs=n).slots for n in (-1, -2, 1, 5)] == [2, 1, 1, 5]
     with pytest.raises(UserError, match=r"launcher.n_jobs must be >= 1, or -1"):
         Joblib(n_jobs=0)
 
 
-def test_no_rank_of_the_sweep_reaches_a_job(
+def test_a_job_does_not_inherit_the_rank_of_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -106,19 +106,19 @@ def test_no_rank_of_the_sweep_reaches_a_job(
     assert job.log.read_text() == "rank none\n"
 
 
-def test_a_sweep_that_ends_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> None:
+def test_a_sweep_that_ends_stops_its_jobs_and_waits(tmp_path: Path) -> None:
     line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch {}; while :; do sleep 0.02; done"
-    jobs = [bash(tmp_path, line.format("begun"), number) for number in range(2)]
+    jobs = [bash(tmp_path, line.format("started"), number) for number in range(2)]
     jobs += [bash(tmp_path, "true", 2)]
     running = Joblib(n_jobs=3).run(jobs)
     assert next(running) == jobs[2]
     for job in jobs[:2]:
-        wait_for(job.directory / "begun")
+        wait_for(job.directory / "started")
     running.close()
     assert all((job.directory / "ended").exists() for job in jobs[:2])
 
 
-def test_a_job_that_cannot_be_started_is_no_silence(tmp_path: Path) -> None:
+def test_a_job_that_cannot_be_started_raises(tmp_path: Path) -> None:
     class Impossible(Job):
         def command(self) -> list[str]:
             return ["/no/such/program"]
@@ -128,7 +128,7 @@ def test_a_job_that_cannot_be_started_is_no_silence(tmp_path: Path) -> None:
         list(Joblib(n_jobs=1).run([job]))
 
 
-def test_without_joblib_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_joblib_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joblib", None)
     with pytest.raises(UserError, match=r"pip install kd_lightning\[joblib\]"):
         Joblib()

@@ -1,4 +1,4 @@
-"""Jobs on this machine: lazily pulled, each in a process of its own, with devices of its own."""
+"""The local launcher: jobs are taken when they can start; each has its own process and devices."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from kd_lightning.launchers import local, process
 from kd_lightning.launchers.local import Local, visible_gpus
 from kd_lightning.records.jobs import Job, Order, create
 
-# What stands in for a training: it writes down who it is, and ends as its job's variant says.
+# A replacement for a training: it writes about.json, and ends as the variant of its job says.
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
@@ -36,7 +36,7 @@ if variant == "dies":
 
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """jobs("fine", "fails"): a job each; their command is PROGRAM."""
+    """jobs("fine", "fails"): one job for each variant; their command is PROGRAM."""
     (tmp_path / "program.py").write_text(PROGRAM)
     monkeypatch.setattr(
         Job, "command", lambda job: [sys.executable, f"{tmp_path}/program.py", str(job.directory)]
@@ -58,7 +58,7 @@ def about(job: Job) -> dict:
     return json.loads((job.directory / "about.json").read_text())
 
 
-def test_every_job_is_given_back_however_it_ended(jobs) -> None:
+def test_every_job_is_yielded_however_it_ended(jobs) -> None:
     made = jobs("fine", "fails", "dies", "fine")
     ended = list(Local(workers=2, warm=False).run(made))
     assert sorted(job.number for job in ended) == [0, 1, 2, 3]
@@ -69,7 +69,7 @@ def test_every_job_is_given_back_however_it_ended(jobs) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_as_many_at_once_as_there_are_workers(jobs, workers: int) -> None:
+def test_as_many_jobs_run_at_once_as_there_are_workers(jobs, workers: int) -> None:
     made = jobs(*["fine"] * 6)
     list(Local(workers=workers, warm=False).run(made))
     times = [(about(job)["begun"], about(job)["ended"]) for job in made]
@@ -78,44 +78,44 @@ def test_as_many_at_once_as_there_are_workers(jobs, workers: int) -> None:
     assert workers == 1 or at_once > 1
 
 
-def test_a_job_is_asked_for_only_when_there_is_room(jobs) -> None:
+def test_a_job_is_taken_only_when_it_can_start(jobs) -> None:
     made = jobs(*["fine"] * 4)
-    asked: list[int] = []
+    taken: list[int] = []
 
     def source() -> Iterator[Job]:
         for job in made:
-            asked.append(job.number)
+            taken.append(job.number)
             yield job
 
     for ended in Local(workers=1, warm=False).run(source()):
-        # the next one is proposed when the search has heard of this one
-        assert asked == list(range(ended.number + 1))
+        # a search chooses the next job after this one has been yielded
+        assert taken == list(range(ended.number + 1))
 
 
-def test_no_jobs_no_processes() -> None:
+def test_without_jobs_nothing_is_started() -> None:
     assert list(Local().run([])) == []
 
 
-def test_jobs_share_out_the_gpus(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_have_their_own_gpus(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5", "7"])
     made = jobs(*["fine"] * 3, devices=2)
     list(Local(warm=False).run(made))
     assert {about(job)["gpus"] for job in made} <= {"4,5", "7,4", "5,7"}
     times = sorted((about(job)["begun"], about(job)["ended"]) for job in made)
     for (_, ended), (begun, _) in pairwise(times):
-        assert begun >= ended - 0.05  # three GPUs are one job of two at a time
+        assert begun >= ended - 0.05  # with three GPUs, only one job with two GPUs runs at a time
 
 
-def test_workers_are_jobs_whatever_devices_these_have(jobs, monkeypatch) -> None:
+def test_workers_counts_jobs_and_not_devices(jobs, monkeypatch) -> None:
     monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1", "2", "3"])
-    two = jobs("fine", "fine", devices=2)[1]
-    (one,) = jobs("fine")
-    list(Local(workers=1, warm=False).run([one, two]))
-    assert (about(one)["gpus"], about(two)["gpus"]) == ("0", "1,2")
-    assert about(two)["begun"] >= about(one)["ended"] - 0.05
+    second = jobs("fine", "fine", devices=2)[1]
+    (first,) = jobs("fine")
+    list(Local(workers=1, warm=False).run([first, second]))
+    assert (about(first)["gpus"], about(second)["gpus"]) == ("0", "1,2")
+    assert about(second)["begun"] >= about(first)["ended"] - 0.05
 
 
-def test_jobs_of_the_cpu_get_no_gpu(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_on_the_cpu_get_no_gpu(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     (job,) = jobs("fine", accelerator="cpu")
@@ -123,7 +123,7 @@ def test_jobs_of_the_cpu_get_no_gpu(jobs, monkeypatch: pytest.MonkeyPatch) -> No
     assert about(job)["gpus"] is None
 
 
-def test_gpus_go_by_the_names_that_the_person_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_have_the_names_in_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
     assert visible_gpus() == ["3", "GPU-8932f937"]
@@ -131,14 +131,14 @@ def test_gpus_go_by_the_names_that_the_person_gave(monkeypatch: pytest.MonkeyPat
     assert visible_gpus() == ["0", "1"]
 
 
-def test_no_rank_is_handed_on(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_does_not_inherit_a_rank(jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     (job,) = jobs("fine")
     list(Local(warm=False).run([job]))
     assert about(job)["rank"] is None
 
 
-def test_what_is_running_ends_when_the_sweep_does(jobs) -> None:
+def test_running_jobs_end_with_the_sweep(jobs) -> None:
     made = jobs("fine", "fine")
     running = Local(workers=1, warm=False).run(made)
     next(running)
@@ -148,7 +148,7 @@ def test_what_is_running_ends_when_the_sweep_does(jobs) -> None:
     assert made[1].error() is None
 
 
-def test_a_job_that_does_not_end_when_asked_is_killed(jobs, tmp_path: Path, monkeypatch) -> None:
+def test_a_job_that_ignores_sigterm_is_killed(jobs, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(process, "SECONDS_TO_END", 0.2)
     (tmp_path / "program.py").write_text(
         "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -162,6 +162,6 @@ def test_a_job_that_does_not_end_when_asked_is_killed(jobs, tmp_path: Path, monk
     assert running.exit_code() == -signal.SIGKILL
 
 
-def test_no_workers_is_refused() -> None:
+def test_zero_workers_are_refused() -> None:
     with pytest.raises(UserError, match=r"launcher.workers must be >= 1 or null, got 0"):
         Local(workers=0)

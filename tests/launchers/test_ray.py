@@ -1,4 +1,4 @@
-"""Ray as launcher, with real clusters of this machine; each driver is a process of its own."""
+"""The Ray launcher, with real clusters on this machine; each driver is a separate process."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ from kd_lightning.launchers import ray as launcher
 from kd_lightning.launchers.ray import Ray
 from kd_lightning.records.jobs import Order, State, create, jobs_of
 
-# one after the other: address="auto" finds whatever Ray the machine has
+# one after the other, because address="auto" finds any Ray on this machine
 pytestmark = pytest.mark.xdist_group("ray")
 
 pytest.importorskip("ray")
 
-# What every driver begins with; Bash is a job that runs a line of bash in its directory.
+# The start of every driver. Bash is a job that runs a line of bash in its directory.
 DRIVER = """
 import os, sys, time
 from dataclasses import dataclass
@@ -46,16 +46,20 @@ folder = Path(sys.argv[1])
 OVER = "echo {} > metrics.json"
 
 
-def drive(folder: Path, program: str, **more: str) -> subprocess.Popen:
+def start_driver(folder: Path, program: str, **environment: str) -> subprocess.Popen:
     words = [sys.executable, "-c", DRIVER + textwrap.dedent(program), str(folder)]
     return subprocess.Popen(
-        words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **more}
+        words,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
     )
 
 
-def driven(folder: Path, program: str, **more: str) -> str:
-    """What a driver prints."""
-    out, error = drive(folder, program, **more).communicate()
+def run_driver(folder: Path, program: str, **environment: str) -> str:
+    """Runs a driver and returns what it prints."""
+    out, error = start_driver(folder, program, **environment).communicate()
     assert error == ""
     return out
 
@@ -69,24 +73,24 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_every_job_comes_back_and_a_failed_one_or_a_dead_worker_stops_none(tmp_path: Path) -> None:
+def test_every_job_is_yielded_and_a_failure_stops_no_other_job(tmp_path: Path) -> None:
     program = f"""
         lines = ["{OVER}", "exit 3", "kill -9 $$", "kill -9 $PPID; sleep 60", "{OVER}"]
         jobs = [bash(number, line) for number, line in enumerate(lines)]
-        asked, heard, ahead = [], [], []
+        taken, ended, in_advance = [], [], []
         def source():
             for job in jobs:
-                ahead.append(len(asked) - len(heard))
-                asked.append(job)
+                in_advance.append(len(taken) - len(ended))
+                taken.append(job)
                 yield job
         for job in Ray(max_jobs=2).run(source()):
-            heard.append(job)
-        assert set(heard) == set(jobs)
-        print(max(ahead), ray.is_initialized())
+            ended.append(job)
+        assert set(ended) == set(jobs)
+        print(max(in_advance), ray.is_initialized())
     """
-    # it asks for no more than it may have at once, and ends the Ray that it began; of a worker's
-    # death Ray itself has a word to say
-    assert driven(tmp_path, program).splitlines()[-1] == "1 False"
+    # no job is taken too early, and the Ray that was started is ended; only the last line counts,
+    # as Ray itself prints a message about the dead worker
+    assert run_driver(tmp_path, program).splitlines()[-1] == "1 False"
     jobs = jobs_of(tmp_path)
     assert [job.is_over() for job in jobs] == [True, False, False, False, True]
     assert jobs[1].error() == "its process was ended with exit code 3"
@@ -96,32 +100,32 @@ def test_every_job_comes_back_and_a_failed_one_or_a_dead_worker_stops_none(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_in_a_cluster_that_was_there_jobs_get_what_they_asked_for(tmp_path: Path) -> None:
-    line = "echo $OMP_NUM_THREADS,${CUDA_VISIBLE_DEVICES-none},${LOCAL_RANK-none} > said"
+def test_in_an_existing_cluster_jobs_get_what_they_request(tmp_path: Path) -> None:
+    line = "echo $OMP_NUM_THREADS,${CUDA_VISIBLE_DEVICES-none},${LOCAL_RANK-none} > output"
     program = f"""
         ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False,
                  logging_level="error", object_store_memory=100 * 2**20)
         for number, launcher in enumerate([Ray(num_cpus_per_job=3), Ray(num_gpus_per_job=1)]):
             job = bash(number, "{line}")
-            print(launcher.room(job.order), list(launcher.run([job])) == [job])
-        print(Ray(num_gpus_per_job=0.5).room(job.order), ray.is_initialized())
+            print(launcher.capacity(job.order), list(launcher.run([job])) == [job])
+        print(Ray(num_gpus_per_job=0.5).capacity(job.order), ray.is_initialized())
         try:
             list(Ray(num_gpus_per_job=3).run([job]))
         except ValueError as error:
             print(error)
     """
-    *said, refused = driven(tmp_path, program, LOCAL_RANK="1").splitlines()
-    assert said == ["1 True", "2 True", "4 True"]
+    *lines, refused = run_driver(tmp_path, program, LOCAL_RANK="1").splitlines()
+    assert lines == ["1 True", "2 True", "4 True"]
     assert refused.startswith("a job needs 3 GPU, and the Ray cluster has 2 (launcher.num_gpus_")
-    cpu, gpu = (job.directory.joinpath("said").read_text().strip() for job in jobs_of(tmp_path))
+    cpu, gpu = (job.directory.joinpath("output").read_text().strip() for job in jobs_of(tmp_path))
     assert cpu == "3,none,none"
     assert gpu.split(",")[1:] in (["0", "none"], ["1", "none"])
 
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_an_interrupted_sweep_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> None:
-    line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch begun; while :; do sleep 0.02; done"
+def test_an_interrupted_sweep_stops_its_jobs_and_waits(tmp_path: Path) -> None:
+    line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch started; while :; do sleep 0.02; done"
     program = f"""
         from kd_lightning.base.interrupts import Interrupted, interruptible
         from contextlib import closing
@@ -132,8 +136,8 @@ def test_an_interrupted_sweep_asks_its_jobs_to_end_and_waits(tmp_path: Path) -> 
         except Interrupted as interrupted:
             print(interrupted.signum, (job.directory / "ended").exists())
     """
-    driver = drive(tmp_path, program)
-    wait_for(tmp_path / "jobs" / "0000" / "begun")
+    driver = start_driver(tmp_path, program)
+    wait_for(tmp_path / "jobs" / "0000" / "started")
     driver.send_signal(signal.SIGTERM)
     assert driver.communicate() == (f"{signal.SIGTERM} True\n", "")
 
@@ -146,7 +150,7 @@ def test_real_jobs(tmp_path: Path) -> None:
         order = Order(number, word, {}, [*words, word], accelerator="cpu", threads=1)
         create(tmp_path / "jobs" / f"{number:04}", order)
     program = "print(sorted(job.number for job in Ray().run(jobs_of(folder))))"
-    assert driven(tmp_path, program) == "[0, 1, 2]\n"  # and Ray not a word
+    assert run_driver(tmp_path, program) == "[0, 1, 2]\n"  # and Ray prints nothing
     jobs = jobs_of(tmp_path)
     assert [job.state() for job in jobs] == [State.DONE, State.FAILED, State.DONE]
     assert "trainer.max_epochs must be >= 1" in jobs[1].error()
@@ -154,19 +158,20 @@ def test_real_jobs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_cluster_is_one_sentence(tmp_path: Path) -> None:
     program = """
         from ray._private.services import _find_address_from_flag
-        while _find_address_from_flag("--gcs-address"):  # the last test's is still going down
-            time.sleep(0.1)  # looked for by this, for find_gcs_addresses remembers what it found
+        # Ray of the previous test may still be ending; find_gcs_addresses would cache its address
+        while _find_address_from_flag("--gcs-address"):
+            time.sleep(0.1)
         try:
             list(Ray(address="auto").run([bash(0, "true")]))
         except ValueError as error:
             print(error)
     """
-    said = driven(tmp_path, program)
-    assert said.startswith("Ray cannot be reached: Could not find any running Ray instance")
-    assert said.endswith("(launcher.address=…)\n")
+    message = run_driver(tmp_path, program)
+    assert message.startswith("Ray cannot be reached: Could not find any running Ray instance")
+    assert message.endswith("(launcher.address=…)\n")
 
 
 ORDER = Order(0, "a job", {}, ())
@@ -184,17 +189,17 @@ ORDER = Order(0, "a job", {}, ())
         ({"accelerator": "auto", "devices": 2}, {}, (2, 2)),
     ],
 )
-def test_what_a_job_needs_follows_from_its_order(
+def test_the_reserved_resources_follow_from_the_order(
     order: dict, settings: dict, needs: tuple[float, float]
 ) -> None:
     assert Ray(**settings).needs(replace(ORDER, **order), {"GPU": 4}) == needs
 
 
-def test_the_best_device_of_a_cluster_without_gpus_is_a_core() -> None:
+def test_in_a_cluster_without_gpus_auto_is_a_core() -> None:
     assert Ray().needs(ORDER, {"CPU": 4}) == (1, 0)
 
 
-def test_a_job_of_several_machines_is_refused() -> None:
+def test_a_job_on_several_machines_is_refused() -> None:
     with pytest.raises(UserError, match=r"on one machine, got hardware.num_nodes=2"):
         Ray().needs(replace(ORDER, num_nodes=2), {})
 
@@ -202,7 +207,7 @@ def test_a_job_of_several_machines_is_refused() -> None:
 @pytest.mark.parametrize(
     "setting", [{"num_cpus_per_job": -1}, {"num_gpus_per_job": -0.5}, {"max_jobs": 0}]
 )
-def test_odd_settings_name_their_key(setting: dict[str, float]) -> None:
+def test_invalid_settings_are_refused_with_their_key(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=rf"launcher\.{next(iter(setting))} must be >= "):
         Ray(**setting)
 
@@ -211,13 +216,13 @@ def test_without_jobs_no_ray_is_started() -> None:
     assert list(Ray(address="no.such.machine:1").run([])) == []
 
 
-def test_without_ray_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"launcher=ray needs Ray: pip install kd_lightning\[ray"):
         Ray()
 
 
-def test_a_job_that_could_say_why_it_failed_has_the_last_word(tmp_path: Path) -> None:
+def test_the_error_of_a_job_itself_is_not_replaced(tmp_path: Path) -> None:
     import ray
 
     class Lost:
@@ -225,8 +230,8 @@ def test_a_job_that_could_say_why_it_failed_has_the_last_word(tmp_path: Path) ->
             raise ray.exceptions.WorkerCrashedError
 
     job = create(tmp_path / "0000", ORDER)
-    launcher.told(job, Lost())
+    launcher.explain_end(job, Lost())
     assert job.error().startswith("Ray lost its worker")
     (job.directory / "error.txt").write_text("mine")
-    launcher.told(job, Lost())
+    launcher.explain_end(job, Lost())
     assert job.error() == "mine"

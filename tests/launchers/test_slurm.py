@@ -1,4 +1,4 @@
-"""SLURM as launcher, with a real SLURM on this machine."""
+"""The SLURM launcher, with a real SLURM on this machine."""
 
 import os
 import re
@@ -22,7 +22,7 @@ pytest.importorskip("submitit")
 
 
 def real(test: Callable) -> Callable:
-    """A test that needs the real SLURM."""
+    """Marks a test that needs the real SLURM."""
     return pytest.mark.sweeps(pytest.mark.slow(pytest.mark.usefixtures("slurm")(test)))
 
 
@@ -46,30 +46,30 @@ def launcher(**arguments) -> Slurm:
 
 
 def squeue(job: Job, form: str) -> list[str]:
-    """A line for each job of that job's sweep."""
+    """One line of output for each job of the sweep to which ``job`` belongs."""
     command = ["squeue", "--noheader", "--states=all", f"--format={form}"]
     command.append(f"--name={job.order.sweep}")
     return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 120
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
 @real
-def test_a_job_has_a_task_for_each_device_with_all_that_slurm_says(tmp_path: Path) -> None:
+def test_a_job_has_a_task_for_each_device_with_the_requested_resources(tmp_path: Path) -> None:
     names = ("NTASKS", "NNODES", "LOCALID", "NODEID", "NTASKS_PER_NODE", "CPUS_PER_TASK")
-    said = ",".join(f"$SLURM_{name}" for name in names)
-    job = bash(tmp_path, f"echo {said},$GREETING > said-$SLURM_PROCID", 7,
+    values = ",".join(f"$SLURM_{name}" for name in names)
+    job = bash(tmp_path, f"echo {values},$GREETING > output-$SLURM_PROCID", 7,
                devices=2, num_nodes=2, threads=2)  # fmt: skip
-    # sbatch's own word for the cores is not what srun goes by
+    # srun must not depend on the number of cores that sbatch sets
     setup = ["unset SLURM_CPUS_PER_TASK", "export GREETING=hello"]
-    one = launcher(setup=setup, mem_gb=0.5, parameters={"nice": 3})
-    assert list(one.run([job])) == [job]
-    tasks = [(job.directory / f"said-{rank}").read_text().strip() for rank in range(4)]
+    slurm = launcher(setup=setup, mem_gb=0.5, parameters={"nice": 3})
+    assert list(slurm.run([job])) == [job]
+    tasks = [(job.directory / f"output-{rank}").read_text().strip() for rank in range(4)]
     assert tasks == [f"4,2,{rank % 2},{rank // 2},2,2,hello" for rank in range(4)]
     (entry,) = (line.split("|") for line in squeue(job, "%j|%k|%C|%m|%l|%y|%T"))
     assert entry == [job.order.sweep, "7: variant 7", "8", "512M", "5:00", "3", "COMPLETED"]
@@ -78,7 +78,7 @@ def test_a_job_has_a_task_for_each_device_with_all_that_slurm_says(tmp_path: Pat
 
 @real
 @pytest.mark.parametrize(
-    ("accelerator", "given", "asked"),
+    ("accelerator", "setting", "expected"),
     [
         ("gpu", None, 2),
         ("cuda", None, 2),
@@ -87,15 +87,15 @@ def test_a_job_has_a_task_for_each_device_with_all_that_slurm_says(tmp_path: Pat
         ("auto", 4, 4),
     ],
 )
-def test_gpus_are_asked_for_where_the_devices_are_gpus(
-    accelerator: str, given: int | None, asked: int | None
+def test_gpus_are_requested_if_the_devices_are_gpus(
+    accelerator: str, setting: int | None, expected: int | None
 ) -> None:
     order = Order(0, "", {}, (), "a sweep", devices=2, accelerator=accelerator)
-    assert launcher(gpus_per_node=given).request(order).get("gpus_per_node") == asked
+    assert launcher(gpus_per_node=setting).request(order).get("gpus_per_node") == expected
 
 
 @real
-def test_a_job_is_taken_when_there_is_room_and_no_bad_end_stops_the_others(tmp_path: Path) -> None:
+def test_a_job_is_taken_when_it_can_be_queued_and_a_failure_stops_no_other(tmp_path: Path) -> None:
     lines = ("exit 3", "scancel $SLURM_JOB_ID; sleep 60", "true", "echo no > error.txt; false")
     taken = []
 
@@ -107,16 +107,18 @@ def test_a_job_is_taken_when_there_is_room_and_no_bad_end_stops_the_others(tmp_p
     ended = []
     for job in launcher(max_jobs=2).run(jobs()):
         ended.append(job)
-        assert len(taken) <= len(ended) + 1  # two in the queue, one of them ended
+        assert len(taken) <= len(ended) + 1  # two in the queue, and one of them has ended
     assert {job.number for job in ended} == set(taken) == {0, 1, 2, 3}
     errors = [job.error() for job in sorted(ended, key=lambda job: job.number)]
-    assert re.fullmatch(r"SLURM's job \d+: FAILED \(NonZeroExitCode\); .* slurm/", errors[0])
-    assert re.fullmatch(r"SLURM's job \d+: CANCELLED; .* slurm/", errors[1])
+    assert re.fullmatch(r"SLURM job \d+: FAILED \(NonZeroExitCode\); .* slurm/", errors[0])
+    assert re.fullmatch(r"SLURM job \d+: CANCELLED; .* slurm/", errors[1])
     assert errors[2:] == [None, "no"]
 
 
 @real
-def test_a_rank_that_fails_ends_the_others_and_the_first_can_say_why(tmp_path: Path) -> None:
+def test_a_failing_rank_ends_the_others_and_the_first_can_write_the_reason(
+    tmp_path: Path,
+) -> None:
     endings = ("exec sleep 300", "sleep 2; echo why > error.txt; exit 2")
     jobs = [
         bash(tmp_path, f"if [ $SLURM_PROCID = 1 ]; then exit 1; fi; {ending}", number, devices=2)
@@ -128,14 +130,14 @@ def test_a_rank_that_fails_ends_the_others_and_the_first_can_say_why(tmp_path: P
 
 
 @real
-def test_what_slurm_refuses_is_said_in_its_words(tmp_path: Path) -> None:
+def test_a_refusal_by_slurm_has_its_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"SLURM refuses the job: .*partition.* \(launcher\.…=…\)"):
         list(launcher(partition="nowhere").run([bash(tmp_path, "true")]))
 
 
 @real
-def test_a_refusal_is_no_end_while_other_jobs_may_make_room(tmp_path: Path) -> None:
-    """As SLURM's limit on a person's jobs makes it; here, a partition takes no more for a while."""
+def test_a_refused_job_is_submitted_again_when_another_has_ended(tmp_path: Path) -> None:
+    """SLURM can limit the jobs of a user. Here a partition accepts no more jobs for a while."""
     jobs = [bash(tmp_path, "sleep 4", 0), bash(tmp_path, "true", 1)]
     scontrol = ["scontrol", "update", "PartitionName=all"]
 
@@ -155,19 +157,19 @@ def test_a_refusal_is_no_end_while_other_jobs_may_make_room(tmp_path: Path) -> N
 
 
 @real
-def test_a_resumed_sweep_waits_for_what_it_had_submitted(tmp_path: Path) -> None:
-    job = bash(tmp_path, "echo once >> said; sleep 3; touch metrics.json")
+def test_a_resumed_sweep_waits_for_jobs_that_it_had_submitted(tmp_path: Path) -> None:
+    job = bash(tmp_path, "echo once >> output; sleep 3; touch metrics.json")
     killed = launcher().run([job, bash(tmp_path, "true", 1)])
     assert next(killed).number == 1
     killed.close()
     assert list(launcher().run([job])) == [job]
-    assert (job.directory / "said").read_text() == "once\n"
+    assert (job.directory / "output").read_text() == "once\n"
     assert job.is_over()
     assert len(squeue(job, "%A")) == 2
 
 
 @real
-def test_sbatch_hears_nothing_of_the_job_that_a_sweep_runs_in(
+def test_sbatch_does_not_see_the_job_in_which_a_sweep_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("SLURM_NTASKS", "SLURM_MEM_PER_NODE", "SUBMITIT_EXECUTOR", "MASTER_ADDR", "RANK"):
@@ -183,7 +185,7 @@ def test_sbatch_hears_nothing_of_the_job_that_a_sweep_runs_in(
     assert dict(os.environ) == before
 
 
-def test_what_is_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_and_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"launcher.max_jobs must be >= 1, got 0"):
         launcher(max_jobs=0)
     monkeypatch.setenv("PATH", "")
@@ -196,7 +198,7 @@ def test_what_is_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) 
 
 # Real runs
 
-# like in test_ddp: without batch norm, two processes have the gradients of one
+# without batch norm, two processes have the same gradients as one (see test_ddp)
 RUN = (
     "method=dual_student", "data=synthetic", "data.num_train=96", "data.num_test=33",
     "data.batch_size=16", "teacher.trainer.max_epochs=1", "optimizer=sgd",
@@ -221,27 +223,27 @@ def number_of(job: Job) -> str:
 
 
 def disturb(jobs: Mapping[Job, Sequence[str]]) -> None:
-    """Runs the command of each job on its number, when it has finished an epoch."""
+    """When a job has finished an epoch, runs its command with its SLURM number."""
     left = dict(jobs)
 
-    def nothing_is_left() -> bool:
+    def all_disturbed() -> bool:
         assert not [job.error() for job in left if job.error()]
         for job in [job for job in left if (job.directory / "last.ckpt").exists()]:
             subprocess.run([*left.pop(job), number_of(job)], check=True)
         return not left
 
-    wait_until(nothing_is_left)
+    wait_until(all_disturbed)
 
 
-def spare_the_wait(job: Job) -> None:
-    """SLURM waits two minutes before it starts a requeued job again: here it does not."""
+def start_now(job: Job) -> None:
+    """Starts a requeued job now; SLURM would wait two minutes."""
     wait_until(lambda: f"{number_of(job)}|PENDING" in squeue(job, "%A|%T"))
     command = ["scontrol", "update", f"JobId={number_of(job)}", "StartTime=now"]
     subprocess.run(command, check=True)
 
 
 @real
-def test_a_sweep_of_runs_survives_what_slurm_does_to_them(tmp_path: Path) -> None:
+def test_preempted_and_requeued_runs_end_like_undisturbed_ones(tmp_path: Path) -> None:
     epochs = 60
     preempted = run(tmp_path, 0, f"trainer.max_epochs={epochs}", "hardware=cpu")
     requeued = run(tmp_path, 1, f"trainer.max_epochs={epochs}", "hardware=ddp",
@@ -251,18 +253,18 @@ def test_a_sweep_of_runs_survives_what_slurm_does_to_them(tmp_path: Path) -> Non
                        num_nodes=2)  # fmt: skip
     wrong = run(tmp_path, 3, "data.batch_size=0")
     jobs = [preempted, requeued, two_machines, wrong]
-    # the nodes of this SLURM have names that nobody can resolve
-    one = launcher(setup=["export MASTER_ADDR=127.0.0.1"])
+    # the names of the nodes of this SLURM cannot be resolved
+    slurm = launcher(setup=["export MASTER_ADDR=127.0.0.1"])
     with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(lambda: list(one.run(jobs)))
+        ended = pool.submit(lambda: list(slurm.run(jobs)))
         disturb(
             {
                 preempted: ["scancel", "--signal=USR2"],  # what submitit asks SLURM to send
                 requeued: ["scontrol", "requeue"],
             }
         )
-        spare_the_wait(preempted)
-        spare_the_wait(requeued)
+        start_now(preempted)
+        start_now(requeued)
         assert set(ended.result(200)) == set(jobs)
 
     assert [job.state() for job in jobs] == [*[State.DONE] * 3, State.FAILED]
@@ -278,6 +280,8 @@ def test_a_sweep_of_runs_survives_what_slurm_does_to_them(tmp_path: Path) -> Non
     for job in jobs[:3]:
         assert len((job.directory / "epochs.csv").read_text().splitlines()) == epochs + 1
         assert job.log.read_text().count("ensemble of the students") == 1
-    assert len(list(tmp_path.glob("teachers/*/metrics.json"))) == 1  # all wanted it at once
+    assert (
+        len(list(tmp_path.glob("teachers/*/metrics.json"))) == 1
+    )  # needed by all at the same time
     assert list(tmp_path.glob("2*")) == [undisturbed.directory]
     assert not (tmp_path / "of-the-first-rank").exists()

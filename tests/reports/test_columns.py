@@ -8,7 +8,7 @@ TWO = columns.values_of(metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85}, 0.9))
 ONE = columns.values_of(metrics({"student": 0.6}, 0.75))
 
 
-def test_every_number_of_a_record_is_a_column():
+def test_every_number_of_a_run_is_a_column():
     assert TWO["val/accuracy"] == 0.9
     assert (TWO["val/a/accuracy"], TWO["val/a/nll"], TWO["val/a/epoch"]) == (0.9, 0.25, 3)
     assert (TWO["test/a/accuracy"], TWO["last/a/accuracy"]) == (0.8, 0.8 - 0.01)
@@ -21,25 +21,25 @@ def test_every_number_of_a_record_is_a_column():
     assert (TWO["net/teacher/parameters"], TWO["net/a/throughput"]) == (4000, 30)
 
 
-def test_what_a_temperature_makes_of_a_net_is_a_column():
-    record = metrics({"a": 0.8})
-    record["nets"]["a"]["scaled"] = {"temperature": 1.5, "ece": 0.01, "aurc": 0.002}
-    values = columns.values_of(record)
+def test_metrics_after_temperature_scaling_are_columns():
+    content = metrics({"a": 0.8})
+    content["nets"]["a"]["scaled"] = {"temperature": 1.5, "ece": 0.01, "aurc": 0.002}
+    values = columns.values_of(content)
     assert (values["scaled/a/temperature"], values["scaled/a/ece"]) == (1.5, 0.01)
-    asked = ["scaled/*/temperature", "scaled/teacher/ece"]
-    assert columns.expand(asked, [values]) == ["scaled/a/temperature", "scaled/teacher/ece"]
+    names = ["scaled/*/temperature", "scaled/teacher/ece"]
+    assert columns.expand(names, [values]) == ["scaled/a/temperature", "scaled/teacher/ece"]
     with pytest.raises(UserError, match="unknown column 'scaled/a/accuracy'"):
         columns.expand(["scaled/a/accuracy"], [values])
 
 
-def test_what_students_make_together_stands_after_them_in_the_default_columns():
-    record = metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85})
-    of_students = {name: record["nets"].pop(name) for name in ("a", "b", "ensemble")}
-    record["nets"] |= {"greedy_soup": {"test": {"accuracy": 0.75, "nll": 1.0},
+def test_combinations_follow_the_students_in_the_default_columns():
+    content = metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85})
+    students = {name: content["nets"].pop(name) for name in ("a", "b", "ensemble")}
+    content["nets"] |= {"greedy_soup": {"test": {"accuracy": 0.75, "nll": 1.0},
                                        "val": {"accuracy": 0.6}, "members": ["a"]},
                        "vote": {"test": {"accuracy": 0.82}, "agreement": 0.5},
-                       **of_students}  # fmt: skip
-    values = columns.values_of(record)
+                       **students}  # fmt: skip
+    values = columns.values_of(content)
     assert columns.students_of([values]) == ["a", "b"]
     assert columns.default_columns([values])[-3:] == [
         "test/ensemble/accuracy", "test/vote/accuracy", "test/greedy_soup/accuracy"
@@ -49,7 +49,7 @@ def test_what_students_make_together_stands_after_them_in_the_default_columns():
 
 
 @pytest.mark.parametrize("metric", ["adaptive_ece", "aurc", "entropy"])
-def test_a_record_of_an_older_version_has_no_number_for_a_newer_metric(metric):
+def test_a_run_of_an_older_version_has_no_number_for_a_newer_metric(metric):
     assert columns.expand([f"test/*/{metric}"], [TWO]) == [f"test/a/{metric}", f"test/b/{metric}"]
     assert not [column for column in TWO if column.endswith(metric)]
 
@@ -69,16 +69,16 @@ def test_the_default_is_val_then_each_student_then_the_ensemble():
 
 
 def test_a_star_is_every_student_and_neither_teacher_nor_ensemble_nor_labels_only():
-    record = metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85})
-    record["nets"]["a, labels only"] = record["nets"]["a"]
-    values = columns.values_of(record)
+    content = metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85})
+    content["nets"]["a, labels only"] = content["nets"]["a"]
+    values = columns.values_of(content)
     assert columns.expand(["test/*/ece"], [values]) == ["test/a/ece", "test/b/ece"]
     assert columns.expand(["test/a, labels only/ece"], [values]) == ["test/a, labels only/ece"]
 
 
-def test_a_column_stands_once():
-    asked = ["test/b/accuracy", "test/*/accuracy", "val/accuracy"]
-    assert columns.expand(asked, [TWO]) == ["test/b/accuracy", "test/a/accuracy", "val/accuracy"]
+def test_a_column_is_shown_once():
+    names = ["test/b/accuracy", "test/*/accuracy", "val/accuracy"]
+    assert columns.expand(names, [TWO]) == ["test/b/accuracy", "test/a/accuracy", "val/accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_an_unknown_column_is_refused_with_the_known_ones(name):
 
 
 def test_a_presets_column_may_have_no_number_here():
-    asked = ["val/accuracy", "test/ensemble/ece", "test/teacher/nll"]
-    assert columns.expand(asked, [columns.values_of(metrics({"a": 0.8}, None))]) == asked
+    names = ["val/accuracy", "test/ensemble/ece", "test/teacher/nll"]
+    assert columns.expand(names, [columns.values_of(metrics({"a": 0.8}, None))]) == names
     assert columns.expand(["test/a/ece", "test/*/ece"], []) == ["test/a/ece"]
 
 
@@ -108,6 +108,6 @@ def test_a_presets_column_may_have_no_number_here():
         ("scaled/a/temperature", 1.23456, "1.235"),
     ],
 )
-def test_a_value_is_shown_as_its_metric_is(column, value, shown):
-    assert columns.show(column, value) == shown
-    assert columns.head(column).endswith("%") == (columns.split(column)[2] in columns.PERCENT)
+def test_the_format_of_a_value_depends_on_its_metric(column, value, shown):
+    assert columns.format_value(column, value) == shown
+    assert columns.heading(column).endswith("%") == (columns.split(column)[2] in columns.PERCENT)

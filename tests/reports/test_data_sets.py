@@ -19,12 +19,12 @@ NAMES = ["Coffee", "GunPoint", "OSULeaf", "Plane"]
 
 
 def sweep(folder, means=MEANS, seeds=2, key="data.name"):
-    """Every seed's value is a little beside the mean, by as much on either side."""
+    """The seeds' values are spread evenly around the mean."""
     for seed in range(seeds):
         for name, values in means.items():
             for data_set, value in zip(NAMES, values, strict=False):
-                off = 0.01 * (seed - (seeds - 1) / 2)
-                outcome = value if isinstance(value, str) else metrics({"a": value + off}, value)
+                offset = 0.01 * (seed - (seeds - 1) / 2)
+                outcome = value if isinstance(value, str) else metrics({"a": value + offset}, value)
                 job(folder, name, {"variant": name, key: data_set, "seed": seed}, outcome)
     return folder
 
@@ -33,7 +33,7 @@ def tables(folder, **options):
     return [t for t in reports.build([folder], **options).tables if t.name == "data_sets"]
 
 
-def test_each_data_set_has_a_table_and_a_choice_of_its_own(tmp_path):
+def test_each_data_set_has_its_own_table_and_its_own_chosen_row(tmp_path):
     found = [t for t in reports.build([sweep(tmp_path)]).tables if t.name == "table"]
     assert [table.title.partition(": ")[2] for table in found] == NAMES
     assert [[row[0] for row in table.rows if "*" in row[0]] for table in found] == [
@@ -42,23 +42,23 @@ def test_each_data_set_has_a_table_and_a_choice_of_its_own(tmp_path):
     assert found[0].rows[1][3] == "85.00 ± 0.71"
 
 
-def test_rows_stand_against_data_sets_with_their_mean_and_mean_rank(tmp_path):
+def test_the_table_has_a_column_for_each_data_set_the_mean_and_the_mean_rank(tmp_path):
     (table,) = tables(sweep(tmp_path))
     assert table.heads == ["variant", *NAMES, "mean", "mean rank"]
     cells = [f"{100 * mean:.2f} ± 0.71" for mean in [*MEANS["dual"], 0.8375]]
     assert table.rows[0] == ["dual", *cells, "1.25"]
-    # kd is second but for GunPoint, where it is first, and Plane, where it shares 2 and 3
+    # kd is second, except on GunPoint (first) and on Plane (it shares ranks 2 and 3)
     assert [row[-1] for row in table.rows] == ["1.25", "1.88", "2.88"]
 
 
-def test_friedman_is_scipys_and_nemenyi_is_named(tmp_path):
+def test_the_friedman_p_is_that_of_scipy_and_nemenyi_is_named(tmp_path):
     (table,) = tables(sweep(tmp_path))
     p = stats.friedmanchisquare(*MEANS.values()).pvalue
     # Demšar's table 5: q = 2.343 for three rows
     difference = 2.343 * math.sqrt(3 * 4 / (6 * 4))
     assert (
-        f"Friedman test of 3 rows on 4 data sets: p = {p:.3f}. Post-hoc: Nemenyi, mean ranks "
-        f"differ at 5% if by more than {difference:.2f}."
+        f"Friedman test of 3 rows on 4 data sets: p = {p:.3f}. Nemenyi post-hoc test: two mean "
+        f"ranks differ significantly (level 5%) if they are more than {difference:.2f} apart."
     ) in table.notes
 
 
@@ -79,16 +79,18 @@ def test_equal_rows_are_not_tested(tmp_path):
     assert {row[-1] for row in found.tables[-1].rows} == {"2.00"}
 
 
-def test_ranks_leave_out_a_data_set_that_lacks_a_row_and_say_so(tmp_path):
+def test_ranks_leave_out_a_data_set_without_a_result_of_a_row_and_a_note_says_so(tmp_path):
     (table,) = tables(sweep(tmp_path, {**MEANS, "kd": [0.85, "Boom", 0.60, 0.90]}))
     assert table.rows[1][2] == ""
-    assert "Means and ranks leave out data sets that lack a row: GunPoint." in table.notes
-    # of 0.85, 0.60 and 0.90, and of dual's on the same three
+    assert (
+        "Means and ranks leave out the data sets on which a row has no result: GunPoint."
+    ) in table.notes
+    # the mean of 0.85, 0.60 and 0.90, and dual's mean on the same three data sets
     assert [row[-2] for row in table.rows[:2]] == ["85.00 ± 0.71", "78.33 ± 0.71"]
     assert [row[-1] for row in table.rows] == ["1.00", "2.17", "2.83"]
 
 
-def test_pairs_have_wilcoxon_over_the_means_of_the_data_sets(tmp_path):
+def test_pairs_have_a_wilcoxon_test_over_the_means_of_the_data_sets(tmp_path):
     _, table = tables(sweep(tmp_path), pairs=[["dual", "kd"], ["kd", "labels"]])
     p = stats.wilcoxon([0.05, -0.01, 0.10, 0.05], method="auto").pvalue
     assert table.rows[0][:3] == ["dual − kd", "a", "4"]
@@ -99,64 +101,63 @@ def test_pairs_have_wilcoxon_over_the_means_of_the_data_sets(tmp_path):
     # Plane is equal: 0.05, 0.11, 0.10 of one sign
     assert table.rows[1][5] == "0.250"
     assert table.rows[1][6] == "0.500"
-    assert "4 data sets can give no p below 0.125." in table.notes
+    assert "With 4 data sets, p cannot be below 0.125." in table.notes
 
 
 def test_pairs_are_tested_on_each_data_set_too(tmp_path):
     report = reports.build([sweep(tmp_path)], pairs=[["dual", "kd"]])
-    assert [one.data_set for one in report.differences] == NAMES
+    assert [difference.data_set for difference in report.differences] == NAMES
     (table,) = [table for table in report.tables if table.name == "pairs"]
     assert table.rows[0][0] == "dual − kd on Coffee"
 
 
-def test_what_names_a_data_set_is_a_setting(tmp_path):
+def test_the_keys_that_name_a_data_set_are_a_setting(tmp_path):
     sweep(tmp_path, key="data.subject")
-    with pytest.raises(Exception, match="two records of dual, seed 0"):
+    with pytest.raises(Exception, match="two results for dual, seed 0"):
         reports.build([tmp_path])
     settings(tmp_path, data_sets=["data.subject"])
     assert len(tables(tmp_path)) == 1
 
 
-def test_without_the_extra_a_sentence_stands_for_the_diagram(tmp_path, monkeypatch):
+def test_without_scikit_posthocs_a_note_replaces_the_diagram(tmp_path, monkeypatch):
     monkeypatch.setattr(assemble, "find_spec", lambda name: None)
     found = reports.build([sweep(tmp_path)])
     assert not found.diagrams
     assert "pip install kd_lightning[stats]" in " ".join(found.tables[-1].notes)
 
 
-def test_the_critical_difference_separates_what_scikit_posthocs_separates(tmp_path):
+def test_the_critical_difference_agrees_with_scikit_posthocs(tmp_path):
     pandas = pytest.importorskip("pandas")
     posthocs = pytest.importorskip("scikit_posthocs")
-    (one,) = reports.build([sweep(tmp_path)]).across
-    p = posthocs.posthoc_nemenyi_friedman(pandas.DataFrame(one.means))
-    ranks = list(one.mean_ranks().values())
+    (comparison,) = reports.build([sweep(tmp_path)]).comparisons
+    p = posthocs.posthoc_nemenyi_friedman(pandas.DataFrame(comparison.means))
+    ranks = list(comparison.mean_ranks().values())
     for i, a in enumerate(ranks):
         for j, b in enumerate(ranks):
             if i != j:
-                apart = abs(a - b) > one.critical_difference()
+                apart = abs(a - b) > comparison.critical_difference()
                 assert apart == (p.iloc[i, j] < data_sets.ALPHA)
 
 
-def test_a_cell_that_lacks_a_seed_says_so_and_the_table_too(tmp_path):
+def test_a_cell_with_a_missing_seed_says_so_and_a_note_too(tmp_path):
     sweep(tmp_path)
     job(tmp_path, "kd", {"variant": "kd", "data.name": "Plane", "seed": 2}, "out of memory")
     (table,) = tables(tmp_path)
     assert table.rows[1][4] == "90.00 ± 0.71 (n = 2 of 3)"
     assert (
-        "Where jobs are missing (n = … of …) means, ranks and tests are of what there is."
-        in table.notes
-    )
+        "Where jobs are missing (n = … of …), means, ranks and tests use the jobs that are done."
+    ) in table.notes
 
 
-def test_a_mean_spreads_over_seeds_and_not_over_data_sets(tmp_path):
-    """Data sets differ a lot and the seeds' means do not: a mean's deviation is theirs."""
+def test_the_deviation_of_a_mean_is_over_seeds_and_not_over_data_sets(tmp_path):
+    """The data sets differ a lot, but the seeds' means over the data sets do not."""
     values = {"Coffee": [0.9, 0.8], "Plane": [0.3, 0.5]}
-    for data_set, of_seeds in values.items():
-        for seed, value in enumerate(of_seeds):
+    for data_set, by_seed in values.items():
+        for seed, value in enumerate(by_seed):
             axes = {"variant": "kd", "data.name": data_set, "seed": seed}
             job(tmp_path, "kd", axes, metrics({"a": value}))
     (table,) = tables(tmp_path)
-    # 0.60 and 0.65
+    # the seeds' means are 0.60 and 0.65
     assert table.rows[0][3] == f"62.50 ± {100 * 0.05 / math.sqrt(2):.2f}"
 
 
@@ -169,8 +170,8 @@ def test_data_sets_without_a_seed_in_common_have_a_mean_without_deviation(tmp_pa
 
 
 def many(folder):
-    """Two rows on more data sets than stand in columns, one job of which has failed."""
-    for number in range(data_sets.MOST + 1):
+    """Two rows on more data sets than the table has columns for; one job has failed."""
+    for number in range(data_sets.MAX_COLUMNS + 1):
         for name in ("kd", "dual"):
             axes = {"variant": name, "data.fold": number, "seed": 0}
             failed = (name, number) == ("kd", 4)
@@ -178,25 +179,25 @@ def many(folder):
     return settings(folder, pairs=[["dual", "kd"], ["dual", "ghost"]])
 
 
-def test_many_data_sets_are_no_columns_and_come_after_what_is_over_them(tmp_path):
+def test_many_data_sets_have_no_columns_and_their_tables_come_last(tmp_path):
     report = reports.build([many(tmp_path)])
     first, *others = report.tables
     assert first.heads == ["variant", "mean", "mean rank"]
-    # of 0 to 12 without 4: 74 / 12
+    # the mean of 0 to 12 without 4 is 74 / 12
     assert first.rows[0][1] == f"{50 + 74 / 12:.2f}"
     assert [table.name for table in others] == ["data_sets"] + ["table"] * 13 + ["pairs"]
 
 
-def test_of_many_data_sets_a_terminal_shows_what_is_over_them_and_what_is_missing(tmp_path):
+def test_with_many_data_sets_the_terminal_shows_the_tables_over_all_and_the_missing_jobs(tmp_path):
     console = Console(file=io.StringIO(), width=300)
     report = reports.build([many(tmp_path)])
     reports.print_report(report, console)
-    said = console.file.getvalue()
-    assert "Over data sets: a" in said
-    assert "Pairs over data sets" in said
-    assert "job 8 (kd, seed 0): failed: Boom" in said
-    assert "Left out: unknown row in a pair 'ghost'" in said
-    assert "Each of the 13 data sets has a table of its own in table.md." in said
-    assert f"{tmp_path.name}: 3" not in said
+    printed = console.file.getvalue()
+    assert "Over data sets: a" in printed
+    assert "Pairs over data sets" in printed
+    assert "job 8 (kd, seed 0): failed: Boom" in printed
+    assert "Left out: unknown row in a pair 'ghost'" in printed
+    assert "Each of the 13 data sets has its own table in table.md." in printed
+    assert f"{tmp_path.name}: 3" not in printed
     reports.write(report, tmp_path)
     assert f"## {tmp_path.name}: 3" in (tmp_path / "table.md").read_text()

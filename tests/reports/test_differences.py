@@ -3,7 +3,7 @@ from made_sweeps import job, metrics, rows_over_seeds, settings
 from scipy import stats
 
 from kd_lightning import reports
-from kd_lightning.reports.differences import p_in_words
+from kd_lightning.reports.differences import format_p
 from kd_lightning.reports.statistics import holm
 
 A, B, C = [0.90, 0.93, 0.95, 0.91], [0.88, 0.92, 0.91, 0.90], [0.70, 0.71, 0.74, 0.70]
@@ -17,33 +17,35 @@ def pairs_of(folder, *pairs, **options):
 
 def test_the_difference_is_paired_by_seed(tmp_path):
     rows_over_seeds(tmp_path, {"kd": A, "labels": B})
-    (one,), table = pairs_of(tmp_path, ("kd", "labels"))
-    second = stats.ttest_rel(A, B)
-    low, high = second.confidence_interval(0.95)
-    assert one.sample.mean == pytest.approx(0.02)
-    assert one.sample.p_value() == pytest.approx(second.pvalue)
-    assert one.sample.interval() == pytest.approx((low, high))
+    (difference,), table = pairs_of(tmp_path, ("kd", "labels"))
+    expected = stats.ttest_rel(A, B)
+    low, high = expected.confidence_interval(0.95)
+    assert difference.sample.mean == pytest.approx(0.02)
+    assert difference.sample.p_value() == pytest.approx(expected.pvalue)
+    assert difference.sample.interval() == pytest.approx((low, high))
     interval = f"{100 * low:+.2f} to {100 * high:+.2f}".replace("-", "−")
-    assert table.rows == [["kd − labels", "a", "4", "+2.00", interval, f"{second.pvalue:.3f}"]]
+    assert table.rows == [["kd − labels", "a", "4", "+2.00", interval, f"{expected.pvalue:.3f}"]]
     assert "Holm" not in " ".join([*table.heads, *table.notes])
 
 
-def test_only_seeds_that_both_have_are_compared_and_it_is_said(tmp_path):
+def test_only_seeds_that_both_rows_have_are_compared_and_a_note_says_so(tmp_path):
     rows_over_seeds(tmp_path, {"kd": [0.9, "Boom", 0.8, 0.7], "labels": [0.8, 0.8, None, 0.5]})
-    (one,), table = pairs_of(tmp_path, ("kd", "labels"))
-    assert one.sample.values == pytest.approx((0.1, 0.2))
+    (difference,), table = pairs_of(tmp_path, ("kd", "labels"))
+    assert difference.sample.values == pytest.approx((0.1, 0.2))
     assert table.rows[0][2] == "2 of 4"
-    assert "n of m: seeds that only one of the rows has are left out." in table.notes
+    assert "n of m: only the n seeds for which both rows have a result are compared." in table.notes
 
 
-def test_several_pairs_have_holms_p(tmp_path):
+def test_several_pairs_have_p_with_holms_correction(tmp_path):
     rows_over_seeds(tmp_path, {"a": A, "b": B, "c": C})
     found, table = pairs_of(tmp_path, ("a", "b"), ("a", "c"), ("b", "c"))
     adjusted = holm([stats.ttest_rel(*two).pvalue for two in ((A, B), (A, C), (B, C))])
-    assert [row[-1] for row in table.rows] == [p_in_words(p) for p in adjusted]
+    assert [row[-1] for row in table.rows] == [format_p(p) for p in adjusted]
     assert [d.pair.title for d in found] == ["a − b", "a − c", "b − c"]
     assert table.heads[-1] == "p, Holm"
-    assert "p, Holm: adjusted for the tests of the same net, 3 at most." in table.notes
+    assert (
+        "p, Holm: with Holm's correction for the tests of the same net (3 at most)." in table.notes
+    )
 
 
 def test_every_student_and_the_ensemble_are_compared_on_test(tmp_path):
@@ -65,18 +67,18 @@ def test_one_seed_gives_a_difference_and_no_test(tmp_path):
     rows_over_seeds(tmp_path, {"kd": [0.9], "labels": [0.8]})
     _, table = pairs_of(tmp_path, ("kd", "labels"))
     assert table.rows == [["kd − labels", "a", "1", "+10.00", "", ""]]
-    assert "Where n < 2 there is no interval and no test." in table.notes
+    assert "With fewer than two seeds (n < 2) there is no interval and no test." in table.notes
 
 
-def test_equal_differences_have_no_p_and_it_is_said(tmp_path):
+def test_equal_differences_have_no_p_and_a_note_says_so(tmp_path):
     rows_over_seeds(tmp_path, {"kd": [0.75, 0.5], "labels": [0.5, 0.25]})
     _, table = pairs_of(tmp_path, ("kd", "labels"))
     assert table.rows == [["kd − labels", "a", "2", "+25.00", "+25.00 to +25.00", ""]]
-    assert any("all differences are equal" in note for note in table.notes)
+    assert any("the difference is the same for all seeds" in note for note in table.notes)
     assert "nan" not in str(table)
 
 
-def test_a_negative_difference_has_a_sign_and_none_has_none(tmp_path):
+def test_a_difference_has_a_sign_and_zero_has_none(tmp_path):
     rows_over_seeds(tmp_path, {"kd": [0.5, 0.25], "labels": [0.75, 0.5], "same": [0.75, 0.5]})
     _, table = pairs_of(tmp_path, ("kd", "labels"), ("same", "labels"))
     assert [row[3] for row in table.rows] == ["−25.00", "0.00"]
@@ -87,36 +89,40 @@ def test_rows_without_a_net_in_common_are_named(tmp_path):
     job(tmp_path, "dual", {"seed": 0}, metrics({"a": 0.8}))
     found, table = pairs_of(tmp_path, ("kd", "dual"))
     assert not found
-    assert "Not compared, no net in common: kd − dual." in table.notes
+    assert "Not compared, because the rows have no net in common: kd − dual." in table.notes
 
 
 @pytest.mark.parametrize(
-    ("varies", "said"),
+    ("varies", "expected"),
     [
-        ((), "all seeds share one teacher and one split, whose own variance they do not cover."),
-        (("teacher",), "all seeds share one split, whose own variance they do not cover; seeds "
-         "differ in their teacher too, so they cover that as well."),
-        (("teacher", "split"), "seeds differ in their teacher and split too, so they cover that"),
-        (("no teacher",), "all seeds share one split, whose own variance they do not cover."),
+        ((), "All seeds use the same teacher and the same split, so the intervals do not cover the "
+         "variation between teachers and splits."),
+        (("teacher",), "All seeds use the same split, so the intervals do not cover the variation "
+         "between splits. The seeds differ in teacher too, so the intervals also cover the "
+         "variation between teachers."),
+        (("teacher", "split"), "seeds. The seeds differ in teacher and split too, so the intervals "
+         "also cover the variation between teachers and splits."),
+        (("no teacher",), "seeds. All seeds use the same split, so the intervals do not cover the "
+         "variation between splits."),
     ],
 )  # fmt: skip
-def test_it_is_said_what_the_interval_covers(tmp_path, varies, said):
+def test_a_note_says_what_the_interval_covers(tmp_path, varies, expected):
     for seed in (0, 1):
         for name in ("x", "y"):
             own = seed if "teacher" in varies else 0
             teacher = None if "no teacher" in varies else 0.9
-            record = metrics(
+            outcome = metrics(
                 {"a": 0.8 + 0.01 * seed}, teacher=teacher, origin=f"trained, x/teacher-{own}"
             )
             split = seed if "split" in varies else 0
-            job(tmp_path, name, {"seed": seed}, record, split=split, teacher_seed=own)
+            job(tmp_path, name, {"seed": seed}, outcome, split=split, teacher_seed=own)
     _, table = pairs_of(tmp_path, ("x", "y"))
     (note,) = [note for note in table.notes if note.startswith("The intervals")]
-    assert said in note
+    assert note.endswith(expected)
 
 
-def test_pairs_of_the_plan_and_of_the_command_line_are_both_tested(tmp_path):
+def test_pairs_of_the_sweep_and_of_the_command_line_are_both_tested(tmp_path):
     rows_over_seeds(tmp_path, {"a": A, "b": B, "c": C})
     settings(tmp_path, pairs=[["a", "b"]])
     found, _ = pairs_of(tmp_path, ("a", "c"))
-    assert [one.pair.title for one in found] == ["a − b", "a − c"]
+    assert [difference.pair.title for difference in found] == ["a − b", "a − c"]

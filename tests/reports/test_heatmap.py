@@ -13,16 +13,16 @@ TEMPERATURES, THRESHOLDS = [1, 2.5, 8], [0, 0.25]
 
 
 def grid(folder, more=None, missing=(), has_val=True):
-    """Two seeds of every combination: val is 0.5 + T/100 + threshold ± 0.01, test much less."""
+    """Two seeds of every combination: val is 0.5 + T/100 + threshold ± 0.01; test is lower."""
     axes = {"T": TEMPERATURES, "threshold": THRESHOLDS, **(more or {}), "seed": [0, 1]}
-    for values in itertools.product(*axes.values()):
-        of_job = dict(zip(axes, values, strict=True))
-        name = " ".join(f"{key}={value}" for key, value in of_job.items() if key != "seed")
-        val = 0.5 + of_job["T"] / 100 + of_job["threshold"] + 0.01 * (2 * of_job["seed"] - 1)
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, combination, strict=True))
+        name = " ".join(f"{key}={value}" for key, value in values.items() if key != "seed")
+        val = 0.5 + values["T"] / 100 + values["threshold"] + 0.01 * (2 * values["seed"] - 1)
         outcome = metrics({"a": val - 0.3, "b": val - 0.2}, val if has_val else None)
-        if (of_job["T"], of_job["threshold"], of_job["seed"]) in missing:
+        if (values["T"], values["threshold"], values["seed"]) in missing:
             outcome = "Boom"
-        job(folder, name, of_job, outcome)
+        job(folder, name, values, outcome)
     return folder
 
 
@@ -35,7 +35,7 @@ def meshes(figure):
     return [c for ax in figure.axes[:-1] for c in ax.collections if isinstance(c, QuadMesh)]
 
 
-def words(figure):
+def texts(figure):
     return [text.get_text() for ax in figure.axes for text in ax.texts]
 
 
@@ -45,7 +45,7 @@ def test_every_cell_shows_the_mean_val_accuracy(tmp_path):
     values = [[50 + t + 100 * c for t in TEMPERATURES] for c in THRESHOLDS]
     np.testing.assert_allclose(mesh.get_array(), values)
     std = 100 * math.sqrt(2 * 0.01**2)
-    assert sorted(words(figure)) == sorted(
+    assert sorted(texts(figure)) == sorted(
         f"{value:.2f}\n± {std:.2f}" for row in values for value in row
     )
     assert found.quantity == "val accuracy of the chosen weights, %"
@@ -60,40 +60,40 @@ def test_axes_are_named_by_their_keys_and_values(tmp_path):
     assert bar.get_ylabel() == "val accuracy of the chosen weights, %"
 
 
-def test_what_is_missing_is_hatched_and_named(tmp_path):
+def test_a_missing_cell_is_hatched_and_shows_its_state(tmp_path):
     missing = [(1, 0, 0), (1, 0, 1), (8, 0, 1)]
     _, figure = drawn(grid(tmp_path, missing=missing))
-    said = words(figure)
-    assert said.count("failed") == 1
-    assert [text for text in said if text.endswith("n = 1 of 2")] == ["57.00\nn = 1 of 2"]
+    shown = texts(figure)
+    assert shown.count("failed") == 1
+    assert [text for text in shown if text.endswith("n = 1 of 2")] == ["57.00\nn = 1 of 2"]
     hatched = [patch for patch in figure.axes[0].patches if patch.get_hatch()]
     assert [patch.get_xy() for patch in hatched] == [pytest.approx((0.01, 0.01))]
     assert np.isnan(np.ma.filled(meshes(figure)[0].get_array(), np.nan)).sum() == 1
 
 
-def test_what_was_never_planned_is_no_failure(tmp_path):
+def test_a_cell_without_a_job_is_no_failure(tmp_path):
     for t, c in ((1, 0), (2, 0), (2, 1)):
         job(tmp_path, f"{t} {c}", {"T": t, "c": c, "seed": 0}, metrics({"a": 0.9}))
     _, figure = drawn(tmp_path)
-    assert words(figure).count("no job") == 1
+    assert texts(figure).count("no job") == 1
 
 
-def test_the_highest_on_val_is_framed(tmp_path):
+def test_the_best_cell_on_val_is_framed(tmp_path):
     _, figure = drawn(grid(tmp_path))
     (frame,) = [p for p in figure.axes[0].patches if p.get_edgecolor() != "none"]
     assert frame.get_xy() == pytest.approx((2.04, 1.04))
 
 
-def test_without_val_it_is_the_last_epochs_test_and_nothing_is_framed(tmp_path):
+def test_without_val_the_map_shows_test_of_the_last_epoch_and_nothing_is_framed(tmp_path):
     found, figure = drawn(grid(tmp_path, has_val=False))
     assert found.quantity == "test accuracy of the last epoch, mean of the students, %"
-    # of a and b: val less 0.25, and a point less in the last epoch
+    # the mean of a and b is val - 0.25, and 0.01 less in the last epoch
     expected = [[50 + t + 100 * c - 26 for t in TEMPERATURES] for c in THRESHOLDS]
     np.testing.assert_allclose(meshes(figure)[0].get_array(), expected)
     assert not figure.axes[0].patches
 
 
-def test_a_further_axis_makes_panels_on_one_scale(tmp_path):
+def test_a_third_axis_makes_panels_with_one_color_scale(tmp_path):
     found, figure = drawn(grid(tmp_path, {"peer": [0, 0.5], "method": ["kd", "dual"]}))
     titles = [ax.get_title() for ax in figure.axes[:-1]]
     assert titles == [f"peer={p}, method={m}" for p in (0, 0.5) for m in ("kd", "dual")]
@@ -103,10 +103,10 @@ def test_a_further_axis_makes_panels_on_one_scale(tmp_path):
     assert (found.x, found.y) == ("T", "threshold")
 
 
-def test_each_data_set_has_a_picture_of_its_own(tmp_path):
+def test_each_data_set_has_its_own_file(tmp_path):
     report = reports.build([grid(tmp_path, {"data": ["digits", "a/b"]})])
-    assert [one.name for one in report.grids] == ["heatmap-digits.png", "heatmap-a-b.png"]
-    assert [panel.title for one in report.grids for panel in one.panels] == ["", ""]
+    assert [grid.name for grid in report.grids] == ["heatmap-digits.png", "heatmap-a-b.png"]
+    assert [panel.title for grid in report.grids for panel in grid.panels] == ["", ""]
     reports.write(report, tmp_path)
     assert (tmp_path / "heatmap-a-b.png").exists()
 
@@ -123,8 +123,8 @@ def test_each_data_set_has_a_picture_of_its_own(tmp_path):
 )
 def test_fewer_than_two_numeric_axes_have_no_map(tmp_path, axes):
     for values in itertools.product(*axes.values()):
-        of_job = {**dict(zip(axes, values, strict=True)), "seed": 0}
-        job(tmp_path, str(values), of_job, metrics({"a": 0.9}))
+        values = {**dict(zip(axes, values, strict=True)), "seed": 0}
+        job(tmp_path, str(values), values, metrics({"a": 0.9}))
     assert not reports.build([tmp_path]).grids
 
 

@@ -18,43 +18,43 @@ def test_further_seeds_of_the_same_rows_join_them(tmp_path):
     assert table.title == "a + b"
 
 
-def test_a_record_is_never_counted_twice(tmp_path):
+def test_a_result_is_never_counted_twice(tmp_path):
     a, b = sweep(tmp_path / "a", seeds=(0, 1)), sweep(tmp_path / "b", seeds=(1,))
     with pytest.raises(
-        UserError, match=r"two records of T=1, seed 1: job 1 of a and job 0 of b; leave one out"
+        UserError, match=r"two results for T=1, seed 1: job 1 of a and job 0 of b; leave one out"
     ):
         reports.build([a, b])
-    with pytest.raises(UserError, match="two records"):
+    with pytest.raises(UserError, match="two results"):
         reports.build([a, a])
 
 
-def test_what_sweeps_differ_in_names_their_rows(tmp_path):
+def test_settings_in_which_sweeps_differ_name_their_rows(tmp_path):
     a = sweep(tmp_path / "a", "method=kd", "outputs=/home/a")
     b = sweep(tmp_path / "b", "method=dual_student", "outputs=/home/b")
     (table,) = reports.build([a, b], pairs=[["method=kd", "method=dual_student"]]).tables[:1]
     assert [row[0] for row in table.rows] == ["T=1 method=kd *", "T=1 method=dual_student"]
 
 
-def test_rows_of_other_names_keep_them(tmp_path):
+def test_rows_with_different_names_keep_them(tmp_path):
     a = rows_over_seeds(tmp_path / "a", {"kd": [0.9]})
     b = sweep(tmp_path / "b", "method=dual_student")
     (table,) = reports.build([a, b]).tables
     assert [row[0] for row in table.rows] == ["kd *", "T=1"]
 
 
-def test_sweeps_of_other_data_are_data_sets_and_not_averaged(tmp_path):
+def test_sweeps_on_different_data_are_data_sets_and_not_averaged(tmp_path):
     sources = [sweep(tmp_path / name, f"data={name}") for name in ("digits", "har")]
     tables = reports.build(sources).tables
     assert [table.title for table in tables[:2]] == ["digits + har: digits", "digits + har: har"]
     assert tables[-1].heads == ["variant", "digits", "har", "mean", "mean rank"]
 
 
-def test_a_sweep_that_leaves_the_data_to_the_default_is_a_data_set_too(tmp_path):
+def test_a_sweep_on_the_default_data_is_a_data_set_too(tmp_path):
     sources = [sweep(tmp_path / "a"), sweep(tmp_path / "b", "data=har")]
     assert reports.build(sources).tables[-1].heads[1:3] == ["default", "har"]
 
 
-def test_a_seed_that_a_whole_sweep_has_is_a_seed(tmp_path):
+def test_a_seed_that_is_fixed_in_each_sweep_counts_as_a_seed(tmp_path):
     for seed in (0, 1):
         over = [f"seed={seed}"]
         job(tmp_path / str(seed), "T=1", {"T": 1}, metrics({"a": 0.9}), overrides=over)
@@ -62,7 +62,7 @@ def test_a_seed_that_a_whole_sweep_has_is_a_seed(tmp_path):
     assert table.rows[0][1] == "2"
 
 
-def test_columns_and_pairs_of_all_are_kept(tmp_path):
+def test_columns_and_pairs_of_all_sweeps_are_kept(tmp_path):
     a, b = (rows_over_seeds(tmp_path / n, {n: [0.9, 0.8], n + n: [0.7, 0.6]}) for n in "ab")
     settings(a, columns=["test/a/ece"], pairs=[["a", "aa"]])
     settings(b, columns=["test/a/nll"], pairs=[["b", "bb"]])

@@ -10,7 +10,7 @@ from kd_lightning.reports.sources import DATA_SETS, read
 
 
 def grid(folder, values):
-    """A sweep of every combination, one seed, its rows named as the plan does."""
+    """A sweep over every combination with one seed; its rows are named as in a real sweep."""
     for combination in itertools.product(*values.values()):
         axes = dict(zip(values, combination, strict=True))
         name = " ".join(f"{key}={value}" for key, value in axes.items())
@@ -18,9 +18,9 @@ def grid(folder, values):
     return folder
 
 
-def found(folder, *asked):
+def found(folder, *requested):
     (source,) = read([folder])
-    return [(p.a, p.b, p.title) for p in resolve(asked, source.records, DATA_SETS)]
+    return [(p.a, p.b, p.title) for p in resolve(requested, source.results, DATA_SETS)]
 
 
 def test_rows_are_compared_by_their_names(tmp_path):
@@ -28,7 +28,7 @@ def test_rows_are_compared_by_their_names(tmp_path):
     assert found(tmp_path, ("kd + peer", "kd")) == [("kd + peer", "kd", "kd + peer − kd")]
 
 
-def test_two_values_of_a_key_compare_all_cells_that_agree_in_the_rest(tmp_path):
+def test_two_values_of_a_key_compare_all_cells_that_agree_in_all_else(tmp_path):
     grid(tmp_path, {"peer": [0, 0.5], "T": [1, 4]})
     assert found(tmp_path, ("peer=0.5", "peer=0")) == [
         ("peer=0.5 T=1", "peer=0 T=1", "peer=0.5 − peer=0 at T=1"),
@@ -45,7 +45,7 @@ def test_a_named_variant_in_a_grid_is_compared_cell_by_cell(tmp_path):
     ]
 
 
-def test_nets_of_other_names_are_compared_where_they_are_named(tmp_path):
+def test_nets_with_different_names_are_compared_if_the_pair_names_them(tmp_path):
     for seed, gain in ((0, 0.01), (1, 0.03)):
         job(tmp_path, "five", {"seed": seed}, metrics({"a": 0.8, "ensemble": 0.85 + gain}))
         job(tmp_path, "one @ home", {"seed": seed}, metrics({"b": 0.8}))
@@ -56,26 +56,26 @@ def test_nets_of_other_names_are_compared_where_they_are_named(tmp_path):
         ["five − one @ home: ensemble − b", "ensemble − b", "2", "+7.00"],
         ["five: ensemble − a", "ensemble − a", "2", "+7.00"],
     ]
-    assert [(d.column, d.other) for d in report.differences] == [
+    assert [(d.column, d.column_b) for d in report.differences] == [
         ("test/ensemble/accuracy", "test/b/accuracy"),
         ("test/ensemble/accuracy", "test/a/accuracy"),
     ]
-    assert "Holm" not in " ".join(table.heads)  # a family is what compares the same nets
+    assert "Holm" not in " ".join(table.heads)  # a family is the tests of the same nets
     assert not any("no net in common" in note for note in table.notes)
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
-        (("kd @ a", "labels"), "a pair names a net of both rows or of none"),
+        (("kd @ a", "labels"), "a pair names a net for both rows or for none"),
         (("kd @ c", "labels @ a"), r"unknown net of 'kd' in a pair 'c': expected one of a"),
         (("kd @ a", "labels @ ensemble"), "unknown net of 'labels' in a pair 'ensemble'"),
         (("dk @ a", "labels @ a"), "unknown row in a pair 'dk': did you mean kd"),
     ],
 )
-def test_a_net_that_a_row_does_not_have_is_refused(tmp_path, pair, said):
+def test_a_net_that_a_row_does_not_have_is_refused(tmp_path, pair, message):
     rows_over_seeds(tmp_path, {"kd": [0.9], "labels": [0.8]})
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         reports.build([tmp_path], pairs=[pair])
 
 
@@ -87,12 +87,12 @@ def test_two_values_of_a_key_may_have_nets_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "value"),
+    ("word", "value"),
     [("x=0", 0.0), ("x=1e-3", 0.001), ("x=null", None), ("x=[1,2]", [1, 2]), ("x=true", True)],
 )
-def test_a_value_is_found_as_the_command_line_spells_it(tmp_path, asked, value):
+def test_a_value_is_found_by_its_form_on_the_command_line(tmp_path, word, value):
     grid(tmp_path, {"x": [value, "other"]})
-    assert len(found(tmp_path, (asked, "x=other"))) == 1
+    assert len(found(tmp_path, (word, "x=other"))) == 1
 
 
 def test_neither_seed_nor_data_set_separates_rows(tmp_path):
@@ -107,7 +107,7 @@ def test_a_pair_that_is_asked_for_twice_is_tested_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         (("T=1", "T=8"), "unknown row in a pair 'T=8': did you mean"),
         (("T=1", "nothing like it"), "unknown row in a pair 'nothing like it': expected one of"),
@@ -118,25 +118,25 @@ def test_a_pair_that_is_asked_for_twice_is_tested_once(tmp_path):
         ("T=1", "a pair names two rows"),
     ],
 )
-def test_a_pair_that_names_nothing_is_refused(tmp_path, pair, said):
+def test_a_pair_that_names_nothing_is_refused(tmp_path, pair, message):
     grid(tmp_path, {"T": [1, 4], "peer": [0, 1]})
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         found(tmp_path, pair)
 
 
-def test_values_that_never_differ_alone_are_refused(tmp_path):
+def test_values_that_always_differ_with_others_are_refused(tmp_path):
     job(tmp_path, "one", {"T": 1, "peer": 0}, None)
     job(tmp_path, "two", {"T": 4, "peer": 1}, None)
     settings(tmp_path)
-    with pytest.raises(UserError, match="no rows differ in nothing but 'T=1' and 'T=4'"):
+    with pytest.raises(UserError, match="no two rows differ only in 'T=1' and 'T=4'"):
         found(tmp_path, ("T=1", "T=4"))
 
 
-def test_a_pair_of_a_preset_that_the_sweep_was_narrowed_out_of_is_a_note(tmp_path):
+def test_a_pair_of_a_preset_whose_rows_were_not_run_is_a_note(tmp_path):
     rows_over_seeds(tmp_path, {"T=1": [0.9, 0.8], "T=2": [0.7, 0.8]})
     settings(tmp_path, pairs=[["T=1", "T=2"], ["T=4", "T=1"]], columns=["test/zzz/accuracy"])
     report = reports.build([tmp_path])
-    assert [one.pair.title for one in report.differences] == ["T=1 − T=2"]
+    assert [difference.pair.title for difference in report.differences] == ["T=1 − T=2"]
     notes = [note for table in report.tables for note in table.notes]
     assert any(note.startswith("Left out: unknown row in a pair 'T=4'") for note in notes)
     assert any(note.startswith("Left out: unknown column 'test/zzz/accuracy'") for note in notes)

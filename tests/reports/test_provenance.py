@@ -1,9 +1,9 @@
-"""Under every table stands what made its numbers."""
+"""A note under every table says what made its numbers."""
 
 import json
 from pathlib import Path
 
-from kd_lightning.reports.provenance import made_by, sentences
+from kd_lightning.reports.provenance import notes_on_origin, read_origin
 
 ENVIRONMENT = {
     "git": {"commit": "a" * 40, "dirty": False},
@@ -21,34 +21,36 @@ def written(folder: Path, *environments: dict) -> Path:
     return folder
 
 
-def test_command_commit_versions_and_machine_are_said(tmp_path: Path) -> None:
-    made = made_by(COMMAND, written(tmp_path, ENVIRONMENT, ENVIRONMENT))
+def test_the_note_has_command_commit_versions_and_machine(tmp_path: Path) -> None:
+    made = read_origin(COMMAND, written(tmp_path, ENVIRONMENT, ENVIRONMENT))
     assert made[0]["versions"] == {
         "python": ["3.11.7"],
         "torch": ["2.15.0"],
         "lightning": ["2.6.6"],
     }
-    assert sentences(made) == [
+    assert notes_on_origin(made) == [
         "Made by python -m kd_lightning.run -m sweep=ssd_ucr 'teacher.seed=${seed}' "
         "(commit aaaaaaa, python 3.11.7, torch 2.15.0, lightning 2.6.6, 2 CPU cores)."
     ]
 
 
-def test_what_differs_between_jobs_is_all_named(tmp_path: Path) -> None:
+def test_the_note_names_everything_that_differs_between_jobs(tmp_path: Path) -> None:
     other = {
         **ENVIRONMENT,
         "git": {"commit": "b" * 40, "dirty": True},
         "machine": {"cpus": 16, "gpus": ["H200", "H200"]},
     }
-    (sentence,) = sentences(made_by(COMMAND, written(tmp_path, ENVIRONMENT, other)))
-    assert "commit aaaaaaa and bbbbbbb with changes, " in sentence
-    assert "2 CPU cores, H200)." in sentence
+    (note,) = notes_on_origin(read_origin(COMMAND, written(tmp_path, ENVIRONMENT, other)))
+    assert "commit aaaaaaa and bbbbbbb with changes, " in note
+    assert "2 CPU cores, H200)." in note
 
 
-def test_an_installed_package_has_no_commit_and_nothing_begun_says_nothing(tmp_path: Path) -> None:
-    made = made_by(COMMAND, written(tmp_path / "a", {**ENVIRONMENT, "git": None}))
-    assert "(python 3.11.7" in sentences(made)[0]
-    assert made_by(COMMAND, tmp_path / "b") == []
+def test_an_installed_package_has_no_commit_and_before_the_first_job_there_is_no_note(
+    tmp_path: Path,
+) -> None:
+    made = read_origin(COMMAND, written(tmp_path / "a", {**ENVIRONMENT, "git": None}))
+    assert "(python 3.11.7" in notes_on_origin(made)[0]
+    assert read_origin(COMMAND, tmp_path / "b") == []
     half = written(tmp_path / "c", ENVIRONMENT)
     (half / "jobs" / "0000" / "environment.json").write_text('{"git": ')
-    assert made_by(COMMAND, half) == []
+    assert read_origin(COMMAND, half) == []

@@ -12,7 +12,7 @@ from kd_lightning.reports.sources import read
 
 
 def run(folder, name, seed=0, val=0.9, done=True, **more):
-    """An ordinary run's directory."""
+    """The directory of a single run."""
     (folder / name).mkdir(parents=True)
     (folder / name / "config.yaml").write_text(yaml.safe_dump(config(seed, **more)))
     if done:
@@ -25,11 +25,11 @@ def rows(*directories):
     return {row[0].removesuffix(" *"): row[1] for row in table.rows}
 
 
-def test_a_sweeps_records_are_its_jobs(tmp_path):
+def test_a_sweeps_results_are_those_of_its_jobs(tmp_path):
     job(tmp_path, "kd", {"variant": "kd", "seed": 3}, metrics({"a": 0.9}), split=7, teacher_seed=5)
     job(tmp_path, "kd", {"variant": "kd", "seed": 4}, "Traceback\nBoom\n")
     (source,) = read([tmp_path])
-    done, failed = source.records
+    done, failed = source.results
     assert (done.number, done.variant, done.seed, done.state) == (0, "kd", 3, State.DONE)
     assert done.seeds == {"seed": 3, "data.split_seed": 7, "teacher.seed": 5}
     assert (failed.state, failed.error, failed.metrics) == (State.FAILED, "Boom", None)
@@ -39,17 +39,17 @@ def test_a_sweeps_records_are_its_jobs(tmp_path):
 def test_a_seed_that_does_not_vary_is_read_from_the_configuration(tmp_path):
     made = job(tmp_path, "kd", {"variant": "kd"}, metrics({"a": 0.9}))
     (made.directory / "config.yaml").write_text(yaml.safe_dump(config(11)))
-    assert read([tmp_path])[0].records[0].seed == 11
+    assert read([tmp_path])[0].results[0].seed == 11
 
 
-def test_ordinary_runs_of_one_title_are_seeds_of_one_row(tmp_path):
+def test_single_runs_of_one_title_are_seeds_of_one_row(tmp_path):
     for seed in (0, 1):
         run(tmp_path, f"run{seed}", seed)
     run(tmp_path, "other", title="a title")
     assert rows(tmp_path) == {"a title": "1", "kd on digits": "2"}
 
 
-def test_what_follows_the_seed_or_is_only_tested_sets_no_rows_apart(tmp_path):
+def test_what_follows_from_the_seed_and_the_evaluation_set_no_rows_apart(tmp_path):
     for seed in (0, 1):
         run(
             tmp_path, f"run{seed}", seed, method={"seed": seed}, evaluation={"plots": seed == 1},
@@ -69,7 +69,7 @@ def test_one_run_directory_is_a_report_of_one_run(tmp_path):
     assert rows(run(tmp_path, "one")) == {"kd on digits": "1"}
 
 
-def test_runs_of_other_settings_are_other_rows_wherever_they_lie(tmp_path):
+def test_runs_with_different_settings_are_different_rows_wherever_they_are(tmp_path):
     one = run(tmp_path / "x", "one", 0, trainer={"max_epochs": 5}, outputs="/home/a")
     two = run(tmp_path / "y", "two", 1, trainer={"max_epochs": 9}, outputs="/home/b")
     assert rows(one, two) == {
@@ -87,14 +87,16 @@ def test_an_unfinished_run_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"nets": {}}', "KeyError"),
      ('{"objective": 1, "has_val": true, "nets": {"a": {}}}', "KeyError")],
 )  # fmt: skip
-def test_an_unreadable_record_is_named_with_its_path(tmp_path, content, said):
+def test_an_unreadable_metrics_file_is_named_with_its_path(tmp_path, content, message):
     made = job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
     (made.directory / "metrics.json").write_text(content)
-    with pytest.raises(UserError, match=rf"jobs/0000/metrics.json is no record.*{said}"):
+    with pytest.raises(
+        UserError, match=rf"jobs/0000/metrics.json does not hold the metrics of a run.*{message}"
+    ):
         reports.build([tmp_path])
 
 
@@ -108,21 +110,21 @@ def test_an_unreadable_order_is_named_with_its_path(tmp_path, content):
 
 @pytest.mark.parametrize("content", ["a: [", "- a", ""])
 @pytest.mark.parametrize("name", ["sweep.yaml", "jobs/0000/config.yaml"])
-def test_yaml_that_is_none_is_named_with_its_path(tmp_path, name, content):
+def test_invalid_yaml_is_named_with_its_path(tmp_path, name, content):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=name):
         reports.build([tmp_path])
 
 
-def test_a_sweep_without_its_plan_is_refused(tmp_path):
+def test_a_sweep_without_sweep_yaml_is_refused(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
     (tmp_path / "sweep.yaml").unlink()
     with pytest.raises(UserError, match=r"has no sweep\.yaml"):
         reports.build([tmp_path])
 
 
-def test_nothing_to_report_on_is_said(tmp_path):
+def test_a_directory_without_results_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         reports.build([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="nothing to report on"):
@@ -134,7 +136,7 @@ def test_nothing_to_report_on_is_said(tmp_path):
         reports.build([])
 
 
-def test_a_record_may_lie_where_nothing_can_be_written(tmp_path):
+def test_results_may_be_in_a_read_only_directory(tmp_path):
     sweep = rows_over_seeds(tmp_path / "sweep", {"kd": [0.9, "Boom"]})
     for path in (*sweep.rglob("*"), sweep):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -146,7 +148,7 @@ def test_a_record_may_lie_where_nothing_can_be_written(tmp_path):
     assert tmp_path / "out" / "table.md" in written
 
 
-def test_only_the_records_are_needed(tmp_path):
+def test_checkpoints_and_logs_are_not_needed(tmp_path):
     sweep = rows_over_seeds(tmp_path / "sweep", {"kd": [0.9, "Boom"], "x": [0.8, 0.7]})
     copy = tmp_path / "elsewhere"
     for path in sweep.glob("jobs/*/*"):

@@ -23,36 +23,36 @@ def test_the_interval_by_hand():
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
-def test_interval_and_p_are_those_of_the_paired_t_test(n):
+def test_interval_and_p_are_those_of_scipys_paired_t_test(n):
     a, b = np.random.default_rng(n).normal([[0.9], [0.89]], 0.01, (2, n))
     sample = Sample(tuple(a - b))
-    second = stats.ttest_rel(a, b)
-    assert sample.p_value() == pytest.approx(second.pvalue)
-    assert sample.interval() == pytest.approx(tuple(second.confidence_interval(0.95)))
+    expected = stats.ttest_rel(a, b)
+    assert sample.p_value() == pytest.approx(expected.pvalue)
+    assert sample.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.25])
 def test_equal_differences_have_an_interval_without_width_and_no_p(difference):
-    # as float32 has them: equal but for its last bit
+    # equal up to the precision of float32
     sample = Sample((difference, difference + 3e-8, difference))
     assert sample.interval() == pytest.approx((difference, difference), abs=1e-7)
     assert sample.p_value() is None
 
 
-def test_a_value_without_bounds_has_no_deviation():
+def test_an_infinite_value_has_no_deviation():
     sample = Sample((math.inf, 0.5))
     assert sample.mean == math.inf
     assert math.isnan(sample.std)
 
 
 def test_holm_by_hand():
-    # sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1, never falling
+    # sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1, then the running maximum
     assert holm([0.03, 0.01, None, 0.5, 0.02]) == pytest.approx([0.06, 0.04, None, 0.5, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
 
 
-def test_holm_is_that_of_statsmodels():
+def test_holm_agrees_with_statsmodels():
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p_values = list(np.random.default_rng(0).uniform(0, 0.2, 12))
     assert holm(p_values) == pytest.approx(
@@ -71,9 +71,9 @@ def test_wilcoxon_is_exact():
 
 
 def test_wilcoxon_with_ties_counts_the_patterns_of_tied_ranks():
-    # ranks 2, 2, 2, 4 all positive; float32's last bit is no order
+    # ranks 2, 2, 2, 4 all positive; a difference of 1e-8 is a tie
     assert wilcoxon([0.01, 0.01 + 1e-8, 0.01, 0.05]) == pytest.approx(2 / 16)
-    # ranks 1.5, 1.5, 3, 4, one of the first negative: three of 16 patterns, on either side
+    # ranks 1.5, 1.5, 3, 4, one 1.5 negative: three of 16 patterns on each side are as extreme
     assert wilcoxon([-0.01, 0.01 + 1e-8, 0.05, 0.06]) == pytest.approx(6 / 16)
 
 

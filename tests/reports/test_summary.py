@@ -23,13 +23,13 @@ def test_a_row_is_mean_and_deviation_over_its_seeds(tmp_path):
     assert row["last/a/accuracy %"] == f"92.00 ± {std:.2f}"
 
 
-def test_one_seed_has_no_deviation_and_it_is_said(tmp_path):
+def test_one_seed_has_no_deviation_and_a_note_says_so(tmp_path):
     (table,) = tables(rows_over_seeds(tmp_path, {"kd": [0.9], "labels": [0.8]}))
     assert cells(table)["labels"]["test/a/accuracy %"] == "80.00"
-    assert table.notes[0].startswith("n = 1: no deviation")
+    assert table.notes[0].startswith("One seed (n = 1), so no standard deviation.")
 
 
-def test_rows_stand_in_the_order_of_the_plan(tmp_path):
+def test_rows_are_in_the_order_of_the_sweep(tmp_path):
     (table,) = tables(rows_over_seeds(tmp_path, {"z": [0.1], "a": [0.3], "m": [0.2]}))
     assert [row[0] for row in table.rows] == ["z", "a *", "m"]
 
@@ -41,38 +41,42 @@ def test_val_chooses_and_test_does_not(tmp_path):
     (table,) = tables(tmp_path)
     assert [row[0] for row in table.rows] == ["best on test", "best on val *", "as good on val"]
     assert (
-        "* chosen on val (val/accuracy 85.00 %, the highest of 3, the first of 2 equals): "
-        "best on val. Its test accuracy: a 70.00 %, b 75.00 %."
+        "* chosen on the validation set (val/accuracy 85.00 %, the highest of 3, the first of 2 "
+        "equal ones): best on val. Its test accuracy: a 70.00 %, b 75.00 %."
     ) in table.notes
 
 
-def test_what_float32_cannot_tell_apart_is_equal_and_the_first_is_chosen(tmp_path):
+def test_accuracies_that_are_equal_in_float32_tie_and_the_first_is_chosen(tmp_path):
     job(tmp_path, "first", {"seed": 0}, metrics({"a": 0.70}, 0.58875865738))
     job(tmp_path, "second", {"seed": 0}, metrics({"a": 0.90}, 0.58875866731))
     (table,) = tables(tmp_path)
     assert [row[0] for row in table.rows] == ["first *", "second"]
-    assert any("the first of 2 equals): first." in note for note in table.notes)
+    assert any("the first of 2 equal ones): first." in note for note in table.notes)
 
 
 def test_one_row_is_no_choice(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}))
     (table,) = tables(tmp_path)
     assert table.rows[0][0] == "kd"
-    assert "One variant: there was nothing to choose between." in table.notes
+    assert "No row was chosen: there is only one." in table.notes
 
 
-def test_without_val_nothing_is_chosen_and_it_is_said_why(tmp_path):
+def test_without_val_nothing_is_chosen_and_a_note_says_why(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9}, None))
     (table,) = tables(tmp_path)
     assert table.rows[0][:3] == ["kd", "1", ""]
-    assert "Nothing was chosen: that takes a val part, which the runs have not." in table.notes
-    assert "no val part: test and last are both of the last epoch" in table.notes[0]
+    assert (
+        "No row was chosen: this needs a validation set, which is missing in these runs."
+    ) in table.notes
+    assert (
+        "There is no validation set, so test and last both use the weights of the last epoch"
+    ) in table.notes[0]
     job(tmp_path, "with val", {"seed": 0}, metrics({"a": 0.9}, 0.5))
     (table,) = tables(tmp_path)
-    assert "Nothing was chosen: that takes a val part, which kd have not." in table.notes
+    assert "No row was chosen: this needs a validation set, which is missing in kd." in table.notes
 
 
-def test_what_is_missing_is_named_and_its_row_marked(tmp_path):
+def test_missing_jobs_are_named_and_their_rows_marked(tmp_path):
     error = "Traceback\n  in line 3\nRuntimeError: out of [memory]\n"
     rows_over_seeds(tmp_path, {"kd": [0.9, error, 0.8], "labels": [0.7, None], "dead": [error]})
     (table,) = tables(tmp_path)
@@ -81,33 +85,33 @@ def test_what_is_missing_is_named_and_its_row_marked(tmp_path):
     assert cells(table)["labels"]["n"] == "1 of 2"
     assert set(cells(table)["dead"].values()) == {"0 of 1", ""}
     assert list(table.notes[-4:]) == [
-        "Not in these numbers: 3 of 6 jobs.",
+        "Missing in these numbers: 3 of 6 jobs.",
         "job 2 (dead, seed 0): failed: RuntimeError: out of [memory]",
         "job 3 (kd, seed 1): failed: RuntimeError: out of [memory]",
         "job 4 (labels, seed 1): waiting",
     ]
-    assert "It has 2 of 3 seeds." in " ".join(table.notes)
+    assert "Only 2 of 3 seeds are done." in " ".join(table.notes)
 
 
-def test_running_and_stopped_jobs_are_named_as_such(tmp_path):
+def test_running_and_stopped_jobs_are_named_with_their_state(tmp_path):
     running = job(tmp_path, "kd", {"seed": 0}, None)
     stopped = job(tmp_path, "kd", {"seed": 1}, None)
-    for one in (running, stopped):
-        one.report(phase="train", epoch=1)
+    for started in (running, stopped):
+        started.report(phase="train", epoch=1)
     with running.held():
         (table,) = tables(tmp_path)
     assert list(table.notes[-2:]) == ["job 0 (kd, seed 0): running", "job 1 (kd, seed 1): stopped"]
 
 
-def test_a_sweep_with_nothing_done_is_a_report_too(tmp_path):
+def test_a_sweep_without_a_finished_job_has_a_report_too(tmp_path):
     rows_over_seeds(tmp_path, {"kd": ["Boom", None]})
     settings(tmp_path, columns=["test/*/ece", "test/student/ece"], pairs=[["kd", "kd"]])
     table, _ = tables(tmp_path)
     assert table.rows == [["kd", "0 of 2", ""]]
-    assert "Nothing was chosen: no job is done." in table.notes
+    assert "No row was chosen: no job is done." in table.notes
 
 
-def test_a_row_without_a_net_has_a_blank_cell(tmp_path):
+def test_a_row_without_a_net_has_an_empty_cell(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"student": 0.9}))
     job(tmp_path, "dual", {"seed": 0}, metrics({"a": 0.8, "b": 0.7, "ensemble": 0.85}))
     found = cells(tables(tmp_path)[0])
@@ -116,14 +120,14 @@ def test_a_row_without_a_net_has_a_blank_cell(tmp_path):
     assert found["dual"]["test/ensemble/accuracy %"] == "85.00"
 
 
-def test_a_cell_of_fewer_runs_than_its_row_says_so(tmp_path):
+def test_a_cell_with_fewer_values_than_its_row_says_so(tmp_path):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9, "b": 0.5}))
     job(tmp_path, "kd", {"seed": 1}, metrics({"a": 0.9}))
     assert cells(tables(tmp_path)[0])["kd"]["test/b/accuracy %"] == "50.00 (n = 1)"
 
 
 @pytest.mark.parametrize("source", ["sweep.yaml", "command line"])
-def test_chosen_columns_stand_in_their_order(tmp_path, source):
+def test_requested_columns_are_in_their_order(tmp_path, source):
     job(tmp_path, "kd", {"seed": 0}, metrics({"a": 0.9, "b": 0.8}))
     names = ["test/*/ece", "val/accuracy", "net/a/parameters"]
     if source == "sweep.yaml":
@@ -145,16 +149,19 @@ def test_every_column_shows_its_own_number(tmp_path):
                        "90.00", "77.00", "50.00", "4,000", "1,000", "30"]  # fmt: skip
 
 
-def test_a_shared_teacher_has_its_line_and_several_have_their_mean(tmp_path):
+def test_a_note_has_the_accuracy_of_a_shared_teacher_or_the_mean_of_several(tmp_path):
     for seed in (0, 1):
         job(tmp_path / "one", "kd", {"seed": seed}, metrics({"a": 0.9}))
         own = metrics({"a": 0.9}, teacher=0.9 + seed / 50, origin=f"trained, x/teacher-{seed}")
         job(tmp_path / "own", "kd", {"seed": seed}, own)
         job(tmp_path / "none", "kd", {"seed": seed}, metrics({"a": 0.9}, teacher=None))
-    said = {name: " ".join(tables(tmp_path / name)[0].notes) for name in ("one", "own", "none")}
-    assert "Teacher, the same in all: 98.00 % on test." in said["one"]
-    assert "Teachers: 91.00 ± 1.41 % on test, mean ± standard deviation of 2" in said["own"]
-    assert "eacher" not in said["none"]
+    notes = {name: " ".join(tables(tmp_path / name)[0].notes) for name in ("one", "own", "none")}
+    assert "All runs have the same teacher. Its test accuracy: 98.00 %." in notes["one"]
+    assert (
+        "Test accuracy of the teachers: 91.00 ± 1.41 %, mean ± standard deviation of 2 teachers."
+        in notes["own"]
+    )
+    assert "eacher" not in notes["none"]
 
 
 def search(folder):
@@ -167,20 +174,19 @@ def search(folder):
     return settings(folder, search={"trials": 5})
 
 
-def test_a_searchs_rows_are_its_trials_the_best_first(tmp_path):
+def test_the_rows_of_a_search_are_its_trials_the_best_first(tmp_path):
     (table,) = tables(search(tmp_path))
     assert table.heads[0] == "trial"
     assert [row[0] for row in table.rows] == ["2: lr=2 *", "0: lr=0", "4: lr=0"]
     assert list(table.notes[-3:]) == [
         "Pruned by the search: 1 of 5 trials.",
-        "Not in these numbers: 1 of 5 jobs.",
+        "Missing in these numbers: 1 of 5 jobs.",
         "job 3 (lr=3, seed 0): failed: Boom",
     ]
 
 
-def test_rows_without_any_difference_are_named(tmp_path):
+def test_rows_with_exactly_the_same_numbers_are_named(tmp_path):
     rows = {"T=1": [0.9, 0.8], "T=2": [0.9, 0.8], "T=3": [0.8, 0.9], "T=4": [0.9, "Boom"]}
     (table,) = tables(rows_over_seeds(tmp_path, rows))
-    said = [note for note in table.notes if note.startswith("The same in every number")]
-    assert len(said) == 1
-    assert said[0].endswith("so what sets them apart had no effect: T=1; T=2.")
+    (note,) = [note for note in table.notes if note.startswith("These rows have exactly the same")]
+    assert note.endswith("so the setting in which they differ had no effect: T=1; T=2.")

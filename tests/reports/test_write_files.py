@@ -10,7 +10,7 @@ from kd_lightning.base.errors import UserError
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Three rows on three data sets under two seeds, a numeric grid, a pair, something missing."""
+    """Four rows on three data sets with two seeds: a numeric grid, a pair, and one failed job."""
     folder = tmp_path / "2026_grid_1f2e"
     for number in range(2 * 3 * 4):
         seed, d, t, c = number // 12, number // 4 % 3, number // 2 % 2, number % 2
@@ -34,27 +34,27 @@ def read_csv(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_packed_records_give_the_same_files_byte_for_byte(sweep, tmp_path):
+def test_sweep_yaml_and_records_jsonl_give_the_same_files_byte_for_byte(sweep, tmp_path):
     pytest.importorskip("scikit_posthocs")
     written = reports.write(reports.build([sweep]), sweep)
-    packed = tmp_path / "study"
-    packed.mkdir()
+    copy = tmp_path / "study"
+    copy.mkdir()
     for name in ("sweep.yaml", "records.jsonl"):
-        shutil.copy(sweep / name, packed)
-    again = reports.write(reports.build([packed]), packed)
+        shutil.copy(sweep / name, copy)
+    again = reports.write(reports.build([copy]), copy)
     assert [path.name for path in again] == [path.name for path in written]
     assert {path.name for path in written} == {
         "table.md", "table.csv", "table.tex", "values.csv", "pairs.csv", "pairs.tex",
         "data_sets.csv", "data_sets.tex", "records.jsonl", "critical_difference-a.png",
         "heatmap-set0.png", "heatmap-set1.png", "heatmap-set2.png",
     }  # fmt: skip
-    assert contents(packed) == contents(sweep)
+    assert contents(copy) == contents(sweep)
 
 
-def test_another_folder_gets_all_that_makes_the_report_again(sweep, tmp_path):
-    asked = {"columns": ["test/a/ece"], "pairs": [["T=0 c=0", "T=0 c=1"]]}
+def test_another_folder_gets_everything_that_the_report_is_made_from(sweep, tmp_path):
+    options = {"columns": ["test/a/ece"], "pairs": [["T=0 c=0", "T=0 c=1"]]}
     out, again = tmp_path / "out", tmp_path / "again"
-    reports.write(reports.build([sweep], **asked), out)
+    reports.write(reports.build([sweep], **options), out)
     reports.write(reports.build([out]), again)
     assert contents(again) == contents(out)
     assert "/home" not in "".join(
@@ -62,7 +62,7 @@ def test_another_folder_gets_all_that_makes_the_report_again(sweep, tmp_path):
     )
 
 
-def test_two_sweeps_are_packed_into_one(sweep, tmp_path):
+def test_two_sweeps_are_written_into_one_folder(sweep, tmp_path):
     other = rows_over_seeds(tmp_path / "other", {"kd": [0.9, 0.8]})
     reports.write(reports.build([sweep, other]), tmp_path / "out")
     reports.write(reports.build([tmp_path / "out"]), tmp_path / "again")
@@ -78,9 +78,9 @@ def test_table_csv_has_every_net_part_and_metric_at_full_precision(tmp_path):
     assert float(row["mean"]) == sum(values) / 2
     assert float(row["std"]) == pytest.approx(abs(values[0] - values[1]) / 2**0.5, rel=1e-15)
     assert (row["variant"], row["n"], row["planned"]) == ("kd", "2", "2")
-    one = set(reports.build([tmp_path]).source.records[0].values)
+    columns = set(reports.build([tmp_path]).source.results[0].values)
     named = {"/".join(filter(None, (r["split"], r["net"], r["metric"]))) for r in found}
-    assert named == one | {""}
+    assert named == columns | {""}
     assert [(r["n"], r["mean"]) for r in found if r["variant"] == "dead"] == [("0", "")]
 
 
@@ -102,13 +102,13 @@ def test_pairs_csv_has_the_numbers_of_the_table(tmp_path):
     report = reports.build([tmp_path])
     reports.write(report, tmp_path)
     (row,) = read_csv(tmp_path / "pairs.csv")
-    (one,) = report.differences
-    assert float(row["difference"]) == one.sample.mean
-    assert (float(row["low"]), float(row["high"])) == one.sample.interval()
-    assert float(row["p"]) == float(row["p_holm"]) == one.sample.p_value()
+    (difference,) = report.differences
+    assert float(row["difference"]) == difference.sample.mean
+    assert (float(row["low"]), float(row["high"])) == difference.sample.interval()
+    assert float(row["p"]) == float(row["p_holm"]) == difference.sample.p_value()
 
 
-def test_every_table_stands_in_the_markdown(sweep):
+def test_every_table_is_in_the_markdown(sweep):
     report = reports.build([sweep])
     reports.write(report, sweep)
     text = (sweep / "table.md").read_text()
@@ -117,7 +117,7 @@ def test_every_table_stands_in_the_markdown(sweep):
     ]
 
 
-def test_what_an_earlier_report_left_is_removed(tmp_path):
+def test_files_of_an_earlier_report_are_removed(tmp_path):
     rows_over_seeds(tmp_path, {"kd": [0.9, 0.8], "x": [0.5, 0.5]})
     settings(tmp_path, pairs=[["kd", "x"]])
     reports.write(reports.build([tmp_path]), tmp_path)
@@ -129,31 +129,31 @@ def test_what_an_earlier_report_left_is_removed(tmp_path):
     assert (tmp_path / "notes.txt").exists()
 
 
-def test_another_sweeps_directory_is_not_written_into(sweep, tmp_path):
+def test_nothing_is_written_into_the_directory_of_another_sweep(sweep, tmp_path):
     other = rows_over_seeds(tmp_path / "other", {"kd": [0.9]})
     before = contents(other)
-    with pytest.raises(UserError, match="holds a sweep of its own"):
+    with pytest.raises(UserError, match="holds another sweep"):
         reports.write(reports.build([sweep]), other)
     assert contents(other) == before
 
 
-def test_where_it_cannot_be_written_is_said(sweep, tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_named(sweep, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write the report to .*file.*--out"):
         reports.write(reports.build([sweep]), tmp_path / "file")
 
 
-def test_without_matplotlib_a_sentence_stands_for_the_map(sweep, monkeypatch):
+def test_without_matplotlib_a_note_replaces_the_heat_map(sweep, monkeypatch):
     from kd_lightning.reports import assemble, write_files
 
     for module in (assemble, write_files):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     written = reports.write(reports.build([sweep]), sweep)
     assert not [path for path in written if path.suffix == ".png"]
-    assert "No heat map: it needs matplotlib" in (sweep / "table.md").read_text()
+    assert "No heat map: matplotlib is not installed" in (sweep / "table.md").read_text()
 
 
-def test_a_packed_search_names_no_storage_and_stays_a_search(tmp_path):
+def test_a_written_search_names_no_storage_and_stays_a_search(tmp_path):
     sweep = rows_over_seeds(tmp_path / "sweep", {"lr=1": [0.9], "lr=2": [0.8]})
     settings(sweep, search={"trials": 2, "storage": "sqlite:////home/x.db"})
     reports.write(reports.build([sweep]), tmp_path / "out")
@@ -161,7 +161,7 @@ def test_a_packed_search_names_no_storage_and_stays_a_search(tmp_path):
     assert reports.build([tmp_path / "out"]).tables[0].heads[0] == "trial"
 
 
-def test_one_title_stands_above_the_markdown(sweep, tmp_path):
+def test_the_markdown_has_one_title(sweep, tmp_path):
     one = rows_over_seeds(tmp_path / "one", {"kd": [0.9]})
     for folder in (sweep, one):
         reports.write(reports.build([folder]), folder)

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep is what its files say."""
+"""The display of a sweep shows what its files say."""
 
 import json
 import time
@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console
 
 from kd_lightning.records.jobs import Job, Order, create
-from kd_lightning.sweeps.display import Lines, Look, duration, seconds_left, summary, table
+from kd_lightning.sweeps.display import (
+    Monitor,
+    ProgressLines,
+    duration,
+    seconds_left,
+    summary,
+    table,
+)
 
 
 @pytest.fixture
@@ -22,8 +29,8 @@ def jobs(tmp_path: Path) -> list[Job]:
 
 def finish(job: Job, seconds: float, accuracy: float = 0.5) -> None:
     now = time.time()
-    said = {"phase": "done", "begun": now - seconds, "time": now}
-    (job.directory / "progress.json").write_text(json.dumps(said))
+    progress = {"phase": "done", "begun": now - seconds, "time": now}
+    (job.directory / "progress.json").write_text(json.dumps(progress))
     (job.directory / "metrics.json").write_text(json.dumps({"objective": accuracy}))
 
 
@@ -38,33 +45,33 @@ def printed(renderable, width: int = 100) -> str:
     ("seconds", "words"),
     [(0.4, "0 s"), (59, "59 s"), (120, "2 min"), (3600, "60 min"), (7500, "2 h 05 min")],
 )
-def test_a_time_is_short(seconds: float, words: str) -> None:
+def test_a_time_has_a_short_text(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_before_the_first_job_has_ended_no_time_is_guessed(jobs: list[Job]) -> None:
-    look = Look(jobs, 6)
-    assert seconds_left(look(), 6) is None
-    assert summary(look(), 6) == "0 of 6 done, 6 waiting"
+def test_before_the_first_job_has_ended_no_time_left_is_shown(jobs: list[Job]) -> None:
+    monitor = Monitor(jobs, 6)
+    assert seconds_left(monitor(), 6) is None
+    assert summary(monitor(), 6) == "0 of 6 done, 6 waiting"
 
 
-def test_the_rest_takes_as_long_as_the_median_job(jobs: list[Job]) -> None:
+def test_the_time_left_is_estimated_from_the_median_job(jobs: list[Job]) -> None:
     for job, seconds in zip(jobs, (100, 10, 10), strict=False):  # the first trained the teacher
         finish(job, seconds)
-    snapshots = Look(jobs, 6)()
+    snapshots = Monitor(jobs, 6)()
     assert seconds_left(snapshots, 6) == pytest.approx(30)
     assert summary(snapshots, 6) == "3 of 6 done, 3 waiting; about 30 s left"
     with jobs[3].held(), jobs[4].held():
         for job in jobs[3:5]:
             job.report(phase="student", begun=time.time() - 4)
-        snapshots = Look(jobs, 6)()
-        # one waits, two have 6 s to go, two at once
+        snapshots = Monitor(jobs, 6)()
+        # one waits (10 s), two have 6 s left, and two run at once
         assert seconds_left(snapshots, 6) == pytest.approx((10 + 6 + 6) / 2, abs=0.5)
 
 
-def test_trials_that_a_search_has_not_asked_for_yet_are_waiting(jobs: list[Job]) -> None:
+def test_trials_of_a_search_that_do_not_exist_yet_are_waiting(jobs: list[Job]) -> None:
     finish(jobs[0], 10)
-    assert summary(Look(jobs[:2], 20)(), 20) == "1 of 20 done, 19 waiting; about 3 min left"
+    assert summary(Monitor(jobs[:2], 20)(), 20) == "1 of 20 done, 19 waiting; about 3 min left"
 
 
 def test_a_running_job_shows_its_phase_its_epoch_and_its_time_left(jobs: list[Job]) -> None:
@@ -73,7 +80,7 @@ def test_a_running_job_shows_its_phase_its_epoch_and_its_time_left(jobs: list[Jo
         jobs[2].report(
             phase="teacher mlp", epoch=6, epochs=10, first=2, started=now - 8, accuracy={"a": 0.9}
         )
-        text = printed(table("sweep", Look(jobs, 6)(), 6, rows=6))
+        text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=6))
     (line,) = [line for line in text.splitlines() if "running" in line and "teacher" in line]
     assert "T=1 seed=0" in line
     assert "epoch 6/10" in line
@@ -86,18 +93,20 @@ def test_a_narrow_terminal_cuts_names_and_never_numbers_or_states(
     jobs: list[Job], width: int
 ) -> None:
     (jobs[5].directory / "error.txt").write_text("ValueError: " + "no such thing " * 20)
-    text = printed(table("sweep", Look(jobs, 6)(), 6, rows=6, cut=True), width=width)
+    text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=6, cut=True), width=width)
     (line,) = [line for line in text.splitlines() if "ValueError" in line]
     assert line.split()[:3] == ["5", "failed", "T=2"]
     assert len(line) <= width
     assert all(len(line) <= width for line in text.splitlines())
 
 
-def test_failures_stand_before_what_is_done_where_room_is_short(jobs: list[Job]) -> None:
+def test_failed_jobs_are_shown_before_finished_ones(
+    jobs: list[Job],
+) -> None:
     for job in jobs[:4]:
         finish(job, 1)
     (jobs[5].directory / "error.txt").write_text("Traceback …\nValueError: no such thing\n")
-    text = printed(table("sweep", Look(jobs, 6)(), 6, rows=2))
+    text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=2))
     assert "ValueError: no such thing" in text
     assert "… and 4 more" in text
     assert "4 of 6 done, 1 waiting, 1 failed" in text
@@ -106,10 +115,10 @@ def test_failures_stand_before_what_is_done_where_room_is_short(jobs: list[Job])
 def test_lines_name_the_job_its_time_and_its_accuracy(jobs: list[Job]) -> None:
     with open("/dev/null", "w") as file:
         console = Console(width=200, record=True, file=file)
-        lines = Lines(Look(jobs, 6), console)
-        lines.beginning(Path("there"))
+        lines = ProgressLines(Monitor(jobs, 6), console)
+        lines.sweep_started(Path("there"))
         finish(jobs[0], 12, accuracy=0.75)
-        lines.ended(jobs[0])
+        lines.job_ended(jobs[0])
     assert console.export_text().splitlines() == [
         "6 jobs to run: there",
         "job 0 (T=0 seed=0): done, in 12 s, val/accuracy 0.7500",
@@ -117,34 +126,34 @@ def test_lines_name_the_job_its_time_and_its_accuracy(jobs: list[Job]) -> None:
     ]
 
 
-def test_an_end_makes_room_that_counts_for_the_rest(jobs: list[Job]) -> None:
+def test_the_slot_of_a_job_that_has_ended_counts_for_the_time_left(jobs: list[Job]) -> None:
     with open("/dev/null", "w") as file:
         console = Console(width=200, record=True, file=file)
-        lines = Lines(Look(jobs, 6), console)
+        lines = ProgressLines(Monitor(jobs, 6), console)
         with jobs[1].held():
             jobs[1].report(phase="student", begun=time.time())
             finish(jobs[0], 10)
-            lines.ended(jobs[0])
-    # four wait, one has all its 10 s before it, two at once
+            lines.job_ended(jobs[0])
+    # four wait, one has all its 10 s left, and two run at once
     assert "1 of 6 done, 4 waiting, 1 running; about 25 s left" in console.export_text()
 
 
-def test_what_is_over_is_read_once(jobs: list[Job]) -> None:
-    look = Look(jobs, 6)
+def test_jobs_that_are_over_are_read_once(jobs: list[Job]) -> None:
+    monitor = Monitor(jobs, 6)
     finish(jobs[0], 1)
-    look()
+    monitor()
     (jobs[0].directory / "job.json").unlink()
-    assert len(look()) == 6
+    assert len(monitor()) == 6
 
 
-def test_square_brackets_of_a_name_are_no_markup(tmp_path: Path) -> None:
+def test_square_brackets_in_a_name_are_not_markup(tmp_path: Path) -> None:
     axes = {"logger": ["csv"], "teacher.source": "[/x]"}
     order = Order(number=0, variant="logger=[csv] teacher.source=[/x]", axes=axes, overrides=[])
     job = create(tmp_path / "jobs" / "0000", order)
     (job.directory / "error.txt").write_text("there is no [/x]")
     with open("/dev/null", "w") as file:
         console = Console(width=200, record=True, file=file)
-        Lines(Look([job], 1), console).ended(job)
-    said = "job 0 (logger=[csv] teacher.source=[/x]): failed, there is no [/x]"
-    assert said in console.export_text()
-    assert "logger=[csv] teacher.source=[/x]" in printed(table("s", Look([job], 1)(), 1, rows=1))
+        ProgressLines(Monitor([job], 1), console).job_ended(job)
+    line = "job 0 (logger=[csv] teacher.source=[/x]): failed, there is no [/x]"
+    assert line in console.export_text()
+    assert "logger=[csv] teacher.source=[/x]" in printed(table("s", Monitor([job], 1)(), 1, rows=1))

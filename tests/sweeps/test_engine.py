@@ -1,4 +1,6 @@
-"""Sweeps with their real processes: whatever is killed, the end is that of an undisturbed one."""
+"""Sweeps with real processes. After any kill and resume, the results are those of an undisturbed
+sweep.
+"""
 
 import json
 import os
@@ -19,7 +21,7 @@ from kd_lightning.records.jobs import Job, State, jobs_of
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
 SETTING = [*TINY, "data.num_train=480", "trainer.max_epochs=6", "method.temperature=1,8"]
-VARYING = ("throughput",)  # all else is the same to the last bit
+VARYING = ("throughput",)  # all other numbers are the same bit for bit
 
 
 def start(*words: str) -> subprocess.Popen:
@@ -51,12 +53,12 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
 def until(condition, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
 def results(directory: Path) -> list[dict]:
-    """What the jobs found, without what no two runs share."""
+    """The metrics of the jobs, without those that differ between any two runs."""
 
     def stripped(value):
         if isinstance(value, dict):
@@ -67,7 +69,7 @@ def results(directory: Path) -> list[dict]:
 
 
 def tables(directory: Path) -> list[str]:
-    """The tables, without what no two runs share; the commit may be another by then."""
+    """The tables, without the lines that differ between any two runs, or name the commit."""
     texts = [(directory / name).read_text() for name in ("table.md", "table.csv", "table.tex")]
     return [
         "\n".join(
@@ -85,7 +87,7 @@ def states(directory: Path) -> list[State]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of four jobs that nothing happened to."""
+    """A sweep of four jobs that is not disturbed."""
     directory = tmp_path_factory.mktemp("undisturbed") / "sweep"
     words = [*SETTING, "seed=0,1", f"outputs={directory.parent}", f"sweep.dir={directory}"]
     printed = finish(start(*words))
@@ -97,7 +99,7 @@ def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
     undisturbed: Path,
 ) -> None:
     lines = (undisturbed / "printed.txt").read_text().splitlines()
-    assert lines[0] == "4 jobs (2 variants x 2): checking them"
+    assert lines[0] == "4 jobs (2 variants x 2): checking the configuration"
     assert lines[1].startswith("4 jobs to run: ")
     assert any(re.search(r"[12] of 4 done.*; about \d+ (s|min) left", line) for line in lines)
     assert any("job 3 (method.temperature=8 seed=1): done, in" in line for line in lines)
@@ -106,14 +108,14 @@ def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
 def test_seeds_share_the_split_and_one_teacher_that_was_trained_once(undisturbed: Path) -> None:
     assert states(undisturbed) == [State.DONE] * 4
     assert len(list((undisturbed.parent / "teachers").glob("*/metrics.json"))) == 1
-    found = [
+    environments = [
         json.loads((job.directory / "environment.json").read_text()) for job in jobs_of(undisturbed)
     ]
-    assert len({one["teacher"]["fingerprint"] for one in found}) == 1
-    assert len({one["data"]["fingerprint"] for one in found}) == 1
+    assert len({each["teacher"]["fingerprint"] for each in environments}) == 1
+    assert len({each["data"]["fingerprint"] for each in environments}) == 1
     logs = [job.log.read_text() for job in jobs_of(undisturbed)]
     assert sum("trained now" in log for log in logs) == 1
-    # all others say whose it is, the second after a wait for the first: tests/test_store.py
+    # all others name the teacher that they reuse; the second has waited for the first
     assert sum(": reused from " in log for log in logs) == 3
 
 
@@ -122,18 +124,18 @@ def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
     for text in (markdown, csv, latex):
         assert "temperature=8" in text.replace("\\_", "_")
     assert "±" in markdown
-    asked = OmegaConf.load(undisturbed / "sweep.yaml")
-    assert asked.title == "temperature"
-    assert asked.command[0] == "-m"
+    settings = OmegaConf.load(undisturbed / "sweep.yaml")
+    assert settings.title == "temperature"
+    assert settings.command[0] == "-m"
 
 
-@pytest.mark.parametrize("luck", [0, 1])
-def test_a_sweep_that_is_killed_at_any_moment_ends_as_an_undisturbed_one(
-    luck: int, tmp_path: Path, undisturbed: Path
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
+    seed: int, tmp_path: Path, undisturbed: Path
 ) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0,1", f"outputs={tmp_path}", f"sweep.dir={directory}"]
-    moment = random.Random(luck)
+    moment = random.Random(seed)
     sweep = start(*words)
     until(lambda: (directory / "sweep.yaml").exists())
     # once while the teacher is trained or soon after, once in the middle, once near the end
@@ -169,20 +171,20 @@ def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbe
     before = [job.directory / "metrics.json" for job in jobs_of(directory)]
     stamps = {path: path.stat().st_mtime_ns for path in before if path.exists()}
     printed = finish(resume(directory))
-    assert "1 job to run, 3 over already" in printed
+    assert "1 job to run, 3 already finished" in printed
     assert states(directory) == [State.DONE] * 4
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert "SIGKILL" not in (directory / "table.md").read_text()
 
 
 def holder_of(directory: Path) -> str:
-    """The process that holds a job's lock: a fork has no command line of its own."""
+    """The process that holds a job's lock; a forked process has no command line of its own."""
     lock = os.stat(directory / ".lock")
     for line in Path("/proc/locks").read_text().splitlines():
         words = line.split()
         if words[5].endswith(f":{lock.st_ino}"):
             return words[4]
-    raise AssertionError("nobody holds it")
+    raise AssertionError("no process holds the lock")
 
 
 def test_jobs_of_two_devices_and_of_one_in_one_sweep(tmp_path: Path) -> None:
@@ -191,35 +193,37 @@ def test_jobs_of_two_devices_and_of_one_in_one_sweep(tmp_path: Path) -> None:
     words.remove("hardware=cpu")
     printed = finish(start(*words, f"outputs={tmp_path}", f"sweep.dir={directory}"))
     assert states(directory) == [State.DONE] * 2, printed
-    # one sweep, one directory a job, one table in each log: no rank began something of its own
+    # one sweep, one directory for each job, one table in each log: no rank has started its own
     assert not (tmp_path / "sweeps").exists()
     assert not list(tmp_path.glob("2*"))
     for job in jobs_of(directory):
         assert job.log.read_text().count("ensemble of the students") == 1
-    two, one = (OmegaConf.load(job.directory / "config.yaml") for job in jobs_of(directory))
-    assert (two.hardware.devices, one.hardware.devices) == (2, 1)
+    two_devices, one_device = (
+        OmegaConf.load(job.directory / "config.yaml") for job in jobs_of(directory)
+    )
+    assert (two_devices.hardware.devices, one_device.hardware.devices) == (2, 1)
 
 
-def test_a_sweep_without_a_warm_parent_finds_the_same(tmp_path: Path, undisturbed: Path) -> None:
+def test_jobs_that_are_not_forked_have_the_same_results(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0", f"outputs={undisturbed.parent}", f"sweep.dir={directory}"]
     finish(start(*words, "launcher.warm=false"))
     assert results(directory) == results(undisturbed)[:2]
 
 
-def test_ctrl_c_stops_the_jobs_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_jobs_and_prints_the_command_that_resumes(tmp_path: Path) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "trainer.max_epochs=3000", f"outputs={tmp_path}", f"sweep.dir={directory}"]
     sweep = start(*words)
     until(lambda: (directory / "jobs" / "0000" / "last.ckpt").exists())
     sweep.send_signal(signal.SIGINT)
     printed = finish(sweep, code=130)
-    assert f"go on with: python -m kd_lightning.sweep {directory} --resume" in printed
+    assert f"resume with: python -m kd_lightning.sweep {directory} --resume" in printed
     assert set(states(directory)) <= {State.STOPPED, State.WAITING}
     assert not any(job.error() for job in jobs_of(directory))
 
 
-def test_a_sweep_is_shown_and_what_is_none_is_a_sentence(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_sweep_is_shown_and_anything_else_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     def sweep(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", "kd_lightning.sweep", *words], capture_output=True, text=True
@@ -231,15 +235,17 @@ def test_a_sweep_is_shown_and_what_is_none_is_a_sentence(undisturbed: Path, tmp_
     assert done.stdout.count("method.temperature=") == 4
     done = sweep(str(tmp_path), "--resume")
     assert done.returncode == 2
-    assert done.stderr == (f"Error: {tmp_path} is no sweep: expected sweep.yaml and jobs/ in it\n")
+    assert done.stderr == (
+        f"Error: {tmp_path} is not a sweep: expected sweep.yaml and jobs/ in it\n"
+    )
     done = sweep(str(undisturbed), "--resume", "seed=3")
     assert done.returncode == 2
     assert "'seed=3' cannot be changed when a sweep is resumed" in done.stderr
 
 
-def test_a_mistake_is_one_sentence_before_anything_is_written(tmp_path: Path) -> None:
-    sweep_ = start("method.temprature=1,2", f"outputs={tmp_path}/o")
-    printed = finish(sweep_, code=2)
+def test_a_user_error_is_one_sentence_before_anything_is_written(tmp_path: Path) -> None:
+    process = start("method.temprature=1,2", f"outputs={tmp_path}/o")
+    printed = finish(process, code=2)
     (last,) = [line for line in printed.splitlines() if line.startswith("Error: ")]
     assert "did you mean method.temperature" in last
     assert "Traceback" not in printed

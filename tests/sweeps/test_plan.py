@@ -1,4 +1,4 @@
-"""From words to jobs."""
+"""From the words of a command line to jobs."""
 
 import pytest
 from helpers import CONF
@@ -7,12 +7,12 @@ from omegaconf import OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.reports.columns import default_columns
 from kd_lightning.reports.job_results import JobResult
-from kd_lightning.reports.published import read as read_reported
+from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan
 from kd_lightning.sweeps.overrides import value_of
 from kd_lightning.sweeps.plan import (
     Settings,
-    checked,
+    compose_job,
     expand,
     orders,
     settings_of,
@@ -22,34 +22,34 @@ from kd_lightning.sweeps.plan import (
 )
 
 PRESETS = sorted(path.stem for path in (CONF / "sweep").glob("[!_]*.yaml"))
-# of the many data sets of these one is enough to compose their rows
-NARROWED = {"ucr_archive": ["data.name=ACSF1"], "biovid_loso": ["data.fold=0"]}
+# these have many data sets, and one is enough to compose all rows
+ONE_DATA_SET = {"ucr_archive": ["data.name=ACSF1"], "biovid_loso": ["data.fold=0"]}
 
 
 def plain() -> Settings:
     return settings_of([], None)[0]
 
 
-def test_words_are_the_sweeps_or_its_jobs() -> None:
+def test_words_are_split_into_those_for_the_sweep_and_those_for_the_jobs() -> None:
     words = ["sweep=seeds", "method=kd", "launcher.workers=2", "sampler@sweep.search.sampler=tpe"]
     assert split([*words, "seed=0,1"]) == ([words[0], *words[2:]], ["method=kd", "seed=0,1"])
 
 
 @pytest.mark.parametrize("word", ["hydra/sweeper=optuna", "hydra.sweep.dir=x", "hydra/launcher=x"])
-def test_what_hydra_would_take_is_refused(word: str) -> None:
+def test_words_for_hydra_itself_are_refused(word: str) -> None:
     with pytest.raises(UserError, match="has no effect on a sweep: choose sweep=…, launcher=…"):
         split([word])
 
 
 def test_every_combination_is_a_job_and_each_seed_has_all_rows_first() -> None:
     jobs = expand(plain(), ["method.temperature=1,2", "seed=0,1", "method=kd"])
-    assert [one.axes for one in jobs] == [
+    assert [job.axes for job in jobs] == [
         {"method.temperature": 1, "seed": 0},
         {"method.temperature": 2, "seed": 0},
         {"method.temperature": 1, "seed": 1},
         {"method.temperature": 2, "seed": 1},
     ]
-    assert [one.variant for one in jobs[:2]] == ["method.temperature=1", "method.temperature=2"]
+    assert [job.variant for job in jobs[:2]] == ["method.temperature=1", "method.temperature=2"]
     assert jobs[1].overrides == ("method.temperature=2", "seed=0", "method=kd")
 
 
@@ -61,8 +61,8 @@ def test_the_command_of_the_readme_is_48_jobs() -> None:
     ]
     jobs = expand(plain(), words)
     assert len(jobs) == 48
-    assert len({one.variant for one in jobs}) == 16
-    assert len({one.overrides for one in jobs}) == 48
+    assert len({job.variant for job in jobs}) == 16
+    assert len({job.overrides for job in jobs}) == 48
 
 
 def test_the_command_line_wins_over_the_preset() -> None:
@@ -72,7 +72,7 @@ def test_the_command_line_wins_over_the_preset() -> None:
     )
     words = ["trainer.max_epochs=1", "method.temperature=4,8", "seed=5"]
     jobs = expand(settings, words)
-    assert [one.axes for one in jobs] == [{"method.temperature": 4}, {"method.temperature": 8}]
+    assert [job.axes for job in jobs] == [{"method.temperature": 4}, {"method.temperature": 8}]
     assert jobs[0].overrides == (
         "method=kd",
         "trainer.max_epochs=1",
@@ -91,14 +91,14 @@ def test_variants_are_named_rows_with_every_cell_of_the_grid() -> None:
     assert len(jobs) == 8
     assert jobs[3].variant == "hot data.batch_size=32"
     assert jobs[3].axes == {"variant": "hot", "data.batch_size": 32, "seed": 0}
-    # its own temperature, in place of everybody's
+    # the variant's own temperature replaces that of all jobs
     assert [o for o in jobs[3].overrides if "temperature" in o] == ["method.temperature=8"]
 
 
-def test_data_sets_are_no_rows() -> None:
+def test_data_sets_do_not_make_rows() -> None:
     settings = plain()
     jobs = expand(settings, ["data=digits,synthetic", "method=kd,supervised"])
-    assert {one.variant for one in jobs} == {"method=kd", "method=supervised"}
+    assert {job.variant for job in jobs} == {"method=kd", "method=supervised"}
     assert jobs[0].axes == {"data": "digits", "method": "kd"}
 
 
@@ -114,67 +114,67 @@ def test_data_sets_are_no_rows() -> None:
 )
 def test_hydras_ways_to_list_values(word: str, cells: list) -> None:
     key = word.split("=")[0]
-    assert [one.axes[key] for one in expand(plain(), [word])] == cells
+    assert [job.axes[key] for job in expand(plain(), [word])] == cells
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
-        (["seed=0,1,0"], "seed=0 stands twice in the sweep"),
-        (["seed=interval(0,1)"], r"is no list of values: give them one by one, seed=1,2,3"),
+        (["seed=0,1,0"], "seed=0 occurs twice in the sweep"),
+        (["seed=interval(0,1)"], r"is not a list of values: give them one by one, seed=1,2,3"),
         (["run_dir=a,b"], "run_dir=… is for one run"),
-        (["optimizer=glob(x*)"], "optimizer must have a value or more to sweep over"),
+        (["optimizer=glob(x*)"], "optimizer must have at least one value to sweep over"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(words: list[str], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_words_that_cannot_be_swept_over_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         expand(plain(), words)
 
 
-def test_a_trials_label_is_short_and_its_values_are_whole() -> None:
-    one = variation_of({"overrides": ["method=kd"]}, {"method.temperature": 2.8823351409884284})
-    assert one.variant == "method.temperature=2.882"
-    assert one.overrides == ("method=kd", "method.temperature=2.8823351409884284")
+def test_the_label_of_a_trial_is_rounded_and_its_values_are_not() -> None:
+    trial = variation_of({"overrides": ["method=kd"]}, {"method.temperature": 2.8823351409884284})
+    assert trial.variant == "method.temperature=2.882"
+    assert trial.overrides == ("method=kd", "method.temperature=2.8823351409884284")
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "search"])
 def test_every_preset_composes(preset: str) -> None:
     settings, _, name = settings_of([f"sweep={preset}"], None)
-    jobs = expand(settings, NARROWED.get(preset, []))
+    jobs = expand(settings, ONE_DATA_SET.get(preset, []))
     found, first = orders(jobs, folder=".", config_dir=None)
     assert len(found) == len(jobs) > 0
     assert name == preset
     assert title_of(settings, name, jobs)
     assert first.method
-    rows = {one.variant for one in found}
+    rows = {order.variant for order in found}
     for pair in settings.pairs:
-        for end in pair:
-            row_of = end.partition(" @ ")[0]  # what follows is a net
-            assert row_of in rows or any(row_of in row.split(" ") for row in rows)
-    for one in read_reported(settings.reported):
-        assert set(one.rows) <= rows
-        records = [JobResult("", job.number, job.variant, job.axes, job.overrides) for job in found]
-        assert any(one.is_of(record) for record in records)
-        assert one.mean_over is None or one.mean_over in settings.data_sets
+        for name in pair:
+            label = name.partition(" @ ")[0]  # what follows is a net
+            assert label in rows or any(label in row.split(" ") for row in rows)
+    for entry in read_published(settings.reported):
+        assert set(entry.rows) <= rows
+        results = [JobResult("", job.number, job.variant, job.axes, job.overrides) for job in found]
+        assert any(entry.belongs_to(result) for result in results)
+        assert entry.mean_over is None or entry.mean_over in settings.data_sets
         nets = first.method.students
-        record = {f"{part}/{net}/accuracy": 1.0 for part in ("test", "last") for net in nets}
-        shown = settings.columns or default_columns([record])
-        assert {column for row in one.rows.values() for column in row} <= set(shown)
+        values = {f"{part}/{net}/accuracy": 1.0 for part in ("test", "last") for net in nets}
+        shown = settings.columns or default_columns([values])
+        assert {column for row in entry.rows.values() for column in row} <= set(shown)
 
 
-def test_each_row_and_each_data_set_is_composed_and_not_each_with_each(monkeypatch) -> None:
+def test_each_row_and_each_data_set_is_composed_but_not_every_combination(monkeypatch) -> None:
     composed = []
 
     def count(overrides, config_dir):
         composed.append(overrides)
-        return checked(overrides, config_dir)
+        return compose_job(overrides, config_dir)
 
-    monkeypatch.setattr(plan, "checked", count)
+    monkeypatch.setattr(plan, "compose_job", count)
     words = ["data=biovid", "method=kd,supervised", "data.fold=0,1,2", "seed=0,1"]
     found, _ = orders(expand(plain(), words), folder=".", config_dir=None)
     assert len(found) == 12
-    assert [value_of(o) for one in composed for o in one if "fold" in o] == [0, 1, 2, 0]
-    assert {one.variant for one in found} == {"method=kd", "method=supervised"}
+    assert [value_of(o) for words in composed for o in words if "fold" in o] == [0, 1, 2, 0]
+    assert {order.variant for order in found} == {"method=kd", "method=supervised"}
 
 
 def test_a_wrong_data_set_among_many_is_refused() -> None:
@@ -183,23 +183,25 @@ def test_a_wrong_data_set_among_many_is_refused() -> None:
         orders(expand(plain(), words), folder=".", config_dir=None)
 
 
-def test_an_order_says_what_a_launcher_needs() -> None:
+def test_an_order_has_what_a_launcher_needs() -> None:
     words = ["hardware=ddp", "hardware.devices=2,1", "hardware.accelerator=cpu", "data=digits"]
     found, _ = orders(expand(plain(), words), folder="here", config_dir=None)
-    assert [(one.devices, one.num_nodes, one.accelerator, one.threads) for one in found] == [
+    assert [
+        (order.devices, order.num_nodes, order.accelerator, order.threads) for order in found
+    ] == [
         (2, 1, "cpu", 1),
         (1, 1, "cpu", 1),
     ]
     assert found[0].variant == "hardware.devices=2"
 
 
-def test_a_row_without_a_name_is_called_by_its_method() -> None:
+def test_a_row_without_a_name_has_the_name_of_its_method() -> None:
     found, _ = orders(expand(plain(), ["seed=0,1", "method=kd"]), folder=".", config_dir=None)
-    assert {one.variant for one in found} == {"kd"}
+    assert {order.variant for order in found} == {"kd"}
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["method.temprature=1,2"], "did you mean method.temperature"),
         (["method=kd,dkd"], "unknown method 'dkd'"),
@@ -208,8 +210,8 @@ def test_a_row_without_a_name_is_called_by_its_method() -> None:
         (["hardware.devices=[0],[1]"], "hardware.devices must be a number in a sweep"),
     ],
 )
-def test_a_wrong_word_is_refused_before_anything_starts(words: list[str], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_a_wrong_word_is_refused_before_anything_starts(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         orders(expand(plain(), words), folder=".", config_dir=None)
 
 
@@ -218,19 +220,19 @@ def test_unknown_keys_of_a_preset_are_refused() -> None:
         settings_of(["+sweep.pears=[]"], None)
 
 
-def test_a_preset_of_ones_own_is_found(tmp_path) -> None:
+def test_the_users_own_preset_is_found(tmp_path) -> None:
     folder = tmp_path / "my conf (1), and [more]"
     (folder / "sweep").mkdir(parents=True)
     own = {"defaults": ["_base", "_self_"], "grid": {"seed": [7, 8]}}
     OmegaConf.save(OmegaConf.create(own), folder / "sweep" / "mine.yaml")
     settings, _, _ = settings_of(["sweep=mine"], str(folder))
-    assert [one.axes for one in expand(settings, [])] == [{"seed": 7}, {"seed": 8}]
+    assert [job.axes for job in expand(settings, [])] == [{"seed": 7}, {"seed": 8}]
 
 
-def test_a_plus_is_no_part_of_a_key() -> None:
+def test_a_plus_is_not_part_of_a_key() -> None:
     settings = Settings(grid={"+trainer.limit_train_batches": [1, 2]})
     jobs = expand(settings, [])
-    assert [one.axes for one in jobs] == [
+    assert [job.axes for job in jobs] == [
         {"trainer.limit_train_batches": 1},
         {"trainer.limit_train_batches": 2},
     ]
@@ -239,10 +241,10 @@ def test_a_plus_is_no_part_of_a_key() -> None:
     assert (job.axes, job.overrides) == ({}, ("+trainer.limit_train_batches=3",))
 
 
-def test_a_named_row_is_what_its_name_says() -> None:
+def test_settings_of_a_named_row_cannot_be_replaced() -> None:
     settings = Settings(variants={"kd": ["method.peer_weight=0"]})
     for word in ("method.peer_weight=1", "method.peer_weight=0,1"):
-        with pytest.raises(UserError, match="would replace what the variant 'kd' is made of"):
+        with pytest.raises(UserError, match="would replace a setting of the variant 'kd'"):
             expand(settings, [word])
 
 

@@ -1,4 +1,4 @@
-"""A search is asked and told by any number of processes, and outlives all of them."""
+"""Several processes work on one search, and a killed search is resumed."""
 
 import json
 import os
@@ -30,13 +30,13 @@ def settings(sampler: str = "tpe", pruner: str = "none", **changed) -> Settings:
     return Settings(**{**preset, "space": SPACE, "trials": 8, **changed})
 
 
-def order(number: int, values: dict) -> Order:
+def make_order(number: int, values: dict) -> Order:
     return Order(number=number, variant=str(values), axes=values, overrides=[])
 
 
 def search(directory: Path, **changed) -> Search:
     directory.mkdir(exist_ok=True)
-    return Search(directory, "study", settings(**changed), order)
+    return Search(directory, "study", settings(**changed), make_order)
 
 
 def finish(job: Job) -> None:
@@ -44,74 +44,78 @@ def finish(job: Job) -> None:
     (job.directory / "metrics.json").write_text(json.dumps({"objective": 1 / temperature}))
 
 
-def values(one: Search) -> list[dict]:
-    return [trial.params for trial in one.study().trials]
+def values(search: Search) -> list[dict]:
+    return [trial.params for trial in search.study().trials]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_what_is_tried_follows_from_the_seed(sampler: str, tmp_path: Path) -> None:
+def test_the_tried_values_depend_on_the_seed(sampler: str, tmp_path: Path) -> None:
     tried = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        one = search(tmp_path / name, sampler=sampler, seed=seed)
-        for job in one.todo():
+        seeded = search(tmp_path / name, sampler=sampler, seed=seed)
+        for job in seeded.remaining():
             finish(job)
-            one.heard(job)
-        assert len(one.jobs) == 8
-        tried.append(values(one))
+            seeded.job_ended(job)
+        assert len(seeded.jobs) == 8
+        tried.append(values(seeded))
     assert tried[0] == tried[1] != tried[2]
     assert len({str(trial) for trial in tried[0]}) == 8
 
 
-def test_a_search_that_was_stopped_anywhere_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
-    whole = search(tmp_path / "whole")
-    for job in whole.todo():
+def test_a_search_stopped_at_any_point_continues_as_if_it_had_not_been(tmp_path: Path) -> None:
+    undisturbed = search(tmp_path / "undisturbed")
+    for job in undisturbed.remaining():
         finish(job)
-        whole.heard(job)
+        undisturbed.job_ended(job)
     for _ in range(20):  # a new process for every job, killed at one of three moments
-        one = search(tmp_path / "stopped")
-        job = next(one.todo(), None)
+        stopped = search(tmp_path / "stopped")
+        job = next(stopped.remaining(), None)
         if job is None:
             break
-        if len(one.jobs) % 3 == 0:
-            continue_with = search(tmp_path / "stopped")  # asked for, and killed
-            assert next(continue_with.todo()) == job
+        if len(stopped.jobs) % 3 == 0:
+            resumed = search(tmp_path / "stopped")  # killed after the job was made
+            assert next(resumed.remaining()) == job
         finish(job)
-        if len(one.jobs) % 3 == 1:
-            continue  # done, and killed before it was told
-        one.heard(job)
-    assert values(one) == values(whole)
-    assert [t.value for t in one.study().trials] == [t.value for t in whole.study().trials]
+        if len(stopped.jobs) % 3 == 1:
+            continue  # killed after the job, before its result was told
+        stopped.job_ended(job)
+    assert values(stopped) == values(undisturbed)
+    assert [t.value for t in stopped.study().trials] == [
+        t.value for t in undisturbed.study().trials
+    ]
 
 
-def test_what_was_asked_for_and_never_made_is_made(tmp_path: Path) -> None:
-    one = search(tmp_path)
-    one.study(0).ask(one.distributions)  # killed before the job's directory was there
-    job = next(search(tmp_path).todo())
-    assert (job.number, job.order.axes) == (0, one.study().trials[0].params)
+def test_a_trial_without_a_directory_gets_one(tmp_path: Path) -> None:
+    killed = search(tmp_path)
+    killed.study(0).ask(killed.distributions)  # killed before the job's directory was made
+    job = next(search(tmp_path).remaining())
+    assert (job.number, job.order.axes) == (0, killed.study().trials[0].params)
     assert job.order.search["trial"] == 0
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-@pytest.mark.parametrize("asked", [0, 1])
-def test_what_was_half_asked_for_is_asked_for_whole(
-    asked: int, sampler: str, tmp_path: Path
+@pytest.mark.parametrize("num_drawn", [0, 1])
+def test_a_trial_with_only_some_of_its_values_gets_the_others(
+    num_drawn: int, sampler: str, tmp_path: Path
 ) -> None:
     space = {"method.temperature": {"low": 1, "high": 5, "step": 2}, "seed": {"choices": [0, 1]}}
-    whole = search(tmp_path / "whole", sampler=sampler, space=space)
-    expected = next(whole.todo()).order.axes
-    one = search(tmp_path / "half", sampler=sampler, space=space)
-    one.study(0).ask(dict(list(one.distributions.items())[:asked]))  # killed in the middle
-    assert len(one.study().trials[0].params) == asked
+    undisturbed = search(tmp_path / "undisturbed", sampler=sampler, space=space)
+    expected = next(undisturbed.remaining()).order.axes
+    killed = search(tmp_path / "half", sampler=sampler, space=space)
+    drawn = dict(list(killed.distributions.items())[:num_drawn])
+    killed.study(0).ask(drawn)  # killed in the middle
+    assert len(killed.study().trials[0].params) == num_drawn
     assert (
-        next(search(tmp_path / "half", sampler=sampler, space=space).todo()).order.axes == expected
+        next(search(tmp_path / "half", sampler=sampler, space=space).remaining()).order.axes
+        == expected
     )
 
 
-def test_a_job_of_a_worker_that_is_gone_is_done_in_the_end(tmp_path: Path) -> None:
-    one = search(tmp_path, trials=2)
-    first = next(one.todo())
-    with first.held():  # by a process that has not heard yet that its sweep was killed
-        source = search(tmp_path, trials=2).todo()
+def test_a_job_of_a_killed_worker_is_run_at_the_end(tmp_path: Path) -> None:
+    killed = search(tmp_path, trials=2)
+    first = next(killed.remaining())
+    with first.held():  # by a job that has not noticed yet that its sweep was killed
+        source = search(tmp_path, trials=2).remaining()
         second = next(source)
         assert second != first
     assert next(source) == first
@@ -119,7 +123,7 @@ def test_a_job_of_a_worker_that_is_gone_is_done_in_the_end(tmp_path: Path) -> No
 
 def test_two_workers_share_one_search_and_never_one_job(tmp_path: Path) -> None:
     workers = [search(tmp_path), search(tmp_path)]
-    sources = [one.todo() for one in workers]
+    sources = [worker.remaining() for worker in workers]
     taken: list[Job] = []
     with_job: list[Job | None] = [None, None]
     holds = [None, None]
@@ -128,7 +132,7 @@ def test_two_workers_share_one_search_and_never_one_job(tmp_path: Path) -> None:
         if with_job[i] is not None:
             finish(with_job[i])
             holds[i].__exit__(None, None, None)
-            workers[i].heard(with_job[i])
+            workers[i].job_ended(with_job[i])
         with_job[i] = next(sources[i], None)
         if with_job[i] is None:
             continue
@@ -140,33 +144,33 @@ def test_two_workers_share_one_search_and_never_one_job(tmp_path: Path) -> None:
     assert states == [optuna.trial.TrialState.COMPLETE] * 8
 
 
-def test_a_failed_trial_is_not_told_and_is_tried_again(tmp_path: Path) -> None:
-    one = search(tmp_path)
-    job = next(one.todo())
+def test_the_result_of_a_failed_trial_is_not_told_and_the_job_runs_again(tmp_path: Path) -> None:
+    failing = search(tmp_path)
+    job = next(failing.remaining())
     (job.directory / "error.txt").write_text("it failed")
-    one.heard(job)
-    assert not one.study().trials[0].state.is_finished()
-    assert next(search(tmp_path).todo()) == job
+    failing.job_ended(job)
+    assert not failing.study().trials[0].state.is_finished()
+    assert next(search(tmp_path).remaining()) == job
 
 
 def test_the_grid_has_every_combination_once(tmp_path: Path) -> None:
     space = {"method.temperature": {"low": 1, "high": 5, "step": 2}, "seed": {"choices": [0, 1]}}
-    one = search(tmp_path, sampler="grid", space=space, trials=100)
-    assert one.total == 6
-    for job in one.todo():
+    grid = search(tmp_path, sampler="grid", space=space, trials=100)
+    assert grid.total == 6
+    for job in grid.remaining():
         finish(job)
-        one.heard(job)
-    tried = sorted((t["method.temperature"], t["seed"]) for t in values(one))
+        grid.job_ended(job)
+    tried = sorted((t["method.temperature"], t["seed"]) for t in values(grid))
     assert tried == [(t, s) for t in (1, 3, 5) for s in (0, 1)]
 
 
 def test_the_best_is_the_best_on_val(tmp_path: Path) -> None:
-    one = search(tmp_path)
-    assert one.best() is None
-    for job in one.todo():
+    finished = search(tmp_path)
+    assert finished.best() is None
+    for job in finished.remaining():
         finish(job)
-        one.heard(job)
-    assert one.best().order.axes == one.study().best_params
+        finished.job_ended(job)
+    assert finished.best().order.axes == finished.study().best_params
 
 
 @pytest.mark.parametrize(
@@ -178,26 +182,26 @@ def test_the_best_is_the_best_on_val(tmp_path: Path) -> None:
         ({"a": {"choices": ["x", None]}}, "Categorical"),
     ],
 )
-def test_a_space_in_words(space: dict, kinds: str) -> None:
+def test_a_space_becomes_distributions_of_optuna(space: dict, kinds: str) -> None:
     assert type(distributions_of(space)["a"]).__name__ == f"{kinds}Distribution"
 
 
 @pytest.mark.parametrize(
-    ("space", "sentence"),
+    ("space", "message"),
     [
-        ({}, "sweep.search.space must have a key or more"),
+        ({}, "sweep.search.space must have at least one key"),
         ({"a": {"low": 1}}, "sweep.search.space.a must have choices, or low and high"),
         ({"a": {"low": 1, "hgih": 2}}, "unknown word 'hgih': did you mean high"),
         ({"a": {"low": 5, "high": 1}}, "sweep.search.space.a cannot be searched"),
         ({"a": {"choices": []}}, "sweep.search.space.a cannot be searched"),
     ],
 )
-def test_a_space_that_is_none_is_refused(space: dict, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_an_invalid_space_is_refused(space: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         distributions_of(space)
 
 
-def test_a_grid_needs_an_end() -> None:
+def test_a_grid_needs_a_finite_number_of_values() -> None:
     with pytest.raises(UserError, match=r"a grid needs choices or a step .* sweep.search.space.a"):
         grid_of(distributions_of({"a": {"low": 0.0, "high": 1.0}}))
 
@@ -214,7 +218,7 @@ def start(*words: str, module: str = "run") -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_a_real_search_prunes_is_killed_goes_on_with_two_workers_and_ends_with_a_command(
+def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_command(
     tmp_path: Path,
 ) -> None:
     directory = tmp_path / "sweep"
@@ -237,32 +241,32 @@ def test_a_real_search_prunes_is_killed_goes_on_with_two_workers_and_ends_with_a
     states = [job.state() for job in jobs]
     assert len(jobs) == 10
     assert set(states) == {State.DONE, State.PRUNED}
-    for job in jobs:  # a pruned one stopped at a rung, and all it has is of whole epochs
+    for job in jobs:  # a pruned job has stopped early, after a whole epoch
         if job.state() is State.PRUNED:
             rows = (job.directory / "epochs.csv").read_text().splitlines()
-            about = json.loads((job.directory / "pruned.json").read_text())
-            assert len(rows) - 1 == about["epoch"] < 9
+            pruned = json.loads((job.directory / "pruned.json").read_text())
+            assert len(rows) - 1 == pruned["epoch"] < 9
             assert job.order.search["trial"] == job.number
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{directory}/search.db")
     assert len(study.trials) == 10
-    told = [trial.state is optuna.trial.TrialState.COMPLETE for trial in study.trials]
-    assert told == [state is State.DONE for state in states]
+    complete = [trial.state is optuna.trial.TrialState.COMPLETE for trial in study.trials]
+    assert complete == [state is State.DONE for state in states]
     assert study.best_value == max(
         job.metrics()["objective"] for job in jobs if job.state() is State.DONE
     )
     (best,) = [line for line in printed[0].splitlines() if line.startswith("Best on val: ")]
-    asked = OmegaConf.load(directory / "sweep.yaml")
-    for word in asked.overrides:
+    content = OmegaConf.load(directory / "sweep.yaml")
+    for word in content.overrides:
         assert word in best
     assert f"method.temperature={study.best_params['method.temperature']}" in best
-    once = start(*best.removeprefix("Best on val: python -m kd_lightning.run ").split())
-    said, _ = once.communicate(timeout=120)
-    assert once.returncode == 0, said[-2000:]
+    run = start(*best.removeprefix("Best on val: python -m kd_lightning.run ").split())
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output[-2000:]
 
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_a_search_without_a_val_part_is_a_sentence(tmp_path: Path) -> None:
+def test_a_search_without_a_validation_set_is_refused(tmp_path: Path) -> None:
     sweep = start("-m", *TINY, "sweep=search", "sweep.search.trials=1", "data.val_fraction=0",
                   f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")  # fmt: skip
     printed, _ = sweep.communicate(timeout=200)
@@ -272,13 +276,13 @@ def test_a_search_without_a_val_part_is_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_a_trial_on_two_ranks_of_torchrun_ends_with_both(tmp_path: Path) -> None:
+def test_a_trial_on_two_ranks_of_torchrun_ends_on_both(tmp_path: Path) -> None:
     two = ["hardware=ddp", "hardware.devices=2", "hardware.accelerator=cpu"]
     words = [*TINY, *two, "sweep=search", "sweep.search.trials=1"]
     words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
     words.remove("hardware=cpu")
-    directory = create.make(words, None, Console(quiet=True))
-    (job,) = engine.search_of(directory, engine.settings_in(directory)).todo()
+    directory = create.create_sweep(words, None, Console(quiet=True))
+    (job,) = engine.open_search(directory, engine.read_settings(directory)).remaining()
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          *job.command()[1:]],
@@ -288,11 +292,11 @@ def test_a_trial_on_two_ranks_of_torchrun_ends_with_both(tmp_path: Path) -> None
     assert job.state() is State.DONE
 
 
-def test_a_storage_by_a_relative_path_is_the_same_from_everywhere(
+def test_a_relative_path_of_the_storage_becomes_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["sweep=search", "sweep.search.storage=sqlite:///my.db", "data=synthetic"]
-    directory = create.make([*words, "sweep.dir=s"], None, Console(quiet=True))
-    asked = engine.settings_in(directory)
-    assert asked["search"]["storage"] == f"sqlite:///{tmp_path}/my.db"
+    directory = create.create_sweep([*words, "sweep.dir=s"], None, Console(quiet=True))
+    content = engine.read_settings(directory)
+    assert content["search"]["storage"] == f"sqlite:///{tmp_path}/my.db"

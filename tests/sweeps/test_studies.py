@@ -1,5 +1,5 @@
-"""The studies that wait for data and hardware: each of their rows takes a step, on small files that
-lie as the real ones do.
+"""Presets that need large data or a GPU: each of their rows takes a training step on small files
+with the layout of the real ones.
 """
 
 import copy
@@ -26,14 +26,14 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.running import build
 from kd_lightning.running.preflight import check_monitors
 from kd_lightning.sweeps import create
-from kd_lightning.sweeps.engine import settings_in
+from kd_lightning.sweeps.engine import read_settings
 from kd_lightning.sweeps.plan import Settings, expand, settings_of
 from kd_lightning.teachers.sources import Teacher, build_net
 
 PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
 FEW = ["data.batch_size=4", "data.num_workers=0", "hardware=cpu"]
 ONE_DATA_SET = {"ucr_archive": ["data.name=Chinatown"], "biovid_loso": ["data.fold=2"]}
-# what makes each small, where its files are small
+# overrides that make each preset small
 SMALL = {
     "imagenet100_cmc": ["data.image_size=32"],
     "imagenet100_kaggle": ["data.image_size=32"],
@@ -48,7 +48,7 @@ SMALL = {
 
 @pytest.fixture
 def files(tmp_path: Path, write_tree, write_fashion, write_cifar) -> Callable[[str], Path]:
-    """files("har"): a folder as ``data.root`` names it."""
+    """files("har"): writes the data of a preset and returns its ``data.root``."""
 
     def imagenet100_cmc(root: Path) -> None:
         wnids = (LISTS / "cmc.txt").read_text().split()
@@ -111,34 +111,34 @@ def settings(preset: str) -> Settings:
 def rows(preset: str, *words: str) -> dict[str, DictConfig]:
     """Row -> the configuration of its first job."""
     found: dict[str, DictConfig] = {}
-    for one in expand(settings(preset), words):
-        if one.variant not in found:
-            found[one.variant] = compose(*one.overrides)
+    for job in expand(settings(preset), words):
+        if job.variant not in found:
+            found[job.variant] = compose(*job.overrides)
     return found
 
 
 def row(preset: str, name: str, *words: str) -> DictConfig:
     jobs = expand(settings(preset), words)
-    return compose(*next(one.overrides for one in jobs if one.variant == name))
+    return compose(*next(job.overrides for job in jobs if job.variant == name))
 
 
 @pytest.fixture
 def nets(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, int, str], nn.Module]:
-    """As ``build_net``, but each net is made once: most rows have the same."""
-    made: dict[str, nn.Module] = {}
+    """``build_net`` with a cache, because most rows have the same nets."""
+    built: dict[str, nn.Module] = {}
 
     def make(config: DictConfig, seed: int, key: str) -> nn.Module:
         name = f"{OmegaConf.to_yaml(config, resolve=True)} {seed} {key}"
-        if name not in made:
-            made[name] = build_net(config, seed, key)
-        return copy.deepcopy(made[name])
+        if name not in built:
+            built[name] = build_net(config, seed, key)
+        return copy.deepcopy(built[name])
 
     monkeypatch.setattr(build, "build_net", make)
     return make
 
 
 def step(cfg: DictConfig, nets: Callable) -> tuple[Learner, torch.Tensor]:
-    """A training step with an untrained teacher: the method after backward, and its loss."""
+    """Takes a training step with an untrained teacher; returns the method and the loss."""
     check_configuration(cfg)
     build.use_threads(1)
     data = build.build_data(cfg)
@@ -152,7 +152,7 @@ def step(cfg: DictConfig, nets: Callable) -> tuple[Learner, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", SMALL)
-def test_every_row_of_a_study_takes_a_step_of_its_own(preset: str, files, nets) -> None:
+def test_every_row_of_a_preset_takes_a_step_with_its_own_loss(preset: str, files, nets) -> None:
     losses = {}
     for name, cfg in rows(preset, f"data.root={files(preset)}", *FEW, *SMALL[preset]).items():
         method, loss = step(cfg, nets)
@@ -165,7 +165,7 @@ def test_every_row_of_a_study_takes_a_step_of_its_own(preset: str, files, nets) 
     assert len(set(losses.values())) == len(losses), losses
 
 
-def test_the_two_lists_are_the_two_studies() -> None:
+def test_the_two_imagenet100_presets_have_the_two_class_lists() -> None:
     for name in ("cmc", "kaggle"):
         cfg = row(f"imagenet100_{name}", "dual_student")
         assert (cfg.data.class_list, cfg.teacher.source) == (name, "pretrained")
@@ -173,21 +173,21 @@ def test_the_two_lists_are_the_two_studies() -> None:
         assert [net.name for net in nets] == ["resnet50", "resnet18", "mobilenetv2_100"]
 
 
-def test_the_archive_is_aeons_list_of_equal_lengths() -> None:
-    found = importlib.util.find_spec("aeon")
-    assert found is not None, "the tests need aeon: pip install -e '.[ucr]'"
-    path = Path(found.submodule_search_locations[0]) / "datasets" / "tsc_datasets.py"
+def test_the_ucr_preset_has_aeons_list_of_problems_of_equal_length() -> None:
+    package = importlib.util.find_spec("aeon")
+    assert package is not None, "the tests need aeon: pip install -e '.[ucr]'"
+    path = Path(package.submodule_search_locations[0]) / "datasets" / "tsc_datasets.py"
     spec = importlib.util.spec_from_file_location("lists", path)
     lists = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lists)  # the package itself takes seconds
+    spec.loader.exec_module(lists)  # importing the whole package takes seconds
     assert settings("ucr_archive").grid["data.name"] == sorted(lists.univariate_equal_length)
 
 
 def test_each_of_the_87_subjects_is_left_out_once() -> None:
-    asked = settings("biovid_loso")
-    assert asked.grid["data.fold"] == list(range(87))
-    jobs = [one for one in expand(asked, []) if one.variant == "SSD"]
-    assert [one.axes["data.fold"] for one in jobs] == list(range(87))
+    preset = settings("biovid_loso")
+    assert preset.grid["data.fold"] == list(range(87))
+    jobs = [job for job in expand(preset, []) if job.variant == "SSD"]
+    assert [job.axes["data.fold"] for job in jobs] == list(range(87))
 
 
 def test_a_fold_is_a_subject(files) -> None:
@@ -211,38 +211,40 @@ def test_all_rows_of_ssd_share_teacher_and_net_and_their_epochs(preset: str) -> 
     assert labels_only.trainer.max_epochs == sum(*epochs)
 
 
-def test_shufflenets_and_mobilenets_learn_slower() -> None:
-    for one in expand(settings("cifar100_pairs"), []):
-        is_light = "shuffle" in one.variant or "mobile" in one.variant
-        assert ("optimizer.lr=0.01" in one.overrides) == is_light
+def test_shufflenets_and_mobilenets_have_a_lower_learning_rate() -> None:
+    for job in expand(settings("cifar100_pairs"), []):
+        is_light = "shuffle" in job.variant or "mobile" in job.variant
+        assert ("optimizer.lr=0.01" in job.overrides) == is_light
     assert row("cifar100_pairs", "vgg13 to mobilenetv2").teacher.optimizer.lr == 0.05
 
 
-# What is reported, from the command line to the record
+# Published numbers, from the command line to sweep.yaml
 
 
-def test_what_is_reported_is_recorded(tmp_path: Path) -> None:
+def test_published_numbers_are_written_to_sweep_yaml(tmp_path: Path) -> None:
     words = ["sweep=har", "seed=0", f"sweep.dir={tmp_path / 'sweep'}"]
-    directory = create.make(words, None, Console(quiet=True))
-    assert settings_in(directory)["reported"] == settings("har").reported
-    assert settings_in(directory)["reported"][0]["rows"]["SSD"] == {"test/student/accuracy": 91.82}
+    directory = create.create_sweep(words, None, Console(quiet=True))
+    assert read_settings(directory)["reported"] == settings("har").reported
+    assert read_settings(directory)["reported"][0]["rows"]["SSD"] == {
+        "test/student/accuracy": 91.82
+    }
 
 
 def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     wrong = "sweep.reported=[{source: x, rows: {kd: {test/a/accuracy: 0.73}}}]"
     words = [wrong, "data=digits", f"sweep.dir={tmp_path / 'sweep'}"]
     with pytest.raises(UserError, match=r"sweep.reported\[0\].rows.kd.* must be in percent"):
-        create.make(words, None, Console(quiet=True))
+        create.create_sweep(words, None, Console(quiet=True))
     assert not (tmp_path / "sweep").exists()
 
 
-def test_the_list_of_presets_says_each_in_a_line(capsys, monkeypatch) -> None:
+def test_the_list_describes_each_preset_in_one_line(capsys, monkeypatch) -> None:
     from kd_lightning.list import main
 
     monkeypatch.setattr("sys.argv", ["list", "sweeps"])
     main()
     lines = capsys.readouterr().out.splitlines()
-    said = {line.split()[0]: line for line in lines}
+    by_name = {line.split()[0]: line for line in lines}
     for preset in SMALL:
-        assert len(said[preset]) < 160
+        assert len(by_name[preset]) < 160
     assert not any(line.startswith("_") for line in lines)
