@@ -21,7 +21,6 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
@@ -226,8 +225,8 @@ def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: 
         progress.completed = progress.processed
     except BaseException:
         # otherwise the other ranks would wait for this one forever
-        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(signal.SIGKILL)
         raise
     finally:
         if torch.distributed.is_initialized():
