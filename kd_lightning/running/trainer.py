@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import check_processes, is_first_rank
 from kd_lightning.callbacks.job_progress import JobProgress
-from kd_lightning.callbacks.pruning import pruning_of
+from kd_lightning.callbacks.pruning import pruning_callback
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.methods.base import Learner
@@ -54,7 +54,7 @@ def build_trainer(
         own = cfg.resume or cfg.run_dir
         is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
         if is_its_own and (search := job.order.search) is not None:
-            extra.append(pruning_of(job, search))
+            extra.append(pruning_callback(job, search))
     return bare_trainer(
         cfg,
         unused=method.has_unused_parameters or not method.automatic_optimization,
