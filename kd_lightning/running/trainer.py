@@ -19,24 +19,24 @@ from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.methods.base import Learner
 from kd_lightning.records.jobs import current
-from kd_lightning.trackers.about import About, name_of
-from kd_lightning.trackers.guard import Guard
+from kd_lightning.trackers.run_info import RunInfo, run_name
+from kd_lightning.trackers.safe_logger import SafeLogger
 
 
-def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> About:
+def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> RunInfo:
     """The description of a run for trackers: of a single run, or of a job of a sweep."""
     job = current()
     if job is None:
-        return About(name_of({}, overrides, directory), None, method, (data,))
+        return RunInfo(run_name({}, overrides, directory), None, method, (data,))
     order = job.order
-    return About(name_of(order.axes, overrides, directory), order.sweep, method, (data,))
+    return RunInfo(run_name(order.axes, overrides, directory), order.sweep, method, (data,))
 
 
 def build_trainer(
     cfg: DictConfig,
     directory: Path,
     title: str,
-    about: About,
+    run_info: RunInfo,
     method: Learner,
     *callbacks: Callback,
 ) -> Trainer:
@@ -44,7 +44,7 @@ def build_trainer(
     facts = {
         "save_dir": str(directory),
         "title": title,
-        "about": about,
+        "run_info": run_info,
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
@@ -59,7 +59,7 @@ def build_trainer(
         cfg,
         unused=method.has_unused_parameters or not method.automatic_optimization,
         logger=[
-            Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
+            SafeLogger(key, partial(build_with, node, facts) if is_first_rank() else None)
             for key, node in cfg.logger.items()
         ],
         callbacks=[*extra, *callbacks, SaveEpoch(directory)],
