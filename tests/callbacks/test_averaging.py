@@ -93,9 +93,9 @@ def assert_saved_metrics_are_reproduced(
         saved = torch.load(path, weights_only=True)
         student = load_student(run, saved["key"])
         logits, labels = evaluation.predict({"student": student}, data.loader("val"))
-        found = evaluation.classification_metrics(logits["student"], labels)
-        assert found["accuracy"] == pytest.approx(saved["accuracy"], abs=rounding)
-        assert found["nll"] == pytest.approx(saved["nll"], rel=rounding)
+        metrics = evaluation.classification_metrics(logits["student"], labels)
+        assert metrics["accuracy"] == pytest.approx(saved["accuracy"], abs=rounding)
+        assert metrics["nll"] == pytest.approx(saved["nll"], rel=rounding)
 
 
 def test_the_best_weights_have_the_val_metrics_stored_with_them(averaged: dict[str, Path]) -> None:
@@ -259,7 +259,7 @@ def test_batch_norm_statistics_are_those_of_the_average_on_the_training_part(val
     learner, data, cfg = built("supervised", f"data.val_fraction={val}")
     fit(cfg, learner, data, SWA(start=0))
     student = learner.students["student"]
-    found = {n: b.clone() for n, b in student.named_buffers() if "running" in n}
+    statistics = {n: b.clone() for n, b in student.named_buffers() if "running" in n}
 
     class LogitsOnly(nn.Module):  # update_bn needs a net that returns a tensor
         def __init__(self) -> None:
@@ -271,8 +271,8 @@ def test_batch_norm_statistics_are_those_of_the_average_on_the_training_part(val
 
     update_bn(data.loader("train"), LogitsOnly())
     for name, buffer in student.named_buffers():
-        if name in found:
-            torch.testing.assert_close(found[name], buffer)
+        if name in statistics:
+            torch.testing.assert_close(statistics[name], buffer)
 
 
 def test_the_constants_of_a_net_do_not_change() -> None:
@@ -358,9 +358,9 @@ def test_the_last_column_is_of_the_average_at_the_end(averaged: dict[str, Path])
         student = load_student(run, "student")
         student.load_state_dict(of_student(last(run)["state_dict"]))
         logits, labels = evaluation.predict({"student": student}, data.loader("test"))
-        found = evaluation.classification_metrics(logits["student"], labels)
+        metrics = evaluation.classification_metrics(logits["student"], labels)
         # equal up to rounding, because the loaded net has another memory layout
-    assert found == pytest.approx(numbers_of(run)["nets"]["student"]["last"], rel=1e-5)
+    assert metrics == pytest.approx(numbers_of(run)["nets"]["student"]["last"], rel=1e-5)
 
 
 def test_a_run_that_ends_before_its_first_average_says_so(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ def test_a_soup_of_nets_with_different_initial_weights_is_near_chance(
     table = (result.directory / "table.md").read_text()
     assert "| uniform soup of student, b, c |" in table
     for name in ("uniform_soup", "greedy_soup"):
-        found = metrics_of(result.directory, words, "test", name)
-        assert found == pytest.approx(nets[name]["test"], rel=1e-5)
+        on_test = metrics_of(result.directory, words, "test", name)
+        assert on_test == pytest.approx(nets[name]["test"], rel=1e-5)
         on_val = metrics_of(result.directory, words, "val", name)
         assert on_val["accuracy"] == pytest.approx(nets[name]["val"]["accuracy"])
 
