@@ -16,9 +16,10 @@ MOMENTS = {"python": time.time()}  # name -> seconds since 1970
 STAGES = {
     "check_configuration": "the configuration is checked",
     "build_data": "data",
-    "rehearse": "rehearsal",
+    "check_run": "checks before the run",
     "get_teacher": "teacher, trained or loaded",
     "build_method": "students and method built",
+    "complete_stage": "earlier stage of the method",
     "train_baseline": "labels-only students",
     "claim": "run directory",
     "build_trainer": "Trainer built",

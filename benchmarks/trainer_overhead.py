@@ -48,7 +48,7 @@ def trainer_overhead(hardware: Sequence[str]) -> Rows:
     yield f"Python calls per step, mean over {STEPS} steps: {in_trainer}, {', '.join(calls)}."
     yield (
         "In the Trainer are active: all callbacks of a run (progress lines, best students, "
-        "confidence bins, epochs.csv), the CSV logger and the checks for finite values. "
+        "confidence.csv, epochs.csv), the CSV logger and the checks for finite values. "
         "Checkpoints are written between epochs and are not in these numbers."
     )
 

@@ -23,7 +23,7 @@ from kd_lightning.models.averages import refresh_batch_norm
 class AveragedStudents(WeightAveraging):
     """Lightning's WeightAveraging, adapted to methods with students and a teacher.
 
-    - The teacher is not averaged or copied.
+    - A frozen teacher is not averaged or copied.
     - Before the first averaging step the average equals the current students, not their initial
       weights.
     - Before an average is validated or saved, its batch-norm statistics are averaged over all
@@ -68,7 +68,7 @@ class AveragedStudents(WeightAveraging):
         super().setup(trainer, method, stage)
         average = self._average_model.module
         if hasattr(average, "teacher") and "teacher" not in dict(average.named_children()):
-            object.__setattr__(average, "teacher", nn.Identity())  # a frozen one is not copied
+            object.__setattr__(average, "teacher", nn.Identity())  # a frozen teacher is not copied
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
         self._average_model.module.to(method.device)
