@@ -75,7 +75,7 @@ def pruning_callback(job: Job, search: Mapping[str, Any]) -> Pruning:
     Args:
         search: from the job's order: study, storage, trial and pruner.
     """
-    optuna = import_optuna()
+    optuna = need_optuna()
     study = optuna.load_study(
         study_name=search["study"],
         storage=search["storage"] or default_storage(job.directory.parent.parent),
@@ -92,7 +92,7 @@ def pruning_callback(job: Job, search: Mapping[str, Any]) -> Pruning:
     return Pruning(report, trial.should_prune)
 
 
-def import_optuna() -> Any:
+def need_optuna() -> Any:
     """The package ``optuna``.
 
     Raises:

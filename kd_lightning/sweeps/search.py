@@ -20,7 +20,7 @@ from hydra.utils import get_object, instantiate
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import stream_seed
-from kd_lightning.callbacks.pruning import default_storage, import_optuna
+from kd_lightning.callbacks.pruning import default_storage, need_optuna
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.records.jobs import Job, Order, create, jobs_of
 
@@ -67,7 +67,7 @@ class Search:
         self.distributions = distributions_of(settings.space)
         self.total = total_of(settings, self.distributions)
         storage = settings.storage or default_storage(directory)
-        self.storage = import_optuna().storages.get_storage(storage)
+        self.storage = need_optuna().storages.get_storage(storage)
         self.jobs = jobs_of(directory)
         self._lock = FileLock(directory / ".search.lock")
 
@@ -75,7 +75,7 @@ class Search:
         """Optuna's study. Its proposal for a trial depends only on the seed, the trial's number and
         the earlier trials, not on the process that asks.
         """
-        optuna = import_optuna()
+        optuna = need_optuna()
         available = {
             "seed": stream_seed("search", self.settings.seed, number) % 2**31,
             "search_space": lambda: grid_of(self.distributions),
@@ -115,7 +115,7 @@ class Search:
 
     def job_ended(self, job: Job) -> None:
         """Tells Optuna the result of a job, unless it failed."""
-        optuna = import_optuna()
+        optuna = need_optuna()
         self.jobs[:] = jobs_of(self.directory)  # including those of other workers
         metrics, result = job.metrics(), {}
         if metrics is not None:
@@ -147,7 +147,7 @@ class Search:
         if trial.params.keys() == self.distributions.keys():
             return trial
         study = self.study(trial.number)
-        complete = import_optuna().trial.Trial(study, trial._trial_id)
+        complete = need_optuna().trial.Trial(study, trial._trial_id)
         for key, distribution in self.distributions.items():
             if key in trial.params and not complete._is_relative_param(key, distribution):
                 # Drawn again only to advance the random stream, so that the next values are the
@@ -179,7 +179,7 @@ def distributions_of(space: Mapping[str, Mapping[str, Any]]) -> Distributions:
     Raises:
         UserError: a key has neither choices nor low and high, or its values are not valid.
     """
-    optuna = import_optuna()
+    optuna = need_optuna()
     if not space:
         raise UserError("sweep.search.space must have at least one key, got none")
     distributions = {}
