@@ -454,16 +454,16 @@ def test_more_epochs_can_be_added_with_ema_but_not_with_swa(tmp_path: Path) -> N
         (["callbacks=swa", "callbacks.swa.start=1"], r"callbacks.swa.start must be in \[0, 1\)"),
         (["callbacks=ema", "callbacks.ema.decay=1"], r"callbacks.ema.decay must be in \[0, 1\)"),
         (["callbacks=swa", "scheduler=swa", "baselines=labels_only"],
-         "baselines=labels_only would train on a schedule that stops falling at scheduler.end="),
+         "baselines=labels_only does not support scheduler.end="),
         (["callbacks=[swa,ema]"], "callbacks.swa and callbacks.ema both average: choose one"),
         (
             ["+callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
-            "callbacks.x validates other weights than the run keeps: .*callbacks=ema, not EMAW",
+            "callbacks.x validates other weights than the run saves: .*callbacks=ema instead of EMAW",
         ),
         (
             ["+callbacks.x._target_=lightning.pytorch.callbacks.StochasticWeightAveraging",
              "+callbacks.x.swa_lrs=0.1"],
-            "not StochasticWeightAveraging itself",
+            "instead of StochasticWeightAveraging",
         ),
     ],
 )  # fmt: skip
