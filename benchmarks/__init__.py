@@ -1,1 +1,1 @@
-"""Commands that measure, and print a table. Tests never assert a time."""
+"""Benchmark commands: each measures something and prints a table. No test asserts a time."""

@@ -1,14 +1,20 @@
-"""What a GPU makes of a step, beside what it could make at most. Has not been run on a GPU.
+"""The speed of training steps on a GPU, compared with the highest possible speed. It has not been
+run on a GPU yet.
 
     python -m benchmarks.gpu                      all tables
     python -m benchmarks.gpu --write              also into benchmarks/results/gpu.md
-    python -m benchmarks.gpu --rehearse           a few tiny steps on a CPU: whether it runs at all
+    python -m benchmarks.gpu --rehearse           a few tiny steps on a CPU, to see that it works
 
-In one process: first the ceilings, a product of large matrices and a copy. Then images a second of
-the dual step of ImageNet-100 and of its parts, of timm's task and of two jobs of torchdistill, each
-as the share of what the ceilings let through (``benchmarks/roof.py``) and with the most memory it
-held. Then epochs of small data, with CUDA graphs and without. CUDA events, steps to warm up, random
-uint8 images that lie on the device, another batch at every step.
+All in one process:
+
+1. The ceilings of the device: a product of large matrices, and a copy.
+2. Images per second of the step of dual_student on ImageNet-100 and of its parts, of timm's task
+   and of two torchdistill jobs. Each is also arguments as a share of the roofline
+   (``benchmarks/roofline.py``), with its peak memory.
+3. Epochs of small data, with and without CUDA graphs.
+
+Times are measured with CUDA events after warm-up steps. The images are random uint8 images that are
+already on the device; each step gets another batch.
 """
 
 import argparse
@@ -24,37 +30,39 @@ import torch
 import torch._dynamo.utils
 from hydra.errors import ConfigCompositionException
 
-from benchmarks import roof
-from benchmarks.cached import epoch_of
+from benchmarks import roofline
+from benchmarks.cached_epochs import epoch_of
 from benchmarks.growth import peak
-from benchmarks.paired import Step
-from benchmarks.peers import check_timm, check_torchdistill, step_of_timm, two_jobs
-from benchmarks.roof import Ceilings, Work, work_of
-from benchmarks.steps import Made, made
-from benchmarks.written import Report
+from benchmarks.other_libraries import check_timm, check_torchdistill, step_of_timm, two_jobs
+from benchmarks.paired_timing import Step
+from benchmarks.report import Report
+from benchmarks.roofline import Ceilings, Work, work_of
+from benchmarks.steps import Case, build_case
 from kd_lightning.running.build import quieten
 
 NO_TIME = "there is no time for it in a rehearsal"
-TRUSTED = 0.05  # how far off a control may be
-AS_THEY_ARE = ("hardware.precision=32", "hardware.channels_last=false")
+CONTROL_TOLERANCE = 0.05  # largest relative difference between the control and the first row
+UNTUNED = ("hardware.precision=32", "hardware.channels_last=false")
 COMPILED = ("hardware.compile=true",)
 GRAPHS = (*COMPILED, "hardware.cuda_graphs=true")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is.
+    """The sizes of everything that is measured.
 
     Attributes:
         device: that is measured.
-        hardware: the overrides of a run on it.
-        side: of an image.
-        batch: images.
-        nets: teacher, students a and b.
-        matrix, copy: of the ceilings, in rows and in bytes.
-        warm, steps: steps that are not timed, and that are.
-        small: name -> overrides, of small data.
-        compiles: whether there is time to.
+        hardware: the overrides of a run on the device.
+        side: pixels of the side of an image.
+        batch: images per step.
+        nets: names of the teacher and of the students a and b.
+        matrix: rows of the matrices of the arithmetic ceiling.
+        copy: bytes of the copy of the memory ceiling.
+        warmup: number of steps before the timed ones.
+        steps: number of timed steps.
+        small: name -> overrides of a run on small data.
+        compiles: whether compiled steps are measured too.
     """
 
     device: torch.device
@@ -64,14 +72,14 @@ class Scale:
     nets: tuple[str, str, str]
     matrix: int
     copy: int
-    warm: int
+    warmup: int
     steps: int
     small: dict[str, tuple[str, ...]]
     compiles: bool
 
 
-def of_fashion(images: int) -> tuple[str, ...]:
-    """Data and nets of the sizes of Fashion-MNIST."""
+def fashion_like(images: int) -> tuple[str, ...]:
+    """The overrides of synthetic data and nets of the sizes of Fashion-MNIST."""
     return ("data=synthetic", "data.channels=1", "data.size=28", f"data.num_train={images}",
             "data.val_fraction=0", "data.batch_size=128",
             "augmentation@data.augmentation=shift", "model@method.teacher=fashion_mnist/teacher",
@@ -79,49 +87,49 @@ def of_fashion(images: int) -> tuple[str, ...]:
             "model@method.students.b=fashion_mnist/b")  # fmt: skip
 
 
-def of_ucr(series: int) -> tuple[str, ...]:
-    """Data and nets of the sizes of a UCR problem, OSULeaf."""
+def ucr_like(series: int) -> tuple[str, ...]:
+    """The overrides of synthetic series and nets of the sizes of a UCR problem (OSULeaf)."""
     return ("data=synthetic", "data.kind=series", "data.channels=1", "data.size=427",
             "data.num_classes=6", f"data.num_train={series}", "data.val_fraction=0",
             "data.batch_size=16", "model@method.teacher=ucr/teacher",
             "model@method.students.a=ucr/a", "model@method.students.b=ucr/b")  # fmt: skip
 
 
-WHOLE = Scale(
+FULL = Scale(
     device=torch.device("cuda"), hardware=("hardware=gpu",), side=224, batch=256,
-    nets=("resnet50", "resnet18", "mobilenetv2"), matrix=8192, copy=2**31, warm=20, steps=50,
-    small={"Fashion-MNIST's size, 60,000 images": of_fashion(60_000),
-           "a UCR problem's size, 200 series": of_ucr(200)}, compiles=True,
+    nets=("resnet50", "resnet18", "mobilenetv2"), matrix=8192, copy=2**31, warmup=20, steps=50,
+    small={"Fashion-MNIST's size, 60,000 images": fashion_like(60_000),
+           "a UCR problem's size, 200 series": ucr_like(200)}, compiles=True,
 )  # fmt: skip
 REHEARSAL = Scale(
     device=torch.device("cpu"), hardware=("hardware=cpu", "hardware.precision=bf16-mixed"),
     side=32, batch=4, nets=("resnet20", "resnet8", "mobilenetv2_half"), matrix=256, copy=2**20,
-    warm=1, steps=2,
-    small={"Fashion-MNIST's nets": of_fashion(256), "a UCR problem's nets": of_ucr(32)},
+    warmup=1, steps=2,
+    small={"Fashion-MNIST's nets": fashion_like(256), "a UCR problem's nets": ucr_like(32)},
     compiles=False,
 )  # fmt: skip
 
 
-def seconds_a_step(step: Step, scale: Scale) -> float:
-    """Mean of the timed steps, by the device's own clock."""
-    for _ in range(scale.warm):
+def seconds_per_step(step: Step, scale: Scale) -> float:
+    """Mean over the timed steps, measured by CUDA events on a GPU."""
+    for _ in range(scale.warmup):
         step()
     if scale.device.type != "cuda":
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(scale.steps):
             step()
-        return (time.perf_counter() - begun) / scale.steps
-    begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begun.record()
+        return (time.perf_counter() - start) / scale.steps
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     for _ in range(scale.steps):
         step()
-    ended.record()
-    ended.synchronize()
-    return begun.elapsed_time(ended) / 1e3 / scale.steps
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / scale.steps
 
 
-def most_memory(step: Step, scale: Scale) -> float:
-    """GB that are held at once, nets and data included; on a CPU a step's own."""
+def peak_memory(step: Step, scale: Scale) -> float:
+    """The most GB held at once, including nets and data; on a CPU only those of the step."""
     if scale.device.type != "cuda":
         return peak(step) / 1e9
     torch.cuda.reset_peak_memory_stats()
@@ -131,168 +139,168 @@ def most_memory(step: Step, scale: Scale) -> float:
 
 
 def ceilings(scale: Scale) -> Ceilings:
-    """What the device does at most: bf16 products, and bytes read and written by a copy."""
+    """The highest rates of the device: bf16 products, and bytes read and written by a copy."""
     a = torch.randn(scale.matrix, scale.matrix, device=scale.device, dtype=torch.bfloat16)
     source = torch.zeros(scale.copy, dtype=torch.uint8, device=scale.device)
     target = torch.empty_like(source)
-    product = seconds_a_step(lambda: a @ a, scale)
-    copying = seconds_a_step(lambda: target.copy_(source), scale)
+    product = seconds_per_step(lambda: a @ a, scale)
+    copying = seconds_per_step(lambda: target.copy_(source), scale)
     return Ceilings(flops=2 * scale.matrix**3 / product, bandwidth=2 * scale.copy / copying)
 
 
 def images(scale: Scale) -> tuple[str, ...]:
-    """The overrides of ImageNet-100's shapes."""
+    """The overrides of synthetic images with the shapes of ImageNet-100."""
     return ("data=synthetic", f"data.size={scale.side}", "data.num_classes=100",
             "data.num_train=256", "data.num_test=100", "data.val_fraction=0",
             f"data.batch_size={scale.batch}")  # fmt: skip
 
 
 def dual_step(scale: Scale) -> tuple[str, ...]:
-    """The overrides of the large table's first row, wherever it runs."""
+    """The overrides of the step of dual_student, without the hardware."""
     teacher, a, b = scale.nets
     return ("method=dual_student", *images(scale), f"model@method.teacher={teacher}",
             f"model@method.students.a={a}", f"model@method.students.b={b}")  # fmt: skip
 
 
-def rotating(case: Made, step: Step, scale: Scale) -> Step:
-    """A step on the next of eight random batches, copied to where the step looks for its own."""
+def with_changing_batches(case: Case, step: Step, scale: Scale) -> Step:
+    """The step, with the next of eight random batches copied into the case's batch before it."""
     x, y = case.batch[:2]
-    luck = torch.Generator(device=scale.device).manual_seed(0)
+    generator = torch.Generator(device=scale.device).manual_seed(0)
     shape = (8, *x.shape)
-    pool = torch.randint(256, shape, generator=luck, dtype=torch.uint8, device=scale.device)
-    labels = torch.randint(100, (8, len(y)), generator=luck, device=scale.device)
-    places = cycle(range(8))
+    pool = torch.randint(256, shape, generator=generator, dtype=torch.uint8, device=scale.device)
+    labels = torch.randint(100, (8, len(y)), generator=generator, device=scale.device)
+    indices = cycle(range(8))
 
     def next_step() -> None:
-        place = next(places)
-        x.copy_(pool[place])
-        y.copy_(labels[place])
+        index = next(indices)
+        x.copy_(pool[index])
+        y.copy_(labels[index])
         step()
 
     return next_step
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One row.
+class Benchmark:
+    """One row of the table of steps.
 
     Attributes:
-        title: what is measured.
-        parts: of the floor that is its roof.
-        make: -> the case whose batch is used, and a step.
+        title: of the row.
+        parts: whose least times add up to the row's least time: "t", "a", "b" (see ``works_of``).
+        make: returns a case and a step that uses the case's batch.
     """
 
     title: str
     parts: str
-    make: Callable[[], tuple[Made, Step]]
+    make: Callable[[], tuple[Case, Step]]
 
 
-def benches(scale: Scale) -> Iterator[Bench | str]:
-    """The rows of the large table; a string is one that is left out, and why."""
+def benchmarks_of(scale: Scale) -> Iterator[Benchmark | str]:
+    """The rows of the table of steps. A string names a row that is left out, and why."""
     teacher, a, b = scale.nets
     dual = (*dual_step(scale), *scale.hardware)
     kd = ("method=kd", *images(scale), f"model@method.teacher={teacher}",
           f"model@method.students.student={a}", *scale.hardware)  # fmt: skip
 
-    def ours(*words: str) -> Callable[[], tuple[Made, Step]]:
-        def make() -> tuple[Made, Step]:
-            case = made(*words)
+    def ours(*words: str) -> Callable[[], tuple[Case, Step]]:
+        def make() -> tuple[Case, Step]:
+            case = build_case(*words)
             return case, case.step()
 
         return make
 
     def theirs(check: Callable, step_of: Callable, *words: str) -> Callable:
-        def make() -> tuple[Made, Step]:
+        def make() -> tuple[Case, Step]:
             check(words)
-            case = made(*words)
+            case = build_case(*words)
             return case, step_of(case)
 
         return make
 
-    def with_answers() -> tuple[Made, Step]:
-        case = made(*dual).with_answers()
+    def with_cached_teacher() -> tuple[Case, Step]:
+        case = build_case(*dual).with_cached_teacher()
         return case, case.step()
 
-    def asked() -> tuple[Made, Step]:
-        case = made(*dual)
-        return case, case.ask()
+    def teacher_alone() -> tuple[Case, Step]:
+        case = build_case(*dual)
+        return case, case.teacher_step()
 
-    yield Bench("dual step", "tab", ours(*dual))
+    yield Benchmark("dual step", "tab", ours(*dual))
     for name, words in (("compile", COMPILED), ("compile and CUDA graphs", GRAPHS)):
         if scale.compiles:
-            yield Bench(f"dual step, {name}", "tab", ours(*dual, *words))
+            yield Benchmark(f"dual step, {name}", "tab", ours(*dual, *words))
         else:
             yield f"dual step, {name}: {NO_TIME}"
-    yield Bench("dual step, the teacher's answers at hand", "ab", with_answers)
-    yield Bench("teacher alone", "t", asked)
+    yield Benchmark("dual step, the teacher's outputs cached", "ab", with_cached_teacher)
+    yield Benchmark("teacher alone", "t", teacher_alone)
     for part, net in (("a", a), ("b", b)):
         words = ("method=supervised", *images(scale), f"model@method.students.student={net}")
-        yield Bench(f"{net} from labels alone", part, ours(*words, *scale.hardware))
+        yield Benchmark(f"{net} from labels only", part, ours(*words, *scale.hardware))
     if find_spec("torchdistill") is None:
         yield "torchdistill is not installed (`pip install kd_lightning[bench]`)"
     else:
         jobs = (check_torchdistill, two_jobs)
-        as_they_are = theirs(*jobs, *dual, *AS_THEY_ARE)
-        yield Bench("two jobs of torchdistill, as they are", "tatb", as_they_are)
-        yield Bench("two jobs of torchdistill, tuned", "tatb", theirs(*jobs, *dual))
-    yield Bench(f"KD to {a}", "ta", ours(*kd))
+        untuned = theirs(*jobs, *dual, *UNTUNED)
+        yield Benchmark("two jobs of torchdistill, as they are", "tatb", untuned)
+        yield Benchmark("two jobs of torchdistill, tuned", "tatb", theirs(*jobs, *dual))
+    yield Benchmark(f"KD to {a}", "ta", ours(*kd))
     task = (check_timm, step_of_timm)
-    yield Bench("timm's task, as it is", "ta", theirs(*task, *kd, *AS_THEY_ARE))
-    yield Bench("timm's task, tuned", "ta", theirs(*task, *kd))
+    yield Benchmark("timm's task, as it is", "ta", theirs(*task, *kd, *UNTUNED))
+    yield Benchmark("timm's task, tuned", "ta", theirs(*task, *kd))
 
 
-def floors(scale: Scale) -> dict[str, Work]:
-    """Part ("t", "a", "b") -> its work for one image."""
+def works_of(scale: Scale) -> dict[str, Work]:
+    """Part -> its work for one image. Parts: teacher ("t"), training of student a and of b."""
     x = torch.zeros(1, 3, scale.side, scale.side, dtype=torch.uint8)
-    case = made(*dual_step(scale), "hardware=cpu")
-    found = {"t": work_of(case.teacher.net, x, trains=False)}
-    return found | {key: work_of(net, x, trains=True) for key, net in case.method.students.items()}
+    case = build_case(*dual_step(scale), "hardware=cpu")
+    works = {"t": work_of(case.teacher.net, x, trains=False)}
+    return works | {key: work_of(net, x, trains=True) for key, net in case.method.students.items()}
 
 
-def large(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[str]:
-    """The lines of the large table, each as soon as it is known."""
-    yield "| step | images/s | ms a step | share of the roof | GB at most |"
+def step_table(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[str]:
+    """The lines of the table of steps. Each line is yielded when it has been measured."""
+    yield "| step | images/s | ms per step | share of the roofline | peak GB |"
     yield "|---|---:|---:|---:|---:|"
     remarks, first = [], None
-    for bench in benches(scale):
-        if isinstance(bench, str):
-            remarks.append(f"- left out: {bench}")
+    for row in benchmarks_of(scale):
+        if isinstance(row, str):
+            remarks.append(f"- left out: {row}")
             continue
         try:
-            rate, memory = measured(bench, scale)
-        except Exception as error:  # the other rows are worth having all the same
-            remarks.append(f"- left out: {bench.title}: {reason(error)}")
+            rate, memory = measure(row, scale)
+        except Exception as error:  # the other rows are still measured
+            remarks.append(f"- left out: {row.title}: {reason(error)}")
             continue
-        first = first or (bench, rate)
+        first = first or (row, rate)
         if skipped := graphs_skipped():
-            remarks.append(f"- {bench.title}: {skipped} graphs were compiled without CUDA graphs")
-        roofed = roof.share(rate, [works[part] for part in bench.parts], at)
+            remarks.append(f"- {row.title}: {skipped} graphs were compiled without CUDA graphs")
+        share = roofline.share(rate, [works[part] for part in row.parts], at)
         cells = (
             f"{rate:,.0f}",
             f"{scale.batch / rate * 1e3:.1f}",
-            f"{roofed:.0%}",
+            f"{share:.0%}",
             f"{memory:.2f}",
         )
-        yield f"| {bench.title} | {' | '.join(cells)} |"
+        yield f"| {row.title} | {' | '.join(cells)} |"
     if first is None:
         yield from ["", *remarks]
         return
-    bench, rate = first
-    again = measured(bench, scale)[0] / rate
+    row, rate = first
+    again = measure(row, scale)[0] / rate
     yield ""
     yield f"- control, the first row again: {again:.2f} of its rate"
     yield from remarks
-    if abs(again - 1) > TRUSTED:
-        yield f"\n**Too noisy**: the control is off by more than {TRUSTED:.0%}."
+    if abs(again - 1) > CONTROL_TOLERANCE:
+        yield f"\n**Too noisy**: the control is off by more than {CONTROL_TOLERANCE:.0%}."
 
 
 def graphs_skipped() -> int:
-    """Graphs that torch was asked to record as CUDA graphs, and did not, since ``forget``."""
+    """How many compiled graphs torch did not record as CUDA graphs, since the last ``reset``."""
     return torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
 
 
-def forget() -> None:
-    """Nothing of the row before is held, or counted, in the next."""
+def reset() -> None:
+    """Frees the memory and clears the counters and compiled code of the row before."""
     gc.collect()
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
@@ -301,24 +309,24 @@ def forget() -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a row could not be measured, in a line."""
-    said = str(error).strip().splitlines() or [""]
+    """Why a row could not be measured, on one line."""
+    lines = str(error).strip().splitlines() or [""]
     if isinstance(error, ConfigCompositionException):
-        return f"unknown to this version ({said[0]})"
-    return f"{type(error).__name__}: {said[0]}"
+        return f"unknown to this version ({lines[0]})"
+    return f"{type(error).__name__}: {lines[0]}"
 
 
-def measured(bench: Bench, scale: Scale) -> tuple[float, float]:
-    """Images a second, and GB."""
-    forget()
-    case, step = bench.make()
-    step = rotating(case, step, scale)
-    seconds = seconds_a_step(step, scale)
-    return scale.batch / seconds, most_memory(step, scale)
+def measure(row: Benchmark, scale: Scale) -> tuple[float, float]:
+    """Images per second, and peak memory in GB."""
+    reset()
+    case, step = row.make()
+    step = with_changing_batches(case, step, scale)
+    seconds = seconds_per_step(step, scale)
+    return scale.batch / seconds, peak_memory(step, scale)
 
 
-def small(scale: Scale) -> Iterator[str]:
-    """The lines of the table of small data, each as soon as it is known."""
+def small_data_table(scale: Scale) -> Iterator[str]:
+    """The lines of the table of small data. Each line is yielded when it has been measured."""
     yield "| an epoch of dual_student | plain, s | compile and CUDA graphs, s | ratio |"
     yield "|---|---:|---:|---:|"
     remarks = []
@@ -328,7 +336,7 @@ def small(scale: Scale) -> Iterator[str]:
         try:
             assert scale.compiles, NO_TIME
             graphs = seconds_of_epoch((*words, *GRAPHS))
-        except Exception as error:  # as above
+        except Exception as error:  # the other rows are still measured
             remarks.append(f"- left out: CUDA graphs, {name}: {reason(error)}")
             yield f"| {name} | {plain:.3f} | | |"
         else:
@@ -340,15 +348,15 @@ def small(scale: Scale) -> Iterator[str]:
 
 
 def seconds_of_epoch(words: Sequence[str]) -> float:
-    """The shortest of five, after two that set things up."""
-    forget()
-    epoch, times = epoch_of(made(*words)), []
+    """The shortest of five epochs, after two epochs of warm-up."""
+    reset()
+    epoch, times = epoch_of(build_case(*words)), []
     for number in count():
-        begun = time.perf_counter()
+        start = time.perf_counter()
         epoch()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
         if number == 6:
             return min(times[2:])
 
@@ -358,35 +366,37 @@ def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU")
+    parser.add_argument("--rehearse", action="store_true", help="a few tiny steps, on a CPU")
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
-    given = parser.parse_args(words)
-    if not given.rehearse and not torch.cuda.is_available():
+    arguments = parser.parse_args(words)
+    if not arguments.rehearse and not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu needs a GPU, and there is none: --rehearse runs on a CPU")
-    if given.rehearse and given.write:
+    if arguments.rehearse and arguments.write:
         raise SystemExit("a rehearsal measures nothing worth keeping: leave out --write")
     quieten()
-    scale = REHEARSAL if given.rehearse else WHOLE
-    report = Report("gpu", "What a GPU makes of a step", words, gpu=not given.rehearse)
-    at, works = ceilings(scale), floors(scale)
-    report.say(
+    scale = REHEARSAL if arguments.rehearse else FULL
+    report = Report(
+        "gpu", "The speed of training steps on a GPU", words, gpu=not arguments.rehearse
+    )
+    at, works = ceilings(scale), works_of(scale)
+    report.add(
         f"\nCeilings: {at.flops / 1e12:.3g} TFLOP/s in bf16 products of {scale.matrix:,} rows, "
         f"{at.bandwidth / 1e12:.3g} TB/s in a copy.\n"
     )
-    names = dict(zip("tab", ("teacher, forward", "a, train", "b, train"), strict=True))
-    report.say("Shares are of the roof in bf16, those of float32 rows too.\n")
-    report.say(f"## The roof at {scale.side} px, for one image, in bf16\n")
-    for line in roof.lines({names[part]: work for part, work in works.items()}, at):
-        report.say(line)
-    report.say(f"\n## A step, batches of {scale.batch}: {', '.join(scale.nets)}\n")
-    for line in large(scale, at, works):
-        report.say(line)
-    if given.write:  # here too: what comes next takes long
+    names = {"t": "teacher, forward", "a": "a, training", "b": "b, training"}
+    report.add("Shares are of the bf16 roofline, also in the rows of float32 steps.\n")
+    report.add(f"## The roofline for one image of {scale.side} px, in bf16\n")
+    for line in roofline.lines({names[part]: work for part, work in works.items()}, at):
+        report.add(line)
+    report.add(f"\n## A step, batches of {scale.batch}: {', '.join(scale.nets)}\n")
+    for line in step_table(scale, at, works):
+        report.add(line)
+    if arguments.write:  # already here, because the next table takes long
         report.write()
-    report.say("\n## Epochs of small data\n")
-    for line in small(scale):
-        report.say(line)
-    if given.write:
+    report.add("\n## Epochs of small data\n")
+    for line in small_data_table(scale):
+        report.add(line)
+    if arguments.write:
         report.write()
 
 

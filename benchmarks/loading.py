@@ -1,12 +1,12 @@
-"""What a batch costs to load, beside what it costs by torchvision's and torch's own means.
+"""The time to load a batch, compared with torchvision's ImageFolder and torch's DataLoader.
 
     python -m benchmarks.loading                    both tables; some minutes
     python -m benchmarks.loading images             one of them
 
-Ratios of the times of a batch on one thread and without loading processes, measured in pairs
-(``benchmarks/paired.py``); below 1 is faster. The images are 500 x 375 and 375 x 500 parts of the
-photographs inside scikit-learn and matplotlib, as JPEGs of quality 90, all in the system's cache; a
-batch is 32 of 224 x 224, as bytes on both sides.
+Ratios of the times of a batch, on one thread and without worker processes, measured in pairs
+(``benchmarks/paired_timing.py``); below 1 is faster. The images are crops (500 x 375 and 375 x 500
+pixels) of the photographs in scikit-learn and matplotlib, as JPEGs of quality 90, all in the file
+cache of the system. A batch has 32 images of 224 x 224 pixels, as bytes on both sides.
 """
 
 import argparse
@@ -27,23 +27,23 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.paired import Step
-from benchmarks.rows import beside, table
-from benchmarks.written import Report
+from benchmarks.paired_timing import Step
+from benchmarks.ratio_table import ratio_row, table
+from benchmarks.report import Report
 from kd_lightning.config.command_line import compose
 from kd_lightning.data.loading import image_files
 from kd_lightning.prepare import prepare
 from kd_lightning.running.build import build_data, quieten
 
-Row = tuple[str, int, Step, Step]  # title, samples in a batch, A, B; the first is the control
+Row = tuple[str, int, Step, Step]  # title, samples per batch, A, B; the first row is the control
 PHOTOS = [Path(sklearn.__file__).parent / f"datasets/images/{n}.jpg" for n in ("china", "flower")]
 PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg")
 BATCH = 32
 
 
 def write_tree(root: Path, per_class: int = 48) -> None:
-    """A class for each photograph."""
-    luck = random.Random(0)
+    """Writes a tree of JPEGs with a class for each photograph."""
+    rng = random.Random(0)
     for photo in PHOTOS:
         with Image.open(photo) as image:
             large = image.convert("RGB").resize((640, 640))
@@ -52,21 +52,21 @@ def write_tree(root: Path, per_class: int = 48) -> None:
             folder.mkdir(parents=True)
             for i in range(count):
                 width, height = ((500, 375), (375, 500))[i % 2]
-                left, top = luck.randint(0, 640 - width), luck.randint(0, 640 - height)
-                part_of = large.crop((left, top, left + width, top + height))
-                part_of.save(folder / f"{i}.jpg", quality=90)
+                left, top = rng.randint(0, 640 - width), rng.randint(0, 640 - height)
+                crop = large.crop((left, top, left + width, top + height))
+                crop.save(folder / f"{i}.jpg", quality=90)
 
 
 def loader(part: str, *words: str) -> Iterable:
-    """Of a part of a composed data set, as a run on the CPU has it."""
+    """The loader of a part of a composed data set, as in a run on the CPU."""
     data = build_data(compose(["hardware=cpu", "data.num_workers=0", *words]))
     return data.loader(part, device=torch.device("cpu"))
 
 
 def batches(source: Iterable) -> Step:
-    """The next batch, epoch after epoch."""
+    """A function that returns the next batch, epoch after epoch."""
 
-    def forever() -> Iterator:
+    def endless() -> Iterator:
         epoch = 0
         while True:
             sampler = getattr(source.batch_sampler, "sampler", None)
@@ -75,8 +75,8 @@ def batches(source: Iterable) -> Step:
             yield from source
             epoch += 1
 
-    every = forever()
-    return lambda: next(every)
+    iterator = endless()
+    return lambda: next(iterator)
 
 
 @contextmanager
@@ -88,7 +88,9 @@ def without_simplejpeg() -> Iterator[None]:
         image_files.simplejpeg = decoder
 
 
-def by_pil(step: Step) -> Step:
+def with_pil(step: Step) -> Step:
+    """The step, decoding with PIL."""
+
     def slow() -> object:
         with without_simplejpeg():
             return step()
@@ -97,25 +99,25 @@ def by_pil(step: Step) -> Step:
 
 
 def folder(root: Path, *transforms: Callable, shuffle: bool = True) -> Step:
-    """torchvision's ImageFolder as its reference scripts use it, with PIL, but bytes in the end."""
+    """torchvision's ImageFolder as in its reference scripts, with PIL, but returning bytes."""
     images = ImageFolder(root, v2.Compose([*transforms, v2.PILToTensor()]))
     return batches(DataLoader(images, BATCH, shuffle=shuffle, drop_last=True))
 
 
 def images(place: Path) -> Iterator[Row]:
-    """From JPEGs, and from what was prepared of them, to batches."""
+    """Batches from JPEG files, and from files prepared from them."""
     write_tree(place / "tree")
     words = (f"data.root={place / 'tree'}", f"out={place / 'prepared'}", "data.num_workers=0")
     with redirect_stdout(io.StringIO()):
         out = prepare("data=image_folder", *words)
-    given = [f"data.batch_size={BATCH}", "data.val_fraction=0"]
-    tree = ("data=image_folder", f"data.root={place / 'tree'}", *given)
-    ready = ("data=prepared", f"data.root={out}", *given)
+    options = [f"data.batch_size={BATCH}", "data.val_fraction=0"]
+    tree = ("data=image_folder", f"data.root={place / 'tree'}", *options)
+    ready = ("data=prepared", f"data.root={out}", *options)
     theirs = folder(place / "tree/train", v2.RandomResizedCrop(224), v2.RandomHorizontalFlip())
     again = folder(place / "tree/train", v2.RandomResizedCrop(224), v2.RandomHorizontalFlip())
     yield "control, ImageFolder twice", BATCH, theirs, again
     yield "training: JPEG tree / ImageFolder", BATCH, batches(loader("train", *tree)), theirs
-    slow = by_pil(batches(loader("train", *tree)))
+    slow = with_pil(batches(loader("train", *tree)))
     yield "training: JPEG tree by PIL / ImageFolder", BATCH, slow, theirs
     yield "training: prepared / ImageFolder", BATCH, batches(loader("train", *ready)), theirs
     theirs = folder(place / "tree/test", v2.Resize(256), v2.CenterCrop(224), shuffle=False)
@@ -123,8 +125,8 @@ def images(place: Path) -> Iterator[Row]:
     yield "test: prepared / ImageFolder", BATCH, batches(loader("test", *ready)), theirs
 
 
-class Each(Dataset):
-    """Samples in memory, one by one, as torch's own loader takes them."""
+class InMemory(Dataset):
+    """Samples in memory that torch's DataLoader fetches one by one."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor, transform: Callable) -> None:
         self.x, self.y, self.transform = x, y, transform
@@ -137,7 +139,7 @@ class Each(Dataset):
 
 
 def memory(place: Path) -> Iterator[Row]:
-    """From samples in memory to batches."""
+    """Batches from samples in memory."""
     words = ("data=ucr", "data.name=OSULeaf", "data.batch_size=16", "data.val_fraction=0")
     series = build_data(compose(words)).parts["train"]
 
@@ -153,8 +155,8 @@ def memory(place: Path) -> Iterator[Row]:
              "augmentation@data.augmentation=crop_flip", "data.num_train=2000")  # fmt: skip
     images = build_data(compose(words)).parts["train"]
     transform = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
-    each = Each(images.x, images.y, transform)
-    cropped = batches(DataLoader(each, 128, shuffle=True, drop_last=True))
+    samples = InMemory(images.x, images.y, transform)
+    cropped = batches(DataLoader(samples, 128, shuffle=True, drop_last=True))
     ours = batches(loader("train", *words))
     yield "32 px images, cropped and flipped / DataLoader, one by one", 128, ours, cropped
 
@@ -167,28 +169,28 @@ def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; both if none")
-    parser.add_argument("--pairs", type=int, default=31)
+    parser.add_argument("tables", nargs="*", help=f"some of {', '.join(TABLES)}; default: both")
+    parser.add_argument("--pairs", type=int, default=31, help="of blocks per row")
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
-    given = parser.parse_args(words)
-    if unknown := [name for name in given.tables if name not in TABLES]:
+    arguments = parser.parse_args(words)
+    if unknown := [name for name in arguments.tables if name not in TABLES]:
         parser.error(f"no table '{unknown[0]}': expected some of {', '.join(TABLES)}")
     quieten()
     torch.set_num_threads(1)
-    report = Report("loading", "What a batch costs to load", words)
-    report.say(
-        f"Ratios of times, medians of {given.pairs} pairs; below 1 is faster. Pillow "
+    report = Report("loading", "The time to load a batch", words)
+    report.add(
+        f"Ratios of times, medians of {arguments.pairs} pairs; below 1 is faster. Pillow "
         f"{version('pillow')}, simplejpeg {version('simplejpeg')}."
     )
     with tempfile.TemporaryDirectory() as place:
-        for name in given.tables or TABLES:
-            report.say(f"\n## {name}\n\n{' '.join(TABLES[name].__doc__.split())}\n")
+        for name in arguments.tables or TABLES:
+            report.add(f"\n## {name}\n\n{' '.join(TABLES[name].__doc__.split())}\n")
             (_, _, control, _), *rows = TABLES[name](Path(place))
-            found = (beside(title, a, b) for title, _, a, b in rows)
-            for line in table(found, control, given.pairs):
-                report.say(line)
-    if given.write:
-        report.write(given.tables)
+            ratios = (ratio_row(title, a, b) for title, _, a, b in rows)
+            for line in table(ratios, control, arguments.pairs):
+                report.add(line)
+    if arguments.write:
+        report.write(arguments.tables)
 
 
 if __name__ == "__main__":

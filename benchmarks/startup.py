@@ -1,13 +1,15 @@
-"""Where the time of the demo goes, from the command to its last file: every second by its name.
+"""How the time of the demo is spent, from the command to the last file.
 
     python -m benchmarks.startup                  a demo of one epoch; two minutes
-    python -m benchmarks.startup --whole          the demo as it is
+    python -m benchmarks.startup --whole          the full demo
     python -m benchmarks.startup --write          also into benchmarks/results/startup.md
 
-Real processes: one with ``-X importtime``, whose times are summed by the package that spends them;
-demos that note when they do what (``benchmarks/watched.py``); and pairs of a run that ends with its
-first training step and a process that imports torch and builds the same nets, which is the least
-that any run needs; neither of these two waits for its interpreter to tidy up.
+Everything is measured on real processes:
+
+- The time to the first training step, compared in pairs with a process that only imports torch and
+  builds the same nets, which is the least that any run needs. Both exit without Python's clean-up.
+- The imports, by ``-X importtime``, summed for each package.
+- Demos that record the times of their stages (``benchmarks/timed_run.py``).
 """
 
 import argparse
@@ -22,143 +24,156 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from benchmarks.paired import ratio
-from benchmarks.rows import HEAD, TOO_NOISY, line
-from benchmarks.watched import STAGES
-from benchmarks.written import Report
+from benchmarks.paired_timing import ratio
+from benchmarks.ratio_table import HEAD, TOO_NOISY, line
+from benchmarks.report import Report
+from benchmarks.timed_run import STAGES
 from kd_lightning.config.command_line import compose
 from kd_lightning.running.build import build_data
 
 ROOT = Path(__file__).parent.parent
 DEMO = ("experiment=demo",)
 SHORT = ("trainer.max_epochs=1", "teacher.trainer.max_epochs=1")
-SHOWN = 0.01  # share of the import from which on a package is named
-NETS = """
+MIN_SHARE = 0.01  # packages with a smaller share of the import time are not listed
+BUILD_NETS = """
 import json, os, sys, torch
 from importlib import import_module
-for target, given in json.loads(sys.argv[1]):
+for target, arguments in json.loads(sys.argv[1]):
     module, name = target.rsplit(".", 1)
-    getattr(import_module(module), name)(**given)
+    getattr(import_module(module), name)(**arguments)
 os._exit(0)
 """
 
 
 def imports(module: str) -> Iterator[str]:
-    """The lines of a table: what importing a module takes, by package."""
-    own, brought = by_package(python("-X", "importtime", "-c", f"import {module}"))
+    """The lines of a table: the import time of a module, for each package."""
+    own, importers = by_package(python("-X", "importtime", "-c", f"import {module}"))
     total = sum(own.values())
     yield (
-        f"`import {module}`: {total / 1e6:.2f} s by `-X importtime`, which itself takes some, by "
-        "the package that spends them; brought by: the module that imported it first. What is "
-        "loaded "
-        "by name (importlib) counts to who loads it.\n"
+        f"`import {module}`: {total / 1e6:.2f} s by `-X importtime` (which adds some time itself), "
+        "for each package. imported by: the module that imported the package first. A package that "
+        "is loaded by name (importlib) counts as part of the package that loads it.\n"
     )
-    yield "| package | ms | share | brought by |\n|---|---:|---:|---|"
+    yield "| package | ms | share | imported by |\n|---|---:|---:|---|"
     rest = 0
-    for package, took in own.most_common():
-        if took < SHOWN * total:
-            rest += took
+    for package, time_of in own.most_common():
+        if time_of < MIN_SHARE * total:
+            rest += time_of
         else:
-            by = brought.get(package, "")
-            yield f"| {package} | {took / 1e3:.0f} | {took / total:.0%} | {by} |"
+            by = importers.get(package, "")
+            yield f"| {package} | {time_of / 1e3:.0f} | {time_of / total:.0%} | {by} |"
     yield f"| all others | {rest / 1e3:.0f} | {rest / total:.0%} | |"
 
 
-def by_package(said: str) -> tuple[Counter[str], dict[str, str]]:
-    """Microseconds by package, and the module of another package that imported each, from what
-    ``-X importtime`` says: a line a module, after those that it imports, which are indented more.
+def by_package(output: str) -> tuple[Counter[str], dict[str, str]]:
+    """The microseconds of each package, and the module of another package that imported it first.
+
+    Args:
+        output: of ``-X importtime``. It has a line for each module, after the lines of the modules
+            that it imports, which are indented more.
     """
     own: Counter[str] = Counter()
-    brought: dict[str, str] = {}
-    waiting: dict[int, list[str]] = defaultdict(list)  # depth -> packages imported by who comes
-    for said_line in said.splitlines():
-        cells = said_line.removeprefix("import time:").split("|")
+    importers: dict[str, str] = {}
+    pending: dict[int, list[str]] = defaultdict(
+        list
+    )  # depth -> packages whose importer comes later
+    for output_line in output.splitlines():
+        cells = output_line.removeprefix("import time:").split("|")
         if len(cells) != 3 or not cells[0].strip().isdigit():
             continue
         name = cells[2].strip()
         depth, package = (len(cells[2]) - len(cells[2].lstrip())) // 2, name.split(".")[0]
         own[package] += int(cells[0])
-        for inner in waiting.pop(depth + 1, []):
+        for inner in pending.pop(depth + 1, []):
             if inner == package:
-                waiting[depth].append(inner)  # its own module did: who did that comes yet
+                pending[depth].append(
+                    inner
+                )  # imported by its own package: the importer comes later
             else:
-                brought[inner] = name
+                importers[inner] = name
         if name == package:
-            waiting[depth].append(package)
-    return own, brought
+            pending[depth].append(package)
+    return own, importers
 
 
 def demo(words: Sequence[str], title: str) -> Iterator[str]:
-    """The lines of a table: the stages of one run, and the seconds that are in none."""
+    """The lines of a table: the stages of one run, and the time outside all stages."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "notes.json"
-        begun = time.time()
-        python("-m", "benchmarks.watched", str(file), *words)
-        ended = time.time()
-        found = json.loads(file.read_text())
-    yield f"{title}: {ended - begun:.1f} s\n"
+        file = Path(folder) / "times.json"
+        start = time.time()
+        python("-m", "benchmarks.timed_run", str(file), *words)
+        end = time.time()
+        times = json.loads(file.read_text())
+    yield f"{title}: {end - start:.1f} s\n"
     yield "| | s |\n|---|---:|"
-    for name, took in seconds_of(begun, found["notes"], found["stages"], ended):
-        yield f"| {name} | {took:.2f} |"
+    for name, seconds in seconds_of(start, times["moments"], times["stages"], end):
+        yield f"| {name} | {seconds:.2f} |"
 
 
 def seconds_of(
-    begun: float, notes: Mapping[str, float], stages: Mapping[str, float], ended: float
+    start: float, moments: Mapping[str, float], stages: Mapping[str, float], end: float
 ) -> list[tuple[str, float]]:
-    """All seconds of a watched run, each under one name."""
-    inside = notes["over"] - notes["run"]
+    """The seconds of a timed run, divided so that each second is counted once.
+
+    Args:
+        start: when the process was started.
+        moments: name -> time, and stages: name -> seconds, from ``timed_run``.
+        end: when the process had ended.
+    """
+    in_run = moments["over"] - moments["run"]
     rows = [
-        ("the interpreter starts", notes["python"] - begun),
-        ("imports", notes["imported"] - notes["python"]),
-        ("composed", notes["run"] - notes["imported"]),
-        *((STAGES[name], took) for name, took in stages.items()),
-        ("else in the run", inside - sum(stages.values())),
-        ("the interpreter ends", ended - notes["over"]),
+        ("start of the interpreter", moments["python"] - start),
+        ("imports", moments["imported"] - moments["python"]),
+        ("composing the configuration", moments["run"] - moments["imported"]),
+        *((STAGES[name], seconds) for name, seconds in stages.items()),
+        ("rest of the run", in_run - sum(stages.values())),
+        ("end of the interpreter", end - moments["over"]),
     ]
-    return [(name, took) for name, took in rows if took >= 0.005]
+    return [(name, seconds) for name, seconds in rows if seconds >= 0.005]
 
 
 def to_first_step(pairs: int) -> Iterator[str]:
-    """The lines of a table: the ratio that a person waits by."""
+    """The lines of a table: the time to the first training step, over the least possible time."""
     nets = json.dumps(nets_of(DEMO))
 
     def first() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            words = ["benchmarks.watched", "first-step", *DEMO, f"outputs={folder}"]
+            words = ["benchmarks.timed_run", "first-step", *DEMO, f"outputs={folder}"]
             return process("-m", *words)
 
     def least() -> float:
-        return process("-c", NETS, nets)
+        return process("-c", BUILD_NETS, nets)
 
-    first(), least()  # files are in memory from now on
+    first(), least()  # warm-up: afterwards all files are in the file cache
     yield HEAD[0]
     yield HEAD[1]
     control = ratio([(least(), least(), least(), least()) for _ in range(pairs)])
     yield line("control, the same process twice", control)
-    found = [(first(), least(), least(), first()) for _ in range(pairs)]
-    yield line("to the end of the first training step / import torch, build the nets", ratio(found))
+    blocks = [(first(), least(), least(), first()) for _ in range(pairs)]
+    title = "to the end of the first training step / import torch, build the nets"
+    yield line(title, ratio(blocks))
     yield ""
-    shortest = [min(min(each[i], each[j]) for each in found) for i, j in ((0, 3), (1, 2))]
-    yield f"The shortest: {shortest[0]:.2f} s and {shortest[1]:.2f} s."
-    if not control.is_one:
+    shortest = [min(min(block[i], block[j]) for block in blocks) for i, j in ((0, 3), (1, 2))]
+    yield f"The shortest times: {shortest[0]:.2f} s and {shortest[1]:.2f} s."
+    if not control.contains_one:
         yield f"\n{TOO_NOISY}"
 
 
 def process(*words: str) -> float:
-    """Seconds of a Python process."""
-    begun = time.perf_counter()
+    """The seconds that a Python process takes."""
+    start = time.perf_counter()
     python(*words)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def python(*words: str) -> str:
-    """What a Python process says on stderr."""
+    """Runs a Python process, and returns its stderr."""
     command = [sys.executable, *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
 
 
 def nets_of(words: Sequence[str]) -> list[tuple[str, dict]]:
-    """Function and arguments of every net of a run."""
+    """The function and arguments of every net of a run."""
     cfg = compose(words)
     build_data(cfg)
     nets = OmegaConf.to_container(cfg.method, resolve=True)
@@ -171,25 +186,25 @@ def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--whole", action="store_true", help="the demo in all its epochs")
+    parser.add_argument("--pairs", type=int, default=7, help="of processes to the first step")
+    parser.add_argument("--whole", action="store_true", help="the demo with all its epochs")
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
-    given = parser.parse_args(words)
-    report = Report("startup", "Where the time of the demo goes", words)
-    report.say("\n## To the first step\n")
-    for shown in to_first_step(given.pairs):
-        report.say(shown)
-    report.say("\n## Imports\n")
-    for shown in imports("kd_lightning.run"):
-        report.say(shown)
-    report.say("\n## The demo")
+    arguments = parser.parse_args(words)
+    report = Report("startup", "How the time of the demo is spent", words)
+    report.add("\n## To the first step\n")
+    for text in to_first_step(arguments.pairs):
+        report.add(text)
+    report.add("\n## Imports\n")
+    for text in imports("kd_lightning.run"):
+        report.add(text)
+    report.add("\n## The demo")
     with tempfile.TemporaryDirectory() as folder:
-        asked = [*DEMO, *(() if given.whole else SHORT), f"outputs={folder}"]
-        for title in ("Teacher and baseline trained", "Teacher and baseline found"):
-            report.say()
-            for shown in demo(asked, title):
-                report.say(shown)
-    if given.write:
+        overrides = [*DEMO, *(() if arguments.whole else SHORT), f"outputs={folder}"]
+        for title in ("Teacher and baseline are trained", "Teacher and baseline are reused"):
+            report.add()
+            for text in demo(overrides, title):
+                report.add(text)
+    if arguments.write:
         report.write()
 
 

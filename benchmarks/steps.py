@@ -18,16 +18,16 @@ from kd_lightning.teachers.sources import Teacher, build_net
 SMALL = ("data=synthetic", "data.size=32", "data.num_classes=100", "data.batch_size=32")
 LARGE = ("data=synthetic", "data.size=112", "data.num_classes=100", "data.batch_size=4",
          "data.num_train=100", "data.num_test=100", "data.val_fraction=0")  # fmt: skip
-TWO = ("model@method.teacher=resnet32x4", "model@method.students.a=resnet8x4",
-       "model@method.students.b=mobilenetv2_half")  # fmt: skip
+TWO_STUDENTS = ("model@method.teacher=resnet32x4", "model@method.students.a=resnet8x4",
+                "model@method.students.b=mobilenetv2_half")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Made:
-    """A method with an untrained teacher, its data and a batch of them.
+class Case:
+    """A method with an untrained teacher, its data and one batch.
 
     Attributes:
-        low: the precision of the run, as a context.
+        precision: returns the context of the run's precision.
     """
 
     cfg: DictConfig
@@ -35,43 +35,47 @@ class Made:
     teacher: Teacher | None
     data: ClassificationData
     batch: list[Tensor]
-    low: Callable
+    precision: Callable
 
     def step(self) -> Callable[[], Tensor]:
-        """One training step, as Lightning makes it of the method."""
+        """One training step of the method, as Lightning makes it."""
         return step_of(
-            self.method.parameters(), lambda: self.method.training_step(self.batch, 0), self.low
+            self.method.parameters(),
+            lambda: self.method.training_step(self.batch, 0),
+            self.precision,
         )
 
-    def ask(self) -> Callable[[], object]:
-        """The teacher's answer to the batch, as a step asks for it."""
+    def teacher_step(self) -> Callable[[], object]:
+        """The teacher's forward pass of the batch, as in a training step."""
 
-        def ask() -> object:
-            with self.low(), torch.no_grad():
+        def step() -> object:
+            with self.precision(), torch.no_grad():
                 return self.method.teacher_output(self.batch[0])
 
-        return ask
+        return step
 
-    def with_answers(self) -> "Made":
-        """Itself, the teacher's answers in the batch, as a cache puts them there."""
+    def with_cached_teacher(self) -> "Case":
+        """This case, with the teacher's outputs added to the batch, as a cache adds them."""
         with torch.no_grad():
             self.batch.append(self.method.cache_values(*self.batch))
         return self
 
 
 def step_of(
-    parameters: Iterable[nn.Parameter], loss_now: Callable[[], Tensor], low: Callable = nullcontext
+    parameters: Iterable[nn.Parameter],
+    compute_loss: Callable[[], Tensor],
+    precision: Callable = nullcontext,
 ) -> Callable[[], Tensor]:
-    """A training step: one optimizer for both sides of every comparison.
+    """A training step. Both sides of every comparison use the same optimizer.
 
     Args:
-        low: the precision, as a context.
+        precision: returns the context in which the loss is computed.
     """
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
 
     def step() -> Tensor:
-        with low():
-            loss = loss_now()
+        with precision():
+            loss = compute_loss()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -80,14 +84,14 @@ def step_of(
     return step
 
 
-def made(*words: str) -> Made:
-    """What ``words`` compose, on the device that ``hardware.accelerator`` names."""
+def build_case(*words: str) -> Case:
+    """The case that the overrides ``words`` compose, on the device ``hardware.accelerator``."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return made_of(compose("config", list(words)))
+        return case_from(compose("config", list(words)))
 
 
-def made_of(cfg: DictConfig) -> Made:
-    """What a composed configuration says, on the device that it names."""
+def case_from(cfg: DictConfig) -> Case:
+    """The case of a composed configuration, on the device that it names."""
     data = build_data(cfg)
     teacher = None
     if "teacher" in cfg.method:
@@ -95,10 +99,10 @@ def made_of(cfg: DictConfig) -> Made:
     device = torch.device("cuda" if cfg.hardware.accelerator in ("gpu", "cuda") else "cpu")
     method = build_method(cfg, teacher).train().to(device)
     batch = [part.to(device) for part in next(iter(data.loader("train")))]
-    low = nullcontext
+    precision = nullcontext
     if cfg.hardware.precision == "bf16-mixed":
 
-        def low() -> torch.autocast:
+        def precision() -> torch.autocast:
             return torch.autocast(device.type, dtype=torch.bfloat16)
 
-    return Made(cfg, method, teacher, data, batch, low)
+    return Case(cfg, method, teacher, data, batch, precision)

@@ -1,14 +1,14 @@
-"""The studies: sweeps whose records are committed, run once and rebuilt from these records.
+"""The studies: sweeps whose records are committed. Their tables can be rebuilt from the records.
 
-    python -m benchmarks.studies                    what is missing of all of them; hours
-    python -m benchmarks.studies dual_digits        of one
-    python -m benchmarks.studies ssd_ucr/GunPoint   one part of one
-    python -m benchmarks.studies --rebuild          the tables alone, from the committed records
+    python -m benchmarks.studies                    the missing parts of all studies; hours
+    python -m benchmarks.studies dual_digits        the missing parts of one study
+    python -m benchmarks.studies ssd_ucr/GunPoint   one part of a study
+    python -m benchmarks.studies --rebuild          only the tables, from the committed records
 
-Each part of a study is a sweep; its records and tables lie in
-``benchmarks/results/<study>/<part>``, and a study over data sets has also one table of all, from
-their records, in ``benchmarks/results/<study>``. A part whose records are all there is done. One
-that was stopped goes on where it was if ``outputs`` is still there, and else begins again.
+Each part of a study is a sweep. Its records and tables are in
+``benchmarks/results/<study>/<part>``. A study over data sets also has tables over all of them, in
+``benchmarks/results/<study>``. A part is done if all its records are there. A part that was stopped
+is resumed if its folder in ``outputs`` still exists; otherwise it starts again.
 """
 
 import argparse
@@ -32,11 +32,11 @@ OUTPUTS = Path("outputs") / "studies"
 
 @dataclass(frozen=True)
 class Study:
-    """Sweeps with one question.
+    """Sweeps that answer one question.
 
     Attributes:
-        parts: name -> the words of its sweep, after ``python -m kd_lightning.run -m``.
-        over_data_sets: the parts are the data sets of one table.
+        parts: name -> the arguments of its sweep, after ``python -m kd_lightning.run -m``.
+        over_data_sets: whether the parts are the data sets of one table.
     """
 
     parts: dict[str, str]
@@ -45,12 +45,13 @@ class Study:
 
 BARE = "threads=1 logger=none"
 QUIET = f"{BARE} callbacks=quiet"
-# so the intervals cover the teacher, the split and, where labels are few, which ones they are
-WHOLE = f"'teacher.seed=${{seed}}' 'data.split_seed=${{seed}}' {QUIET}"
+# a teacher and a split per seed, so that the intervals cover their variance too (and, with few
+# labels, the variance of which labels these are)
+PER_SEED = f"'teacher.seed=${{seed}}' 'data.split_seed=${{seed}}' {QUIET}"
 
 
 def listed(*words: str) -> str:
-    """A list of overrides as a word of a command line has it."""
+    """A list of overrides as one argument of a command line."""
     return "[" + ",".join(f'"{word}"' for word in words) + "]"
 
 
@@ -59,16 +60,19 @@ def kd(temperature: int, soft_weight: int) -> tuple[str, str]:
 
 
 def dual(*tuned: str) -> str:
-    """The variants of dual_student with KD as val has tuned it; what a variant sets itself wins."""
-    return f"sweep=dual_variants 'sweep.overrides={listed('method=dual_student', *tuned)}' {WHOLE}"
+    """The variants of dual_student with the KD settings chosen on val; a variant's settings win."""
+    return (
+        f"sweep=dual_variants 'sweep.overrides={listed('method=dual_student', *tuned)}' {PER_SEED}"
+    )
 
 
 def methods(*tuned: str) -> str:
-    return f"sweep=methods 'sweep.variants.kd={listed(*tuned)}' {WHOLE}"
+    return f"sweep=methods 'sweep.variants.kd={listed(*tuned)}' {PER_SEED}"
 
 
-# what val chose in kd_tuning: with all labels, with 40 % of them wrong, with 20 a class; one of
-# equals (with noise the second of two), and the differences are small beside their deviations
+# The settings chosen on val in kd_tuning: with all labels, with 40 % wrong labels, with 20 labels a
+# class. Each is one of several equally good settings (with noise the second of two), and all
+# differences are small compared with their standard deviations.
 ALL_LABELS, NOISE, FEW_LABELS = kd(1, 4), kd(8, 4), kd(2, 2)
 DUAL, DUAL_NOISE, DUAL_FEW = dual(*ALL_LABELS), dual(*NOISE), dual(*FEW_LABELS)
 FEW_WITH_VAL = "data.val_fraction=0.2 data.batch_size=16 teacher.batch_size=16"
@@ -91,7 +95,7 @@ SSD_NET = (
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
 FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15"
-# from small to large
+# from the smallest to the largest
 UCR = (
     *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
     *("JapaneseVowels", "OSULeaf", "ACSF1"),
@@ -101,10 +105,10 @@ STUDIES = {
     "ucr_net": Study({"four_sets": f"sweep=ucr_net {QUIET}"}),
     "kd_tuning": Study(
         {
-            "digits": f"sweep=kd_tuning data=digits {WHOLE}",
-            "40_percent_noise": f"sweep=kd_tuning {NOISY} {WHOLE}",
+            "digits": f"sweep=kd_tuning data=digits {PER_SEED}",
+            "40_percent_noise": f"sweep=kd_tuning {NOISY} {PER_SEED}",
             "20_a_class": f"sweep=kd_tuning data=digits data.train_per_class=20 {FEW_WITH_VAL} "
-            f"trainer.max_epochs=60 teacher.trainer.max_epochs=60 {WHOLE}",
+            f"trainer.max_epochs=60 teacher.trainer.max_epochs=60 {PER_SEED}",
         }
     ),
     "dual_digits": Study(
@@ -154,13 +158,13 @@ STUDIES = {
     ),
     "speed_options": Study(
         {
-            "digits": f"sweep=speed_options data=digits {WHOLE}",
+            "digits": f"sweep=speed_options data=digits {PER_SEED}",
             "ArrowHead": f"sweep=speed_options method=stochastic_self_distillation {SSD_ARROWHEAD}",
         }
     ),
     "sensitivity": Study(
         {
-            "temperature_threshold": f"sweep=temperature_threshold {NOISY} {WHOLE} "
+            "temperature_threshold": f"sweep=temperature_threshold {NOISY} {PER_SEED} "
             "method.confidence_temperature=1 method.confidence_threshold=0,0.2,0.4,0.6",
             "passes_percentile": f"sweep=passes_percentile {SSD_ARROWHEAD}",
             "bandwidth": "method=stochastic_self_distillation seed=0,1,2 "
@@ -171,7 +175,7 @@ STUDIES = {
 
 
 def parts_of(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Study, part and words of every sweep of some studies, or of some <study>/<part>."""
+    """Study, part and arguments of every sweep of the named studies or <study>/<part>."""
     for name in names:
         study, _, only = name.partition("/")
         for part, words in STUDIES[study].parts.items():
@@ -180,34 +184,34 @@ def parts_of(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def is_done(packed: Path) -> bool:
-    """Whether the records of a part are all there."""
+    """Whether all records of a part are there and done."""
     path = packed / FILE
     return path.exists() and all(result.state == State.DONE for result in read_jsonl(path))
 
 
 def run(words: str, directory: Path) -> None:
-    """Starts a sweep, or goes on with it. A job that fails is named in the report, and no more."""
-    asked = ["-m", *shlex.split(words), f"sweep.dir={directory}"]
+    """Starts a sweep or resumes it. Failed jobs are listed in the report and do not stop it."""
+    requested = ["-m", *shlex.split(words), f"sweep.dir={directory}"]
     if (directory / "sweep.yaml").exists():
-        begun = OmegaConf.to_container(OmegaConf.load(directory / "sweep.yaml"))["command"]
-        if begun != asked:
-            sys.exit(f"{directory} was begun as another sweep, {shlex.join(begun)}: remove it")
+        started = OmegaConf.to_container(OmegaConf.load(directory / "sweep.yaml"))["command"]
+        if started != requested:
+            sys.exit(f"{directory} holds another sweep, {shlex.join(started)}: remove it")
         command = ["kd_lightning.sweep", str(directory), "--resume"]
     else:
-        command = ["kd_lightning.run", *asked]
+        command = ["kd_lightning.run", *requested]
     subprocess.run([sys.executable, "-m", *command], check=False)
     if not (directory / "sweep.yaml").exists():
-        sys.exit("the sweep could not be started: why stands above")
+        sys.exit("the sweep could not be started: see the message above")
 
 
 def join(name: str) -> None:
-    """Writes the tables over the data sets of a study that are there; their records lie there."""
+    """Writes the tables over those data sets of a study that have records."""
     folder = RESULTS / name
     there = [folder / part for part in STUDIES[name].parts if (folder / part / FILE).exists()]
     if STUDIES[name].over_data_sets and there:
         write(build(there), folder)
-        for repeated in (FILE, "sweep.yaml", "values.csv"):
-            (folder / repeated).unlink()
+        for duplicate in (FILE, "sweep.yaml", "values.csv"):
+            (folder / duplicate).unlink()
 
 
 def say(line: str) -> None:
@@ -219,10 +223,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     known = ", ".join(STUDIES)
-    parser.add_argument("studies", nargs="*", help=f"of {known}, or <study>/<part>; all if none")
-    parser.add_argument("--rebuild", action="store_true", help="the tables, from the records")
-    given = parser.parse_args(words)
-    names = given.studies or list(STUDIES)
+    parser.add_argument(
+        "studies", nargs="*", help=f"some of {known}, or <study>/<part>; default: all"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="only the tables, from the records")
+    arguments = parser.parse_args(words)
+    names = arguments.studies or list(STUDIES)
     for name in names:
         study, _, part = name.partition("/")
         if study not in STUDIES:
@@ -231,17 +237,17 @@ def main(words: Sequence[str] | None = None) -> None:
             parser.error(f"no part '{part}' of {study}: it has {', '.join(STUDIES[study].parts)}")
     for name, part, words_of_part in parts_of(names):
         packed, directory = RESULTS / name / part, OUTPUTS / name / part
-        if given.rebuild:
+        if arguments.rebuild:
             if (packed / FILE).exists():
                 write(build([packed]), packed)
         elif is_done(packed):
-            say(f"{name} {part}: its records are there")
+            say(f"{name} {part}: its records are complete")
         else:
-            begun = time.monotonic()
+            start = time.monotonic()
             run(words_of_part, directory)
             write(build([directory]), packed)
             say(
-                f"{name} {part}: {(time.monotonic() - begun) / 60:.1f} minutes, written to {packed}"
+                f"{name} {part}: {(time.monotonic() - start) / 60:.1f} minutes, written to {packed}"
             )
         join(name)
 

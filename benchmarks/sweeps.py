@@ -1,10 +1,10 @@
-"""What a sweep costs beside bare runs, and what SIGKILL at random moments does to one.
+"""The time of a sweep compared with single runs, and the effect of SIGKILL at random moments.
 
     python -m benchmarks.sweeps                       the README's 48 jobs on digits
     python -m benchmarks.sweeps --seed 1 method.temperature=1,8 seed=0,1
 
-Three sweeps' worth of work: one undisturbed, one that is killed three times and resumed, and before
-them one bare run, as a person would type it. Every number of the two sweeps must be the same.
+First some single runs, then an undisturbed sweep, then the same sweep killed three times and
+resumed. All numbers of the two sweeps must be the same.
 """
 
 import argparse
@@ -36,38 +36,45 @@ def command(module: str, *words: str) -> list[str]:
 
 
 def timed(words: Sequence[str], log: Path) -> float:
-    """Seconds that a command takes; what it prints goes to ``log``."""
-    begun = time.perf_counter()
+    """The seconds that a command takes; its output goes to ``log``."""
+    start = time.perf_counter()
     with log.open("ab") as file:
         subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def killed(
-    start: list[str], directory: Path, seconds: float, luck: random.Random, log: Path
+    words: list[str], directory: Path, seconds: float, rng: random.Random, log: Path
 ) -> Iterator[Any]:
-    """Runs a sweep, killed at random moments; yields what each kill met, at last all seconds."""
-    begun, words = time.perf_counter(), start
+    """Runs a sweep that is killed at random moments and resumed.
+
+    Yields the moment and the states of the jobs at each kill, and in the end the total seconds.
+
+    Args:
+        words: the command that starts the sweep.
+        seconds: that an undisturbed sweep takes.
+    """
+    start = time.perf_counter()
     for _ in range(KILLS):
         with log.open("ab") as file:
             sweep = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
         while not (directory / "sweep.yaml").exists():
             time.sleep(0.05)
-        moment = luck.uniform(1, seconds / KILLS)
+        moment = rng.uniform(1, seconds / KILLS)
         time.sleep(moment)
         states = Counter(str(job.state()) for job in jobs_of(directory))
-        doing = [str(job.progress().get("phase")) for job in jobs_of(directory) if job.is_held()]
+        phases = [str(job.progress().get("phase")) for job in jobs_of(directory) if job.is_held()]
         sweep.send_signal(signal.SIGKILL)
         sweep.wait()
         shown = ", ".join(f"{count} {state}" for state, count in states.items())
-        yield f"after {moment:.0f} s: {shown}", doing
+        yield f"after {moment:.0f} s: {shown}", phases
         words = command("sweep", str(directory), "--resume")
     timed(words, log)
-    yield time.perf_counter() - begun
+    yield time.perf_counter() - start
 
 
-def findings(job: Job) -> Any:
-    """All numbers of a job, but for what no two runs share: how fast nets are, and where."""
+def results_of(job: Job) -> Any:
+    """All numbers of a job, without the throughput and the paths, which differ between runs."""
 
     def stripped(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -85,36 +92,38 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("words", nargs="*", default=list(WORDS), help="of the sweep")
-    given = parser.parse_args()
-    place = Path(tempfile.mkdtemp())
-    log = place / "log.txt"
-    say(f"`python -m kd_lightning.run -m {' '.join(given.words)}`, {os.cpu_count()} cores\n")
-    first = [word.split(",")[0] for word in given.words]
-    shared = f"outputs={place}/outputs"
-    timed(command("run", *first, shared), log)  # trains the teacher, which the others reuse
-    bare = [timed(command("run", *first, shared), log) for _ in range(3)]
-    say(f"- a bare run, its teacher there already: {', '.join(f'{s:.1f} s' for s in bare)}")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("words", nargs="*", default=list(WORDS), help="the overrides of the sweep")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    log = folder / "log.txt"
+    say(f"`python -m kd_lightning.run -m {' '.join(arguments.words)}`, {os.cpu_count()} cores\n")
+    first = [word.split(",")[0] for word in arguments.words]
+    shared = f"outputs={folder}/outputs"
+    timed(command("run", *first, shared), log)  # trains the teacher that the others reuse
+    single = [timed(command("run", *first, shared), log) for _ in range(3)]
+    say(f"- a single run with a trained teacher: {', '.join(f'{s:.1f} s' for s in single)}")
 
-    whole = place / "undisturbed"
-    seconds = timed(command("run", "-m", *given.words, shared, f"sweep.dir={whole}"), log)
+    whole = folder / "undisturbed"
+    seconds = timed(command("run", "-m", *arguments.words, shared, f"sweep.dir={whole}"), log)
     jobs = jobs_of(whole)
     own = [job.progress()["time"] - job.progress()["begun"] for job in jobs]
-    say(f"- an undisturbed sweep of {len(jobs)} jobs, its teacher there already: {seconds:.0f} s")
-    say(f"- that is {seconds / len(jobs):.1f} s a job; each by itself, several at once:")
+    say(f"- an undisturbed sweep of {len(jobs)} jobs with a trained teacher: {seconds:.0f} s")
+    say(f"- that is {seconds / len(jobs):.1f} s per job; time of each job, several at once:")
     say(f"  {min(own):.1f} to {max(own):.1f} s, median {statistics.median(own):.1f} s")
 
-    directory = place / "killed"
-    start = command("run", "-m", *given.words, f"outputs={place}/other", f"sweep.dir={directory}")
-    *kills, total = killed(start, directory, seconds, random.Random(given.seed), log)
-    for moment, doing in kills:
-        say(f"- SIGKILL {moment}; at work then: {'; '.join(doing) or 'nothing'}")
-    same = [findings(a) == findings(b) for a, b in zip(jobs, jobs_of(directory), strict=True)]
-    say(f"- the killed sweep, its teacher included: {total:.0f} s in all")
-    say(f"- {sum(same)} of {len(same)} jobs have the undisturbed numbers, to the last bit\n")
+    directory = folder / "killed"
+    start = command(
+        "run", "-m", *arguments.words, f"outputs={folder}/other", f"sweep.dir={directory}"
+    )
+    *kills, total = killed(start, directory, seconds, random.Random(arguments.seed), log)
+    for moment, phases in kills:
+        say(f"- SIGKILL {moment}; running at that moment: {'; '.join(phases) or 'nothing'}")
+    same = [results_of(a) == results_of(b) for a, b in zip(jobs, jobs_of(directory), strict=True)]
+    say(f"- the killed sweep, including its teacher: {total:.0f} s in total")
+    say(f"- {sum(same)} of {len(same)} jobs equal the undisturbed ones bit for bit\n")
     say((directory / "table.md").read_text())
-    say(f"Records: {place}")
+    say(f"Records: {folder}")
     if not all(same):
         sys.exit(1)
 

@@ -53,8 +53,8 @@ from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.teacher_cache.cache import use_cache
 from kd_lightning.teachers.sources import baseline_run, get_teacher
 from kd_lightning.teachers.store import find_or_train
-from kd_lightning.trackers.guard import check_installed, ended
 from kd_lightning.trackers.results import log_results
+from kd_lightning.trackers.safe_logger import check_installed, closing_loggers
 
 # Options of Hydra that only show something
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
@@ -121,13 +121,13 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     title = cfg.title or " on ".join(names)
     directory = claim(cfg, "-".join(names))
     best = BestStudents(directory)
-    about = describe_run(directory, overrides or [], *names)
-    trainer = build_trainer(cfg, directory, title, about, method, best)
+    run_info = describe_run(directory, overrides or [], *names)
+    trainer = build_trainer(cfg, directory, title, run_info, method, best)
     if isinstance(method, Distiller):
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
     advice = f"resume with: python -m kd_lightning.run resume={directory}"
-    with interruptible(advice), ended(trainer.loggers, Pruned):
+    with interruptible(advice), closing_loggers(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])

@@ -103,7 +103,7 @@ def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(
 
 def test_a_sweep_that_was_begun_with_other_words_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("command: [-m, sweep=other]")
-    with pytest.raises(SystemExit, match="was begun as another sweep, -m sweep=other: remove it"):
+    with pytest.raises(SystemExit, match="holds another sweep, -m sweep=other: remove it"):
         studies.run("sweep=ssd_ucr", tmp_path)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import METHODS, of_method
 
-from benchmarks.steps import made
+from benchmarks.steps import build_case
 from kd_lightning.callbacks.averaging import AveragedStudents
 from kd_lightning.data.loading.loaders import ResidentLoader
 from kd_lightning.models.cifar import resnet
@@ -68,7 +68,7 @@ def no_waiting() -> Iterator[Callable[[], None]]:
 def test_a_training_step_never_waits_for_the_gpu(
     method: str, precision: str, no_waiting: Callable[[], None]
 ) -> None:
-    case = made(f"method={method}", "data=synthetic", "hardware=gpu",
+    case = build_case(f"method={method}", "data=synthetic", "hardware=gpu",
                 f"hardware.precision={precision}")  # fmt: skip
     step = case.step()
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_the_teachers_twin_answers_as_it_does_on_a_gpu(precision: str, compiled:
 
 
 def test_data_that_fit_lie_on_the_gpu_and_are_those_of_the_cpu() -> None:
-    case = made("method=supervised", "data=synthetic", "data.size=32", "hardware=gpu",
+    case = build_case("method=supervised", "data=synthetic", "data.size=32", "hardware=gpu",
                 "augmentation@data.augmentation=cutout")  # fmt: skip
     held = case.data.loader("train", device=torch.device("cuda"))
     assert isinstance(held, ResidentLoader)
@@ -127,8 +127,8 @@ def test_compiled_steps_learn_what_plain_ones_learn_on_a_gpu(graphs: bool, preci
     words = ("method=dual_student", "data=synthetic", "data.size=32", "hardware=gpu",
              f"hardware.precision={precision}", "model@method.teacher=resnet8",
              "model@method.students.a=resnet8")  # fmt: skip
-    plain = made(*words).step()
-    fast = made(*words, "hardware.compile=true", f"hardware.cuda_graphs={graphs}").step()
+    plain = build_case(*words).step()
+    fast = build_case(*words, "hardware.compile=true", f"hardware.cuda_graphs={graphs}").step()
     tolerance = 1e-3 if precision == "32" else 3e-2
     for _ in range(6):  # the first two are compiled, and recorded
         torch.testing.assert_close(fast(), plain(), rtol=tolerance, atol=tolerance)

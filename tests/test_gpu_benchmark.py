@@ -1,4 +1,4 @@
-"""benchmarks.gpu, as far as it can be known without a GPU: its arithmetic, and that it runs."""
+"""benchmarks.gpu, as far as it can be tested without a GPU: its arithmetic, and that it runs."""
 
 import re
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import gpu, roof
-from benchmarks.roof import Ceilings, Work, work_of
-from benchmarks.steps import made
+from benchmarks import gpu, roofline
+from benchmarks.roofline import Ceilings, Work, work_of
+from benchmarks.steps import build_case
 
 H200 = Ceilings(flops=790e12, bandwidth=4.3e12)
 
 
-def test_the_work_of_a_layer_is_that_of_its_products_and_of_what_passes_by() -> None:
+def test_the_work_of_a_layer_is_its_arithmetic_and_its_memory_traffic() -> None:
     net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
     x = torch.zeros(1, 2, 5, 5)
     read, written = 2 * 25, 4 * 25
@@ -25,24 +25,24 @@ def test_the_work_of_a_layer_is_that_of_its_products_and_of_what_passes_by() -> 
     assert net.training
 
 
-def test_a_layer_without_a_norm_pays_for_none() -> None:
+def test_a_layer_without_a_batch_norm_has_no_traffic_of_one() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
-    found = work_of(net, torch.zeros(1, 8), trains=True)
-    assert found == Work(3 * 2 * (24 + 6), 3 * (11 + 5))
+    work = work_of(net, torch.zeros(1, 8), trains=True)
+    assert work == Work(3 * 2 * (24 + 6), 3 * (11 + 5))
 
 
-def test_the_floor_is_what_takes_longer() -> None:
+def test_the_least_time_is_the_longer_of_arithmetic_and_traffic() -> None:
     at = Ceilings(flops=100, bandwidth=10)
     assert Work(200, 1).seconds(at) == 2
     assert Work(200, 40).seconds(at) == 8
-    assert not Work(200, 1).is_of_memory(at)
-    assert Work(200, 40).is_of_memory(at)
+    assert not Work(200, 1).is_memory_bound(at)
+    assert Work(200, 40).is_memory_bound(at)
 
 
-def test_a_step_at_the_roof_has_all_of_it() -> None:
+def test_a_step_at_the_roofline_has_a_share_of_1() -> None:
     at, works = Ceilings(flops=100, bandwidth=10), [Work(200, 1), Work(0, 5)]
-    assert roof.share(1 / 3, works, at) == pytest.approx(1)
-    *_, last = roof.lines(dict(zip("ab", works, strict=True)), at)
+    assert roofline.share(1 / 3, works, at) == pytest.approx(1)
+    *_, last = roofline.lines(dict(zip("ab", works, strict=True)), at)
     assert last == "| all, one after the other | | | 3000000.0 | |"
 
 
@@ -55,36 +55,38 @@ def test_a_step_at_the_roof_has_all_of_it() -> None:
         ("mobilenetv2", True, 43.6, "memory"),
     ],
 )
-def test_the_floors_of_known_nets(net: str, trains: bool, microseconds: float, bound: str) -> None:
+def test_the_least_times_of_known_nets(
+    net: str, trains: bool, microseconds: float, bound: str
+) -> None:
     words = ("method=supervised", "data=synthetic", "data.size=224", "data.num_train=20",
              "data.num_test=10", "data.batch_size=1", "data.val_fraction=0", "hardware=cpu",
              f"model@method.students.student={net}")  # fmt: skip
-    case = made(*words)
+    case = build_case(*words)
     work = work_of(case.method.students["student"], case.batch[0], trains=trains)
     assert work.seconds(H200) * 1e6 == pytest.approx(microseconds, rel=0.1)
-    assert work.is_of_memory(H200) == (bound == "memory")
+    assert work.is_memory_bound(H200) == (bound == "memory")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_is_one_sentence() -> None:
+def test_without_a_gpu_the_message_is_one_sentence() -> None:
     with pytest.raises(SystemExit, match="needs a GPU, and there is none: --rehearse runs"):
         gpu.main([])
 
 
-def test_a_rehearsal_is_not_kept() -> None:
+def test_a_rehearsal_cannot_be_written() -> None:
     with pytest.raises(SystemExit, match="leave out --write"):
         gpu.main(["--rehearse", "--write"])
 
 
-def test_what_a_version_does_not_know_is_said_in_a_line() -> None:
+def test_options_unknown_to_this_version_are_reported_on_one_line() -> None:
     with pytest.raises(Exception, match="hardware") as raised:
-        made("method=supervised", "hardware=cpu", "hardware.no_such_key=true")
+        build_case("method=supervised", "hardware=cpu", "hardware.no_such_key=true")
     assert gpu.reason(raised.value).startswith("unknown to this version (Could not override")
     assert gpu.reason(ValueError("no\nway")) == "ValueError: no"
 
 
 @pytest.mark.slow
-def test_a_rehearsal_goes_to_the_end_on_a_cpu(capsys: pytest.CaptureFixture) -> None:
+def test_a_rehearsal_runs_to_the_end_on_a_cpu(capsys: pytest.CaptureFixture) -> None:
     gpu.main(["--rehearse"])
     text = capsys.readouterr().out
     tables = re.findall(r"(?:^\|.*\n)+", text, re.M)

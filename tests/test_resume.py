@@ -109,7 +109,7 @@ def test_an_epoch_older_than_the_last_finished_one_will_do_too(
     with pytest.MonkeyPatch.context() as patch:
         stop_after(3, patch)
         patch.setattr(SaveEpoch, "pause", 1e9)
-        patch.setattr("kd_lightning.callbacks.save_epoch.chose_now", lambda trainer: False)
+        patch.setattr("kd_lightning.callbacks.save_epoch.is_best_epoch", lambda trainer: False)
         with pytest.raises(Stop):
             distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == 2

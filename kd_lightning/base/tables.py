@@ -1,15 +1,18 @@
-"""A table of words with notes under it, as Markdown, LaTeX (booktabs) or in a terminal."""
+"""A table of text cells with notes under it, as Markdown, LaTeX, CSV or in a terminal."""
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-# what a line of a table must not hold as it is
+# characters that LaTeX would read as commands or cannot print -> what is written instead
 LATEX = {
     **{sign: f"\\{sign}" for sign in "_%&#${}"},
     "\\": r"\textbackslash{}",
@@ -24,21 +27,21 @@ LATEX = {
     "≤": r"$\leq$",
     "×": r"$\times$",
     "…": r"\dots{}",
-    "[": "{[}",  # which would be an argument of the line break before it
+    "[": "{[}",  # at the start of a row LaTeX would read [ and * as arguments of the \\ before it
     "*": "{*}",
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells in words.
+    """A table whose cells are formatted already.
 
     Attributes:
-        name: of the files that hold it.
-        title: above it.
-        heads: one for each column; the first column's cells are the rows' names.
-        rows: of cells.
-        notes: sentences under it.
+        name: the stem of the files that the table is written to.
+        title: the heading above the table.
+        heads: one for each column. The first column holds the names of the rows.
+        rows: the cells, row by row.
+        notes: sentences under the table.
     """
 
     name: str
@@ -48,15 +51,28 @@ class Table:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(_in_markdown(cell) for cell in cells)} |"
+def markdown(
+    table: Table, *, level: int = 2, bullets: bool = True, escape_markup: bool = True
+) -> str:
+    """The table as Markdown.
 
-    lines = [f"## {_in_markdown(table.title)}", ""]
+    Args:
+        level: level of the heading.
+        bullets: write the notes as a list; False: as plain lines.
+        escape_markup: put a backslash before Markdown's own characters.
+    """
+
+    def text(words: str) -> str:
+        return _in_markdown(words) if escape_markup else words
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(map(text, cells))} |"
+
+    lines = [f"{'#' * level} {text(table.title)}", ""]
     if table.rows:
         lines += [line(table.heads), "|---" + "|---:" * (len(table.heads) - 1) + "|"]
         lines += [*map(line, table.rows), ""]
-    lines += [f"- {_in_markdown(note)}" for note in table.notes]
+    lines += [f"- {text(note)}" if bullets else text(note) for note in table.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -85,13 +101,27 @@ def in_latex(text: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in text)
 
 
-def print_tables(tables: Sequence[Table], console: Console) -> None:
-    """Prints them, as wide as they need to be: a cut number is worse than a wrapped line."""
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of unformatted values as CSV, with one column for every key of any row."""
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def print_tables(tables: Sequence[Table], console: Console, *, split_heads: bool = True) -> None:
+    """Prints tables at the width that they need: a wrapped line is better than a cut number.
+
+    Args:
+        split_heads: break a head at its last "/" (the metric, or the unit), because heads are
+            often longer than the cells under them.
+    """
     for table in tables:
         grid = RichTable(title=escape(table.title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for number, head in enumerate(table.heads):
-            # the unit or the metric below the rest: heads are longer than what they head
-            words = head if number == 0 else "\n".join(head.rsplit("/", 1))
+            words = "\n".join(head.rsplit("/", 1)) if number and split_heads else head
             justify = "right" if number else "left"
             grid.add_column(escape(words), justify=justify, no_wrap=True)
         for row in table.rows:

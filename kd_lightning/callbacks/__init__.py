@@ -1,1 +1,1 @@
-"""What a run records and shows while it trains; sees a method only through its public names."""
+"""Lightning callbacks: what a run records and shows. They use only public names of a method."""

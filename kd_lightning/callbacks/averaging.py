@@ -1,14 +1,15 @@
-"""Students whose weights are averaged as they train: SWA and EMA, by Lightning's WeightAveraging.
+"""Averages of the students' weights during training: SWA and EMA, on Lightning's WeightAveraging.
 
-What is validated, chosen, kept as ``best-<key>.ckpt`` and left at the end is the average; what is
-trained on are the weights themselves. Left out: Lightning's older ``StochasticWeightAveraging``.
-It makes its average only after the last epoch, so no epoch's validation is of an average (but for
-nets with batch norm, by one epoch more, with an optimizer step), the last epoch's weights are not
-in it, and a run that is stopped early has none.
+The average is what is validated, chosen on val, saved as ``best-<key>.ckpt`` and tested. Training
+continues with the weights themselves.
+
+Left out: Lightning's older ``StochasticWeightAveraging``. It computes the average only after the
+last epoch, so no epoch validates an average (except for nets with batch norm, which train one more
+epoch with an optimizer step). Its average does not contain the last epoch's weights, and a run that
+is stopped early has no average.
 """
 
 from abc import abstractmethod
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -20,77 +21,79 @@ from kd_lightning.models.averages import refresh_batch_norm
 
 
 class AveragedStudents(WeightAveraging):
-    """Lightning's WeightAveraging, made right for students and a teacher.
+    """Lightning's WeightAveraging, adapted to methods with students and a teacher.
 
-    - The teacher is not averaged, and there is no second one in memory.
-    - Until the first weights are averaged the average is the students as they are, not their
-      initial weights.
-    - Before an average is validated or saved, its batch-norm statistics are of all ranks.
-    - A finished run that is resumed, which trains no epoch more, ends with the average too.
+    - A frozen teacher is not averaged or copied.
+    - Before the first averaging step the average equals the current students, not their initial
+      weights.
+    - Before an average is validated or saved, its batch-norm statistics are averaged over all
+      ranks.
+    - A finished run that is resumed trains no further epoch; it ends with the average too.
 
-    ``last.ckpt`` holds the average (``state_dict``), the weights that training goes on with
-    (``current_model_state``), and how many were averaged (``averaging_state``).
+    ``last.ckpt`` holds the average (``state_dict``), the weights that training continues with
+    (``current_model_state``) and the number of averaged weights (``averaging_state``).
 
     Args:
-        refresh_batch_norm: before every validation of a new average, and at every epoch's end,
-            compute its batch-norm statistics anew, in a pass over the training part
-            (``models.averages``); False: average the statistics as the weights are.
+        refresh_batch_norm: True: before every validation of a new average and at the end of every
+            epoch, recompute its batch-norm statistics in a pass over the training part
+            (``models.averages``). False: average the statistics like the weights.
     """
 
     def __init__(self, *, refresh_batch_norm: bool) -> None:
-        # on the CPU: of the copy only its counter stays there, where reading it waits for no device
+        # device="cpu": only the counter of the average stays there, so reading it does not wait for
+        # the device. The weights move to the device in on_fit_start.
         super().__init__(device="cpu", multi_avg_fn=self._blend)
         self.refresh_batch_norm = refresh_batch_norm
-        self._whole_at: int | None = None  # the step after which the average was last made whole
+        self._prepared_at: int | None = None  # the global step of the last _prepare_average
 
     @abstractmethod
-    def share_of_new(self, count: int) -> float:
-        """What part of the next average are the new weights, when ``count`` were averaged."""
+    def weight_of_new(self, num_averaged: int) -> float:
+        """Weight of the current weights in the next average, after ``num_averaged`` updates."""
 
     @abstractmethod
-    def in_words(self) -> str:
-        """What the students' weights are, for tables."""
+    def describe(self) -> str:
+        """How the students' weights were averaged, for the table."""
 
     @property
-    def count(self) -> int:
-        """How many weights the average is of."""
+    def num_averaged(self) -> int:
+        """How many times weights were added to the average."""
         return int(self._average_model.n_averaged)
 
     @property
     def students(self) -> nn.ModuleDict:
-        """The averaged ones."""
+        """The averaged students."""
         return self._average_model.module.students
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
         super().setup(trainer, method, stage)
         average = self._average_model.module
         if hasattr(average, "teacher") and "teacher" not in dict(average.named_children()):
-            object.__setattr__(average, "teacher", nn.Identity())  # a frozen one is not copied
+            object.__setattr__(average, "teacher", nn.Identity())  # a frozen teacher is not copied
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
         self._average_model.module.to(method.device)
 
     def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:
-        self._make_whole(trainer, method)
+        self._prepare_average(trainer, method)
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        self._make_whole(trainer, method)
+        self._prepare_average(trainer, method)
 
     def on_fit_end(self, trainer: Trainer, method: LightningModule) -> None:
-        # as on_train_end does, which is not called where a finished run is resumed
+        # like on_train_end, which is not called when a finished run is resumed
         self._copy_average_to_current(method)
 
-    def _make_whole(self, trainer: Trainer, method: LightningModule) -> None:
-        """Before the average is validated or saved."""
-        if self._whole_at == trainer.global_step:
+    def _prepare_average(self, trainer: Trainer, method: LightningModule) -> None:
+        """Makes the average ready to be validated or saved."""
+        if self._prepared_at == trainer.global_step:
             return
-        if not self.count:
+        if not self.num_averaged:
             self._average_model.update_parameters(method)
             self._average_model.n_averaged.zero_()
         elif self.refresh_batch_norm:
             refresh_batch_norm(
                 self.students.values(),
-                # not the loader that training draws from: it may be in the middle of an epoch
+                # a new loader, because the one that training uses may be in the middle of an epoch
                 trainer.datamodule.train_dataloader(),
                 device=method.device,
                 precision=trainer.precision_plugin.forward_context,
@@ -98,13 +101,13 @@ class AveragedStudents(WeightAveraging):
         self._swap_models(method)
         method.synchronize_students()
         self._swap_models(method)
-        self._whole_at = trainer.global_step
+        self._prepared_at = trainer.global_step
 
-    def _blend(self, averages: list[Tensor], news: list[Tensor], _: Tensor) -> None:
-        share = self.share_of_new(self.count)
-        for average, new in zip(averages, news, strict=True):
+    def _blend(self, averages: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+        weight = self.weight_of_new(self.num_averaged)
+        for average, new in zip(averages, current, strict=True):
             if average.is_floating_point():
-                average.lerp_(new, share)  # exact where both are equal, as a net's constants are
+                average.lerp_(new, weight)  # exact for equal values, such as a net's constants
             else:
                 average.copy_(new)
 
@@ -112,12 +115,12 @@ class AveragedStudents(WeightAveraging):
 class SWA(AveragedStudents):
     """Stochastic weight averaging: the mean of the weights at the end of each epoch from ``start``.
 
-    Izmailov et al. 2018, arXiv 1803.05407. It needs a learning rate that does not fall to zero, or
-    it averages what hardly differs: ``scheduler=swa`` holds it from the same share of the run on.
+    Izmailov et al. 2018, arXiv 1803.05407. The learning rate must not fall to zero, or the averaged
+    weights hardly differ: ``scheduler=swa`` holds it constant from the same share of the run on.
 
     Args:
-        start: share of the epochs that are done before the first is averaged, in [0, 1).
-        refresh_batch_norm: True is the paper's.
+        start: share of the epochs before the first averaged epoch, in [0, 1).
+        refresh_batch_norm: True as in the paper.
     """
 
     def __init__(self, *, start: float = 0.75, refresh_batch_norm: bool = True) -> None:
@@ -131,19 +134,20 @@ class SWA(AveragedStudents):
         self._trainer = trainer
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        # after the last step, and not after the epoch, whose validation has then been already
+        # after the last step of an epoch: at the end of the epoch its validation is already over
         trainer = self._trainer
         is_last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
         has_begun = trainer.current_epoch >= int(self.start * epochs_of(trainer))
         return step_idx is not None and is_last and has_begun
 
-    def share_of_new(self, count: int) -> float:
-        return 1 / (count + 1)
+    def weight_of_new(self, num_averaged: int) -> float:
+        return 1 / (num_averaged + 1)
 
-    def in_words(self) -> str:
-        if not self.count:
+    def describe(self) -> str:
+        count = self.num_averaged
+        if not count:
             return f"not averaged, for the run ended before {self.start:.0%} of its epochs"
-        epochs = "epoch" if self.count == 1 else f"{self.count} epochs"
+        epochs = "epoch" if count == 1 else f"{count} epochs"
         return f"their mean over the ends of the last {epochs} (SWA)"
 
 
@@ -151,10 +155,11 @@ class EMA(AveragedStudents):
     """Exponential moving average: after every step, decay x average + (1 - decay) x weights.
 
     Args:
-        decay: the largest, in [0, 1); 0: the weights themselves.
-        warmup: begin with smaller ones, min(decay, (1 + n) / (10 + n)) after n steps, or a short
-            run's average would be of its first weights.
-        refresh_batch_norm: False is usual: the statistics move as slowly as the weights.
+        decay: the largest decay, in [0, 1). With 0 the average equals the weights.
+        warmup: begin with a smaller decay, min(decay, (1 + n) / (10 + n)) after n steps. Without
+            it, the first weights would dominate the average of a short run.
+        refresh_batch_norm: usually False, because the averaged statistics change as slowly as the
+            averaged weights.
     """
 
     def __init__(
@@ -166,16 +171,16 @@ class EMA(AveragedStudents):
         self.decay = decay
         self.warmup = warmup
 
-    def share_of_new(self, count: int) -> float:
-        return 1 - (min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay)
+    def weight_of_new(self, num_averaged: int) -> float:
+        n = num_averaged
+        return 1 - (min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay)
 
-    def in_words(self) -> str:
-        reached = 1 - self.share_of_new(max(0, self.count - 1))
+    def describe(self) -> str:
+        reached = 1 - self.weight_of_new(max(0, self.num_averaged - 1))
         short = f"{reached:.3g} at last, on the way to " if reached < self.decay else ""
         return f"their exponential moving average, decay {short}{self.decay:g}"
 
 
 def averaging_of(trainer: Trainer) -> AveragedStudents | None:
     """The callback that averages this run's students, if there is one."""
-    found: list[Any] = [one for one in trainer.callbacks if isinstance(one, AveragedStudents)]
-    return found[0] if found else None
+    return next((c for c in trainer.callbacks if isinstance(c, AveragedStudents)), None)

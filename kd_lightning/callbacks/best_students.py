@@ -1,4 +1,4 @@
-"""Each student's best weights, chosen on its own val part."""
+"""Chooses and saves the best weights of each student by its metrics on val."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from kd_lightning.callbacks.averaging import averaging_of
 
 
 class BestStudents(Callback):
-    """Keeps ``best-<key>.ckpt`` per student: its weights alone, and what it was chosen by.
+    """Writes ``best-<key>.ckpt`` for each student: its weights and the metrics that chose them.
 
-    Best is the highest val accuracy; among equals the lowest val NLL, among these the earliest.
-    Without a val part the last epoch is the result: ``best-<key>.ckpt`` then holds that. Where
-    students are averaged (``AveragedStudents``) the averages are what is validated and kept, and
-    once there is one, an epoch before it is no longer a candidate.
+    The best epoch has the highest val accuracy; among equals the lowest val NLL; among these the
+    earliest. Without a val part ``best-<key>.ckpt`` holds the weights of the last epoch.
+
+    If students are averaged (``AveragedStudents``), the averages are validated and saved. Once
+    there is an average, earlier epochs are no longer candidates.
 
     Attributes:
         chosen: key -> {"epoch", "accuracy", "nll"} of its best epoch; empty without a val part.
@@ -26,7 +27,7 @@ class BestStudents(Callback):
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
         self.chosen: dict[str, dict[str, float]] = {}
-        self._of_averages = False
+        self._chosen_from_averages = False
 
     def path(self, key: str) -> Path:
         return self.directory / f"best-{key}.ckpt"
@@ -34,9 +35,9 @@ class BestStudents(Callback):
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
         averaging, students = averaging_of(trainer), method.students
         if averaging is not None:
-            students = averaging.students  # the Trainer has put back those that are trained
-            if averaging.count and not self._of_averages:
-                self.chosen, self._of_averages = {}, True
+            students = averaging.students  # method.students are the trained weights here
+            if averaging.num_averaged and not self._chosen_from_averages:
+                self.chosen, self._chosen_from_averages = {}, True
         for key, net in students.items():
             metrics = {
                 name: trainer.callback_metrics[f"val/{key}/{name}"].item()
@@ -49,25 +50,25 @@ class BestStudents(Callback):
                     save_student(net, self.path(key), key=key, **self.chosen[key])
 
     def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
-        # averages are in the method by now: what makes them stands before this one
+        # the averaging callback runs before this one, so method.students are the averages here
         if not self.chosen and trainer.is_global_zero:
             for key, net in method.students.items():
                 save_student(net, self.path(key), key=key, epoch=trainer.current_epoch - 1)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"chosen": self.chosen, "of_averages": self._of_averages}
+        return {"chosen": self.chosen, "of_averages": self._chosen_from_averages}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.chosen = state_dict["chosen"]
-        self._of_averages = state_dict.get("of_averages", False)  # older runs had none
+        self._chosen_from_averages = state_dict.get("of_averages", False)  # missing in older runs
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
     return metrics["accuracy"], -metrics["nll"]
 
 
-def save_student(net: nn.Module, path: Path, **about: Any) -> None:
-    """Writes a student's weights, whole or not at all."""
-    # into an open file: given a path, torch hides the reason why it cannot be written
+def save_student(net: nn.Module, path: Path, **facts: Any) -> None:
+    """Writes a student's weights, and facts about them, atomically."""
+    # an open file, because torch hides the reason of a failure when it is given a path
     with whole(path) as unfinished, unfinished.open("wb") as file:
-        torch.save({"state_dict": net.state_dict(), **about}, file)
+        torch.save({"state_dict": net.state_dict(), **facts}, file)

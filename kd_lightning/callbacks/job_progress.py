@@ -1,4 +1,4 @@
-"""Tells a sweep how far a run is."""
+"""Reports the progress of a run to its sweep."""
 
 import time
 from collections.abc import Callable
@@ -9,13 +9,14 @@ from kd_lightning.callbacks.progress import epochs_of
 
 
 class JobProgress(Callback):
-    """Reports at the start and after every epoch.
+    """Reports at the start of training and after every epoch.
 
     Args:
-        title: what is being trained.
-        report: takes ``phase`` (the title), ``epoch`` (finished), ``epochs``, ``first`` (the epoch
-            this process began with), ``started`` (when, in seconds since 1970) and ``accuracy``
-            (val, by student).
+        title: of the run.
+        report: called with ``phase`` (the title), ``epoch`` (number of finished epochs),
+            ``epochs`` (of the whole run), ``first`` (the epoch that this process began with),
+            ``started`` (when it began, in seconds since 1970) and ``accuracy`` (student -> its val
+            accuracy).
     """
 
     def __init__(self, title: str, report: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""Ends a trial of a search early, when others did better at the same epoch."""
+"""Ends a trial of a search early if other trials did better at the same epoch."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -14,25 +14,25 @@ from kd_lightning.records.jobs import Job
 
 
 class Pruned(Exception):
-    """A trial was given up. Not an error of anybody's.
+    """A trial was ended early. This is not an error.
 
     Args:
-        epoch: finished ones.
-        accuracy: the best val/accuracy until then.
+        epoch: number of finished epochs.
+        accuracy: the best val/accuracy of these epochs.
     """
 
     def __init__(self, epoch: int, accuracy: float) -> None:
-        super().__init__(f"given up after {epoch} epochs, at val/accuracy {accuracy:.4f}")
+        super().__init__(f"ended after {epoch} epochs at val/accuracy {accuracy:.4f}")
         self.epoch = epoch
         self.accuracy = accuracy
 
 
 class Pruning(Callback):
-    """Reports the best val/accuracy so far after every epoch, and asks before the next one.
+    """Reports the best val/accuracy after every epoch, and may end the trial before the next one.
 
     Args:
-        report: takes (value, epoch).
-        should_prune: what the search says to it.
+        report: called with (best val/accuracy, number of finished epochs).
+        should_prune: whether the search wants to end the trial.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Pruning(Callback):
             self.report(self.best, trainer.current_epoch + 1)
 
     def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
-        # here, where the last epoch is in last.ckpt already and there is a next one to be saved
+        # not at the end of an epoch: here last.ckpt holds the finished epoch, and an epoch is left
         if self.best is None:
             return
-        gone = trainer.is_global_zero and self.should_prune()
-        if trainer.strategy.broadcast(gone):  # all ranks end, or those that go on would hang
+        prune = trainer.is_global_zero and self.should_prune()
+        if trainer.strategy.broadcast(prune):  # all ranks must stop, or the others would hang
             raise Pruned(trainer.current_epoch, self.best)
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,21 +64,21 @@ class Pruning(Callback):
         self.best = state_dict["best"]
 
 
-def storage_in(sweep: Path) -> str:
-    """Optuna's storage where a search names none: a file in the sweep's directory."""
+def default_storage(sweep: Path) -> str:
+    """Optuna's storage if the search names none: a file in the sweep's directory."""
     return f"sqlite:///{sweep / 'search.db'}"
 
 
-def pruning_of(job: Job, search: Mapping[str, Any]) -> Pruning:
-    """The callback for the trial that a job is.
+def pruning_callback(job: Job, search: Mapping[str, Any]) -> Pruning:
+    """The callback of a job that is a trial of a search.
 
     Args:
-        search: of the job's order: study, storage, trial and pruner.
+        search: from the job's order: study, storage, trial and pruner.
     """
     optuna = need_optuna()
     study = optuna.load_study(
         study_name=search["study"],
-        storage=search["storage"] or storage_in(job.directory.parent.parent),
+        storage=search["storage"] or default_storage(job.directory.parent.parent),
         pruner=instantiate(search["pruner"], _convert_="object"),
     )
     trial = optuna.trial.Trial(study, study.trials[search["trial"]]._trial_id)
@@ -86,14 +86,14 @@ def pruning_of(job: Job, search: Mapping[str, Any]) -> Pruning:
     def report(value: float, epoch: int) -> None:
         with in_one_piece():
             reported = study.trials[trial.number].intermediate_values
-            if epoch not in reported:  # it is, of an epoch done twice
+            if epoch not in reported:  # a resumed job may repeat an epoch
                 trial.report(value, epoch)
 
     return Pruning(report, trial.should_prune)
 
 
 def need_optuna() -> Any:
-    """The package.
+    """The package ``optuna``.
 
     Raises:
         UserError: it is not installed.

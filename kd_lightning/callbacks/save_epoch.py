@@ -1,6 +1,4 @@
-"""The files that a run writes at the end of an epoch: ``last.ckpt``, ``epochs.csv``, and the tables
-of its method.
-"""
+"""Writes the files of an epoch: ``last.ckpt``, ``epochs.csv`` and the tables of the method."""
 
 import csv
 import time
@@ -20,16 +18,17 @@ class SaveEpoch(Checkpoint):
     """Writes the checkpoint that a run resumes from, a row per epoch, and the rows of the method's
     own tables (``epoch_tables``).
 
-    One callback does it all, so that rows and weights are always of the same epoch: the rows are
-    kept in the checkpoint, and a resumed run writes the files again from them. It is a
-    ``Checkpoint`` because Lightning calls these last, when the epoch's metrics are known.
+    One callback does all this, so that rows and weights are always of the same epoch: the rows are
+    stored in the checkpoint, and a resumed run rewrites the files from them. This is a
+    ``Checkpoint`` because Lightning calls such callbacks last, when the epoch's metrics are known.
 
-    The first and the last epoch are always written, and each epoch from which val chose a student.
-    The others are written at most once in ``pause`` seconds, because an epoch of a tiny data set
-    takes less time than its checkpoint. A killed run loses at most that.
+    Always written are the first epoch, the last epoch, and each epoch that is a student's best so
+    far. Of the other epochs at most one is written every ``pause`` seconds, because an epoch of a
+    tiny data set takes less time than its checkpoint. A run that is killed loses only the epochs
+    since the last write.
     """
 
-    pause = 1.0
+    pause = 1.0  # seconds
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
@@ -38,14 +37,15 @@ class SaveEpoch(Checkpoint):
         self._written_at = float("-inf")
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
-        """Goes on with the next epoch: ``last.ckpt`` is always of a finished one. Lightning sees to
-        that itself, but not with ``max_steps``: it would end the finished epoch once more.
+        """Makes a resumed run begin with the next epoch, because ``last.ckpt`` is always of a
+        finished epoch. Lightning does this itself, but not with ``max_steps``: then it would end
+        the finished epoch a second time.
         """
         loop = trainer.fit_loop
         if loop.is_resuming:
             for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
                 progress.completed = progress.processed
-            _Loop.restarting.fset(loop, False)  # its own setter makes it True with max_steps
+            _Loop.restarting.fset(loop, False)  # the loop's own setter sets True with max_steps
             loop.reset_restart_stage()
             loop.epoch_loop.reset_restart_stage()
 
@@ -58,15 +58,15 @@ class SaveEpoch(Checkpoint):
         is_due = (
             is_last(trainer)
             or time.monotonic() - self._written_at >= self.pause
-            or chose_now(trainer)
+            or is_best_epoch(trainer)
         )
-        if trainer.strategy.broadcast(is_due):  # or some ranks would wait for others to save
+        if trainer.strategy.broadcast(is_due):  # all ranks must save together
             self._write(trainer)
             self._written_at = time.monotonic()
 
     def _write(self, trainer: Trainer) -> None:
         last = self.directory / "last.ckpt"
-        # every rank calls save_checkpoint, the first one writes
+        # every rank must call save_checkpoint; only the first one writes
         with whole(last) if trainer.is_global_zero else nullcontext(last) as path:
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:
@@ -86,11 +86,13 @@ class SaveEpoch(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
-        self.tables = state_dict.get("tables", {})  # older runs had none
+        self.tables = state_dict.get("tables", {})  # missing in older runs
 
 
 def is_last(trainer: Trainer) -> bool:
-    """Whether the run ends with this epoch. Not ``fit_loop.done``: that turns to the next one."""
+    """Whether the run ends with this epoch. Lightning's ``fit_loop.done`` is not used, because
+    reading it advances the epoch counter.
+    """
     epochs = trainer.fit_loop.epoch_progress.current.processed
     return (
         trainer.should_stop
@@ -99,9 +101,12 @@ def is_last(trainer: Trainer) -> bool:
     )
 
 
-def chose_now(trainer: Trainer) -> bool:
-    """Whether a student's best weights are of this epoch: their file must not be newer than
-    ``last.ckpt``, which says which epoch they are of.
+def is_best_epoch(trainer: Trainer) -> bool:
+    """Whether this epoch is the best so far of some student.
+
+    Such an epoch must be saved: the file of best weights must not be newer than ``last.ckpt``,
+    which stores the epoch that they are of.
     """
     chosen = [c.chosen for c in trainer.callbacks if isinstance(c, BestStudents)]
-    return any(one["epoch"] == trainer.current_epoch for each in chosen for one in each.values())
+    epochs = [choice["epoch"] for by_student in chosen for choice in by_student.values()]
+    return trainer.current_epoch in epochs

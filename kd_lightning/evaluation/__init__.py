@@ -1,1 +1,1 @@
-"""The test of a finished run: metrics, calibration, soups, votes, the table."""
+"""The test of a finished run: metrics, calibration, model soups, majority vote, results table."""

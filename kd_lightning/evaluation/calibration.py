@@ -1,19 +1,18 @@
-"""How far a run's nets can be believed: the curves on test, and what a fitted temperature makes
-of them.
+"""Calibration of the nets of a run on test, before and after temperature scaling.
 
-``calibration.json`` of a run directory, net by net:
+``calibration.json`` of a run directory holds for each net:
 
     test          the curves of the chosen weights
-    temperature   T, fitted on val, and
-    scaled        the curves of ``softmax(z / T)``; both only where a temperature was asked for
+    temperature   T, fitted on val; only with ``evaluation.temperature_scaling=true``
+    scaled        the curves of ``softmax(z / T)``; only where there is a temperature
 
-and of each curve, the least sure first where it is in bins:
+The curves are these. Bins are listed from the lowest value to the highest.
 
-    reliability, adaptive   ``count``, ``confidence`` and ``accuracy`` of 15 bins of equal width,
-                            or of equal mass; null where a bin is empty
-    confidence, entropy     samples in 20 bins of [0, 1], the ``right`` and the ``wrong`` ones by
-                            themselves; the entropy as a share of log C
-    risk_coverage           ``coverage`` and ``risk``, at 100 points or fewer
+    reliability, adaptive   ``count``, ``confidence`` and ``accuracy`` of 15 bins of equal width
+                            (reliability) or equal mass (adaptive); null where a bin is empty
+    confidence, entropy     number of samples in 20 bins of [0, 1], counted separately for
+                            ``right`` and ``wrong`` predictions; the entropy is divided by log C
+    risk_coverage           ``coverage`` and ``risk``, at most 100 points
 
 Dimensions: N samples, C classes.
 """
@@ -37,51 +36,56 @@ from kd_lightning.uncertainty.reliability import (
 )
 from kd_lightning.uncertainty.selective import risk_coverage
 
-POINTS = 100
-DIGITS = 6  # of what is drawn, and not computed with
+MAX_POINTS = 100
+DIGITS = 6  # enough for drawing; nothing is computed from the rounded values
 
 Logits = Float[Tensor, "N C"]
 Labels = Int[Tensor, " N"]
 
 
 def scaled_metrics(logits: Logits, labels: Labels, temperature: float) -> dict[str, float]:
-    """The temperature, and ``classification_metrics`` with it: without the accuracy, which no
-    temperature changes.
+    """The temperature, and ``classification_metrics`` of the logits divided by it. The accuracy is
+    left out: no temperature changes it.
     """
     metrics = classification_metrics(logits / temperature, labels)
     del metrics["accuracy"]
     return {"temperature": temperature, **metrics}
 
 
-def curves_of_nets(
+def calibration_report(
     logits: Mapping[str, Logits], labels: Labels, temperatures: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The content of ``calibration.json``, of test logits and the temperatures that there are."""
+    """The content of ``calibration.json``.
+
+    Args:
+        logits: of each net on test.
+        temperatures: of the nets that have one.
+    """
     report: dict[str, Any] = {}
-    for name, of_net in logits.items():
-        report[name] = {"test": curves(of_net, labels)}
+    for name, net_logits in logits.items():
+        report[name] = {"test": calibration_curves(net_logits, labels)}
         if name in temperatures:
             report[name]["temperature"] = temperatures[name]
-            report[name]["scaled"] = curves(of_net / temperatures[name], labels)
+            report[name]["scaled"] = calibration_curves(net_logits / temperatures[name], labels)
     return report
 
 
-def curves(logits: Logits, labels: Labels) -> dict[str, Any]:
+def calibration_curves(logits: Logits, labels: Labels) -> dict[str, Any]:
     """All curves of one net's predictions, as plain JSON values."""
     return {
         "reliability": _bins(reliability_curve(logits, labels)),
         "adaptive": _bins(reliability_curve(logits, labels, binning=equal_mass)),
         "confidence": _by_outcome(confidence_histogram, logits, labels),
         "entropy": _by_outcome(entropy_histogram, logits, labels),
-        "risk_coverage": _thinned(logits, labels),
+        "risk_coverage": _risk_coverage(logits, labels),
     }
 
 
 def _bins(bins: Reliability) -> dict[str, list]:
     return {
         "count": bins.count.tolist(),
-        "confidence": _numbers(bins.confidence),
-        "accuracy": _numbers(bins.accuracy),
+        "confidence": _rounded(bins.confidence),
+        "accuracy": _rounded(bins.accuracy),
     }
 
 
@@ -93,30 +97,31 @@ def _by_outcome(histogram: Callable, logits: Logits, labels: Labels) -> dict[str
     }
 
 
-def _thinned(logits: Logits, labels: Labels) -> dict[str, list]:
-    """The curve at coverages as even as the samples allow; the last is 1."""
+def _risk_coverage(logits: Logits, labels: Labels) -> dict[str, list]:
+    """At most ``MAX_POINTS`` points of the curve, at nearly equal distances; the last coverage is
+    1.
+    """
     coverage, risk = risk_coverage(logits, labels)
-    points = min(POINTS, len(risk))
-    at = [math.ceil(len(risk) * i / points) - 1 for i in range(1, points + 1)]
-    return {"coverage": _numbers(coverage[at]), "risk": _numbers(risk[at])}
+    points = min(MAX_POINTS, len(risk))
+    indices = [math.ceil(len(risk) * i / points) - 1 for i in range(1, points + 1)]
+    return {"coverage": _rounded(coverage[indices]), "risk": _rounded(risk[indices])}
 
 
-def _numbers(values: Tensor) -> list[float | None]:
-    """With as many digits as are drawn; JSON has no NaN."""
+def _rounded(values: Tensor) -> list[float | None]:
+    """Rounded numbers; None for NaN, which JSON does not have."""
     return [None if math.isnan(v) else round(v, DIGITS) for v in values.tolist()]
 
 
 def write(report: Mapping[str, Any], directory: Path, *, plots: bool) -> None:
-    """Writes ``calibration.json``, and ``calibration.png`` if it is asked for: else there is none,
-    not that of an earlier test either.
+    """Writes ``calibration.json`` and, with ``plots``, ``calibration.png``. Without ``plots`` it
+    removes the picture of an earlier test.
     """
     write_json(directory / "calibration.json", report)
     if not plots:
         (directory / "calibration.png").unlink(missing_ok=True)
     else:
-        from kd_lightning.evaluation.calibration_plot import (
-            draw,  # here: matplotlib is slow to import
-        )
+        # imported here because matplotlib is slow to import
+        from kd_lightning.evaluation.calibration_plot import draw
 
         with whole(directory / "calibration.png") as unfinished:
             draw(report).savefig(unfinished, format="png")

@@ -1,4 +1,4 @@
-"""The picture of ``calibration.json``: reliability, and risk against coverage."""
+"""The plot of ``calibration.json``: a reliability diagram, and risk against coverage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,9 @@ DIAGONAL = {"color": "0.6", "linewidth": 0.8, "zorder": 0}
 
 
 def draw(report: Mapping[str, Any]) -> Figure:
-    """The figure; needs no display. One colour a net, dashed with its fitted temperature."""
+    """The figure; it needs no display. Each net has a colour; its temperature-scaled curve is
+    dashed.
+    """
     figure = Figure(figsize=(10.0, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -23,12 +25,12 @@ def draw(report: Mapping[str, Any]) -> Figure:
             _draw_net(left, right, net["scaled"], label, color=color, linestyle="--")
     left.plot([0, 1], [0, 1], **DIAGONAL)
     left.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    left.set_xlabel("confidence, of 15 bins of equal width", fontsize=9)
+    left.set_xlabel("confidence (15 bins of equal width)", fontsize=9)
     left.set_ylabel("accuracy", fontsize=9)
     right.set(xlim=(0, 1))
     right.set_ylim(bottom=0)
-    right.set_xlabel("coverage: share answered, the surest first", fontsize=9)
-    right.set_ylabel("risk: share of the answers that is wrong", fontsize=9)
+    right.set_xlabel("coverage: share of samples answered, most confident first", fontsize=9)
+    right.set_ylabel("risk: share of answers that are wrong", fontsize=9)
     for ax in (left, right):
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)

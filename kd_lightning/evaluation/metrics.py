@@ -1,4 +1,4 @@
-"""How good nets are on a part of the data: one pass for all of them, then pure functions of logits.
+"""Metrics of nets on a part of the data: one pass for all nets, then pure functions of logits.
 
 Dimensions: N samples, B batch, C classes.
 """
@@ -33,10 +33,10 @@ def predict(
     device: torch.device | str = "cpu",
     precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[dict[str, Logits], Int[Tensor, " N"]]:
-    """Logits of every net, float32 on the CPU, and the labels. Nets are used in eval mode.
+    """Logits of every net, float32 on the CPU, and the labels. Puts the nets into eval mode.
 
     Args:
-        precision: makes the context that the nets run in, such as autocast.
+        precision: returns the context that the nets run in, such as autocast.
     """
     logits: dict[str, list[Tensor]] = {name: [] for name in nets}
     labels = []
@@ -52,10 +52,10 @@ def predict(
 
 
 def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[str, float]:
-    """What is said of one net's predictions, in the order of a record.
+    """The metrics of one net's predictions, in the order of ``metrics.json``.
 
-    accuracy; nll (nats); ece and adaptive_ece, of 15 bins of equal width and of equal mass; brier;
-    aurc, the mean error over all coverages; entropy, the mean of the predictions' (nats).
+    accuracy; nll (nats); ece (15 bins of equal width); adaptive_ece (15 bins of equal mass); brier;
+    aurc, the mean error over all coverages; entropy, the mean entropy of the predictions (nats).
     """
     return {
         "accuracy": (logits.argmax(-1) == labels).float().mean().item(),
@@ -69,7 +69,7 @@ def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[st
 
 
 def agreement(logits: Logits, others: Logits) -> float:
-    """Share of samples to which two nets give the same class."""
+    """Share of samples for which two nets predict the same class."""
     return (logits.argmax(-1) == others.argmax(-1)).float().mean().item()
 
 
@@ -79,16 +79,20 @@ def count_parameters(net: nn.Module) -> int:
 
 @torch.no_grad()
 def throughput(net: nn.Module, x: Tensor, *, seconds: float = 0.2) -> float:
-    """Samples a second of the forward pass alone: median over repeated passes of one batch."""
+    """Samples per second of the forward pass: median over repeated passes of one batch.
+
+    Args:
+        seconds: how long to measure at least.
+    """
     net.eval()
-    spent: list[float] = []
+    times: list[float] = []
     net(x)
-    while sum(spent) < seconds or len(spent) < 3:
+    while sum(times) < seconds or len(times) < 3:
         if x.is_cuda:
             torch.cuda.synchronize()
         start = time.perf_counter()
         net(x)
         if x.is_cuda:
             torch.cuda.synchronize()
-        spent.append(time.perf_counter() - start)
-    return len(x) / statistics.median(spent)
+        times.append(time.perf_counter() - start)
+    return len(x) / statistics.median(times)

@@ -1,17 +1,14 @@
-"""The table at the end of a run, from its ``metrics.json`` alone."""
+"""The results table of a run, made from its ``metrics.json`` alone."""
 
-import csv
-import io
 from collections.abc import Callable
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from kd_lightning.base import tables
 from kd_lightning.uncertainty.temperature import BOUNDS
 
-# column -> how a value is shown
+# column -> how a value is formatted
 COLUMNS = {
     "net": str,
     "accuracy": "{:.2%}".format,
@@ -25,21 +22,21 @@ COLUMNS = {
     "agreement": "{:.2%}".format,
     "throughput": "{:,.0f}".format,
 }
-SCALED = ("T", "ECE scaled")  # only where temperatures were fitted
+SCALED = ("T", "ECE scaled")  # only if temperatures were fitted
 
 
 def columns_of(metrics: dict[str, Any]) -> dict[str, Callable[[Any], str]]:
-    """The columns of this run's table, and how their values are shown."""
+    """The columns of this run's table, and how their values are formatted."""
     is_scaled = any("scaled" in net for net in metrics["nets"].values())
     return {name: COLUMNS[name] for name in COLUMNS if is_scaled or name not in SCALED}
 
 
 def rows_of(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per net: teacher, students, what they make together, and what was trained from labels
-    alone.
+    """One row of unformatted values for each net: the teacher, the students, their combinations
+    (ensemble, vote, soups) and the students trained from labels only.
 
     ``accuracy`` is that of the weights chosen on val, ``last`` that of the last epoch. A vote has
-    no probabilities, and so neither NLL nor ECE.
+    no probabilities, so it has neither NLL nor ECE.
     """
     nets = metrics["nets"]
     teacher = nets.get("teacher")
@@ -62,7 +59,7 @@ def rows_of(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def caption(metrics: dict[str, Any]) -> str:
-    """What the columns mean for this run, in words."""
+    """The lines under the table: what the columns of this run mean."""
     chosen = (
         "accuracy: of the weights chosen on val; last: of the last epoch"
         if metrics["has_val"]
@@ -86,7 +83,7 @@ def caption(metrics: dict[str, Any]) -> str:
 
 
 def _at_bounds(metrics: dict[str, Any]) -> list[str]:
-    """Which temperatures are no optimum, and why."""
+    """Which temperatures stopped at a bound of the search and are no optimum, and why."""
     reasons = ("all of val is right", "a uniform prediction would do better on val")
     fitted = {
         k: net["scaled"]["temperature"] for k, net in metrics["nets"].items() if "scaled" in net
@@ -98,41 +95,26 @@ def _at_bounds(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _heads(metrics: dict[str, Any]) -> list[str]:
-    names = columns_of(metrics)
-    return [f"{metrics['unit']}/s" if name == "throughput" else name for name in names]
-
-
-def _cells(row: dict[str, Any], columns: dict[str, Callable[[Any], str]]) -> list[str]:
-    return ["" if row[name] is None else show(row[name]) for name, show in columns.items()]
+def table_of(metrics: dict[str, Any]) -> tables.Table:
+    """The formatted table."""
+    columns = columns_of(metrics)
+    heads = [f"{metrics['unit']}/s" if name == "throughput" else name for name in columns]
+    rows = [
+        ["" if row[name] is None else as_text(row[name]) for name, as_text in columns.items()]
+        for row in rows_of(metrics)
+    ]
+    return tables.Table("table", metrics["title"], heads, rows, caption(metrics).splitlines())
 
 
 def print_table(metrics: dict[str, Any], console: Console) -> None:
-    """Prints the table, as wide as it needs to be: a cut number is worse than a wrapped line."""
-    table = Table(title=metrics["title"], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in _heads(metrics):
-        table.add_column(name, justify="left" if name == "net" else "right", no_wrap=True)
-    for row in rows_of(metrics):
-        table.add_row(*_cells(row, columns_of(metrics)))
-    needed = console.measure(table, options=console.options.update(width=300)).maximum
-    console.width = max(console.width, needed)
-    console.print(table)
-    for line in caption(metrics).splitlines():
-        console.print(line, soft_wrap=True, highlight=False, style="dim")
+    tables.print_tables([table_of(metrics)], console, split_heads=False)
 
 
 def markdown(metrics: dict[str, Any]) -> str:
-    columns = columns_of(metrics)
-    lines = [f"# {metrics['title']}", ""]
-    lines.append("| " + " | ".join(_heads(metrics)) + " |")
-    lines.append("|---" + "|---:" * (len(columns) - 1) + "|")
-    lines += ["| " + " | ".join(_cells(row, columns)) + " |" for row in rows_of(metrics)]
-    return "\n".join([*lines, "", *caption(metrics).splitlines(), ""])
+    return tables.markdown(table_of(metrics), level=1, bullets=False, escape_markup=False)
 
 
 def as_csv(metrics: dict[str, Any]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns_of(metrics), extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows_of(metrics))
-    return text.getvalue()
+    """The table at full precision."""
+    columns = columns_of(metrics)
+    return tables.csv_text({name: row[name] for name in columns} for row in rows_of(metrics))

@@ -10,9 +10,7 @@ heatmap*.png  critical_difference*.png
 records.jsonl      the results of the jobs; with sweep.yaml enough to make all other files again
 """
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,7 @@ import yaml
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import whole, write_text
-from kd_lightning.base.tables import latex, markdown
+from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import split
 from kd_lightning.reports.differences import adjusted_p_values
@@ -78,17 +76,17 @@ def _texts(report: Report) -> dict[str, str]:
     """File name -> content."""
     texts = {
         "table.md": _markdown(report),
-        "table.csv": _csv(_summaries(report)),
-        "values.csv": _csv(_values(report)),
+        "table.csv": csv_text(_summaries(report)),
+        "values.csv": csv_text(_values(report)),
         FILE: to_jsonl(report.source.results),
     }
     for table in report.tables:
         name = f"{table.name}.tex"
         texts[name] = texts[name] + "\n" + latex(table) if name in texts else latex(table)
     if "pairs.tex" in texts:
-        texts["pairs.csv"] = _csv(_differences(report))
+        texts["pairs.csv"] = csv_text(_differences(report))
     if "data_sets.tex" in texts:
-        texts["data_sets.csv"] = _csv(_ranks(report))
+        texts["data_sets.csv"] = csv_text(_ranks(report))
     return texts
 
 
@@ -109,15 +107,6 @@ def _settings(report: Report) -> str:
         settings["search"] = {k: v for k, v in settings["search"].items() if k != "storage"}
     settings["title"] = report.source.title
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-
-
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _summaries(report: Report) -> Iterable[dict[str, Any]]:

@@ -14,29 +14,29 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import check_processes, is_first_rank
 from kd_lightning.callbacks.job_progress import JobProgress
-from kd_lightning.callbacks.pruning import pruning_of
+from kd_lightning.callbacks.pruning import pruning_callback
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.methods.base import Learner
 from kd_lightning.records.jobs import current
-from kd_lightning.trackers.about import About, name_of
-from kd_lightning.trackers.guard import Guard
+from kd_lightning.trackers.run_info import RunInfo, run_name
+from kd_lightning.trackers.safe_logger import SafeLogger
 
 
-def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> About:
+def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> RunInfo:
     """The description of a run for trackers: of a single run, or of a job of a sweep."""
     job = current()
     if job is None:
-        return About(name_of({}, overrides, directory), None, method, (data,))
+        return RunInfo(run_name({}, overrides, directory), None, method, (data,))
     order = job.order
-    return About(name_of(order.axes, overrides, directory), order.sweep, method, (data,))
+    return RunInfo(run_name(order.axes, overrides, directory), order.sweep, method, (data,))
 
 
 def build_trainer(
     cfg: DictConfig,
     directory: Path,
     title: str,
-    about: About,
+    run_info: RunInfo,
     method: Learner,
     *callbacks: Callback,
 ) -> Trainer:
@@ -44,7 +44,7 @@ def build_trainer(
     facts = {
         "save_dir": str(directory),
         "title": title,
-        "about": about,
+        "run_info": run_info,
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
@@ -54,12 +54,12 @@ def build_trainer(
         own = cfg.resume or cfg.run_dir
         is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
         if is_its_own and (search := job.order.search) is not None:
-            extra.append(pruning_of(job, search))
+            extra.append(pruning_callback(job, search))
     return bare_trainer(
         cfg,
         unused=method.has_unused_parameters or not method.automatic_optimization,
         logger=[
-            Guard(key, partial(build_with, node, facts) if is_first_rank() else None)
+            SafeLogger(key, partial(build_with, node, facts) if is_first_rank() else None)
             for key, node in cfg.logger.items()
         ],
         callbacks=[*extra, *callbacks, SaveEpoch(directory)],

@@ -20,7 +20,7 @@ from hydra.utils import get_object, instantiate
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import stream_seed
-from kd_lightning.callbacks.pruning import need_optuna, storage_in
+from kd_lightning.callbacks.pruning import default_storage, need_optuna
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.records.jobs import Job, Order, create, jobs_of
 
@@ -66,7 +66,7 @@ class Search:
         self.make_order = make_order
         self.distributions = distributions_of(settings.space)
         self.total = total_of(settings, self.distributions)
-        storage = settings.storage or storage_in(directory)
+        storage = settings.storage or default_storage(directory)
         self.storage = need_optuna().storages.get_storage(storage)
         self.jobs = jobs_of(directory)
         self._lock = FileLock(directory / ".search.lock")

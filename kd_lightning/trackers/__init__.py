@@ -1,1 +1,1 @@
-"""Experiment trackers: Lightning's loggers, made to last a whole run and never to stop one."""
+"""Experiment trackers: Lightning's loggers, kept open until the test; a failing one is left out."""

@@ -1,4 +1,4 @@
-"""MLflow: one run for each of ours, also after a resume, in a database that all runs share."""
+"""MLflow: each run is one MLflow run, even if it is resumed; all runs share one database."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -10,21 +10,22 @@ from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from kd_lightning.trackers.about import About, remember, remembered
+from kd_lightning.trackers.run_info import RunInfo, load_value, save_value
 
 STATUSES = {"success": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
 class RunLogger(MLFlowLogger):
-    """Lightning's logger, which the run directory remembers, and which ends as the run does.
+    """Lightning's logger. It stores its run id in the run directory, so a resumed run continues the
+    same MLflow run, and it is finalized with the status of the run.
 
     Args:
         directory: of the run.
-        config: of the run, resolved: the parameters of a new run.
+        config: of the run, resolved. It is logged as the parameters of a new MLflow run.
     """
 
     def __init__(self, *, directory: Path, config: Mapping[str, Any], **logger: Any) -> None:
-        super().__init__(run_id=remembered(directory, "mlflow"), **logger)
+        super().__init__(run_id=load_value(directory, "mlflow"), **logger)
         self.directory = directory
         self.config = config
 
@@ -37,17 +38,17 @@ class RunLogger(MLFlowLogger):
         if is_new and client.get_experiment_by_name(self._experiment_name) is None:
             from mlflow.exceptions import MlflowException
 
-            with suppress(MlflowException):  # another job may make it at this very moment
+            with suppress(MlflowException):  # another job may create it at the same time
                 client.create_experiment(self._experiment_name, self._artifact_location)
         super().experiment  # noqa: B018
         if is_new:
-            remember(self.directory, "mlflow", self._run_id)
+            save_value(self.directory, "mlflow", self._run_id)
             self.log_hyperparams(flat(self.config))
         else:
             client.update_run(self._run_id, status="RUNNING")
         return client
 
-    def keep(self, files: list[Path]) -> None:
+    def log_files(self, files: list[Path]) -> None:
         for path in files:
             self.experiment.log_artifact(self.run_id, str(path))
 
@@ -62,26 +63,30 @@ def mlflow_logger(
     tracking_uri: str,
     artifacts: str | None = None,
     config: dict[str, Any] | None = None,
-    about: About | None = None,
+    run_info: RunInfo | None = None,
 ) -> MLFlowLogger:
     """An MLflow logger.
 
     Args:
-        save_dir: the run directory, which remembers the run's id and name.
-        experiment: that the run is listed under.
+        save_dir: the run directory, which stores the run's id and name.
+        experiment: the MLflow experiment of the run.
         tracking_uri: a database or a server.
-        artifacts: where files are kept; None: where the server says.
+        artifacts: where files are stored; None: the server decides.
         config: of the run, resolved.
-        about: the run; None: it is known by its directory alone.
+        run_info: how the run appears; None: with the name of its directory.
     """
-    import mlflow  # noqa: F401  # sets the level of its own messages, which tell a person nothing
+    import mlflow  # noqa: F401  # imported first, because it sets the level of its own messages
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     directory = Path(save_dir)
-    about = about or About(directory.name)
-    name = remembered(directory, "name") or about.name
-    remember(directory, "name", name)
-    told = {"group": about.group, "job_type": about.job_type, "tags": ", ".join(about.tags)}
+    run_info = run_info or RunInfo(directory.name)
+    name = load_value(directory, "name") or run_info.name
+    save_value(directory, "name", name)
+    tags = {
+        "group": run_info.group,
+        "job_type": run_info.job_type,
+        "tags": ", ".join(run_info.tags),
+    }
     with one_at_a_time(tracking_uri):
         return RunLogger(
             directory=directory,
@@ -90,13 +95,15 @@ def mlflow_logger(
             run_name=name,
             tracking_uri=tracking_uri,
             artifact_location=artifacts,
-            tags={key: value for key, value in told.items() if value},
+            tags={key: value for key, value in tags.items() if value},
         )
 
 
 @contextmanager
 def one_at_a_time(tracking_uri: str) -> Iterator[None]:
-    """Holds a database that is a file: of two jobs that begin a new one at once, one would fail."""
+    """Locks a database that is a file. Without the lock, one of two jobs that create the same
+    database at the same time would fail.
+    """
     kind, _, path = tracking_uri.partition(":///")
     if kind != "sqlite":
         yield
@@ -106,12 +113,12 @@ def one_at_a_time(tracking_uri: str) -> Iterator[None]:
         yield
 
 
-def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Key -> value, each key as a command line has it: "method.temperature"."""
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Key -> value, with keys as on the command line: "method.temperature"."""
     plain = {}
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
-            plain |= flat(value, f"{above}{name}.")
+            plain |= flat(value, f"{prefix}{name}.")
         else:
-            plain[f"{above}{name}"] = value
+            plain[f"{prefix}{name}"] = value
     return plain

@@ -1,4 +1,4 @@
-"""Weights & Biases: one run for each of ours, also after a resume, and offline without a key."""
+"""Weights & Biases: each run is one wandb run, even if it is resumed; offline without a key."""
 
 import netrc
 import os
@@ -11,24 +11,24 @@ from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.trackers.about import About, remember, remembered
+from kd_lightning.trackers.run_info import RunInfo, load_value, save_value
 
 EXIT_CODES = {"success": 0, "failed": 1, "killed": 130}
 
 
 class RunLogger(WandbLogger):
-    """Ends its wandb run with ours, so that the next one of this process gets one of its own."""
+    """Finishes its wandb run when the run ends: the next run of this process gets a new one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        del self._wandb_init["anonymous"]  # wandb warns of it, whatever its value
+        del self._wandb_init["anonymous"]  # wandb warns about this setting for any value
 
-    def keep(self, files: list[Path]) -> None:
+    def log_files(self, files: list[Path]) -> None:
         import wandb
 
         artifact = wandb.Artifact(f"results-{self.experiment.id}", type="results")
         for path in files:
-            # where they are: a copy would stay behind in the person's cache
+            # skip_cache: a copy would stay in the user's cache
             artifact.add_file(str(path.resolve()), skip_cache=True, policy="immutable")
         self.experiment.log_artifact(artifact)
 
@@ -49,22 +49,22 @@ def wandb_logger(
     mode: Literal["online", "offline", "disabled"] | None = None,
     upload_timeout: float = 600.0,
     config: dict[str, Any] | None = None,
-    about: About | None = None,
+    run_info: RunInfo | None = None,
 ) -> WandbLogger:
-    """A Weights & Biases logger that falls back to offline, and says so, where there is no key.
+    """A Weights & Biases logger. Without a key it logs offline, and says so.
 
     Args:
-        save_dir: the run directory, which remembers the run's id and name.
-        name, group, job_type: None: those of ``about``.
-        tags: beside those of ``about``.
+        save_dir: the run directory, which stores the run's id and name.
+        name, group, job_type: None: those of ``run_info``.
+        tags: in addition to those of ``run_info``.
         mode: "online", "offline", "disabled"; None: online if there is a key.
         upload_timeout: seconds that the end of a run may wait for the network; 0: no limit.
         config: of the run, resolved.
-        about: the run; None: it is known by its directory alone.
+        run_info: how the run appears; None: with the name of its directory.
     """
     directory = Path(save_dir)
-    about = about or About(directory.name)
-    tags = list(dict.fromkeys([*(tags or []), *about.tags]))
+    run_info = run_info or RunInfo(directory.name)
+    tags = list(dict.fromkeys([*(tags or []), *run_info.tags]))
     check_settings(project=project, run_tags=tags)
     settings: dict[str, Any] = {"config": config}
     if mode is None and "WANDB_MODE" not in os.environ and not has_key():
@@ -78,19 +78,19 @@ def wandb_logger(
         )
     if mode is not None:
         settings["mode"] = mode
-    # an agent of a W&B sweep has given its run an id already; ours give each job one of its own
-    given = None if about.group else os.environ.get("WANDB_RUN_ID")
-    id = given or remembered(directory, "wandb") or secrets.token_hex(4)
-    name = name or remembered(directory, "name") or about.name
-    remember(directory, "wandb", id)
-    remember(directory, "name", name)
+    # an agent of a W&B sweep sets the id of its run; a job of our sweeps must not use that id
+    agent_id = None if run_info.group else os.environ.get("WANDB_RUN_ID")
+    id = agent_id or load_value(directory, "wandb") or secrets.token_hex(4)
+    name = name or load_value(directory, "name") or run_info.name
+    save_value(directory, "wandb", id)
+    save_value(directory, "name", name)
     return RunLogger(
         save_dir=str(directory),
         project=project,
         id=id,
         name=name,
-        group=group or about.group,
-        job_type=job_type or about.job_type,
+        group=group or run_info.group,
+        job_type=job_type or run_info.job_type,
         tags=tags,
         settings={"finish_timeout": upload_timeout},
         **settings,
@@ -98,19 +98,19 @@ def wandb_logger(
 
 
 def check_settings(**settings: Any) -> None:
-    """Raises ``UserError`` for values that wandb refuses."""
+    """Raises ``UserError`` for settings that wandb refuses."""
     import wandb
 
     try:
         wandb.Settings(**settings)
     except (wandb.errors.UsageError, ValueError) as error:
-        # of pydantic's several lines, the one that says what is wrong
-        said = str(error).partition("Value error, ")[2] or str(error)
-        raise UserError(f"logger.wandb: {said.partition(' [type=')[0]}") from error
+        # only the part of pydantic's message that says what is wrong
+        message = str(error).partition("Value error, ")[2] or str(error)
+        raise UserError(f"logger.wandb: {message.partition(' [type=')[0]}") from error
 
 
 def has_key() -> bool:
-    """Whether there is a wandb key: in the environment, or where ``wandb login`` puts it."""
+    """Whether there is a wandb key: in the environment, or in the file of ``wandb login``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname

@@ -1,4 +1,4 @@
-"""What averages promise, on real training: what is validated is what is kept: the average."""
+"""Averaged students, on real training: the average is what is validated, saved and tested."""
 
 import csv
 import json
@@ -28,8 +28,8 @@ from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teachers.sources import Teacher, build_net, load_student
 
-# a net with batch norm, data that it learns in four epochs and not in two, a rate that stays
-LEARNT = [
+# a net with batch norm, data that takes more than two epochs to learn, a constant learning rate
+SUPERVISED = [
     *(word for word in TINY if not word.startswith(("callbacks", "teacher"))),
     "method=supervised",
     "model@method.students.student=resnet8",
@@ -47,7 +47,7 @@ EMA_ON = ["callbacks=ema", "callbacks.ema.decay=0.9"]
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("plain")
-    return distill(*LEARNT, "callbacks=quiet", f"outputs={outputs}").directory
+    return distill(*SUPERVISED, "callbacks=quiet", f"outputs={outputs}").directory
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -55,7 +55,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def kept(run: Path, key: str = "student") -> dict[str, Tensor]:
+def best(run: Path, key: str = "student") -> dict[str, Tensor]:
     return torch.load(run / f"best-{key}.ckpt", weights_only=True)["state_dict"]
 
 
@@ -85,7 +85,7 @@ def numbers_of(run: Path) -> dict[str, Any]:
     return metrics
 
 
-def assert_files_do_what_they_were_chosen_by(
+def assert_saved_metrics_are_reproduced(
     run: Path, overrides: list[str], *, rounding: float = 1e-4
 ) -> None:
     data = build_data(compose(*overrides))
@@ -93,46 +93,46 @@ def assert_files_do_what_they_were_chosen_by(
         saved = torch.load(path, weights_only=True)
         student = load_student(run, saved["key"])
         logits, labels = evaluation.predict({"student": student}, data.loader("val"))
-        found = evaluation.classification_metrics(logits["student"], labels)
-        assert found["accuracy"] == pytest.approx(saved["accuracy"], abs=rounding)
-        assert found["nll"] == pytest.approx(saved["nll"], rel=rounding)
+        metrics = evaluation.classification_metrics(logits["student"], labels)
+        assert metrics["accuracy"] == pytest.approx(saved["accuracy"], abs=rounding)
+        assert metrics["nll"] == pytest.approx(saved["nll"], rel=rounding)
 
 
-def test_a_kept_file_has_the_val_numbers_it_was_chosen_by(averaged: dict[str, Path]) -> None:
+def test_the_best_weights_have_the_val_metrics_stored_with_them(averaged: dict[str, Path]) -> None:
     for run in averaged.values():
         saved = torch.load(run / "best-student.ckpt", weights_only=True)
         assert float(rows(run)[saved["epoch"]]["val/student/nll"]) == saved["nll"]
-        assert_files_do_what_they_were_chosen_by(run, LEARNT)
+        assert_saved_metrics_are_reproduced(run, SUPERVISED)
 
 
-def test_statistics_are_refreshed_in_the_precision_of_the_run(tmp_path: Path) -> None:
-    words = [*LEARNT, *SWA_ON, "hardware.precision=bf16-mixed"]
+def test_batch_norm_is_refreshed_in_the_precision_of_the_run(tmp_path: Path) -> None:
+    words = [*SUPERVISED, *SWA_ON, "hardware.precision=bf16-mixed"]
     run = distill(*words, f"outputs={tmp_path}").directory
-    assert_files_do_what_they_were_chosen_by(run, LEARNT, rounding=0.05)
+    assert_saved_metrics_are_reproduced(run, SUPERVISED, rounding=0.05)
 
 
-def test_each_of_two_students_keeps_its_own_best_average(tiny: list[str]) -> None:
+def test_each_of_two_students_has_its_own_best_average(tiny: list[str]) -> None:
     words = ["method=dual_student", *tiny, "data.noise=1", "callbacks=ema", "trainer.max_epochs=3"]
     run = distill(*words).directory
-    assert_files_do_what_they_were_chosen_by(run, words)
+    assert_saved_metrics_are_reproduced(run, words)
     assert len(list(run.glob("best-*.ckpt"))) == 2
 
 
-def test_an_ema_that_forgets_at_once_is_the_plain_run(plain: Path, tmp_path: Path) -> None:
-    run = distill(*LEARNT, "callbacks=ema", "callbacks.ema.decay=0", f"outputs={tmp_path}")
+def test_an_ema_with_decay_0_equals_the_plain_run(plain: Path, tmp_path: Path) -> None:
+    run = distill(*SUPERVISED, "callbacks=ema", "callbacks.ema.decay=0", f"outputs={tmp_path}")
     assert rows(run.directory) == rows(plain)
-    assert_equal(kept(run.directory), kept(plain))
+    assert_equal(best(run.directory), best(plain))
     assert_equal(last(run.directory)["state_dict"], last(plain)["state_dict"])
     assert numbers_of(run.directory) == numbers_of(plain)
 
 
-def test_swa_of_one_epoch_is_that_epoch(plain: Path, tmp_path: Path) -> None:
+def test_swa_over_one_epoch_equals_that_epoch(plain: Path, tmp_path: Path) -> None:
     words = ["callbacks=swa", "callbacks.swa.start=0.75", "callbacks.swa.refresh_batch_norm=false"]
-    run = distill(*LEARNT, *words, f"outputs={tmp_path}").directory
+    run = distill(*SUPERVISED, *words, f"outputs={tmp_path}").directory
     assert rows(run) == rows(plain)
     assert_equal(last(run)["state_dict"], last(plain)["state_dict"])
-    # the epochs before it were no candidates
-    assert_equal(kept(run), of_student(last(plain)["state_dict"]))
+    # earlier epochs are not candidates for the best weights
+    assert_equal(best(run), of_student(last(plain)["state_dict"]))
     student = numbers_of(run)["nets"]["student"]
     assert student["epoch"] == 3
     assert student["test"] == numbers_of(plain)["nets"]["student"]["last"]
@@ -142,18 +142,18 @@ def test_swa_of_one_epoch_is_that_epoch(plain: Path, tmp_path: Path) -> None:
 def averaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("averaged")
     return {
-        words[0]: distill(*LEARNT, *words, f"outputs={outputs}").directory
+        words[0]: distill(*SUPERVISED, *words, f"outputs={outputs}").directory
         for words in (SWA_ON, EMA_ON)
     }
 
 
-def test_averaging_changes_what_is_kept_and_not_the_training(
+def test_averaging_changes_the_best_weights_but_not_the_training(
     averaged: dict[str, Path], plain: Path
 ) -> None:
     for run in averaged.values():
         assert_equal(last(run)["current_model_state"], last(plain)["state_dict"])
         assert differ(last(run)["state_dict"], last(plain)["state_dict"])
-        assert differ(kept(run), kept(plain))
+        assert differ(best(run), best(plain))
 
 
 @pytest.mark.parametrize(
@@ -169,15 +169,15 @@ def test_averaging_changes_what_is_kept_and_not_the_training(
 def test_every_option_changes_the_average(
     words: list[str], option: str, averaged: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = distill(*LEARNT, *words, option, f"outputs={tmp_path}").directory
+    run = distill(*SUPERVISED, *words, option, f"outputs={tmp_path}").directory
     assert differ(last(run)["state_dict"], last(averaged[words[0]])["state_dict"])
 
 
-# By hand
+# Averages computed by hand
 
 
-class Taken(Callback):
-    """The weights, and batch norm's statistics, as they are trained, after each step."""
+class RecordedWeights(Callback):
+    """The trained weights and batch-norm statistics after each step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Tensor]] = []
@@ -192,7 +192,7 @@ def floats_of(method: Learner) -> list[tuple[str, Tensor]]:
 
 
 def built(method: str = "supervised", *more: str) -> tuple[Learner, Any, Any]:
-    """A method with a net that has batch norm, its teacher or student."""
+    """A method whose teacher or student has batch norm."""
     of_net = "teacher" if method in DISTILLERS else "students.student"
     with_norm = [] if method == "mutual_learning" else [f"model@method.{of_net}=resnet8"]
     cfg = compose(*of_method(method, list(TINY)), f"method={method}", *with_norm, *more)
@@ -209,42 +209,42 @@ def fit(cfg: Any, learner: Learner, data: Any, *callbacks: Callback) -> Trainer:
     return trainer
 
 
-def test_swa_is_the_mean_over_the_epochs_ends() -> None:
+def test_swa_is_the_mean_of_the_weights_at_the_ends_of_epochs() -> None:
     learner, data, cfg = built("supervised", "trainer.max_epochs=4", "scheduler=none")
-    taken = Taken()
-    fit(cfg, learner, data, taken, SWA(start=0.25))
-    each = len(taken.steps) // 4
-    ends = taken.steps[each - 1 :: each][1:]
+    recorded = RecordedWeights()
+    fit(cfg, learner, data, recorded, SWA(start=0.25))
+    each = len(recorded.steps) // 4
+    ends = recorded.steps[each - 1 :: each][1:]
     assert len(ends) == 3
     for name, value in learner.named_parameters():
         mean = torch.stack([end[name].double() for end in ends]).mean(0)
         torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-7)
 
 
-def test_swa_takes_the_epoch_that_the_last_step_cuts_short() -> None:
+def test_swa_includes_an_epoch_that_max_steps_cuts_short() -> None:
     learner, data, cfg = built("supervised", "trainer.max_epochs=9", "trainer.max_steps=7")
-    taken, swa = Taken(), SWA(start=0)
-    fit(cfg, learner, data, taken, swa)
-    assert (len(taken.steps), swa.count) == (7, 2)  # of five batches an epoch
+    recorded, swa = RecordedWeights(), SWA(start=0)
+    fit(cfg, learner, data, recorded, swa)
+    assert (len(recorded.steps), swa.num_averaged) == (7, 2)  # five batches per epoch
     for name, value in learner.named_parameters():
-        torch.testing.assert_close(value, (taken.steps[4][name] + taken.steps[6][name]) / 2)
+        torch.testing.assert_close(value, (recorded.steps[4][name] + recorded.steps[6][name]) / 2)
 
 
 @pytest.mark.parametrize("warmup", [True, False])
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_ema_is_its_recursion_over_the_steps(warmup: bool, accumulated: int) -> None:
+def test_ema_follows_its_recursion_over_the_steps(warmup: bool, accumulated: int) -> None:
     learner, data, cfg = built(
         "supervised", f"trainer.accumulate_grad_batches={accumulated}", "scheduler=none"
     )
-    taken, ema = Taken(), EMA(decay=0.8, warmup=warmup)
-    trainer = fit(cfg, learner, data, taken, ema)
-    each = len(taken.steps) // 2  # batches of an epoch, whose last one always steps
+    recorded, ema = RecordedWeights(), EMA(decay=0.8, warmup=warmup)
+    trainer = fit(cfg, learner, data, recorded, ema)
+    each = len(recorded.steps) // 2  # batches per epoch; the last one always makes a step
     steps = [
         step
-        for i, step in enumerate(taken.steps)
+        for i, step in enumerate(recorded.steps)
         if (i % each + 1) % accumulated == 0 or i % each == each - 1
     ]
-    assert len(steps) == trainer.global_step == ema.count
+    assert len(steps) == trainer.global_step == ema.num_averaged
     assert any("running_var" in name for name, _ in floats_of(learner))
     for name, value in floats_of(learner):
         expected = steps[0][name].double()
@@ -255,13 +255,13 @@ def test_ema_is_its_recursion_over_the_steps(warmup: bool, accumulated: int) -> 
 
 
 @pytest.mark.parametrize("val", [0.1, 0])
-def test_the_statistics_are_those_of_the_average_on_the_training_part(val: float) -> None:
+def test_batch_norm_statistics_are_those_of_the_average_on_the_training_part(val: float) -> None:
     learner, data, cfg = built("supervised", f"data.val_fraction={val}")
     fit(cfg, learner, data, SWA(start=0))
     student = learner.students["student"]
-    found = {n: b.clone() for n, b in student.named_buffers() if "running" in n}
+    statistics = {n: b.clone() for n, b in student.named_buffers() if "running" in n}
 
-    class Bare(nn.Module):  # what update_bn takes
+    class LogitsOnly(nn.Module):  # update_bn needs a net that returns a tensor
         def __init__(self) -> None:
             super().__init__()
             self.net = student
@@ -269,13 +269,13 @@ def test_the_statistics_are_those_of_the_average_on_the_training_part(val: float
         def forward(self, x: Tensor) -> Tensor:
             return self.net(x).logits
 
-    update_bn(data.loader("train"), Bare())
+    update_bn(data.loader("train"), LogitsOnly())
     for name, buffer in student.named_buffers():
-        if name in found:
-            torch.testing.assert_close(found[name], buffer)
+        if name in statistics:
+            torch.testing.assert_close(statistics[name], buffer)
 
 
-def test_a_nets_constants_stay_what_they_are() -> None:
+def test_the_constants_of_a_net_do_not_change() -> None:
     learner, data, cfg = built("supervised")
     before = {k: v.clone() for k, v in learner.state_dict().items() if "prepare" in k}
     assert before
@@ -283,10 +283,10 @@ def test_a_nets_constants_stay_what_they_are() -> None:
     assert_equal(before, {k: v for k, v in learner.state_dict().items() if k in before})
 
 
-# Where the average stands
+# Averages within a run
 
 
-@pytest.mark.filterwarnings("ignore:the mean weight")  # untrained teachers are sure of nothing
+@pytest.mark.filterwarnings("ignore:the mean weight")  # because the teachers are untrained
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("make", [lambda: SWA(start=0), EMA], ids=["swa", "ema"])
 def test_the_teacher_is_neither_changed_nor_averaged_nor_saved(
@@ -298,20 +298,20 @@ def test_the_teacher_is_neither_changed_nor_averaged_nor_saved(
     before = {} if teacher is None else {k: v.clone() for k, v in teacher.state_dict().items()}
     averaging = make()
     trainer = fit(cfg, learner, data, averaging)
-    assert averaging.count == (2 if isinstance(averaging, SWA) else trainer.global_step)
+    assert averaging.num_averaged == (2 if isinstance(averaging, SWA) else trainer.global_step)
     if teacher is not None:
         assert learner.teacher is teacher
         assert_equal(before, dict(teacher.state_dict()))
         assert not any(module.training for module in teacher.modules())
         averaged = set(map(id, averaging._average_model.module.teacher.parameters()))
-        assert not averaged  # no second one in memory either
+        assert not averaged  # there is no copy in memory either
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["state_dict"].keys() == learner.state_dict().keys()
     assert not [key for key in saved["state_dict"] if "teacher" in key]
 
 
-def test_before_the_first_average_the_students_are_validated_as_they_are(
+def test_before_the_first_average_the_trained_students_are_validated(
     plain: Path, averaged: dict[str, Path]
 ) -> None:
     run = averaged["callbacks=swa"]
@@ -319,63 +319,63 @@ def test_before_the_first_average_the_students_are_validated_as_they_are(
     assert rows(run)[2] != rows(plain)[2]
 
 
-def test_an_average_begins_the_choice_anew(tmp_path: Path) -> None:
-    class Begun(SWA):
-        count = 0
+def test_the_first_average_restarts_the_choice_of_the_best_epoch(tmp_path: Path) -> None:
+    class Started(SWA):
+        num_averaged = 0
         students = nn.ModuleDict({"a": net()})
 
-    averaging, best = Begun(), BestStudents(tmp_path)
+    averaging, callback = Started(), BestStudents(tmp_path)
     method = SimpleNamespace(students=nn.ModuleDict({"a": net()}))
     for epoch, (count, accuracy) in enumerate([(0, 0.9), (1, 0.5), (2, 0.6), (3, 0.6)]):
-        Begun.count, state = count, best.state_dict()
-        best = BestStudents(tmp_path)
-        best.load_state_dict(state)  # as if the run were resumed after every epoch
+        Started.num_averaged, state = count, callback.state_dict()
+        callback = BestStudents(tmp_path)
+        callback.load_state_dict(state)  # as if the run were resumed after every epoch
         values = {"val/a/accuracy": torch.tensor(accuracy), "val/a/nll": torch.tensor(1.0)}
-        best.on_validation_end(
+        callback.on_validation_end(
             SimpleNamespace(
                 current_epoch=epoch, is_global_zero=True, callback_metrics=values,
                 callbacks=[averaging],
             ),
             method,
         )  # fmt: skip
-    assert best.chosen["a"]["epoch"] == 2
-    assert_equal(kept(tmp_path, "a"), dict(Begun.students["a"].state_dict()))
+    assert callback.chosen["a"]["epoch"] == 2
+    assert_equal(best(tmp_path, "a"), dict(Started.students["a"].state_dict()))
 
 
 @pytest.mark.parametrize("words", [SWA_ON, EMA_ON], ids=["swa", "ema"])
-def test_without_a_val_part_the_last_average_is_kept(words: list[str], tmp_path: Path) -> None:
-    run = distill(*LEARNT, *words, "data.val_fraction=0", f"outputs={tmp_path}").directory
+def test_without_a_val_part_the_last_average_is_saved(words: list[str], tmp_path: Path) -> None:
+    run = distill(*SUPERVISED, *words, "data.val_fraction=0", f"outputs={tmp_path}").directory
     saved = last(run)
-    assert_equal(kept(run), of_student(saved["state_dict"]))
-    assert differ(kept(run), of_student(saved["current_model_state"]))
+    assert_equal(best(run), of_student(saved["state_dict"]))
+    assert differ(best(run), of_student(saved["current_model_state"]))
     student = numbers_of(run)["nets"]["student"]
     assert student["test"] == student["last"]
 
 
-def test_the_last_column_is_the_average_at_the_end(averaged: dict[str, Path]) -> None:
-    data = build_data(compose(*LEARNT))
+def test_the_last_column_is_of_the_average_at_the_end(averaged: dict[str, Path]) -> None:
+    data = build_data(compose(*SUPERVISED))
     for run in averaged.values():
         student = load_student(run, "student")
         student.load_state_dict(of_student(last(run)["state_dict"]))
         logits, labels = evaluation.predict({"student": student}, data.loader("test"))
-        found = evaluation.classification_metrics(logits["student"], labels)
-        # to rounding: the net is loaded in another layout of memory
-    assert found == pytest.approx(numbers_of(run)["nets"]["student"]["last"], rel=1e-5)
+        metrics = evaluation.classification_metrics(logits["student"], labels)
+        # equal up to rounding, because the loaded net has another memory layout
+    assert metrics == pytest.approx(numbers_of(run)["nets"]["student"]["last"], rel=1e-5)
 
 
-def test_a_run_that_ends_before_its_average_begins_says_so(tmp_path: Path) -> None:
+def test_a_run_that_ends_before_its_first_average_says_so(tmp_path: Path) -> None:
     words = [*SWA_ON, "callbacks.swa.start=0.9", "trainer.max_epochs=10"]
     stops = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
              "+callbacks.stop.monitor=val/accuracy", "+callbacks.stop.patience=1",
              "+callbacks.stop.stopping_threshold=0.0", "+callbacks.stop.mode=max"]  # fmt: skip
-    run = distill(*LEARNT, *words, *stops, f"outputs={tmp_path}").directory
-    said = json.loads((run / "metrics.json").read_text())["averaging"]
-    assert said == "not averaged, for the run ended before 90% of its epochs"
-    assert_files_do_what_they_were_chosen_by(run, LEARNT)
+    run = distill(*SUPERVISED, *words, *stops, f"outputs={tmp_path}").directory
+    averaging = json.loads((run / "metrics.json").read_text())["averaging"]
+    assert averaging == "not averaged, for the run ended before 90% of its epochs"
+    assert_saved_metrics_are_reproduced(run, SUPERVISED)
 
 
-def test_the_table_says_what_the_weights_are(tmp_path: Path) -> None:
-    run = distill(*LEARNT, *SWA_ON, "baselines=labels_only", f"outputs={tmp_path}").directory
+def test_the_table_says_how_the_weights_were_averaged(tmp_path: Path) -> None:
+    run = distill(*SUPERVISED, *SWA_ON, "baselines=labels_only", f"outputs={tmp_path}").directory
     table = (run / "table.md").read_text()
     assert "students: their mean over the ends of the last 2 epochs (SWA)." in table
     assert "Those that learnt from labels only are not averaged." in table
@@ -391,22 +391,22 @@ class Stop(BaseException):
 def stop_after(epochs: int, patch: pytest.MonkeyPatch) -> None:
     step = Supervised.training_step
 
-    def dying(self: Supervised, batch: object, batch_idx: int) -> Tensor:
+    def interrupted(self: Supervised, batch: object, batch_idx: int) -> Tensor:
         if self.current_epoch == epochs and batch_idx == 1:
             raise Stop
         return step(self, batch, batch_idx)
 
-    patch.setattr(Supervised, "training_step", dying)
+    patch.setattr(Supervised, "training_step", interrupted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [SWA_ON, EMA_ON], ids=["swa", "ema"])
 @pytest.mark.parametrize("val", [0.3, 0])
-def test_a_resumed_run_has_the_bits_of_an_undisturbed_one(
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     words: list[str], val: float, tmp_path: Path
 ) -> None:
-    words = [*LEARNT, *words, f"data.val_fraction={val}"]
-    whole = distill(*words, f"run_dir={tmp_path}/whole").directory
+    words = [*SUPERVISED, *words, f"data.val_fraction={val}"]
+    uninterrupted = distill(*words, f"run_dir={tmp_path}/uninterrupted").directory
     for epochs in (1, 3):
         run = tmp_path / str(epochs)
         with pytest.MonkeyPatch.context() as patch:
@@ -414,81 +414,81 @@ def test_a_resumed_run_has_the_bits_of_an_undisturbed_one(
             with pytest.raises(Stop):
                 distill(*words, f"run_dir={run}")
         distill(f"resume={run}")
-        assert rows(run) == rows(whole)
-        assert_equal(kept(run), kept(whole))
+        assert rows(run) == rows(uninterrupted)
+        assert_equal(best(run), best(uninterrupted))
         for part in ("state_dict", "current_model_state"):
-            assert_equal(last(run)[part], last(whole)[part])
-        assert numbers_of(run) == numbers_of(whole)
+            assert_equal(last(run)[part], last(uninterrupted)[part])
+        assert numbers_of(run) == numbers_of(uninterrupted)
 
 
 @pytest.mark.parametrize("words", [SWA_ON, EMA_ON], ids=["swa", "ema"])
 def test_a_finished_run_that_is_tested_again_has_the_same_numbers(
     words: list[str], tmp_path: Path
 ) -> None:
-    run = distill(*LEARNT, *words, f"outputs={tmp_path}").directory
+    run = distill(*SUPERVISED, *words, f"outputs={tmp_path}").directory
     before = numbers_of(run)
     distill(f"resume={run}")
     assert numbers_of(run) == before
 
 
-def test_more_epochs_go_on_with_an_ema_and_not_with_swa(tmp_path: Path) -> None:
+def test_more_epochs_can_be_added_with_ema_but_not_with_swa(tmp_path: Path) -> None:
     for name, words in (("ema", EMA_ON), ("swa", SWA_ON)):
         run = tmp_path / name
-        distill(*LEARNT, *words, "trainer.max_epochs=2", f"run_dir={run}")
+        distill(*SUPERVISED, *words, "trainer.max_epochs=2", f"run_dir={run}")
         if name == "swa":
             with pytest.raises(UserError, match=r"start is a share of trainer.max_epochs=2"):
                 distill(f"resume={run}", "trainer.max_epochs=4")
             assert len(rows(distill(f"resume={run}").directory)) == 2
             continue
-        whole = distill(*LEARNT, *words, f"run_dir={tmp_path}/whole").directory
+        uninterrupted = distill(*SUPERVISED, *words, f"run_dir={tmp_path}/uninterrupted").directory
         distill(f"resume={run}", "trainer.max_epochs=4")
-        assert numbers_of(run) == numbers_of(whole)
+        assert numbers_of(run) == numbers_of(uninterrupted)
 
 
-# Mistakes
+# User errors
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["callbacks=swa", "callbacks.swa.start=1"], r"callbacks.swa.start must be in \[0, 1\)"),
         (["callbacks=ema", "callbacks.ema.decay=1"], r"callbacks.ema.decay must be in \[0, 1\)"),
         (["callbacks=swa", "scheduler=swa", "baselines=labels_only"],
-         "baselines=labels_only would train on a schedule that stops falling at scheduler.end="),
+         "baselines=labels_only does not support scheduler.end="),
         (["callbacks=[swa,ema]"], "callbacks.swa and callbacks.ema both average: choose one"),
         (
             ["+callbacks.x._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
-            "callbacks.x validates other weights than the run keeps: .*callbacks=ema, not EMAW",
+            "callbacks.x validates other weights than the run saves: .*callbacks=ema instead of EMAW",
         ),
         (
             ["+callbacks.x._target_=lightning.pytorch.callbacks.StochasticWeightAveraging",
              "+callbacks.x.swa_lrs=0.1"],
-            "not StochasticWeightAveraging itself",
+            "instead of StochasticWeightAveraging",
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_right_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=said):
-        distill(*LEARNT, *words, f"outputs={tmp_path}")
+def test_wrong_settings_are_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        distill(*SUPERVISED, *words, f"outputs={tmp_path}")
     assert not list(tmp_path.iterdir())
 
 
-def test_swa_begins_where_its_schedule_ends() -> None:
+def test_swa_begins_at_the_end_of_its_schedule() -> None:
     assert compose("callbacks=swa", "scheduler=swa").callbacks.swa.start == 0.75
     later = compose("callbacks=swa", "scheduler=swa", "scheduler.end=0.9")
     assert later.callbacks.swa.start == 0.9
     assert compose("callbacks=swa").callbacks.swa.start == 0.75
 
 
-def test_the_decay_that_warm_up_has_reached_is_said() -> None:
+def test_the_description_has_the_decay_reached_by_the_warm_up() -> None:
     ema = EMA(decay=0.999)
     ema._average_model = SimpleNamespace(n_averaged=torch.tensor(15))
-    assert ema.in_words().endswith("decay 0.625 at last, on the way to 0.999")  # 15 / 24
+    assert ema.describe().endswith("decay 0.625 at last, on the way to 0.999")  # 15 / 24
     ema._average_model.n_averaged += 20_000
-    assert ema.in_words().endswith("average, decay 0.999")
+    assert ema.describe().endswith("average, decay 0.999")
 
 
-def test_it_is_lightnings_own() -> None:
+def test_averaging_is_built_on_lightnings_callback() -> None:
     assert issubclass(AveragedStudents, WeightAveraging)
 
 
@@ -497,13 +497,13 @@ def test_it_is_lightnings_own() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [SWA_ON, EMA_ON], ids=["swa", "ema"])
-def test_two_ranks_keep_one_average(words: list[str], tmp_path: Path) -> None:
+def test_two_ranks_save_one_average(words: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.run", *LEARNT, *words, "hardware=ddp",
+        [sys.executable, "-m", "kd_lightning.run", *SUPERVISED, *words, "hardware=ddp",
          "hardware.accelerator=cpu", "hardware.devices=2", f"run_dir={tmp_path}/run"],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
-    # val was counted on both ranks: their averages had the same statistics
-    assert_files_do_what_they_were_chosen_by(run, LEARNT)
+    # val is evaluated on both ranks, so their averages had the same statistics
+    assert_saved_metrics_are_reproduced(run, SUPERVISED)

@@ -15,7 +15,7 @@ def method(*keys: str) -> SimpleNamespace:
 
 
 def trainer(epoch: int, *, first: bool = True, **metrics: tuple[float, float]) -> SimpleNamespace:
-    """A trainer at the end of an epoch; ``metrics``: student=(val accuracy, val nll)."""
+    """A trainer at the end of an epoch; ``metrics``: student -> (val accuracy, val nll)."""
     values = {
         f"val/{key}/{name}": torch.tensor(value)
         for key, pair in metrics.items()
@@ -34,8 +34,8 @@ def chosen_epochs(best: BestStudents) -> dict[str, float]:
     ("epochs", "chosen"),
     [
         ([(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 1),  # the highest accuracy
-        ([(0.5, 1.0), (0.5, 0.9), (0.5, 1.1)], 1),  # among equals the lowest NLL
-        ([(0.5, 1.0), (0.5, 1.0)], 0),  # among these the earliest
+        ([(0.5, 1.0), (0.5, 0.9), (0.5, 1.1)], 1),  # equal accuracy: the lowest NLL
+        ([(0.5, 1.0), (0.5, 1.0)], 0),  # equal metrics: the earliest epoch
         ([(0.5, 1.0), (0.4, 0.5), (0.3, 0.1)], 0),
     ],
 )
@@ -48,7 +48,7 @@ def test_the_best_epoch(epochs: list[tuple[float, float]], chosen: int, tmp_path
     assert best.chosen["a"]["nll"] == pytest.approx(epochs[chosen][1])
 
 
-def test_each_student_is_chosen_by_itself_with_the_weights_of_its_epoch(tmp_path: Path) -> None:
+def test_each_student_has_its_own_best_epoch_and_the_weights_of_that_epoch(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
     nets = []
     for epoch, (a, b) in enumerate([(0.9, 0.1), (0.2, 0.8)]):
@@ -63,7 +63,7 @@ def test_each_student_is_chosen_by_itself_with_the_weights_of_its_epoch(tmp_path
             assert torch.equal(loaded.state_dict()[name], value)
 
 
-def test_a_file_says_what_it_was_chosen_by_and_holds_nothing_else(tmp_path: Path) -> None:
+def test_a_file_holds_the_weights_and_the_metrics_that_chose_them(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
     best.on_validation_end(trainer(3, a=(0.5, 1.5)), method("a"))
     saved = torch.load(tmp_path / "best-a.ckpt", weights_only=True)
@@ -72,7 +72,7 @@ def test_a_file_says_what_it_was_chosen_by_and_holds_nothing_else(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["best-a.ckpt"]
 
 
-def test_without_a_val_part_the_last_epoch_is_kept(tmp_path: Path) -> None:
+def test_without_a_val_part_the_last_epoch_is_saved(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
     best.on_train_end(trainer(5), method("a", "b"))
     assert best.chosen == {}
@@ -88,7 +88,7 @@ def test_with_a_val_part_the_end_changes_nothing(tmp_path: Path) -> None:
     assert best.path("a").read_bytes() == before
 
 
-def test_further_ranks_choose_alike_and_write_nothing(tmp_path: Path) -> None:
+def test_other_ranks_make_the_same_choice_and_write_nothing(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
     best.on_validation_end(trainer(0, first=False, a=(0.5, 1.0)), method("a"))
     best.on_train_end(trainer(1, first=False), method("a"))

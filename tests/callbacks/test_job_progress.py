@@ -1,4 +1,4 @@
-"""How far a run is, as a sweep hears it."""
+"""The progress that a run reports to its sweep."""
 
 from types import SimpleNamespace
 
@@ -8,8 +8,8 @@ from kd_lightning.callbacks.job_progress import JobProgress
 
 
 def test_every_epoch_is_reported_with_the_accuracies_of_the_students() -> None:
-    heard = []
-    status = JobProgress("kd on digits", lambda **progress: heard.append(progress))
+    reports = []
+    status = JobProgress("kd on digits", lambda **progress: reports.append(progress))
     trainer = SimpleNamespace(
         is_global_zero=True, current_epoch=3, max_epochs=10, max_steps=-1, callback_metrics={}
     )
@@ -17,7 +17,7 @@ def test_every_epoch_is_reported_with_the_accuracies_of_the_students() -> None:
     status.on_train_start(trainer, method)
     trainer.callback_metrics = {"val/a/accuracy": torch.tensor(0.5), "val/a/nll": torch.tensor(1)}
     status.on_train_epoch_end(trainer, method)
-    first, second = heard
+    first, second = reports
     assert (first["epoch"], first["epochs"], first["first"], first["accuracy"]) == (3, 10, 3, {})
     assert (second["epoch"], second["phase"]) == (4, "kd on digits")
     assert second["accuracy"] == {"a": 0.5}

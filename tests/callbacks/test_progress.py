@@ -14,10 +14,10 @@ from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
 from kd_lightning.callbacks import progress
-from kd_lightning.callbacks.progress import LogFile, RunProgress, Screen
+from kd_lightning.callbacks.progress import LogFileDisplay, RunProgress, TerminalDisplay
 from kd_lightning.methods.supervised import Supervised
 
-TITLE = "kd on [a] digits"  # as good as markup
+TITLE = "kd on [a] digits"  # "[a]" would be markup for rich
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def train(
     shown: RunProgress, batches: DataLoader, folder: Path, epochs: int = 3, *more: Callback,
     val: bool = True, ckpt_path: Path | None = None, **options: object,
 ) -> Trainer:  # fmt: skip
-    """A real run of two students, without a log."""
+    """A real training of two students, without a logger."""
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[shown, *more],
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
@@ -47,13 +47,13 @@ def train(
     return trainer
 
 
-def said(shown: RunProgress) -> str:
+def printed(shown: RunProgress) -> str:
     return shown.console.file.getvalue()
 
 
 def last_picture(shown: RunProgress) -> list[str]:
-    """What stands in the terminal at the end, without colours."""
-    drawn = re.split(r"\x1b\[1A\x1b\[2K|\r\x1b\[2K", said(shown))[-1]
+    """The text in the terminal at the end, without colours."""
+    drawn = re.split(r"\x1b\[1A\x1b\[2K|\r\x1b\[2K", printed(shown))[-1]
     return re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn).splitlines()
 
 
@@ -66,7 +66,7 @@ def test_a_log_file_gets_a_line_per_tenth(
 ) -> None:
     shown = shown_on(terminal=False)
     train(shown, batches, tmp_path, epochs, limit_train_batches=1)
-    first, *rest = said(shown).splitlines()
+    first, *rest = printed(shown).splitlines()
     assert first == f"{TITLE}: {epochs} epoch{'s' * (epochs > 1)}"
     assert len(rest) == lines
     assert rest[-1].startswith(f"{TITLE}: epoch {epochs}/{epochs}, took 0:0")
@@ -76,12 +76,12 @@ def test_a_log_file_gets_a_line_per_tenth(
 def test_the_losses_and_accuracies_are_those_of_the_epoch_that_ended(
     batches: DataLoader, tmp_path: Path
 ) -> None:
-    class Told(Callback):
-        """After the epoch, for it asks when the next one begins."""
+    class Expected(Callback):
+        """The lines that must be printed: read when the next epoch begins, or at the end."""
 
         lines: list[str] = []  # noqa: RUF012
 
-        def tell(self, trainer: Trainer, *_: object) -> None:
+        def add_line(self, trainer: Trainer, *_: object) -> None:
             metrics = trainer.callback_metrics
             words = (
                 f"{key}: val accuracy {metrics[f'val/{key}/accuracy']:.2%}, "
@@ -92,45 +92,47 @@ def test_the_losses_and_accuracies_are_those_of_the_epoch_that_ended(
 
         def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
             if trainer.current_epoch:
-                self.tell(trainer)
+                self.add_line(trainer)
 
-        on_train_end = tell
+        on_train_end = add_line
 
-    shown, told = shown_on(terminal=False), Told()
-    train(shown, batches, tmp_path, 3, told)
-    assert [line.partition("; ")[2] for line in said(shown).splitlines()[1:]] == told.lines
-    assert len(set(told.lines)) == 3, "the law needs epochs that differ"
+    shown, expected = shown_on(terminal=False), Expected()
+    train(shown, batches, tmp_path, 3, expected)
+    assert [line.partition("; ")[2] for line in printed(shown).splitlines()[1:]] == expected.lines
+    assert len(set(expected.lines)) == 3, "the test needs epochs that differ"
 
 
 def test_without_a_val_part_no_accuracy_is_shown(batches: DataLoader, tmp_path: Path) -> None:
     shown = shown_on(terminal=False)
     train(shown, batches, tmp_path, val=False)
-    assert "val" not in said(shown)
-    assert "a: hard " in said(shown)
+    assert "val" not in printed(shown)
+    assert "a: hard " in printed(shown)
 
 
-def test_a_run_that_stops_early_says_how_far_it_came(batches: DataLoader, tmp_path: Path) -> None:
+def test_the_last_line_of_a_run_that_stops_early_has_its_last_epoch(
+    batches: DataLoader, tmp_path: Path
+) -> None:
     shown = shown_on(terminal=False)
     stop = EarlyStopping("val/accuracy", min_delta=2.0, patience=3, mode="max")
     trainer = train(shown, batches, tmp_path, 100, stop)
     assert trainer.current_epoch == 4
-    assert "epoch 4/100, took " in said(shown).splitlines()[-1]
+    assert "epoch 4/100, took " in printed(shown).splitlines()[-1]
 
 
 def test_steps_may_end_a_run_before_its_epochs(batches: DataLoader, tmp_path: Path) -> None:
     shown = shown_on(terminal=False)
     train(shown, batches, tmp_path, 100, max_steps=7, accumulate_grad_batches=2)
-    assert f"{TITLE}: 4 epochs" in said(shown)  # of two steps each
-    assert "epoch 4/4, took " in said(shown).splitlines()[-1]
+    assert f"{TITLE}: 4 epochs" in printed(shown)  # of two steps each
+    assert "epoch 4/4, took " in printed(shown).splitlines()[-1]
 
 
-def test_within_a_long_epoch_a_log_file_is_not_silent(
+def test_a_log_file_gets_lines_within_a_long_epoch(
     batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LogFile, "PATIENCE", 0.0)
+    monkeypatch.setattr(LogFileDisplay, "MAX_SILENCE", 0.0)
     shown = shown_on(terminal=False)
     train(shown, batches, tmp_path, 1)
-    done = re.findall(r"epoch ([\d.]+)/1", said(shown))
+    done = re.findall(r"epoch ([\d.]+)/1", printed(shown))
     assert done == ["0.2", "0.5", "0.7", "0.9", "1"]
 
 
@@ -168,31 +170,31 @@ def test_a_terminal_ends_with_a_full_bar_and_each_student(
         assert re.search(r"val( accuracy)? \d+\.\d\d%, hard \d\.\d{3}", a)
 
 
-def test_a_terminal_that_can_only_print_gets_lines(
+def test_a_dumb_terminal_gets_lines(
     batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
     shown = shown_on(terminal=True)
     train(shown, batches, tmp_path, 1)
-    assert "epoch 1/1" in re.sub(r"\x1b\[[\d;]*m", "", said(shown))
-    assert "━" not in said(shown)
+    assert "epoch 1/1" in re.sub(r"\x1b\[[\d;]*m", "", printed(shown))
+    assert "━" not in printed(shown)
 
 
-def test_a_terminal_is_drawn_when_it_is_due_and_at_the_end(
+def test_a_terminal_is_redrawn_after_each_period_and_at_the_end(
     batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(Screen, "show", lambda self, glance: drawn.append(glance))
-    monkeypatch.setattr(Screen, "PERIOD", 3600.0)
+    monkeypatch.setattr(TerminalDisplay, "show", lambda self, line: drawn.append(line))
+    monkeypatch.setattr(TerminalDisplay, "PERIOD", 3600.0)
     train(shown_on(terminal=True), batches, tmp_path, 50)
-    assert [(glance.done, glance.over) for glance in drawn] == [(50, True)]
+    assert [(line.done, line.finished) for line in drawn] == [(50, True)]
 
-    monkeypatch.setattr(Screen, "PERIOD", 0.0)
+    monkeypatch.setattr(TerminalDisplay, "PERIOD", 0.0)
     train(shown_on(terminal=True), batches, tmp_path, 1)
-    assert [glance.done for glance in drawn[1:]] == [0.25, 0.5, 0.75, 0.999, 1, 1]
+    assert [line.done for line in drawn[1:]] == [0.25, 0.5, 0.75, 0.999, 1, 1]
 
 
-def test_no_thread_competes_with_the_training(
+def test_drawing_starts_no_thread(
     batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("threading.Thread.start", lambda self: pytest.fail("a thread"))
@@ -204,51 +206,51 @@ def test_a_resumed_run_begins_where_it_was(batches: DataLoader, tmp_path: Path) 
     for terminal in (True, False):
         shown = shown_on(terminal=terminal)
         train(shown, batches, tmp_path, 5, ckpt_path=tmp_path / "last.ckpt")
-        assert "3/5 epochs" in said(shown) or f"{TITLE}: 5 epochs, 3 of them done" in said(shown)
-        assert "5/5" in said(shown)
-        assert "1/5" not in said(shown)
+        assert "3/5 epochs" in printed(shown) or f"{TITLE}: 5 epochs, 3 of them done" in printed(
+            shown
+        )
+        assert "5/5" in printed(shown)
+        assert "1/5" not in printed(shown)
 
 
-# Both
+# Terminal and log file
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_further_ranks_show_nothing(
+def test_other_ranks_show_nothing(
     terminal: bool, batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "is_global_zero", False)
     shown = shown_on(terminal=terminal)
     train(shown, batches, tmp_path)
-    assert said(shown) == ""
+    assert printed(shown) == ""
 
 
-def test_after_an_error_the_terminal_is_free_again(batches: DataLoader, tmp_path: Path) -> None:
+def test_after_an_error_the_terminal_is_restored(batches: DataLoader, tmp_path: Path) -> None:
     class Fail(Callback):
         def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-            assert "\x1b[?25l" in said(shown)  # the cursor is hidden
+            assert "\x1b[?25l" in printed(shown)  # the cursor is hidden
             raise RuntimeError("out of memory")
 
     shown = shown_on(terminal=True)
     with pytest.raises(RuntimeError, match="out of memory"):
         train(shown, batches, tmp_path, 3, Fail())
-    assert said(shown).endswith("\x1b[?25h")  # and shown again
+    assert printed(shown).endswith("\x1b[?25h")  # and shown again
 
 
-def test_the_device_is_asked_once_an_epoch(
+def test_values_are_fetched_once_an_epoch(
     batches: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
     read = progress.read_students
-    monkeypatch.setattr(progress, "read_students", lambda *a: asked.append(a) or read(*a))
-    monkeypatch.setattr(Screen, "PERIOD", 0.0)
+    monkeypatch.setattr(progress, "read_students", lambda *a: calls.append(a) or read(*a))
+    monkeypatch.setattr(TerminalDisplay, "PERIOD", 0.0)
     train(shown_on(terminal=True), batches, tmp_path, 5)
-    assert len(asked) == 5
+    assert len(calls) == 5
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_is_shown_changes_no_weight(
-    terminal: bool, batches: DataLoader, tmp_path: Path
-) -> None:
+def test_the_display_changes_no_weight(terminal: bool, batches: DataLoader, tmp_path: Path) -> None:
     weights = []
     for callback in (shown_on(terminal=terminal), Callback()):
         torch.manual_seed(0)

@@ -19,7 +19,7 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeTrainer(SimpleNamespace):
-    """A trainer at the end of an epoch, whose checkpoint is the number of that epoch."""
+    """A trainer at the end of an epoch. Its checkpoint holds only the number of the epoch."""
 
     full_disk = False
 
@@ -54,14 +54,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
 
 
-def test_lightning_calls_it_last_when_the_metrics_are_known() -> None:
+def test_it_is_a_checkpoint_callback_because_lightning_calls_these_last() -> None:
     assert issubclass(SaveEpoch, Checkpoint)
 
 
-def test_a_row_and_a_checkpoint_per_epoch(tmp_path: Path) -> None:
-    record = SaveEpoch(tmp_path)
+def test_each_epoch_writes_a_row_and_a_checkpoint(tmp_path: Path) -> None:
+    callback = SaveEpoch(tmp_path)
     for epoch in range(3):
-        record.on_train_epoch_end(FakeTrainer(epoch, accuracy=epoch / 4), METHOD)
+        callback.on_train_epoch_end(FakeTrainer(epoch, accuracy=epoch / 4), METHOD)
         assert (tmp_path / "last.ckpt").read_text() == str(epoch)
         assert len(rows(tmp_path)) == epoch + 1
     last = rows(tmp_path)[-1]
@@ -69,31 +69,31 @@ def test_a_row_and_a_checkpoint_per_epoch(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
 
 
-def test_between_the_first_and_the_last_epoch_it_writes_once_in_a_pause(
+def test_between_the_first_and_the_last_epoch_it_writes_at_most_once_per_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = SaveEpoch(tmp_path)
-    monkeypatch.setattr(record, "pause", 1.0)
+    callback = SaveEpoch(tmp_path)
+    monkeypatch.setattr(callback, "pause", 1.0)
     written = []
     for epoch, now in enumerate([100.0, 100.5, 101.0, 101.9, 102.1, 102.2]):
         monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        record.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), METHOD)
+        callback.on_train_epoch_end(FakeTrainer(epoch, done=epoch == 5, loss=1.0), METHOD)
         written.append((int((tmp_path / "last.ckpt").read_text()), len(rows(tmp_path))))
     assert written == [(0, 1), (0, 1), (2, 3), (2, 3), (4, 5), (5, 6)]
 
 
-def test_an_epoch_that_a_student_was_chosen_of_is_written(
+def test_the_best_epoch_of_a_student_is_always_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SaveEpoch, "pause", 1e9)
-    record, best = SaveEpoch(tmp_path), BestStudents(tmp_path)
+    callback, best = SaveEpoch(tmp_path), BestStudents(tmp_path)
     written = []
     for epoch in range(5):
         if epoch == 2:
             best.chosen["a"] = {"epoch": 2, "accuracy": 0.5}
         trainer = FakeTrainer(epoch, loss=1.0)
         trainer.callbacks = [best]
-        record.on_train_epoch_end(trainer, METHOD)
+        callback.on_train_epoch_end(trainer, METHOD)
         written.append(int((tmp_path / "last.ckpt").read_text()))
     assert written == [0, 0, 2, 2, 2]
 
@@ -103,51 +103,51 @@ def test_an_epoch_that_a_student_was_chosen_of_is_written(
     [({}, False), ({"max_epochs": 3}, True), ({"max_epochs": 4}, False), ({"max_steps": 30}, True),
      ({"max_steps": 29}, True), ({"max_steps": 31}, False), ({"should_stop": True}, True)],
 )  # fmt: skip
-def test_the_last_epoch_is_that_of_the_runs_end(ends: dict, is_over: bool) -> None:
+def test_the_last_epoch_is_recognised(ends: dict, is_over: bool) -> None:
     trainer = FakeTrainer(2)  # after 30 steps
     vars(trainer).update(ends)
     assert is_last(trainer) == is_over
 
 
-def test_a_rank_writes_when_the_first_one_does(tmp_path: Path) -> None:
-    record, saved = SaveEpoch(tmp_path), []
+def test_all_ranks_save_when_the_first_one_does(tmp_path: Path) -> None:
+    callback, saved = SaveEpoch(tmp_path), []
     for epoch in range(3):
         trainer = FakeTrainer(epoch, first=False, loss=1.0)
-        trainer.strategy.broadcast = lambda value, epoch=epoch: epoch == 2  # not its own clock
+        trainer.strategy.broadcast = lambda value, epoch=epoch: epoch == 2  # decided by rank 0
         trainer.save_checkpoint = lambda path, epoch=epoch: saved.append(epoch)
-        record.on_train_epoch_end(trainer, METHOD)
+        callback.on_train_epoch_end(trainer, METHOD)
     assert saved == [2]
 
 
-def test_a_metric_that_comes_later_gets_a_column(tmp_path: Path) -> None:
-    record = SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
-    record.on_train_epoch_end(FakeTrainer(1, loss=0.5, accuracy=0.5), METHOD)
+def test_a_metric_that_first_appears_later_gets_a_column(tmp_path: Path) -> None:
+    callback = SaveEpoch(tmp_path)
+    callback.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
+    callback.on_train_epoch_end(FakeTrainer(1, loss=0.5, accuracy=0.5), METHOD)
     assert [row["accuracy"] for row in rows(tmp_path)] == ["", "0.5"]
 
 
-def test_the_rows_travel_in_the_checkpoint(tmp_path: Path) -> None:
-    record, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
-    again.load_state_dict(deepcopy(record.state_dict()))
-    record.on_train_epoch_end(FakeTrainer(1, loss=9.0), METHOD)  # lost: the run was killed after it
+def test_the_rows_are_stored_in_the_checkpoint(tmp_path: Path) -> None:
+    callback, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
+    callback.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
+    again.load_state_dict(deepcopy(callback.state_dict()))
+    callback.on_train_epoch_end(FakeTrainer(1, loss=9.0), METHOD)  # lost: the run is killed here
     again.on_train_epoch_end(FakeTrainer(1, loss=0.5), METHOD)
     assert [row["loss"] for row in rows(tmp_path)] == ["1.0", "0.5"]
 
 
-def test_a_full_disk_leaves_the_last_good_epoch(tmp_path: Path) -> None:
-    record = SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
+def test_a_full_disk_leaves_the_files_of_the_epoch_before(tmp_path: Path) -> None:
+    callback = SaveEpoch(tmp_path)
+    callback.on_train_epoch_end(FakeTrainer(0, loss=1.0), METHOD)
     trainer = FakeTrainer(1, loss=0.5)
     trainer.full_disk = True
     with pytest.raises(OSError, match="No space left"):
-        record.on_train_epoch_end(trainer, METHOD)
+        callback.on_train_epoch_end(trainer, METHOD)
     assert (tmp_path / "last.ckpt").read_text() == "0"
     assert len(rows(tmp_path)) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
 
 
-def test_further_ranks_write_nothing(tmp_path: Path) -> None:
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     SaveEpoch(tmp_path).on_train_epoch_end(FakeTrainer(0, first=False, loss=1.0), METHOD)
     assert list(tmp_path.iterdir()) == []
 
@@ -163,9 +163,9 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_methods_table_has_its_rows_of_every_epoch(tmp_path: Path) -> None:
-    record = SaveEpoch(tmp_path)
+    callback = SaveEpoch(tmp_path)
     for epoch in range(2):
-        record.on_train_epoch_end(FakeTrainer(epoch, loss=1.0), with_table(share=1.0))
+        callback.on_train_epoch_end(FakeTrainer(epoch, loss=1.0), with_table(share=1.0))
         assert len(table(tmp_path)) == 2 * (epoch + 1)
     assert table(tmp_path)[2:] == [
         {"epoch": "1", "low": "0.0", "share": "0.0", "accuracy": ""},
@@ -174,18 +174,18 @@ def test_a_methods_table_has_its_rows_of_every_epoch(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_a_methods_table_travel_in_the_checkpoint(tmp_path: Path) -> None:
-    record, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
-    record.on_train_epoch_end(FakeTrainer(0, loss=1.0), with_table(share=1.0))
-    again.load_state_dict(deepcopy(record.state_dict()))
-    record.on_train_epoch_end(FakeTrainer(1, loss=1.0), with_table(share=0.9))  # lost: killed
+    callback, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
+    callback.on_train_epoch_end(FakeTrainer(0, loss=1.0), with_table(share=1.0))
+    again.load_state_dict(deepcopy(callback.state_dict()))
+    callback.on_train_epoch_end(FakeTrainer(1, loss=1.0), with_table(share=0.9))  # lost: killed
     again.on_train_epoch_end(FakeTrainer(1, loss=1.0), with_table(share=0.5))
     assert [row["share"] for row in table(tmp_path)] == ["0.0", "1.0", "0.0", "0.5"]
 
 
 def test_further_ranks_write_no_table_and_keep_all_rows(tmp_path: Path) -> None:
-    record = SaveEpoch(tmp_path)
+    callback = SaveEpoch(tmp_path)
     trainer = FakeTrainer(0, first=False, loss=1.0)
     trainer.save_checkpoint = lambda path: None
-    record.on_train_epoch_end(trainer, with_table(share=1.0))
+    callback.on_train_epoch_end(trainer, with_table(share=1.0))
     assert list(tmp_path.iterdir()) == []
-    assert len(record.state_dict()["tables"]["confidence"]) == 2
+    assert len(callback.state_dict()["tables"]["confidence"]) == 2

@@ -12,7 +12,7 @@ from kd_lightning.models.outputs import ModelOutput
 
 
 class Fixed(nn.Module):
-    """Answers with its input, and remembers in which mode it was asked."""
+    """Returns its input as logits, and records the mode of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,20 +30,20 @@ SAMPLE_BY_SAMPLE = ("accuracy", "nll", "brier", "entropy")
 
 def test_metrics_by_hand():
     metrics = evaluation.classification_metrics(LOGITS, LABELS)
-    right = [0.9, 0.8, 0.4, 0.7]  # the probability of the label
+    of_label = [0.9, 0.8, 0.4, 0.7]  # the probability of the label
     assert metrics["accuracy"] == 0.75
-    assert metrics["nll"] == pytest.approx(-sum(math.log(p) for p in right) / 4)
-    assert metrics["brier"] == pytest.approx(sum(2 * (1 - p) ** 2 for p in right) / 4)
-    # each in a bin of its own: |confidence - correct|
+    assert metrics["nll"] == pytest.approx(-sum(math.log(p) for p in of_label) / 4)
+    assert metrics["brier"] == pytest.approx(sum(2 * (1 - p) ** 2 for p in of_label) / 4)
+    # each sample is in its own bin: |confidence - correct|
     assert metrics["ece"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3) / 4)
     assert metrics["adaptive_ece"] == pytest.approx(metrics["ece"])
-    # wrong is only the least sure one
+    # only the least confident prediction is wrong
     assert metrics["aurc"] == pytest.approx((0 + 0 + 0 + 1 / 4) / 4)
     of_each = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.9, 0.8, 0.6, 0.7)]
     assert metrics["entropy"] == pytest.approx(sum(of_each) / 4)
 
 
-def test_metrics_of_a_set_are_not_those_of_its_parts():
+def test_only_sample_wise_metrics_are_means_over_parts():
     numbers = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(400, 5, generator=numbers)
     labels = logits.softmax(dim=1).multinomial(1, generator=numbers).squeeze(1)
@@ -73,7 +73,7 @@ def test_predict_uses_eval_mode_float32_and_no_graph():
     assert not logits["net"].requires_grad
 
 
-def test_predict_runs_the_nets_in_the_precision_it_is_given():
+def test_predict_runs_the_nets_in_the_given_precision():
     entered = []
 
     @contextmanager
@@ -97,10 +97,10 @@ def test_parameters_are_counted_and_buffers_are_not():
     assert evaluation.count_parameters(net(12, 8, 3)) == 12 * 8 + 8 + 8 * 3 + 3
 
 
-def test_throughput_counts_samples_not_batches(monkeypatch):
+def test_throughput_counts_samples_and_not_batches(monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
     fixed = Fixed().train()
-    assert evaluation.throughput(fixed, torch.zeros(8, 3)) == 8  # a second a batch of 8
-    assert len(fixed.modes) == 1 + 3  # warmed up, then measured three times at least
+    assert evaluation.throughput(fixed, torch.zeros(8, 3)) == 8  # one second for a batch of 8
+    assert len(fixed.modes) == 1 + 3  # one warm-up pass, then at least three measured ones
     assert not any(fixed.modes)

@@ -1,4 +1,4 @@
-"""Soups, of numbers that stand for nets, and of nets that were trained."""
+"""Model soups: of stand-ins for nets, and of trained nets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from helpers import TINY, compose, net, of_method
 from torch import nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.evaluation import metrics as evaluation
-from kd_lightning.evaluation.soups import greedy, mixed, soups_of
+from kd_lightning.evaluation.metrics import classification_metrics, predict
+from kd_lightning.evaluation.soups import average_nets, build_soups, greedy_soup
 from kd_lightning.models.averages import check_alike
 from kd_lightning.models.weights import load_weights
 from kd_lightning.run import distill
@@ -25,66 +25,68 @@ def no_refresh(net: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("scores", "members"),
     [
-        ({"a": 0.5, "ab": 0.6, "abc": 0.7}, "abc"),  # each helps
-        ({"a": 0.5, "ab": 0.4, "ac": 0.6}, "ac"),  # one that would harm is left out
-        ({"a": 0.5, "ab": 0.5, "abc": 0.5}, "abc"),  # one that does not harm is kept
+        ({"a": 0.5, "ab": 0.6, "abc": 0.7}, "abc"),  # each net raises the score
+        ({"a": 0.5, "ab": 0.4, "ac": 0.6}, "ac"),  # a net that lowers the score is left out
+        ({"a": 0.5, "ab": 0.5, "abc": 0.5}, "abc"),  # a net that keeps the score equal is added
         ({"a": 0.5, "ab": 0.4, "ac": 0.49}, "a"),  # never worse than the best net
-        ({"a": 0.5, "ab": 0.9, "abc": 0.8}, "ab"),  # compared with the soup so far
+        ({"a": 0.5, "ab": 0.9, "abc": 0.8}, "ab"),  # compared with the current soup
     ],
 )
 def test_the_greedy_soup_by_hand(scores: dict[str, float], members: str) -> None:
-    soup = greedy(list("abc"), "".join, scores.__getitem__)
+    soup = greedy_soup(list("abc"), "".join, scores.__getitem__)
     assert (soup.net, "".join(soup.members), soup.accuracy) == (members, members, scores[members])
 
 
-def test_the_best_net_goes_first_and_equals_in_their_order() -> None:
+def test_the_greedy_soup_tries_the_best_net_first_and_keeps_the_order_of_equals() -> None:
     nets = {key: net() for key in "abcd"}
     accuracies = {"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.3}
-    soups = soups_of(nets, accuracies, refresh=lambda soup: None, score=lambda soup: 1.0)
+    soups = build_soups(nets, accuracies, refresh=lambda soup: None, score=lambda soup: 1.0)
     assert soups["greedy_soup"].members == ("b", "d", "c", "a")
     assert soups["uniform_soup"].members == ("a", "b", "c", "d")
 
 
-def test_without_val_there_is_nothing_to_be_greedy_by() -> None:
+def test_without_a_score_there_is_no_greedy_soup() -> None:
     nets = {key: net() for key in "ab"}
-    soups = soups_of(nets, {}, refresh=lambda soup: None, score=None)
+    soups = build_soups(nets, {}, refresh=lambda soup: None, score=None)
     assert list(soups) == ["uniform_soup"]
     assert soups["uniform_soup"].accuracy is None
 
 
-def test_a_soup_is_the_mean_of_the_weights_and_leaves_them_alone() -> None:
+def test_a_soup_is_the_mean_of_the_weights_and_does_not_change_its_members() -> None:
     nets = [net(), net(), net()]
-    before = [{n: v.clone() for n, v in one.state_dict().items()} for one in nets]
-    seen = []
-    soup = mixed(nets, seen.append)
-    assert seen == [soup]
+    before = [{n: v.clone() for n, v in member.state_dict().items()} for member in nets]
+    refreshed = []
+    soup = average_nets(nets, refreshed.append)
+    assert refreshed == [soup]
     for name, value in soup.state_dict().items():
         mean = torch.stack([state[name] for state in before]).mean(0)
         torch.testing.assert_close(value, mean)
-    for one, state in zip(nets, before, strict=True):
-        assert all(torch.equal(state[n], v) for n, v in one.state_dict().items())
+    for member, state in zip(nets, before, strict=True):
+        assert all(torch.equal(state[n], v) for n, v in member.state_dict().items())
 
 
-def test_a_soup_of_one_is_that_net_with_its_own_statistics() -> None:
+def test_a_soup_of_one_net_is_a_copy_with_its_own_statistics() -> None:
     alone = net()
-    soup = mixed([alone], no_refresh)
+    soup = average_nets([alone], no_refresh)
     assert soup is not alone
     assert all(torch.equal(v, soup.state_dict()[n]) for n, v in alone.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("students", "said"),
+    ("students", "message"),
     [
         ({"a": net()}, r"students of the same net, got a, alone: set evaluation.soups=false"),
         ({"a": net(), "b": net(features=9)}, r"got a, b, which differ: set evaluation.soups=false"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(students: dict[str, nn.Module], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_students_that_cannot_be_averaged_are_refused(
+    students: dict[str, nn.Module], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
         check_alike(students)
 
 
-# Of trained nets
+# Trained nets
 
 SETTING = [
     "data.noise=1",
@@ -102,16 +104,16 @@ def students(*keys: str) -> list[str]:
 
 
 def metrics_of(run: Path, overrides: Sequence[str], part: str, name: str) -> dict[str, float]:
-    """What ``<name>.ckpt`` of a run does on a part of its data."""
+    """The metrics of ``<name>.ckpt`` of a run on a part of its data."""
     data = build_data(compose(*overrides))
     soup = load_student(run, "student")
     load_weights(soup, run / f"{name}.ckpt", "run_dir")
-    logits, labels = evaluation.predict({"soup": soup}, data.loader(part))
-    return evaluation.classification_metrics(logits["soup"], labels)
+    logits, labels = predict({"soup": soup}, data.loader(part))
+    return classification_metrics(logits["soup"], labels)
 
 
 @pytest.mark.slow
-def test_nets_of_different_random_weights_make_a_soup_near_chance_and_its_row_says_so(
+def test_a_soup_of_nets_with_different_initial_weights_is_near_chance(
     tmp_path: Path,
 ) -> None:
     words = [*of_method("supervised", list(TINY)), "method=supervised", *SETTING, NORM,
@@ -121,21 +123,23 @@ def test_nets_of_different_random_weights_make_a_soup_near_chance_and_its_row_sa
     nets = result.metrics["nets"]
     accuracy = {name: of_net["test"]["accuracy"] for name, of_net in nets.items()}
     assert min(accuracy[key] for key in ("student", "b", "c")) > 0.5
-    assert accuracy["uniform_soup"] < 0.35  # of ten classes
+    assert accuracy["uniform_soup"] < 0.35  # ten classes
     assert nets["greedy_soup"]["val"]["accuracy"] >= max(
         nets[key]["val"]["accuracy"] for key in ("student", "b", "c")
     )
     table = (result.directory / "table.md").read_text()
     assert "| uniform soup of student, b, c |" in table
     for name in ("uniform_soup", "greedy_soup"):
-        found = metrics_of(result.directory, words, "test", name)
-        assert found == pytest.approx(nets[name]["test"], rel=1e-5)
+        on_test = metrics_of(result.directory, words, "test", name)
+        assert on_test == pytest.approx(nets[name]["test"], rel=1e-5)
         on_val = metrics_of(result.directory, words, "val", name)
         assert on_val["accuracy"] == pytest.approx(nets[name]["val"]["accuracy"])
 
 
 @pytest.mark.slow
-def test_twins_of_one_teacher_make_a_soup_as_good_as_they_are(tiny: list[str], store: Path) -> None:
+def test_a_soup_of_students_that_start_from_one_teacher_is_as_good_as_they_are(
+    tiny: list[str], store: Path
+) -> None:
     result = distill(
         "experiment=soup", *tiny, *SETTING, "model@method.teacher=resnet8",
         "teacher.trainer.max_epochs=10", "teacher.optimizer.lr=0.01", "trainer.max_epochs=2",
@@ -155,27 +159,27 @@ def test_twins_of_one_teacher_make_a_soup_as_good_as_they_are(tiny: list[str], s
     assert list(nets) == order
 
 
-def test_two_students_do_not_vote_and_no_soup_is_made_unasked(tiny: list[str]) -> None:
+def test_two_students_do_not_vote_and_soups_are_off_by_default(tiny: list[str]) -> None:
     result = distill(*of_method("supervised", tiny), "method=supervised", *students("b"))
     assert list(result.metrics["nets"]) == ["student", "b", "ensemble"]
     assert not list(result.directory.glob("*soup*"))
 
 
-def test_temperatures_are_fitted_for_soups_and_not_for_a_vote(tiny: list[str]) -> None:
+def test_temperatures_are_fitted_for_soups_but_not_for_a_vote(tiny: list[str]) -> None:
     words = [*of_method("supervised", tiny), "method=supervised", *students("b", "c"), *SETTING]
     result = distill(*words, "evaluation.temperature_scaling=true")
     scaled = {name for name, of_net in result.metrics["nets"].items() if "scaled" in of_net}
     assert scaled == set(result.metrics["nets"]) - {"vote"}
 
 
-def test_without_a_val_part_there_is_a_uniform_soup_alone(tiny: list[str]) -> None:
+def test_without_a_val_part_there_is_only_a_uniform_soup(tiny: list[str]) -> None:
     words = [*of_method("supervised", tiny), "method=supervised", *students("b"), *SETTING]
     result = distill(*words, "data.val_fraction=0")
     assert list(result.metrics["nets"]) == ["student", "b", "ensemble", "uniform_soup"]
     assert result.metrics["nets"]["uniform_soup"]["val"] == {}
 
 
-def test_a_finished_run_may_be_resumed_for_its_soups(tiny: list[str]) -> None:
+def test_a_finished_run_can_be_resumed_to_make_soups(tiny: list[str]) -> None:
     words = [*of_method("supervised", tiny), "method=supervised", *students("b")]
     run = distill(*words).directory
     again = distill(f"resume={run}", "evaluation.soups=true")

@@ -13,7 +13,7 @@ def result(accuracy: float, nll: float = 0.5, ece: float = 0.02) -> dict[str, fl
 
 @pytest.fixture
 def metrics() -> dict:
-    """What a run of two students leaves, as far as a table needs it."""
+    """The part of the metrics of a run that the table needs."""
     student = {"last": result(0.85), "parameters": 500, "throughput": 4000.4, "agreement": 0.95}
     return {
         "title": "dual_student on digits",
@@ -40,10 +40,28 @@ def printed(metrics: dict, width: int = 200) -> str:
 
 @pytest.fixture
 def scaled(metrics) -> dict:
-    """The same where temperatures were fitted."""
+    """The same, with fitted temperatures."""
     for key, t, ece in (("teacher", 1.234, 0.0111), ("a", 0.01, 0.0222), ("ensemble", 100.0, 0.3)):
         metrics["nets"][key]["scaled"] = {"temperature": t, "ece": ece}
     return metrics
+
+
+def test_the_whole_text_of_table_md(metrics):
+    metrics["nets"]["a"]["title"] = "a · mlp([8, 8])"
+    assert table.markdown(metrics) == (
+        "# dual_student on digits\n\n"
+        "| net | accuracy | last | NLL | ECE | parameters | compression | agreement | images/s |\n"
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+        "| teacher · resnet | 98.70% |  | 0.500 | 0.020 | 1,000 | 1.0x |  | 1,234 |\n"
+        "| a · mlp([8, 8]) | 90.00% | 85.00% | 1.234 | 0.068 | 500 | 2.0x | 95.00% | 4,000 |\n"
+        "| ensemble of the students | 95.00% |  | 0.500 | 0.020 | 1,000 | 1.0x | 99.00% | 2,000 |\n"
+        "\n"
+        "val: 10% of train; test: a fixed fifth.\n"
+        "accuracy: of the weights chosen on val; last: of the last epoch; "
+        "both on test, which chose nothing.\n"
+        "Teacher: trained, outputs/teachers/x. agreement: same class as the teacher.\n"
+        "images/s: forward pass, batches of 64, cpu.\n"
+    )
 
 
 def test_fitted_temperatures_are_two_columns_more(scaled):
@@ -58,17 +76,17 @@ def test_fitted_temperatures_are_two_columns_more(scaled):
     assert "T: the temperature fitted on val" in table.caption(scaled)
 
 
-def test_a_temperature_that_is_no_optimum_is_said(scaled):
-    said = table.caption(scaled)
-    assert "T = 0.01 is the limit, and no optimum: all of val is right (a)." in said
-    assert "T = 100 is the limit, and no optimum: a uniform prediction" in said
-    assert said.count("is the limit") == 2
+def test_the_caption_names_temperatures_at_a_bound(scaled):
+    text = table.caption(scaled)
+    assert "T = 0.01 is the limit, and no optimum: all of val is right (a)." in text
+    assert "T = 100 is the limit, and no optimum: a uniform prediction" in text
+    assert text.count("is the limit") == 2
     for key in ("a", "ensemble"):
         scaled["nets"][key]["scaled"]["temperature"] = 2.0
     assert "is the limit" not in table.caption(scaled)
 
 
-def test_without_temperatures_nothing_speaks_of_them(metrics):
+def test_without_temperatures_nothing_mentions_them(metrics):
     for text in (table.markdown(metrics), printed(metrics), table.as_csv(metrics)):
         assert "scaled" not in text
         assert "T:" not in text
@@ -83,7 +101,7 @@ def test_rows_stand_in_the_order_of_the_nets(metrics):
     ]
 
 
-def test_values_and_what_follows_from_them(metrics):
+def test_values_of_a_row_and_the_compression_computed_from_them(metrics):
     teacher, a, ensemble = table.rows_of(metrics)
     assert (a["accuracy"], a["last"], a["NLL"], a["ECE"]) == (0.9, 0.85, 1.2345, 0.0678)
     assert (teacher["compression"], a["compression"]) == (1, 2)
@@ -99,7 +117,7 @@ def test_a_vote_has_no_probabilities(metrics):
     assert "None" not in printed(metrics) + table.as_csv(metrics)
 
 
-def test_averaged_weights_are_said(metrics):
+def test_the_caption_names_averaged_weights(metrics):
     assert "Weights of the students" not in table.caption(metrics)
     metrics["averaging"] = "their mean over the ends of the last 3 epochs (SWA)"
     assert "Weights of the students: their mean over the ends" in table.caption(metrics)
@@ -135,7 +153,7 @@ def test_csv_reads_back_at_full_precision(metrics):
     assert rows[0]["agreement"] == ""
 
 
-def test_the_caption_says_what_chose_and_what_was_measured(metrics):
+def test_the_caption_says_how_weights_were_chosen_and_what_was_measured(metrics):
     assert "accuracy: of the weights chosen on val" in table.caption(metrics)
     assert "Teacher: trained, outputs/teachers/x." in table.caption(metrics)
     assert "images/s: forward pass, batches of 64, cpu." in table.caption(metrics)
@@ -143,7 +161,7 @@ def test_the_caption_says_what_chose_and_what_was_measured(metrics):
     assert "nothing chosen on val: accuracy is that of the last epoch" in table.caption(metrics)
 
 
-def test_throughput_is_of_what_the_data_are_made_of(metrics):
+def test_throughput_is_in_the_unit_of_the_data(metrics):
     metrics["unit"] = "series"
     assert "series/s |" in table.markdown(metrics)
     assert "images/s" not in printed(metrics)

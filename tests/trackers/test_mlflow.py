@@ -1,4 +1,4 @@
-"""MLflow, on its real database."""
+"""MLflow, with its real database."""
 
 import signal
 import subprocess
@@ -39,26 +39,26 @@ def test_keys_are_those_of_the_command_line() -> None:
     assert flat(config) == expected
 
 
-def test_a_run_is_kept_with_all_there_is_to_know_and_goes_on_as_itself(
+def test_a_run_is_logged_completely_and_a_resumed_run_is_the_same_mlflow_run(
     runs_in: Callable, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     result = distill(*small, "logger=mlflow", f"outputs={tmp_path}")
-    (kept,) = runs_in(tmp_path)
-    assert kept.info.status == "FINISHED"
-    assert kept.info.run_name.startswith("method=supervised data=synthetic data.num_train=96")
-    assert kept.data.tags.items() >= {"job_type": "supervised", "tags": "synthetic"}.items()
-    assert kept.data.params["data.num_train"] == "96"
-    assert kept.data.params["optimizer._target_"].startswith("torch.optim")
+    (logged,) = runs_in(tmp_path)
+    assert logged.info.status == "FINISHED"
+    assert logged.info.run_name.startswith("method=supervised data=synthetic data.num_train=96")
+    assert logged.data.tags.items() >= {"job_type": "supervised", "tags": "synthetic"}.items()
+    assert logged.data.params["data.num_train"] == "96"
+    assert logged.data.params["optimizer._target_"].startswith("torch.optim")
     tested = result.metrics["nets"]["student"]["test"]["accuracy"]
-    assert kept.data.metrics["test/student/accuracy"] == pytest.approx(tested)
-    files = {path.name for path in Path(kept.info.artifact_uri).iterdir()}
+    assert logged.data.metrics["test/student/accuracy"] == pytest.approx(tested)
+    files = {path.name for path in Path(logged.info.artifact_uri).iterdir()}
     assert files == {*("calibration.json", "config.yaml", "metrics.json", "table.csv", "table.md")}
-    assert tmp_path in Path(kept.info.artifact_uri).parents
+    assert tmp_path in Path(logged.info.artifact_uri).parents
 
-    # a resume has other parameters, which MLflow does not let change
+    # the resumed run has other parameters, and MLflow does not allow parameters to change
     distill(f"resume={result.directory}", "trainer.max_epochs=3")
     (again,) = runs_in(tmp_path)
-    assert (again.info.run_id, again.info.status) == (kept.info.run_id, "FINISHED")
+    assert (again.info.run_id, again.info.status) == (logged.info.run_id, "FINISHED")
     assert again.data.metrics["epoch"] == 2
     assert capsys.readouterr().err == ""
 
@@ -72,12 +72,12 @@ def test_a_run_that_fails_after_the_fit_has_failed(
     monkeypatch.setattr(run, "test_run", test_run)
     with pytest.raises(RuntimeError):
         distill(*small, "logger=mlflow", f"outputs={tmp_path}")
-    (kept,) = runs_in(tmp_path)
-    assert kept.info.status == "FAILED"
-    assert "val/student/accuracy" in kept.data.metrics
+    (logged,) = runs_in(tmp_path)
+    assert logged.info.status == "FAILED"
+    assert "val/student/accuracy" in logged.data.metrics
 
 
-def test_a_run_that_is_stopped_and_resumed_is_one_run_of_every_tracker(
+def test_a_run_that_is_stopped_and_resumed_is_one_run_in_every_tracker(
     runs_in: Callable, small: list[str], tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
@@ -92,23 +92,23 @@ def test_a_run_that_is_stopped_and_resumed_is_one_run_of_every_tracker(
     stopped.send_signal(signal.SIGTERM)
     stopped.communicate()
     assert stopped.returncode == 128 + signal.SIGTERM
-    (kept,) = runs_in(tmp_path)
-    assert kept.info.status == "KILLED"
+    (logged,) = runs_in(tmp_path)
+    assert logged.info.status == "KILLED"
     (first,) = read_all_wandb(directory)
     assert first.exit_code == 130
 
     distill(f"resume={directory}")
     (again,) = runs_in(tmp_path)
-    assert (again.info.run_id, again.info.status) == (kept.info.run_id, "FINISHED")
+    assert (again.info.run_id, again.info.status) == (logged.info.run_id, "FINISHED")
     assert again.data.metrics["epoch"] == 59
     first, second = read_all_wandb(directory)
     assert (second.about.run_id, second.exit_code) == (first.about.run_id, 0)
 
 
-def test_a_stop_in_the_middle_of_a_transaction_leaves_no_locked_database(
+def test_a_signal_during_a_transaction_leaves_no_locked_database(
     runs_in: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    """Seen before: the run stayed RUNNING, its database locked while the process lived."""
+    """Fixed bug: the run stayed RUNNING, and its database stayed locked until the process ended."""
     metrics = []
 
     def stop(connection: Any, cursor: Any, statement: str, *_: object) -> None:
@@ -124,12 +124,12 @@ def test_a_stop_in_the_middle_of_a_transaction_leaves_no_locked_database(
         assert len(metrics) == 2
     finally:
         event.remove(Engine, "after_cursor_execute", stop)
-    (kept,) = runs_in(tmp_path)
-    assert kept.info.status == "KILLED"
+    (logged,) = runs_in(tmp_path)
+    assert logged.info.status == "KILLED"
     assert caught.value.advice.startswith("resume with: python -m kd_lightning.run resume=")
 
 
-def test_a_run_that_is_stopped_while_it_is_tested_is_killed_and_goes_on(
+def test_a_run_that_is_stopped_during_its_test_is_killed_and_can_be_resumed(
     runs_in: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "run"
@@ -138,11 +138,11 @@ def test_a_run_that_is_stopped_while_it_is_tested_is_killed_and_goes_on(
         with pytest.raises(Interrupted) as caught:
             distill(*small, "logger=mlflow", f"outputs={tmp_path}", f"run_dir={directory}")
     assert caught.value.advice == f"resume with: python -m kd_lightning.run resume={directory}"
-    (kept,) = runs_in(tmp_path)
-    assert kept.info.status == "KILLED"
+    (logged,) = runs_in(tmp_path)
+    assert logged.info.status == "KILLED"
     assert distill(f"resume={directory}").metrics["epochs"] == 2
     (again,) = runs_in(tmp_path)
-    assert (again.info.run_id, again.info.status) == (kept.info.run_id, "FINISHED")
+    assert (again.info.run_id, again.info.status) == (logged.info.run_id, "FINISHED")
 
 
 def test_two_runs_may_begin_a_database_at_once(runs_in: Callable, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights & Biases, with its real client and without a network: what it wrote is read back."""
+"""Weights & Biases, with its real client and without a network: its files are read back."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from kd_lightning.config.command_line import CONF, compose
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.records import jobs
 from kd_lightning.run import distill
-from kd_lightning.trackers.about import About, remembered
+from kd_lightning.trackers.run_info import RunInfo, load_value
 from kd_lightning.trackers.wandb import has_key, wandb_logger
 
 
@@ -34,7 +34,7 @@ def test_without_a_key_it_is_offline_and_says_how_to_upload(
 
 
 @pytest.mark.parametrize(
-    ("environment", "mode", "stated"),
+    ("environment", "mode", "expected"),
     [
         ({"WANDB_API_KEY": "0" * 40}, None, None),
         ({"WANDB_MODE": "disabled"}, None, None),  # wandb reads it itself
@@ -43,62 +43,64 @@ def test_without_a_key_it_is_offline_and_says_how_to_upload(
         ({"WANDB_API_KEY": "0" * 40}, "offline", "offline"),
     ],
 )
-def test_a_key_or_a_stated_mode_is_obeyed_in_silence(
-    environment, mode, stated, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+def test_a_key_or_an_explicit_mode_is_used_without_a_message(
+    environment, mode, expected, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     logger = wandb_logger(save_dir=tmp_path, project="p", mode=mode)
-    assert logger._wandb_init.get("mode") == stated
+    assert logger._wandb_init.get("mode") == expected
     assert capsys.readouterr().err == ""
 
 
-def test_a_key_is_found_where_login_puts_it(home: Path, monkeypatch) -> None:
+def test_the_key_of_wandb_login_is_found(home: Path, monkeypatch) -> None:
     netrc = home / "netrc"
     assert not has_key()
     netrc.write_text("machine api.wandb.ai\n  login user\n  password 123\n")
     netrc.chmod(0o600)
     assert has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not has_key()  # that of another server
+    assert not has_key()  # the key is for another server
     netrc.write_text("machine\n")
     assert not has_key()
 
 
-def test_what_is_stated_wins_over_what_is_known_of_the_run(tmp_path: Path) -> None:
-    about = About("seed=1", "a sweep", "kd", ("digits",))
-    stated = {"name": "mine", "group": "ours", "job_type": "test", "tags": ["x", "digits"]}
-    for given, expected in (
+def test_explicit_settings_win_over_the_run_info(tmp_path: Path) -> None:
+    run_info = RunInfo("seed=1", "a sweep", "kd", ("digits",))
+    explicit = {"name": "mine", "group": "ours", "job_type": "test", "tags": ["x", "digits"]}
+    for settings, expected in (
         ({}, ["seed=1", "a sweep", "kd", ["digits"]]),
-        (stated, ["mine", "ours", "test", ["x", "digits"]]),
+        (explicit, ["mine", "ours", "test", ["x", "digits"]]),
     ):
-        directory = tmp_path / str(len(given))
+        directory = tmp_path / str(len(settings))
         directory.mkdir()
-        logger = wandb_logger(save_dir=directory, project="p", mode="offline", about=about, **given)
+        logger = wandb_logger(
+            save_dir=directory, project="p", mode="offline", run_info=run_info, **settings
+        )
         init = logger._wandb_init
         assert [init[key] for key in ("name", "group", "job_type", "tags")] == expected
         assert init["settings"] == {"finish_timeout": 600.0}
 
 
-def test_an_id_is_remembered_and_an_agent_s_wins(tmp_path: Path, monkeypatch) -> None:
+def test_the_id_is_stored_and_the_id_of_an_agent_wins(tmp_path: Path, monkeypatch) -> None:
     first = wandb_logger(save_dir=tmp_path, project="p", mode="offline")
-    again = wandb_logger(save_dir=tmp_path, project="p", mode="offline", about=About("resume"))
+    again = wandb_logger(save_dir=tmp_path, project="p", mode="offline", run_info=RunInfo("resume"))
     assert again.version == first.version
     assert again._wandb_init["name"] == tmp_path.name
     monkeypatch.setenv("WANDB_RUN_ID", "of-the-agent")
     assert wandb_logger(save_dir=tmp_path, project="p", mode="offline").version == "of-the-agent"
-    assert remembered(tmp_path, "wandb") == "of-the-agent"
+    assert load_value(tmp_path, "wandb") == "of-the-agent"
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"project": "a/b"}, r"^logger.wandb: Invalid project name 'a/b'"),
         ({"project": "p", "tags": ["x" * 65]}, r"^logger.wandb: Tag .* is 65 characters[^\n\[]*$"),
     ],
 )
-def test_what_wandb_would_refuse_is_one_sentence(settings, says, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=says):
+def test_settings_that_wandb_refuses_are_one_sentence(settings, message, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
         wandb_logger(save_dir=tmp_path, mode="offline", **settings)
 
 
@@ -106,7 +108,7 @@ def test_what_wandb_would_refuse_is_one_sentence(settings, says, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_every_run_of_a_process_is_a_wandb_run_of_its_own_with_all_there_is_to_know(
+def test_every_run_of_a_process_is_its_own_wandb_run_and_is_logged_completely(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     ids = set()
@@ -117,8 +119,8 @@ def test_every_run_of_a_process_is_a_wandb_run_of_its_own_with_all_there_is_to_k
         written = read_wandb(result.directory)
         about = written.about
         ids.add(about.run_id)
-        said = [o for o in small if not o.startswith(("logger", "callbacks"))]
-        assert about.display_name == " ".join([*said, f"seed={seed}"])
+        overrides = [o for o in small if not o.startswith(("logger", "callbacks"))]
+        assert about.display_name == " ".join([*overrides, f"seed={seed}"])
         assert (about.run_group, about.job_type) == ("", "supervised")
         assert list(about.tags) == ["mine", "synthetic"]
         assert about.project == "kd_lightning"
@@ -137,7 +139,7 @@ def test_every_run_of_a_process_is_a_wandb_run_of_its_own_with_all_there_is_to_k
 
 
 @pytest.mark.slow
-def test_a_plot_goes_with_the_table(small: list[str], tmp_path: Path) -> None:
+def test_plots_are_stored_with_the_table(small: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/heatmap.png").write_bytes(b"a picture")
     result = distill(*small, "logger=wandb", f"run_dir={tmp_path}/run")
@@ -146,7 +148,7 @@ def test_a_plot_goes_with_the_table(small: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_is_grouped_by_its_sweep_and_named_by_its_axes(
+def test_a_job_is_grouped_by_its_sweep_and_named_by_what_varies(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     axes = {"optimizer.lr": 0.01, "seed": 1}
@@ -165,7 +167,7 @@ def test_a_job_is_grouped_by_its_sweep_and_named_by_its_axes(
 @pytest.mark.parametrize(
     ("error", "code"), [(RuntimeError("a bug"), 1), (KeyboardInterrupt(), 130)]
 )
-def test_a_run_that_ends_badly_after_the_fit_says_so(
+def test_a_run_that_fails_after_the_fit_has_an_exit_code(
     error: BaseException, code: int, small: list[str], tmp_path: Path, monkeypatch
 ) -> None:
     def test_run(*_: object) -> None:
@@ -181,7 +183,7 @@ def test_a_run_that_ends_badly_after_the_fit_says_so(
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_says_so(small: list[str], tmp_path: Path) -> None:
+def test_a_run_that_diverges_has_an_exit_code(small: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         distill(*small, "logger=wandb", "optimizer.lr=1e30", f"run_dir={tmp_path}/run")
     assert read_wandb(tmp_path / "run").exit_code == 1
@@ -193,8 +195,8 @@ def test_a_resumed_run_keeps_its_id_and_name(small: list[str], tmp_path: Path) -
     distill(f"resume={first.directory}", "trainer.max_epochs=3")
     written = read_all_wandb(first.directory)
     assert len(written) == 2
-    assert len({one.about.run_id for one in written}) == 1
-    assert len({one.about.display_name for one in written}) == 1
+    assert len({run.about.run_id for run in written}) == 1
+    assert len({run.about.display_name for run in written}) == 1
     assert max(row["trainer/global_step"] for row in written[1].history) == 15
 
 
@@ -204,7 +206,7 @@ def test_a_resumed_run_keeps_its_id_and_name(small: list[str], tmp_path: Path) -
     [[], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]],
     ids=["ddp", "torchrun"],
 )
-def test_two_processes_are_one_run_of_every_tracker(
+def test_two_processes_are_one_run_in_every_tracker(
     starts: list[str], small: list[str], tmp_path: Path
 ) -> None:
     command = [sys.executable, *starts, "-m", "kd_lightning.run", *small, "hardware=ddp",
@@ -220,11 +222,11 @@ def test_two_processes_are_one_run_of_every_tracker(
     assert done.stderr.count("wandb: no key found") == 1
 
 
-# W&B's own sweeps
+# Sweeps of W&B itself
 
 
-def sweep_as_agents_see_it() -> list[str]:
-    """The overrides that an agent makes of the first value of each parameter."""
+def overrides_of_an_agent() -> list[str]:
+    """The overrides that an agent passes for the first value of each parameter."""
     parameters = OmegaConf.to_container(OmegaConf.load(CONF / "wandb_sweep.yaml").parameters)
     values = {}
     for key, parameter in parameters.items():
@@ -234,13 +236,13 @@ def sweep_as_agents_see_it() -> list[str]:
     return create_sweep_command_args({"args": values})["args_no_hyphens"]
 
 
-def test_a_sweep_of_wandb_drives_the_same_command() -> None:
+def test_a_sweep_of_wandb_runs_the_same_command() -> None:
     sweep = OmegaConf.to_container(OmegaConf.load(CONF / "wandb_sweep.yaml"))
     words = ["${env}", "python", "-m", "${program}", "logger=wandb", "${args_no_hyphens}"]
     assert sweep["command"] == words
     assert sweep["program"] == "kd_lightning.run"
     assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
-    cfg = compose(["logger=wandb", *sweep_as_agents_see_it()])
+    cfg = compose(["logger=wandb", *overrides_of_an_agent()])
     check_configuration(cfg)
     assert cfg.method.temperature == sweep["parameters"]["method.temperature"]["min"]
     assert cfg.logger.wandb.project == sweep["project"]
@@ -248,12 +250,12 @@ def test_a_sweep_of_wandb_drives_the_same_command() -> None:
 
 
 @pytest.mark.slow
-def test_an_agent_s_run_has_the_agent_s_id_and_sweep(tmp_path: Path) -> None:
+def test_a_run_of_an_agent_has_its_id_and_sweep(tmp_path: Path) -> None:
     short = ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
              f"outputs={tmp_path}"]  # fmt: skip
     agent = {"WANDB_RUN_ID": "of-the-agent", "WANDB_SWEEP_ID": "of-the-sweep"}
     done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.run", "logger=wandb", *sweep_as_agents_see_it(),
+        [sys.executable, "-m", "kd_lightning.run", "logger=wandb", *overrides_of_an_agent(),
          *short],
         capture_output=True, text=True, env={**os.environ, **agent},
     )  # fmt: skip

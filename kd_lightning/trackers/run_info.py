@@ -1,4 +1,4 @@
-"""What a tracker is told of a run beside its configuration and metrics, and remembers of it."""
+"""The name, group and tags of a run in a tracker, and the ids that a resumed run needs again."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from typing import Any
 
 from kd_lightning.base.files import write_text
 
-# Overrides that say how a run is shown and kept, and not what it is.
+# Overrides that do not change the results of a run, and so are not part of its name.
 NOT_IN_NAMES = ("logger", "callbacks", "outputs", "run_dir", "resume", "title", "hydra")
 
 
 @dataclass(frozen=True)
-class About:
-    """A run among others.
+class RunInfo:
+    """How a run appears in a tracker.
 
     Attributes:
-        name: its overrides.
-        group: the sweep that it is a job of.
+        name: of the run; by default its overrides.
+        group: the sweep that the run is a job of.
         job_type: the method.
         tags: the data set.
     """
@@ -30,20 +30,23 @@ class About:
     tags: tuple[str, ...] = ()
 
 
-def name_of(axes: Mapping[str, Any], overrides: Sequence[str], directory: Path) -> str:
-    """A run's name: what varies in its sweep, else its overrides, else its directory's name."""
+def run_name(axes: Mapping[str, Any], overrides: Sequence[str], directory: Path) -> str:
+    """A name for a run: its values of what varies in the sweep; else its overrides; else the name
+    of its directory.
+    """
     words = [f"{key}={value}" for key, value in axes.items()]
     if not words:
         words = [o for o in overrides if re.search(r"\w+", o)[0] not in NOT_IN_NAMES]
     return " ".join(words) or directory.name
 
 
-def remembered(directory: Path, key: str) -> str | None:
-    """What the run directory keeps under ``key`` for a later resume; None if nothing."""
+def load_value(directory: Path, key: str) -> str | None:
+    """The value that ``save_value`` stored in a run directory; None if there is none."""
     return _content(directory).get(key)
 
 
-def remember(directory: Path, key: str, value: str) -> None:
+def save_value(directory: Path, key: str, value: str) -> None:
+    """Stores a value in ``trackers.json`` of a run directory, for a resumed run."""
     text = json.dumps({**_content(directory), key: value}, indent=2)
     write_text(directory / "trackers.json", text + "\n")
 

@@ -1,8 +1,8 @@
-"""The vote of several nets: a class for each sample, and no probabilities.
+"""The majority vote of several nets: one class for each sample, without probabilities.
 
-A share of the votes is no prediction of a probability: with M nets it takes M + 1 values, and is 0
-for the label wherever nobody chose it, at an infinite negative log-likelihood. So a vote has an
-accuracy and an agreement with the teacher, and nothing else.
+The share of votes for a class is not a useful probability. With M nets it takes only M + 1 values.
+It is 0 if no net chose the label, and then the negative log-likelihood is infinite. So a vote has
+an accuracy and an agreement with the teacher, and no other metric.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def majority_vote(logits: Sequence[Float[Tensor, "N C"]]) -> Int[Tensor, " N"]:
-    """The class that most nets choose; among tied classes the one of highest mean probability."""
+    """The class that most nets choose. Ties go to the tied class of highest mean probability."""
     stacked = torch.stack(list(logits)).float()
     classes = stacked.shape[-1]
     votes = F.one_hot(stacked.argmax(-1), classes).sum(0)

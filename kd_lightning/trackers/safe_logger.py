@@ -1,4 +1,4 @@
-"""A logger that may fail: the run is told so once, and goes on without it."""
+"""A logger that may fail: the run prints one message and continues without the logger."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,22 +12,22 @@ from rich.console import Console
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import in_one_piece
 
-# logger -> the package that it needs beside ours, which the extra of that name installs
-NEEDS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+# logger -> the optional package that it needs; the extra of the logger's name installs it
+REQUIRED_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
 
-class Guard(Logger):
-    """Hands all that Lightning says to a logger, until that fails; from then on it is left out.
+class SafeLogger(Logger):
+    """Forwards every call to a logger. After the logger's first failure it does nothing.
 
-    Lightning's last word comes after the fit, when the test is still to be logged: the logger is
-    ended by ``end``, and not before.
+    Lightning calls ``finalize`` after the fit, but the test results are logged later. So
+    ``finalize`` only saves, and ``close`` finalizes the logger.
 
     Args:
         key: of the logger in the configuration.
-        make: makes it; None on a rank that logs nothing.
+        make: returns the logger; None on a rank that logs nothing.
 
     Raises:
-        UserError: it is asked for something that cannot be done.
+        UserError: the logger cannot be made with these settings, or a package is missing.
     """
 
     def __init__(self, key: str, make: Callable[[], Logger] | None) -> None:
@@ -42,17 +42,17 @@ class Guard(Logger):
         except UserError:
             raise
         except ImportError as error:
-            raise UserError(f"logger={key} needs what is not installed: {error}") from error
+            raise UserError(f"logger={key} needs a package that is missing: {error}") from error
         except Exception as error:
             self._leave_out(error)
 
     def _attempt(self, action: Callable[[Any], Any], otherwise: Any = None) -> Any:
-        """What ``action`` returns, given the logger; ``otherwise``, if it fails or has failed."""
+        """The result of ``action(logger)``; ``otherwise`` if the logger fails or has failed."""
         if self._is_in_use:
             try:
                 with in_one_piece():
                     return action(self._logger)
-            except Exception as error:  # whatever a disk, a network or a library comes up with
+            except Exception as error:  # any error of a disk, a network or a library
                 self._leave_out(error)
         return otherwise
 
@@ -60,7 +60,7 @@ class Guard(Logger):
         self._is_in_use = False
         reason = " ".join(str(error).split()) or type(error).__name__
         Console(stderr=True).print(
-            f"logger={self.key} has failed and is left out, the run goes on: {reason}",
+            f"logger={self.key} has failed and is left out, the run continues: {reason}",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -101,12 +101,12 @@ class Guard(Logger):
     def finalize(self, status: str) -> None:
         self.save()
 
-    def keep(self, files: list[Path]) -> None:
-        """Keeps copies of a run's files, if this logger is one that can."""
-        self._attempt(lambda logger: getattr(logger, "keep", lambda _: None)(files))
+    def log_files(self, files: list[Path]) -> None:
+        """Stores copies of a run's files, if the logger can do that."""
+        self._attempt(lambda logger: getattr(logger, "log_files", lambda _: None)(files))
 
-    def end(self, status: str) -> None:
-        """Ends the logger; one that has failed too, or the next run would find it still open."""
+    def close(self, status: str) -> None:
+        """Finalizes the logger, even one that has failed: the next run must not find it open."""
         if self._logger is not None and not self._is_in_use:
             with suppress(Exception):
                 self._logger.finalize(status)
@@ -114,11 +114,11 @@ class Guard(Logger):
 
 
 @contextmanager
-def ended(loggers: Iterable[Guard], *stops: type[Exception]) -> Iterator[None]:
-    """Ends the loggers of a run with what became of it: "success", "failed" or "killed".
+def closing_loggers(loggers: Iterable[SafeLogger], *stops: type[Exception]) -> Iterator[None]:
+    """Closes the loggers at the end of a run, with status "success", "failed" or "killed".
 
     Args:
-        stops: what ends a run early and is no error.
+        stops: exceptions that end a run early without being errors. Their status is "killed".
     """
     status = "success"
     try:
@@ -129,11 +129,12 @@ def ended(loggers: Iterable[Guard], *stops: type[Exception]) -> Iterator[None]:
         raise
     finally:
         for logger in loggers:
-            logger.end(status)
+            logger.close(status)
 
 
 def check_installed(loggers: Iterable[str]) -> None:
-    """Raises ``UserError`` for a logger whose package is not there."""
+    """Raises ``UserError`` for a logger whose package is not installed."""
     for key in loggers:
-        if key in NEEDS and find_spec(NEEDS[key]) is None:
-            raise UserError(f"logger={key} needs {NEEDS[key]}: pip install 'kd_lightning[{key}]'")
+        package = REQUIRED_PACKAGES.get(key)
+        if package is not None and find_spec(package) is None:
+            raise UserError(f"logger={key} needs {package}: pip install 'kd_lightning[{key}]'")

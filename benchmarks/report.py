@@ -1,4 +1,4 @@
-"""What a benchmark says of itself: printed line by line, and written into benchmarks/results."""
+"""The report of a benchmark: printed line by line, and written into benchmarks/results."""
 
 import os
 import platform
@@ -19,16 +19,17 @@ RESULTS = HERE / "results"
 
 
 class Report:
-    """Prints lines and keeps them; its first ones say what it is, what made it and where.
+    """Prints lines and collects them. The first lines are the title, and the command, versions and
+    machine that the numbers come from.
 
     Args:
-        name: of the module, and of the file that ``write`` makes.
-        title: what the numbers are of.
-        words: of the command line, as they were given.
-        gpu: whether it was measured on one.
+        name: of the benchmark's module, and of the file that ``write`` makes.
+        title: of the report.
+        words: the arguments of the command line.
+        gpu: whether the benchmark runs on a GPU.
 
     Raises:
-        SystemExit: it was to be, and there is none.
+        SystemExit: it should run on a GPU, and there is none.
     """
 
     def __init__(self, name: str, title: str, words: Sequence[str], *, gpu: bool = False) -> None:
@@ -38,19 +39,19 @@ class Report:
         self.lines: list[str] = []
         command = " ".join(["python -m", f"benchmarks.{name}", *words])
         self.made_by = f"`{command}`, {commit()}, {versions()}; {machine(gpu=gpu)}."
-        self.say(f"# {title}\n")
-        self.say(self.made_by)
+        self.add(f"# {title}\n")
+        self.add(self.made_by)
 
-    def say(self, line: str = "") -> None:
+    def add(self, line: str = "") -> None:
         self.lines.append(line)
         print(line, flush=True)
 
     def write(self, only: Sequence[str] = ()) -> None:
-        """Puts the lines where they can be committed.
+        """Writes the lines to the file to commit.
 
         Args:
-            only: the tables that were asked for, if not all: in a file that is there they alone are
-                replaced, and each says what made it.
+            only: names of the measured tables, if not all were measured. If the file exists, only
+                these tables are replaced, and below each stands what made it.
         """
         text = "\n".join(self.lines) + "\n"
         if only and self.path.exists():
@@ -64,13 +65,13 @@ class Report:
 
 
 def by_table(text: str) -> dict[str, str]:
-    """The parts of a report: a table's name -> its lines, and "" -> what stands before them."""
+    """The parts of a report: name of a table -> its lines; "" -> the lines before all tables."""
     head, *tables = re.split(r"^(?=## )", text, flags=re.M)
     return {"": head} | {table.split("\n", 1)[0][3:]: table for table in tables}
 
 
 def commit() -> str:
-    """Of the source tree, and whether what is measured there differs from it."""
+    """The commit of the source tree, and whether the measured files differ from it."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(HERE.parent), *words]
@@ -84,21 +85,22 @@ def commit() -> str:
 
 
 def versions() -> str:
-    found = [f"Python {platform.python_version()}", f"torch {torch.__version__}"]
-    return ", ".join(found + [f"{name} {version(name)}" for name in PACKAGES if name != "torch"])
+    """The versions of Python and of the packages that a run records."""
+    first = [f"Python {platform.python_version()}", f"torch {torch.__version__}"]
+    return ", ".join(first + [f"{name} {version(name)}" for name in PACKAGES if name != "torch"])
 
 
 def machine(*, gpu: bool) -> str:
-    """The processor, how much of it was used, and how busy it was."""
+    """The processor (and GPU), the number of threads used, and the load at the start."""
     threads = torch.get_num_threads()
     used = f"{threads} {'thread' if threads == 1 else 'threads'}"
-    busy = f"load average {os.getloadavg()[0]:.1f} at the start"
-    found = f"{processor()}, {os.cpu_count()} cores, {used}, {busy}"
-    return f"{torch.cuda.get_device_name()}; {found}" if gpu else found
+    load = f"load average {os.getloadavg()[0]:.1f} at the start"
+    cpu = f"{processor()}, {os.cpu_count()} cores, {used}, {load}"
+    return f"{torch.cuda.get_device_name()}; {cpu}" if gpu else cpu
 
 
 def processor() -> str:
-    """Its model."""
+    """The model of the processor."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Tables of ratios: their control, their remarks, and what is committed of them."""
+"""Tables of ratios: their control, their remarks, and the report that is committed."""
 
 import importlib
 from pathlib import Path
@@ -6,32 +6,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import rows, written
-from benchmarks.paired import Ratio, ratio
+from benchmarks import ratio_table, report
+from benchmarks.paired_timing import Ratio, ratio
 
 ONE = Ratio(1.01, 0.98, 1.03, 1.0)
 TWO = Ratio(2.0, 1.9, 2.1, 2.2)
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, control: Ratio, *table: rows.Row | str) -> list[str]:
-    monkeypatch.setattr(rows, "compare", lambda a, b, pairs: control)
-    return list(rows.table(table, lambda: None, pairs=3))
+def shown(
+    monkeypatch: pytest.MonkeyPatch, control: Ratio, *rows: ratio_table.Row | str
+) -> list[str]:
+    monkeypatch.setattr(ratio_table, "compare", lambda a, b, pairs: control)
+    return list(ratio_table.table(rows, lambda: None, pairs=3))
 
 
-def test_a_ratio_is_that_of_its_blocks() -> None:
-    found = ratio([(2.0, 1.0, 1.0, 2.0), (3.0, 1.0, 1.0, 3.0), (4.0, 1.0, 2.0, 8.0)])
-    assert found.median == 3
-    assert found.least == 2
-    assert (found.low, found.high) == (2, 4)
-    assert not found.is_one
-    assert ONE.is_one
+def test_a_ratio_is_computed_from_its_blocks() -> None:
+    result = ratio([(2.0, 1.0, 1.0, 2.0), (3.0, 1.0, 1.0, 3.0), (4.0, 1.0, 2.0, 8.0)])
+    assert result.median == 3
+    assert result.least == 2
+    assert (result.low, result.high) == (2, 4)
+    assert not result.contains_one
+    assert ONE.contains_one
 
 
-def test_a_table_has_its_control_first_and_its_remarks_last(
+def test_a_table_begins_with_its_control_and_ends_with_its_remarks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = []
-    row = rows.Row("a / b", lambda pairs: asked.append(pairs) or TWO)
+    requested = []
+    row = ratio_table.Row("a / b", lambda pairs: requested.append(pairs) or TWO)
     lines = shown(monkeypatch, ONE, "a remark", row)
     assert lines[2:] == [
         "| control, the same step twice | 1.01 | 0.98 to 1.03 | 1.00 |",
@@ -39,16 +41,16 @@ def test_a_table_has_its_control_first_and_its_remarks_last(
         "",
         "a remark",
     ]
-    assert asked == [3]
+    assert requested == [3]
 
 
-def test_a_table_whose_control_is_not_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rows.TOO_NOISY in shown(monkeypatch, TWO)
-    assert rows.TOO_NOISY not in shown(monkeypatch, ONE)
+def test_a_table_whose_control_differs_from_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ratio_table.TOO_NOISY in shown(monkeypatch, TWO)
+    assert ratio_table.TOO_NOISY not in shown(monkeypatch, ONE)
 
 
 @pytest.mark.parametrize("name", ["speed", "growth"])
-def test_a_gpu_that_is_not_there_is_said_in_a_line(
+def test_a_missing_gpu_is_reported_in_one_sentence(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -56,31 +58,31 @@ def test_a_gpu_that_is_not_there_is_said_in_a_line(
         importlib.import_module(f"benchmarks.{name}").main(["--gpu"])
 
 
-def test_what_is_committed_says_what_made_it(
+def test_a_report_says_what_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(written, "RESULTS", tmp_path)
-    report = written.Report("speed", "What a step costs", ["ssd", "--pairs", "3"])
-    report.say("| a row |")
-    report.write()
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    speed = report.Report("speed", "Time of a step", ["ssd", "--pairs", "3"])
+    speed.add("| a row |")
+    speed.write()
     text = (tmp_path / "speed.md").read_text()
     assert text == capsys.readouterr().out
-    assert text.startswith("# What a step costs\n\n`python -m benchmarks.speed ssd --pairs 3`, com")
+    assert text.startswith("# Time of a step\n\n`python -m benchmarks.speed ssd --pairs 3`, com")
     for fact in ("torch ", "lightning ", "Python 3", " cores, ", "load average"):
         assert fact in text
     assert text.endswith("| a row |\n")
 
 
-def test_a_table_that_is_made_again_takes_the_place_of_the_old_one(
+def test_a_table_that_is_measured_again_replaces_the_old_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(written, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
 
     def write(words: list[str], tables: dict[str, str], only: list[str]) -> str:
-        report = written.Report("speed", "What a step costs", words)
+        speed = report.Report("speed", "Time of a step", words)
         for name, line in tables.items():
-            report.say(f"\n## {name}\n\n{line}")
-        report.write(only)
+            speed.add(f"\n## {name}\n\n{line}")
+        speed.write(only)
         return (tmp_path / "speed.md").read_text()
 
     first = write(["--write"], {"dual": "| 1 |", "ssd": "| 2 |", "tiny": "| 3 |"}, [])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kd_lightning.evaluation.votes import majority_vote
+from kd_lightning.evaluation.majority_vote import majority_vote
 
 
 def logits_of(*probabilities: list[float]) -> torch.Tensor:
@@ -9,7 +9,7 @@ def logits_of(*probabilities: list[float]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("nets", "voted"),
+    ("nets", "winner"),
     [
         # two of three, against the mean probability, which is highest for class 1
         ([[0.51, 0.49, 0.0], [0.51, 0.49, 0.0], [0.0, 1.0, 0.0]], 0),
@@ -21,11 +21,13 @@ def logits_of(*probabilities: list[float]) -> torch.Tensor:
         ([[0.2, 0.8], [0.4, 0.6], [0.3, 0.7]], 1),
     ],
 )
-def test_the_majority_then_the_mean_among_the_tied(nets: list[list[float]], voted: int) -> None:
-    assert majority_vote(logits_of(*nets)).tolist() == [voted]
+def test_the_majority_wins_and_the_mean_probability_breaks_ties(
+    nets: list[list[float]], winner: int
+) -> None:
+    assert majority_vote(logits_of(*nets)).tolist() == [winner]
 
 
-def test_each_sample_is_voted_on_by_itself() -> None:
+def test_each_sample_has_its_own_vote() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 200, 4, generator=generator)
     together = majority_vote(list(logits))
@@ -41,11 +43,11 @@ def test_the_order_of_the_nets_does_not_matter() -> None:
     assert torch.equal(majority_vote(list(logits)), majority_vote(list(logits.flip(0))))
 
 
-def test_a_vote_of_one_is_its_class() -> None:
+def test_the_vote_of_one_net_is_its_class() -> None:
     logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(2))
     assert torch.equal(majority_vote([logits]), logits.argmax(-1))
 
 
-def test_a_vote_stands_extreme_logits() -> None:
+def test_a_vote_of_extreme_logits() -> None:
     logits = torch.tensor([[[1e4, -1e4]], [[-1e4, 1e4]], [[1e4, 0.0]]])
     assert majority_vote(list(logits)).tolist() == [0]
