@@ -1,8 +1,8 @@
-"""A net that learns no more, made as cheap as such a net can be, and shown to answer as it did.
+"""A fast copy of a net that is no longer trained, checked against the net.
 
-Its batch norms are folded into the layers before them, its images lie channels last, its trunk
-computes in a precision that the machine is fast at, and is compiled where that pays. What comes
-before and after the trunk, normalising and the classifier, stays in float32.
+In the copy, batch norms are folded into the layers before them, images are stored channels last,
+and the trunk computes in a precision that is fast on this machine. The trunk can also be compiled.
+What comes before and after the trunk (normalization and classifier) stays in float32.
 """
 
 import copy
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.folding import fold_batch_norms
 
-# Largest deviation of the logits, as ``deviation`` has it, that rounding accounts for.
+# Largest relative RMS error of the logits that rounding can explain.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 DTYPES = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = (*DTYPES, "best")
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """The lowest precision that ``device`` is faster with: detected, not assumed."""
+    """The lowest precision for which ``device`` has fast hardware. This is detected."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16
@@ -37,26 +37,32 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 def teacher_precision(run: str | int, teacher: str | int | None) -> str:
-    """The precision of a teacher: its own if one is set, else the run's (32, "bf16-mixed")."""
+    """The teacher's precision if it is set, else that of the run: 32, "bf16-mixed" -> "bf16"."""
     return str(run).split("-")[0] if teacher is None else str(teacher)
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager:
-    if torch.amp.is_autocast_available(device.type):
+    """A context without autocast, on a device of any kind.
+
+    Whether the device has autocast is not asked while compiling, because the compiler of torch 2.11
+    cannot follow the question. The devices that it compiles for have autocast.
+    """
+    if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 @contextmanager
 def no_tf32(device: torch.device) -> Iterator[None]:
-    """Convolutions of a GPU in float32 to the last digit: TF32, their default, tells equal nets
-    apart that round differently.
+    """Inside, convolutions on a GPU are computed in full float32.
+
+    Their default is TF32, whose rounding errors differ between two computations of the same net.
     """
     if device.type != "cuda":
         yield
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some versions of torch say that this name will go
+        warnings.simplefilter("ignore")  # some versions of torch warn that this name is deprecated
         before = torch.backends.cudnn.allow_tf32
         torch.backends.cudnn.allow_tf32 = False
         try:
@@ -65,21 +71,22 @@ def no_tf32(device: torch.device) -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = before
 
 
-def lay_out(net: nn.Module) -> None:
-    """Lets the weights of two-dimensional convolutions lie channels last, and so what they give."""
+def to_channels_last(net: nn.Module) -> None:
+    """Stores the weights of two-dimensional convolutions channels last; their outputs follow."""
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-class Converted(nn.Module):
-    """A module that computes in a precision and layout of its own, whatever autocast there is
-    around it, and answers in float32.
+class PrecisionWrapper(nn.Module):
+    """A module that always computes in the same precision and layout, and returns float32.
+
+    Autocast around it has no effect.
 
     Args:
-        module: is converted itself.
-        dtype: of its weights and of what it computes with.
-        channels_last: where its input is images.
+        module: is converted in place.
+        dtype: of its weights and of its computation.
+        channels_last: whether its weights and images are stored channels last.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, channels_last: bool) -> None:
@@ -88,7 +95,7 @@ class Converted(nn.Module):
         self.dtype = dtype
         self.channels_last = channels_last
         if channels_last:
-            lay_out(self.module)
+            to_channels_last(self.module)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.channels_last and x.ndim == 4:
@@ -98,20 +105,22 @@ class Converted(nn.Module):
 
 
 class CompiledClassifier(Classifier):
-    """A ``Classifier`` whose plain passes go through a compiled twin of its trunk; ``trunk`` itself
-    can still be given dropout passes.
+    """A ``Classifier`` whose deterministic passes use a compiled version of its trunk.
+
+    Dropout passes can still use ``trunk`` itself.
     """
 
     def __init__(self, net: Classifier, run_trunk: Callable[[Tensor], Tensor]) -> None:
         super().__init__(prepare=net.prepare, trunk=net.trunk, dropout=net.dropout.p, head=net.head)
-        object.__setattr__(self, "run_trunk", run_trunk)  # not registered: it is the trunk again
+        # not registered as a module, because it has the parameters of the trunk
+        object.__setattr__(self, "run_trunk", run_trunk)
 
     def features(self, x: Num[Tensor, "B C *size"]) -> Tensor:
         return self.run_trunk(self.prepare(x))
 
 
 @torch.no_grad()
-def frozen(
+def fast_copy(
     net: Classifier,
     x: Num[Tensor, "B C *size"],
     *,
@@ -119,46 +128,49 @@ def frozen(
     channels_last: bool = True,
     compiled: bool = False,
 ) -> Classifier:
-    """A fast twin of ``net``, which stays as it is.
+    """A fast copy of ``net``. The net itself does not change.
 
     Args:
         net: in eval mode, on its device.
-        x: samples to look at a forward pass with; a compiled twin is for batches of their number,
-            and computes others as they are.
+        x: samples for a forward pass that finds the batch norms to fold. A compiled copy is for
+            batches of this size, and computes batches of other sizes without compilation.
         dtype: of the trunk.
-        channels_last: layout of images in the trunk.
+        channels_last: whether images in the trunk are stored channels last.
         compiled: compile the trunk, which takes seconds to minutes.
     """
     assert not net.training
-    twin = copy.deepcopy(net).requires_grad_(False)
-    fold_batch_norms(twin, x[:2])
-    twin.trunk = Converted(twin.trunk, dtype, channels_last)
-    twin.head = Converted(twin.head, torch.float32, False)
+    copied = copy.deepcopy(net).requires_grad_(False)
+    fold_batch_norms(copied, x[:2])
+    copied.trunk = PrecisionWrapper(copied.trunk, dtype, channels_last)
+    copied.head = PrecisionWrapper(copied.head, torch.float32, False)
     if not compiled:
-        return twin
+        return copied
     options = {"freezing": True} if x.device.type == "cpu" else None
-    fast = torch.compile(twin.trunk, dynamic=False, fullgraph=True, options=options)
+    compiled_trunk = torch.compile(copied.trunk, dynamic=False, fullgraph=True, options=options)
     size = len(x)
 
     def run_trunk(inputs: Tensor) -> Tensor:
-        # torch compiles for a few sizes and then gives up; batches from which a bad image was left
-        # out have many
-        return (fast if len(inputs) == size else twin.trunk)(inputs)
+        # torch compiles for a few sizes only, and batches without their damaged images have many
+        return (compiled_trunk if len(inputs) == size else copied.trunk)(inputs)
 
-    return CompiledClassifier(twin, run_trunk).eval()
+    return CompiledClassifier(copied, run_trunk).eval()
 
 
-def deviation(logits: Float[Tensor, "B C"], plain: Float[Tensor, "B C"]) -> float:
-    """How far logits are from a net's plain ones: root mean square, in units of how much the plain
-    ones differ from class to class. 0: equal. What all classes share is left out, as softmax does.
+def relative_rms_error(logits: Float[Tensor, "B C"], reference: Float[Tensor, "B C"]) -> float:
+    """Root mean square difference of the logits, relative to the RMS of the reference logits.
+
+    Both are centred over the classes first, because softmax ignores what all classes share. 0:
+    equal.
     """
-    logits, plain = (z.double() - z.double().mean(-1, keepdim=True) for z in (logits, plain))
-    off, spread = logits - plain, plain
-    return (off.square().mean() / spread.square().mean().clamp_min(1e-30)).sqrt().item()
+    logits, reference = (
+        z.double() - z.double().mean(-1, keepdim=True) for z in (logits, reference)
+    )
+    error = (logits - reference).square().mean()
+    return (error / reference.square().mean().clamp_min(1e-30)).sqrt().item()
 
 
 @torch.no_grad()
-def freeze(
+def checked_fast_copy(
     net: nn.Module,
     x: Num[Tensor, "B C *size"],
     *,
@@ -166,36 +178,38 @@ def freeze(
     channels_last: bool = True,
     compiled: bool = False,
 ) -> nn.Module:
-    """``frozen``, after its logits were compared with those of ``net``: ``net`` itself, with a
-    warning, where they differ by more than rounding, and where ``net`` is no ``Classifier``.
+    """``fast_copy`` if its logits equal those of ``net`` up to rounding, else ``net`` and a
+    warning.
+
+    A net that is not a ``Classifier`` is returned as it is.
 
     Args:
         net: in eval mode, on its device.
-        x: samples to compare with.
-        precision: of the trunk: "32", "16", "bf16", or "best", the fastest that the machine has.
-        channels_last, compiled: as ``frozen``.
+        x: samples for the comparison.
+        precision: of the trunk: "32", "16", "bf16", or "best" (see ``best_dtype``).
+        channels_last, compiled: see ``fast_copy``.
     """
     if not isinstance(net, Classifier):
         return net
     dtype = best_dtype(x.device) if precision == "best" else DTYPES[precision]
-    few = x if compiled else x[:32]  # a compiled twin is for one shape
+    few = x if compiled else x[:32]  # a compiled copy is for one batch size
     try:
-        twin = frozen(net, few, dtype=dtype, channels_last=channels_last, compiled=compiled)
+        copied = fast_copy(net, few, dtype=dtype, channels_last=channels_last, compiled=compiled)
         with no_autocast(x.device), no_tf32(x.device):
-            off = deviation(twin(few).logits, net(few).logits)
-    except Exception as error:  # a net of a person's own may do anything
-        said = " ".join(str(error).split())[:200]
-        reason = f"it could not be made faster ({type(error).__name__}: {said})"
+            error = relative_rms_error(copied(few).logits, net(few).logits)
+    except Exception as exception:  # a user's net can raise anything
+        message = " ".join(str(exception).split())[:200]
+        reason = f"the fast copy failed ({type(exception).__name__}: {message})"
     else:
-        if off <= TOLERANCE[dtype]:
-            return twin
+        if error <= TOLERANCE[dtype]:
+            return copied
         reason = (
-            f"made faster, its logits were off by {off:.2g} of what they differ from class to "
-            f"class, where rounding explains {TOLERANCE[dtype]:.2g}"
+            f"the logits of the fast copy have a relative error of {error:.2g}, more than the "
+            f"{TOLERANCE[dtype]:.2g} that rounding explains"
         )
     warnings.warn(
-        f"the teacher is used as it is: {reason} (hardware.teacher_precision=32 and "
-        "hardware.channels_last=false change less of it)",
+        f"the teacher is used without a fast copy: {reason} (hardware.teacher_precision=32 and "
+        "hardware.channels_last=false change less in the copy)",
         stacklevel=2,
     )
     return net
