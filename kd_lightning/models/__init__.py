@@ -13,8 +13,8 @@ from kd_lightning.models.assemble import (
     build_trunk,
 )
 from kd_lightning.models.averages import (
-    check_same_architecture,
-    have_same_shapes,
+    are_alike,
+    check_alike,
     mean_state,
     refresh_batch_norm,
 )
@@ -73,12 +73,13 @@ __all__ = [
     "PrecisionWrapper",
     "Prepare",
     "active_dropouts",
+    "are_alike",
     "best_dtype",
     "build_classifier",
     "build_trunk",
+    "check_alike",
     "check_layer",
     "check_rate",
-    "check_same_architecture",
     "checked_fast_copy",
     "drop_features",
     "dropout_on",
@@ -86,7 +87,6 @@ __all__ = [
     "fcn",
     "fold_batch_norms",
     "has_deterministic_features",
-    "have_same_shapes",
     "in_mode",
     "inception_time",
     "layer_shapes",

@@ -12,18 +12,18 @@ from kd_lightning.base.errors import UserError
 State = Mapping[str, Tensor]
 
 
-def have_same_shapes(states: Sequence[State]) -> bool:
+def are_alike(states: Sequence[State]) -> bool:
     """Whether all state dicts have the same names and shapes, so that their mean fits the net."""
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     return all(shape == shapes[0] for shape in shapes)
 
 
-def check_same_architecture(students: Mapping[str, nn.Module]) -> None:
+def check_alike(students: Mapping[str, nn.Module]) -> None:
     """Raises ``UserError`` unless there are two students or more, all of one architecture."""
-    if len(students) < 2 or not have_same_shapes([net.state_dict() for net in students.values()]):
+    if len(students) < 2 or not are_alike([net.state_dict() for net in students.values()]):
         raise UserError(
-            "evaluation.soups=true averages two students or more of the same architecture, got "
-            f"{', '.join(students)}{', which differ' if len(students) > 1 else ' alone'}: set "
+            f"evaluation.soups=true averages students of the same net, got "
+            f"{', '.join(students)}, {'which differ' if len(students) > 1 else 'alone'}: set "
             "evaluation.soups=false, or choose the same net for each (model@method.students.…=…)"
         )
 

@@ -87,7 +87,7 @@ def _load(path: Path, key: str) -> object:
         # torch raises the same error for a file that would run code and for one that is no pickle
         if "Unsupported" in str(error):
             raise UserError(
-                f"{path} has other objects than tensors, and loading them could run code: save "
+                f"{path} has other objects than tensors, and loading those could run code: save "
                 f"the net's state_dict() alone and give that file ({key}=…)"
             ) from error
         raise UserError(f"{path} is not a file of weights ({key}=…)") from error

@@ -16,7 +16,7 @@ from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models.averages import check_same_architecture
+from kd_lightning.models.averages import check_alike
 from kd_lightning.running.build import build_method
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
@@ -59,7 +59,7 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
             "method=supervised with the same scheduler and callbacks"
         )
     if cfg.evaluation.soups:
-        check_same_architecture(method.students)
+        check_alike(method.students)
 
 
 def check_length(trainer: DictConfig, key: str) -> None:

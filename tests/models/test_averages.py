@@ -4,7 +4,7 @@ from helpers import net
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from kd_lightning.models.averages import have_same_shapes, mean_state, refresh_batch_norm
+from kd_lightning.models.averages import are_alike, mean_state, refresh_batch_norm
 from kd_lightning.models.classifier import Classifier
 
 
@@ -44,9 +44,9 @@ def test_a_mean_of_equal_weights_is_these_weights_bit_for_bit(count: int) -> Non
 
 
 def test_names_and_shapes_are_compared_and_not_values() -> None:
-    assert have_same_shapes([net().state_dict(), net(dropout=0.5).state_dict()])
-    assert not have_same_shapes([net().state_dict(), net(features=9).state_dict()])
-    assert not have_same_shapes([net().state_dict(), net(hidden=4).state_dict()])
+    assert are_alike([net().state_dict(), net(dropout=0.5).state_dict()])
+    assert not are_alike([net().state_dict(), net(features=9).state_dict()])
+    assert not are_alike([net().state_dict(), net(hidden=4).state_dict()])
 
 
 def test_the_statistics_are_equal_to_those_of_torch() -> None:
