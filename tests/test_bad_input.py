@@ -24,7 +24,7 @@ from helpers import TINY
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.synthetic import Synthetic
-from kd_lightning.models.mlp import mlp
+from kd_lightning.models.perceptron import mlp
 from kd_lightning.run import distill
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]  # the first three of ImageNet-1k
@@ -138,7 +138,7 @@ VALUES = {
     "resume=tests": "resume=tests is no run directory: expected config.yaml in it",
     "teacher.source=trian": "teacher.source must be train, pretrained, a checkpoint file or a run",
     "teacher.source=pretrained": "teacher.source=pretrained needs a timm net, got mlp",
-    "method.students.a.weights=gone.pt": "there is no gone.pt (method.students.a.weights=…)",
+    "method.students.a.weights=gone.pt": "there is no file gone.pt (method.students.a.weights=…)",
 }
 
 
@@ -161,7 +161,7 @@ TOGETHER = {
     "method=mutual_learning teacher.seed=1": "seed=1 has no effect: method=mutual_learning has",
     "method=supervised model@method.teacher=mlp": "unknown choice 'model@method.teacher'",
     "method=kd soft_loss@method.soft_loss=dkd method.soft_loss.target_weight=-1": (
-        "the soft loss refuses its settings: target_weight must be >= 0, got -1"
+        "soft_loss refuses its settings: target_weight and nontarget_weight must be >= 0"
     ),
     "callbacks=early_stopping data.val_fraction=0": "early_stopping watches val/accuracy, which is",
     "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
@@ -219,7 +219,7 @@ def test_code_in_a_checkpoint_does_not_run(key: str, save, refusal, tmp_path: Pa
         ("cut.ckpt", None, "cut.ckpt is damaged or cut short"),
         ("empty.ckpt", b"", "empty.ckpt is damaged or cut short"),
         ("notes.txt", b"hello", "notes.txt is damaged or cut short"),
-        ("zeros.safetensors", b"\0" * 99, "zeros.safetensors is no whole safetensors file"),
+        ("zeros.safetensors", b"\0" * 99, "zeros.safetensors is not a complete safetensors file"),
     ],
 )
 def test_unreadable_checkpoints(name: str, content, said: str, refusal, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from benchmarks.steps import build_case
 from kd_lightning.callbacks.averaging import AveragedStudents
 from kd_lightning.data.loading.loaders import ResidentLoader
 from kd_lightning.models.cifar import resnet
-from kd_lightning.models.frozen import TOLERANCE, deviation, freeze, no_tf32
+from kd_lightning.models.inference import TOLERANCE, checked_fast_copy, no_tf32, relative_rms_error
 from kd_lightning.run import distill
 
 pytestmark = [
@@ -88,10 +88,10 @@ def test_the_teachers_twin_answers_as_it_does_on_a_gpu(precision: str, compiled:
     for _ in range(20):  # folding weights with statistics of real features rounds them otherwise
         net(x)
     net.eval()
-    twin = freeze(net, x, precision=precision, compiled=compiled)
+    twin = checked_fast_copy(net, x, precision=precision, compiled=compiled)
     assert twin is not net
     with torch.no_grad(), no_tf32(x.device):
-        off = deviation(twin(x).logits, net(x).logits)
+        off = relative_rms_error(twin(x).logits, net(x).logits)
     assert off < TOLERANCE[twin.trunk.dtype]
 
 

@@ -10,7 +10,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.models.frozen import Converted
+from kd_lightning.models.inference import PrecisionWrapper
 from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.sources import Teacher, build_net
@@ -62,7 +62,7 @@ def test_the_teachers_twin_has_the_runs_precision_or_one_of_its_own(
 ) -> None:
     method, batch = built(*words)
     method.training_step(batch, 0)
-    assert isinstance(method._fast_teacher.trunk, Converted)
+    assert isinstance(method._fast_teacher.trunk, PrecisionWrapper)
     assert method._fast_teacher.trunk.dtype == dtype
     assert not [m for m in method._fast_teacher.modules() if isinstance(m, _BatchNorm)]
     assert not [name for name in method.state_dict() if "twin" in name or "teacher" in name]

@@ -1,4 +1,4 @@
-"""What the labels say. Dimensions: B batch, C classes."""
+"""Cross-entropy with the labels. Dimensions: B batch, C classes."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,15 +10,15 @@ def label_cross_entropy(
     labels: Int[Tensor, "B"] | Float[Tensor, "B C"],
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, "B"]:
-    """Cross-entropy of the prediction against the label, in nats.
+    """Cross-entropy of the prediction with the label, in nats.
 
     ``- sum_c y_c log softmax(z)_c``, where y is the one-hot label, or the label distribution of a
     mixed sample (MixUp, CutMix), after smoothing: ``y <- (1 - label_smoothing) y +
     label_smoothing / C``.
 
-    Zero when all probability is on the label. At its least it is the entropy of y, so against a
-    distribution, or with smoothing, it does not reach zero. The gradient goes to the logits.
-    Computed in float32.
+    Zero when all probability is on the label. The smallest value is the entropy of y, so it is not
+    zero for a label distribution, nor with smoothing. The gradient goes to the logits. Computed in
+    float32.
 
     Args:
         logits: of the student.

@@ -1,15 +1,17 @@
 """Distillation from a stronger teacher (DIST), Huang et al., arXiv 2205.10536.
 
-The student need not match the teacher's probabilities, only be in correlation with them: over the
-classes of each sample (inter-class), and over the batch's samples of each class (intra-class).
-Dimensions: B batch, C classes.
+The student does not have to match the teacher's probabilities. They only have to be correlated:
+over the classes of each sample (inter-class), and over the samples of the batch for each class
+(intra-class). Dimensions: B batch, C classes.
 """
+
+import math
 
 from jaxtyping import Float
 from torch import Tensor
 
 from kd_lightning.losses.logit_standardization import standardize
-from kd_lightning.losses.soft_targets import Labels, check_weights, soft_log_probs
+from kd_lightning.losses.soft_targets import Labels, soft_log_probs
 
 
 def pearson_correlation(
@@ -17,14 +19,14 @@ def pearson_correlation(
 ) -> Float[Tensor, "N"]:
     """Pearson's correlation of a and b along ``dim``, in [-1, 1].
 
-    0, and without gradient, where either is constant: that has no correlation. The gradient goes
-    to both. (The released code of DIST adds 1e-8 to the denominator instead, which is the product
-    of two norms and can be smaller where probabilities are.)
+    0, and without gradient, where a or b is constant: a constant has no correlation. The gradient
+    goes to both. (The released code of DIST adds 1e-8 to the denominator instead. The denominator
+    is the product of two norms, which can be smaller than that for small probabilities.)
     """
     return (standardize(a, dim) * standardize(b, dim)).mean(dim=dim)
 
 
-def correlation_soft_loss(
+def dist_soft_loss(
     student_logits: Float[Tensor, "B C"],
     teacher_logits: Float[Tensor, "B C"],
     labels: Labels | None,
@@ -36,16 +38,18 @@ def correlation_soft_loss(
     """``T^2 (inter_weight (1 - r(p_s, p_t)) + intra_weight (1 - mean_c r(p_s[:, c], p_t[:, c])))``.
 
     r is Pearson's correlation and p = softmax(z / T); each ``1 - r`` is in [0, 2]. The second term
-    is a value of the batch: every sample gets the same one, so that the mean over the samples is
-    the paper's loss, and a weight on samples would weigh it by its mean. With several devices it
-    is each device's own share of the batch. A batch of one sample has no second term: it is a
-    constant there, as it is for a class whose probability is the same for all samples.
+    is one value for the whole batch. Every sample gets this value, so that the mean over the
+    samples is the loss of the paper; weights on samples multiply it by their mean. With several
+    devices, each device computes it from its own part of the batch. It is constant, without
+    gradient, for a batch of one sample and for a class that has the same probability for all
+    samples.
 
-    T^2 is that of the authors' later code. It keeps no gradient's size, as it does in
-    ``soft_target_kl``: the correlations tend to those of the logits as T grows, whatever the range
-    of the logits. So this asks little about how sure the student is: look at its calibration.
+    T^2 comes from the authors' later code. Unlike in ``soft_target_kl`` it does not keep the size
+    of the gradient: as T grows, the correlations tend to those of the logits, whatever the range of
+    the logits. So this loss says little about how confident the student should be: look at its
+    calibration.
 
-    Zero, to rounding, when the two softened predictions are equal. The gradient goes to the
+    Zero, up to rounding, when the two softened predictions are equal. The gradient goes to the
     student alone: the target is detached here. The labels are not used. Computed in float32.
 
     Args:
@@ -54,12 +58,17 @@ def correlation_soft_loss(
 
     Raises:
         ValueError: a weight is negative or both are 0, intra_weight is 0 for two classes (any two
-            probabilities of two classes are in full correlation), or the temperature is not > 0.
+            predictions over two classes are fully correlated), or the temperature is not > 0.
     """
-    check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
+    if min(inter_weight, intra_weight) < 0 or not 0 < inter_weight + intra_weight < math.inf:
+        raise ValueError(
+            "inter_weight and intra_weight must be >= 0, and one of them > 0, "
+            f"got {inter_weight} and {intra_weight}"
+        )
     if student_logits.shape[1] == 2 and not intra_weight:
         raise ValueError(
-            "with two classes inter_weight teaches nothing, so intra_weight must be > 0"
+            "intra_weight must be > 0 for two classes, where the inter-class term teaches nothing, "
+            f"got {intra_weight}"
         )
     student = soft_log_probs(student_logits, temperature).exp()
     target = soft_log_probs(teacher_logits, temperature).detach().exp()

@@ -1,34 +1,39 @@
-"""The loss of a pair of layers, one of the student and one of the teacher: what all of them share.
+"""What the losses on features share: one size for two maps, unit length, and a class for layers.
 
-A feature loss is built once for a pair, from the shapes that the two layers return for one sample.
-It is then called with what they return for a batch. A shape has one size (a vector), or channels
-and positions (a feature map): (C, L) or (C, H, W). Positions that differ in number are pooled to
-the smaller size by adaptive average pooling.
+A feature loss is built for one pair of layers, one of the student and one of the teacher, from the
+shapes of their outputs for one sample. It is then called with their outputs for a batch. A shape
+has one size (a vector), or channels and positions (a feature map): (C, L) or (C, H, W).
 
-Values are one per sample, (B,). The gradient goes to the student's layer, and to a regressor where
-there is one, never to the teacher's layer.
+Values are one per sample, (B,). The gradient goes to the student's layer, and to the regressor if
+the loss has one. It never goes to the teacher's layer.
+
+Dimensions: B batch, C channels, D features. N stands for any other dimensions.
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+Maps = Float[Tensor, "B C *size"]
 
 
 class ShapeMismatch(ValueError):
-    """These two layers cannot be compared by this loss."""
+    """This loss cannot compare these two layers."""
 
 
 class FeatureLoss(nn.Module):
     """The loss of one pair of layers.
 
     Args:
-        student_shape, teacher_shape: of what the layers give for one sample.
+        student_shape, teacher_shape: of the layers' outputs for one sample.
 
     Attributes:
-        field_weight: the weight that the field's tables give this loss beside one of 1 for the
-            labels.
+        field_weight: the weight that published tables give this loss, where the loss of the labels
+            has weight 1.
 
     Raises:
         ShapeMismatch: the layers cannot be compared.
@@ -45,7 +50,29 @@ class FeatureLoss(nn.Module):
         raise NotImplementedError
 
 
-def in_words(shape: Sequence[int]) -> str:
+def pool_to_smaller(a: Maps, b: Maps) -> tuple[Maps, Maps]:
+    """Adaptive average pooling of two feature maps to the smaller of their sizes.
+
+    The smaller size is taken for each dimension. A map that already has it is returned unchanged.
+    """
+    size = torch.Size(map(min, a.shape[2:], b.shape[2:]))
+    pool = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+    pooled = [x if x.shape[2:] == size else pool(x, size) for x in (a, b)]
+    return pooled[0], pooled[1]
+
+
+def unit_features(features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+    """``f / ||f||``, in float32. Features of zero stay zero and get no gradient.
+
+    ``F.cosine_similarity`` divides zero features by a small constant instead. This gives them a
+    gradient of 1e8, so that one input whose ReLUs are all off would outweigh the rest of its batch.
+    """
+    features = features.float()
+    norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    return features / norm.masked_fill(norm == 0, torch.inf)
+
+
+def describe_shape(shape: Sequence[int]) -> str:
     """ "a vector of 64", "a map of 64 x 8 x 8"."""
     kind = "vector" if len(shape) == 1 else "map"
     return f"a {kind} of {' x '.join(map(str, shape))}"

@@ -1,23 +1,27 @@
-"""FitNet's hints: the squared difference to the teacher's layer, arXiv 1412.6550."""
+"""FitNet hints, Romero et al., arXiv 1412.6550: mean squared difference of two layers."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kd_lightning.losses.attention_transfer import pool_to_smaller
-from kd_lightning.losses.feature_loss import FeatureLoss, ShapeMismatch, in_words
-from kd_lightning.losses.feature_mse import feature_mse
+from kd_lightning.losses.feature_distance import feature_mse
+from kd_lightning.losses.feature_loss import (
+    FeatureLoss,
+    ShapeMismatch,
+    describe_shape,
+    pool_to_smaller,
+)
 
 REGRESSORS = {2: nn.Conv1d, 3: nn.Conv2d}
 
 
 class FitNet(FeatureLoss):
-    """The teacher's layer is what a regressor makes of the student's: mean squared difference.
+    """Mean squared difference of the teacher's layer and a regression of it from the student's.
 
-    Hints, Romero et al., arXiv 1412.6550, section 2.2; here, as in the field's tables, not a stage
-    before distillation but a term beside it. The regressor, a linear layer or a 1-convolution,
-    stands where the numbers of channels differ, and is the identity elsewhere: the layers of equal
-    nets have a loss of zero. In squared units of the teacher's activations.
+    Section 2.2 of the paper. As in published tables, the hint is a term beside the others here, and
+    not a stage before them. The regressor is a linear layer for vectors and a convolution of size 1
+    for maps. It is the identity where the numbers of channels are equal, so that the loss is zero
+    for equal layers. The unit is that of the teacher's activations, squared.
     """
 
     field_weight = 100.0
@@ -27,7 +31,7 @@ class FitNet(FeatureLoss):
         if len(student_shape) != len(teacher_shape):
             raise ShapeMismatch(
                 "FitNet compares vectors with vectors and maps with maps of as many dimensions, "
-                f"got {in_words(student_shape)} and {in_words(teacher_shape)}"
+                f"got {describe_shape(student_shape)} and {describe_shape(teacher_shape)}"
             )
         num_in, num_out = student_shape[0], teacher_shape[0]
         self.regressor: nn.Module = nn.Identity()
@@ -38,6 +42,6 @@ class FitNet(FeatureLoss):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         teacher = teacher.detach().float()
-        if student.ndim > 2:  # before the regressor: the two commute, and this is cheaper
+        if student.ndim > 2:  # pooling and regression commute; to pool first is cheaper
             student, teacher = pool_to_smaller(student, teacher)
         return feature_mse(self.regressor(student).flatten(1), teacher.flatten(1))

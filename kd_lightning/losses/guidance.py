@@ -1,20 +1,22 @@
-"""A student chooses among K samples of its teacher's features, and learns from its choice.
+"""Student-guided distillation, arXiv 2504.14307: the student weights K samples of the teacher's
+features by their similarity to its own, and learns from the weighted mean.
 
-Student-guided distillation, arXiv 2504.14307, in its steps 4 to 6, for one input::
+Steps 4 to 6 of the paper, for one input::
 
     a_k    = softmax_k( <f_S, f_T,k> / h )          attention_weights
-    a_k    = 0 below the e-th percentile of a       filter_weights
+    a_k    = 0 below the e-th percentile of a       filter_by_percentile
     target = sum_k a_k f_T,k                        guided_target
 
-``attention_guidance`` is the first two; the loss (step 7) is ``features.feature_mse``. Its controls
-take its place: ``mean_guidance`` and ``nearest_guidance``. (A random pass needs none: it is K = 1.)
-Dimensions: B batch, D features, K samples (teacher passes with dropout on).
+``attention_guidance`` is the first two. The loss (step 7) is ``feature_mse``. Two controls can
+replace ``attention_guidance``: ``mean_guidance`` and ``nearest_guidance``. (The control "a random
+pass" is K = 1.) Dimensions: B batch, D features, K samples (teacher passes with dropout on).
 
-Where the gradient goes: through the weights into the student's features, never into the samples.
-Detach the student's features first, and the choice itself does not learn.
+The gradient goes through the weights to the student's features, and never to the samples. To keep
+it out of the weights, detach the student's features first.
 
-Computed in float32 whatever comes in. Products are written element by element because autocast
-would take a matrix product back to half precision, and because equal samples then get equal bits.
+Computed in float32, whatever the type of the input. Products are written element by element for two
+reasons: autocast would compute a matrix product in half precision, and this way equal samples get
+equal bits.
 """
 
 import math
@@ -25,17 +27,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kd_lightning.losses.feature_mse import unit_features
+from kd_lightning.losses.feature_loss import unit_features
 
 Similarity = Callable[[Float[Tensor, "B D"], Float[Tensor, "K B D"]], Float[Tensor, "B K"]]
 
 
 class Guidance(NamedTuple):
-    """What the student makes of each sample.
+    """The student's weights for the samples of each input.
 
     Attributes:
         weights: a_k of the target.
-        attention: the weights before any was dropped; each row sums to 1.
+        attention: the weights before some were set to 0; each row sums to 1.
     """
 
     weights: Float[Tensor, "B K"]
@@ -45,14 +47,14 @@ class Guidance(NamedTuple):
 def dot_similarity(
     student_features: Float[Tensor, "B D"], samples: Float[Tensor, "K B D"]
 ) -> Float[Tensor, "B K"]:
-    """``<f_S, f_T,k>``, the paper's. A long sample can beat the nearest one."""
+    """``<f_S, f_T,k>``, as in the paper. A sample with a large norm can beat the nearest sample."""
     return (student_features.float() * samples.float()).sum(dim=-1).T
 
 
 def cosine_similarity(
     student_features: Float[Tensor, "B D"], samples: Float[Tensor, "K B D"]
 ) -> Float[Tensor, "B K"]:
-    """``cos(f_S, f_T,k)``, in [-1, 1] whatever the scale of the features; wants h well below 1."""
+    """``cos(f_S, f_T,k)``, in [-1, 1] for any scale of the features; needs h well below 1."""
     return dot_similarity(unit_features(student_features), unit_features(samples))
 
 
@@ -67,7 +69,8 @@ def attention_weights(
 
     Args:
         bandwidth: h, in units of the similarity; "auto" is sqrt(D), which suits ``dot_similarity``.
-            h -> infinity is the mean of the samples, h -> 0 the most similar one.
+            For h -> infinity the target is the mean of the samples, for h -> 0 the most similar
+            one.
         similarity: ``dot_similarity`` (paper) or ``cosine_similarity``.
 
     Raises:
@@ -80,20 +83,22 @@ def attention_weights(
     return torch.softmax(similarity(student_features, samples.detach()) / bandwidth, dim=1)
 
 
-def filter_weights(
+def filter_by_percentile(
     weights: Float[Tensor, "B K"], *, percentile: float, renormalize: bool
 ) -> Float[Tensor, "B K"]:
-    """Keeps the weights at or above the percentile of their row, zeroes the rest: step 5.
+    """Keeps the weights at or above the percentile of their row, and sets the rest to 0: step 5.
 
-    The percentile is the linear quantile of the row's K weights. What is kept is all from the
-    first order statistic at or above it, and that is how it is found here: free of the rounding of
-    an interpolation. So the largest always stays, and ties stay or go together. At the 90th
-    percentile K = 5 or 10 keeps 1, 20 keeps 2, 30 keeps 3, 50 keeps 5.
+    The percentile is the linear quantile of the row's K weights. It is not computed: the weights at
+    or above it are those from the first order statistic that is not below it, and this has no
+    interpolation to round. So the largest weight is always kept, and equal weights are kept or
+    dropped together. At the 90th percentile, 1 of 5 or 10 samples is kept, 2 of 20, 3 of 30, 5 of
+    50.
 
     Args:
         percentile: e, in [0, 100]; 0 keeps all.
-        renormalize: divide by the sum of what is kept, so a row sums to 1 again (released code).
-            False leaves it (paper's text), and the target shrinks by the weight that was dropped.
+        renormalize: divide the kept weights by their sum, so that a row sums to 1 again (released
+            code). False does not divide (text of the paper); the target then shrinks by the weight
+            that was dropped.
 
     Raises:
         ValueError: the percentile is not in [0, 100].
@@ -104,13 +109,13 @@ def filter_weights(
     return _keep_from(weights, first_kept, renormalize)
 
 
-def keep_top(
+def filter_by_top_k(
     weights: Float[Tensor, "B K"], *, top_k: int, renormalize: bool
 ) -> Float[Tensor, "B K"]:
-    """Keeps the ``top_k`` largest weights of each row, all if K is smaller; zeroes the rest.
+    """Keeps the ``top_k`` largest weights of each row, or all if K is smaller; sets the rest to 0.
 
-    The fixed number that the paper compares its percentile with. Ties with the last that is kept
-    are kept too, so that the order of the samples does not matter.
+    The paper compares its percentile with such a fixed number. Weights equal to the smallest kept
+    one are kept too, so that the order of the samples does not matter.
 
     Raises:
         ValueError: top_k is not >= 1.
@@ -121,6 +126,7 @@ def keep_top(
 
 
 def _keep_from(weights: Tensor, first_kept: int, renormalize: bool) -> Tensor:
+    """Keeps the weights of each row from this place on, in ascending order."""
     threshold = weights.detach().sort(dim=1).values[:, first_kept : first_kept + 1]
     kept = weights.masked_fill(weights < threshold, 0)
     return kept / kept.sum(dim=1, keepdim=True) if renormalize else kept
@@ -136,35 +142,36 @@ def attention_guidance(
     renormalize: bool,
     similarity: Similarity,
 ) -> Guidance:
-    """The student chooses: ``attention_weights``, of which few are kept.
+    """``attention_weights``, of which only the largest are kept.
 
-    Weight 1 when K = 1; equal for equal samples, which are all kept. The released code has h = 5
-    (for 2250 features after a LayerNorm), the 90th percentile of K = 30, renormalised.
+    The weight is 1 for K = 1. Equal samples get equal weights and are all kept. The released code
+    has h = 5 (for 2250 features after a LayerNorm) and the 90th percentile of K = 30, renormalized.
 
     Args:
-        percentile: as ``filter_weights``, where ``top_k`` is None.
-        top_k: as ``keep_top``, where ``percentile`` is None.
+        percentile: see ``filter_by_percentile``; None with ``top_k``.
+        top_k: see ``filter_by_top_k``; None with ``percentile``.
 
     Raises:
-        ValueError: a value that cannot be, or not exactly one of percentile and top_k.
+        ValueError: an argument is out of its range, or not exactly one of percentile and top_k is
+            given.
     """
     if (percentile is None) == (top_k is None):
         raise ValueError(
-            f"percentile or top_k must be null, and not both: got {percentile} and {top_k}"
+            f"exactly one of percentile and top_k must be null, got {percentile} and {top_k}"
         )
     attention = attention_weights(
         student_features, samples, bandwidth=bandwidth, similarity=similarity
     )
     if top_k is not None:
-        return Guidance(keep_top(attention, top_k=top_k, renormalize=renormalize), attention)
-    kept = filter_weights(attention, percentile=percentile, renormalize=renormalize)
+        return Guidance(filter_by_top_k(attention, top_k=top_k, renormalize=renormalize), attention)
+    kept = filter_by_percentile(attention, percentile=percentile, renormalize=renormalize)
     return Guidance(kept, attention)
 
 
 def mean_guidance(
     student_features: Float[Tensor, "B D"], samples: Float[Tensor, "K B D"]
 ) -> Guidance:
-    """``a_k = 1 / K``: no choice, the target is the mean of the samples. A control."""
+    """``a_k = 1 / K``: the target is the mean of the samples. A control without a choice."""
     weights = samples.new_full((samples.shape[1], len(samples)), 1 / len(samples)).float()
     return Guidance(weights, weights)
 
@@ -172,9 +179,10 @@ def mean_guidance(
 def nearest_guidance(
     student_features: Float[Tensor, "B D"], samples: Float[Tensor, "K B D"]
 ) -> Guidance:
-    """All weight on the sample with the least ``||f_S - f_T,k||``; of equals the first. A control.
+    """All weight on the sample with the smallest ``||f_S - f_T,k||``, the first of equals. A
+    control.
 
-    It has no gradient: a choice of one does not change by a little.
+    It has no gradient: the choice of one sample is not differentiable.
     """
     offset = samples.detach().float() - student_features.detach().float()
     nearest = offset.square().sum(dim=-1).argmin(dim=0)
@@ -185,7 +193,7 @@ def nearest_guidance(
 def guided_target(
     weights: Float[Tensor, "B K"], samples: Float[Tensor, "K B D"]
 ) -> Float[Tensor, "B D"]:
-    """``sum_k a_k f_T,k``, per input: step 6. Equal samples give that sample, to rounding."""
+    """``sum_k a_k f_T,k`` for each input: step 6. Equal samples give the sample, up to rounding."""
     return (weights.float().T.unsqueeze(-1) * samples.detach().float()).sum(dim=0)
 
 
@@ -194,26 +202,28 @@ def similarity_to_target(
     samples: Float[Tensor, "K B D"],
     weights: Float[Tensor, "B K"],
 ) -> Float[Tensor, "B"]:
-    """``sum_k a_k cos(f_S, f_T,k)``, a renormalised: how near the chosen samples are, in [-1, 1].
+    """``sum_k a_k cos(f_S, f_T,k)``, a renormalized: how near the chosen samples are, in [-1, 1].
 
-    To log, so detached. Against the mean over all samples it shows whether there is a choice.
+    A metric, so it is detached. A value above the mean over all samples shows that the student
+    chooses.
     """
     weights = weights.detach()
     shares = weights / weights.sum(dim=1, keepdim=True)
     return (shares * cosine_similarity(student_features.detach(), samples)).sum(dim=1)
 
 
-def passes_kept(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
-    """How many samples have a weight above zero; to log."""
+def num_kept_samples(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
+    """Number of samples whose weight is above zero; a metric."""
     return (weights > 0).float().sum(dim=1)
 
 
 def weight_entropy(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
-    """How evenly the student chooses: ``H(a) / log K``, in [0, 1]; to log, so detached.
+    """How even the student's weights are: ``H(a) / log K``, in [0, 1]. A metric, so it is detached.
 
-    1 when all K weights are equal (h is too large, or the samples hardly differ), 0 when one has
-    all (h is too small); 0 by definition for K = 1. Of ``attention_weights`` it judges h; of
-    filtered weights, which are renormalised for it, it can reach ``log(kept) / log K`` at most.
+    1 when all K weights are equal (h is too large, or the samples hardly differ). 0 when one sample
+    has all weight (h is too small), and 0 by definition for K = 1. The value for
+    ``attention_weights`` shows whether h is right. Filtered weights are renormalized here; their
+    value is at most ``log(number of kept samples) / log K``.
     """
     num_samples = weights.shape[1]
     if num_samples == 1:
@@ -221,4 +231,4 @@ def weight_entropy(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
     weights = weights.detach().float()
     shares = weights / weights.sum(dim=1, keepdim=True)
     entropy = torch.special.entr(shares).sum(dim=1) / math.log(num_samples)
-    return entropy.clamp(0, 1)  # log K is reached to rounding, and may be passed by it
+    return entropy.clamp(0, 1)  # rounding may bring it above log K

@@ -1,19 +1,20 @@
-"""How the samples of a batch lie to each other, whatever space they lie in.
+"""Relational knowledge distillation (RKD), Park et al., arXiv 1904.05068, section 3: the distances
+and angles between the samples of a batch.
 
-Relational knowledge distillation, Park et al., arXiv 1904.05068, section 3. Dimensions: B batch,
-D features, which may differ between student and teacher.
+Dimensions: B batch, D features of the student, E features of the teacher.
 
-A relation is of several samples, so the value of sample i is the mean over the relations that it
-heads: its pairs (i, j), its triplets with i in the middle; the mean over the batch is then the mean
-over all relations. Relations of a sample with itself do not count (in the field's code they do, as
-zeros, and make its mean a factor (B - 1) / B or (B - 1) (B - 2) / B^2 smaller). A batch of one or
-two is worth 0: two samples make no triplet, and one pair is its own mean.
+A relation is between several samples: a pair (i, j), or a triplet with sample i in the middle. The
+value of sample i is the mean over its relations, so the mean over the batch is the mean over all
+relations. A sample has no relation with itself. (The usual code counts these relations as zeros,
+which makes its mean smaller by a factor of (B - 1) / B or (B - 1) (B - 2) / B^2.) The loss of a
+batch of one or two samples is 0: two samples make no triplet, and one pair is its own mean.
 
-Under DDP a batch is a process's share: samples on different processes have no relations.
+Under DDP a batch is the part of one process. Samples on different processes have no relations.
 
 Zero when the two batches are equal up to rotation, reflection, translation and scale. The gradient
-goes to the student alone. Computed in float32 whatever comes in, from differences, which are exact
-for samples that are nearly equal: that takes B^2 D numbers, and the angles B^3.
+goes to the student alone. Computed in float32, whatever the type of the input. Distances are
+computed from differences, which are exact for samples that are nearly equal. The differences take
+B^2 D numbers, and the angles B^3.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import FeatureLoss
-from kd_lightning.losses.feature_mse import unit_features
+from kd_lightning.losses.feature_loss import FeatureLoss, unit_features
 
 
 def relational_distance(
@@ -32,11 +32,11 @@ def relational_distance(
 ) -> Float[Tensor, "B"]:
     """``mean_j huber(d_S(i, j) - d_T(i, j))`` over j != i: equation 3.
 
-    ``d(i, j) = ||f_i - f_j|| / mu``, mu the mean distance of the batch's pairs, so in units of that
-    mean; huber(x) is x^2 / 2 up to 1, then ``|x| - 1/2``.
+    ``d(i, j) = ||f_i - f_j|| / mu``, where mu is the mean distance of the pairs in the batch.
+    huber(x) is x^2 / 2 up to 1, and ``|x| - 1/2`` beyond.
     """
-    student, teacher = relative_distances(student_features), relative_distances(teacher_features)
-    return huber(student, teacher).sum(dim=1) / max(1, len(student) - 1)
+    student, teacher = _relative_distances(student_features), _relative_distances(teacher_features)
+    return _huber(student, teacher).sum(dim=1) / max(1, len(student) - 1)
 
 
 def relational_angle(
@@ -44,50 +44,51 @@ def relational_angle(
 ) -> Float[Tensor, "B"]:
     """``mean_jk huber(cos_S(j, i, k) - cos_T(j, i, k))`` over j != k, both not i: equation 5.
 
-    ``cos(j, i, k)`` is of the angle at i, between the lines to j and to k; 0 where i is equal to
-    one of them, which leaves no angle. Huber's function as in ``relational_distance``.
+    ``cos(j, i, k)`` is the cosine of the angle at i, between the lines to j and to k. It is 0 where
+    j or k is equal to i, because there is no angle. huber as in ``relational_distance``.
     """
-    student, teacher = angle_cosines(student_features), angle_cosines(teacher_features)
+    student, teacher = _angle_cosines(student_features), _angle_cosines(teacher_features)
     num = len(student)
     itself = torch.eye(num, dtype=torch.bool, device=student.device)
-    relations = huber(student, teacher).masked_fill(itself, 0)
+    relations = _huber(student, teacher).masked_fill(itself, 0)
     return relations.sum(dim=(1, 2)) / max(1, (num - 1) * (num - 2))
 
 
-def relative_distances(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
-    """Distances of all pairs, divided by the mean over the pairs of two; 0 where all are equal."""
-    distances = torch.linalg.vector_norm(differences(features), dim=-1)
+def _relative_distances(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
+    """Distances of all pairs, divided by their mean over different samples; 0 if all are equal."""
+    distances = torch.linalg.vector_norm(_differences(features), dim=-1)
     num = len(distances)
     mean = distances.sum() / max(1, num * (num - 1))
     return distances / mean.masked_fill(mean == 0, torch.inf)
 
 
-def angle_cosines(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
+def _angle_cosines(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B B"]:
     """[i, j, k]: cosine of the angle at i between the lines to j and to k."""
-    lines = unit_features(differences(features))
-    with torch.autocast(lines.device.type, enabled=False):  # or the product is in half precision
+    lines = unit_features(_differences(features))
+    # with autocast the product would be in half precision
+    with torch.autocast(lines.device.type, enabled=False):
         return lines @ lines.mT
 
 
-def differences(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B D"]:
-    """[i, j]: from i to j."""
+def _differences(features: Float[Tensor, "B D"]) -> Float[Tensor, "B B D"]:
+    """[i, j]: ``f_j - f_i``."""
     features = features.float()
     return features[None] - features[:, None]
 
 
-def huber(student: Tensor, teacher: Tensor) -> Tensor:
+def _huber(student: Tensor, teacher: Tensor) -> Tensor:
     return F.huber_loss(student, teacher.detach(), reduction="none")
 
 
 class Relational(FeatureLoss):
-    """The student's samples lie to each other as the teacher's do, in layers of any two shapes.
+    """Distances and angles between the samples, as two layers of any shapes see them.
 
-    ``distance_weight * relational_distance + angle_weight * relational_angle``: Park et al.,
-    arXiv 1904.05068, who give 25 and 50 to the two for classification (RKD-DA).
+    ``distance_weight * relational_distance + angle_weight * relational_angle``. The paper gives
+    them weights of 25 and 50 for classification (RKD-DA).
 
     Args:
-        distance_weight: of distances; 0: angles alone (RKD-A).
-        angle_weight: of angles; 0: distances alone (RKD-D).
+        distance_weight: of the distances; 0: angles alone (RKD-A).
+        angle_weight: of the angles; 0: distances alone (RKD-D).
     """
 
     field_weight = 1.0

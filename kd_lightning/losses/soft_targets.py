@@ -1,15 +1,14 @@
-"""What a teacher or a peer says: its whole distribution over the classes, softened.
+"""Soft targets: the softened prediction of a teacher or a peer, Hinton et al., arXiv 1503.02531.
 
 Dimensions: B batch, C classes. T is the temperature: ``p^T = softmax(z / T)``.
 
-The functions compute in float32 whatever comes in (bf16 and fp16 lose the small probabilities
-that soft targets are made of), and in log space, so logits of 1e4 are finite. The Kullback-Leibler
-divergence is the real one: its entropy term is subtracted, so it is zero at equality.
+The functions compute in float32, whatever the type of the input (bf16 and fp16 lose small
+probabilities), and in log space, so that logits of 1e4 give finite values. The Kullback-Leibler
+divergence includes the entropy of the target, so it is zero when the two predictions are equal.
 
-What a student makes of its teacher's prediction is a choice (``conf/soft_loss/``): ``kl_soft_loss``
-here, ``decoupled.py`` and ``correlation.py``. They have one signature,
-``soft_loss(student_logits, teacher_logits, labels, temperature) -> (B,)``, and each uses what it
-needs of it.
+A soft loss (``conf/soft_loss/``) is a function ``soft_loss(student_logits, teacher_logits, labels,
+temperature) -> (B,)``. Each uses the arguments that it needs. There are ``kl_soft_loss`` here,
+``dkd_soft_loss`` in ``dkd.py`` and ``dist_soft_loss`` in ``dist.py``.
 """
 
 import math
@@ -39,10 +38,10 @@ def mean_log_probs(
 ) -> Float[Tensor, "B C"]:
     """The log of the mean of several nets' softened probabilities: ``log mean_i softmax(z_i / T)``.
 
-    The target of a student with several peers, and, at T = 1, the prediction of an ensemble that
-    averages probabilities. Of one net it is that net's ``soft_log_probs``, bit for bit.
+    This is the target of a student with several peers. At T = 1 it is the prediction of an ensemble
+    that averages probabilities. For one net it is the net's ``soft_log_probs``, bit for bit.
 
-    It is no loss, so the gradient goes to every net; ``soft_target_kl_to`` detaches it.
+    It is not a loss, so the gradient goes to every net; ``soft_target_kl_to`` detaches it.
 
     Raises:
         ValueError: the sequence is empty, or the temperature is not > 0.
@@ -58,12 +57,12 @@ def soft_target_kl(
     teacher_logits: Float[Tensor, "B C"],
     temperature: float,
 ) -> Float[Tensor, "B"]:
-    """How far the student's softened prediction is from the teacher's, in nats times T^2.
+    """Divergence of the student's softened prediction from the teacher's, in nats times T^2.
 
     ``T^2 KL(p_teacher^T || p_student^T) = T^2 sum_c p_teacher^T (log p_teacher^T -
-    log p_student^T)``: Hinton et al., arXiv 1503.02531, section 2. The factor T^2 keeps the size
-    of the gradient when T changes: as T grows the loss tends to ``||d||^2 / (2 C)``, d the
-    difference of the logits, each centred over the classes (section 2.1).
+    log p_student^T)``: section 2 of the paper. The factor T^2 keeps the size of the gradient when T
+    changes: as T grows, the loss tends to ``||d||^2 / (2 C)``, where d is the difference of the
+    logits, each centred over the classes (section 2.1).
 
     Zero when the two softened predictions are equal, that is, when the logits differ by a
     constant. The gradient goes to the student alone: the target is detached here.
@@ -82,9 +81,9 @@ def soft_target_kl_to(
 ) -> Float[Tensor, "B"]:
     """``soft_target_kl`` for a target that is already log-probabilities *at this temperature*.
 
-    For targets that are no single net's logits, such as the mean of several peers:
-    ``soft_target_kl_to(z, mean_log_probs(peers, T), T)``. A target made at another temperature is
-    another loss; that the two agree is the caller's to see to.
+    For targets that are not the logits of one net, such as the mean of several peers:
+    ``soft_target_kl_to(z, mean_log_probs(peers, T), T)``. A target made at another temperature
+    gives another loss; this function cannot notice it.
 
     Zero when the student's softened prediction is the target. The gradient goes to the student
     alone: the target is detached here.
@@ -106,12 +105,3 @@ def kl_soft_loss(
 ) -> Float[Tensor, "B"]:
     """``soft_target_kl`` with the signature of a soft loss; the labels are not used."""
     return soft_target_kl(student_logits, teacher_logits, temperature)
-
-
-def check_weights(**weights: float) -> None:
-    """Raises ``ValueError`` for a weight that is negative or no number, or where all are 0."""
-    for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"{name} must be >= 0, got {weight}")
-    if not any(weights.values()):
-        raise ValueError(f"one of {', '.join(weights)} must be > 0, got 0 for each")

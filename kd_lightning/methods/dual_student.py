@@ -31,7 +31,11 @@ from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.outputs import ModelOutput
-from kd_lightning.models.stochastic import is_split_at_its_head, require_dropout, sample_logits
+from kd_lightning.models.stochastic import (
+    has_deterministic_features,
+    require_dropout,
+    sample_logits,
+)
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
 
 GATES = {"soft": soft_gate, "hard": hard_gate}
@@ -151,7 +155,7 @@ class DualStudent(Distiller):
     def teacher_rows(self) -> int:
         if not self.confidence_passes:
             return 1
-        return 1 + (1 if is_split_at_its_head(self.teacher) else self.confidence_passes)
+        return 1 + (1 if has_deterministic_features(self.teacher) else self.confidence_passes)
 
     def confidence_in(self, x: Tensor, y: Tensor, logits: Tensor, cached: Cached = None) -> Tensor:
         """The teacher's confidence before the gate, (B,), from the cache if there is one."""

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.cross_entropy import label_cross_entropy
-from kd_lightning.losses.feature_mse import feature_mse
+from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.guidance import (
     Guidance,
     attention_guidance,
     dot_similarity,
     guided_target,
-    passes_kept,
+    num_kept_samples,
     similarity_to_target,
     weight_entropy,
 )
@@ -37,8 +37,8 @@ from kd_lightning.methods.checks import check_call, check_positive, check_weight
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.stochastic import (
-    dropped,
-    is_split_at_its_head,
+    drop_features,
+    has_deterministic_features,
     require_dropout,
     sample_features,
 )
@@ -120,7 +120,7 @@ class StochasticSelfDistillation(Distiller):
                 f"{self.key}/feature": self.feature_weight * feature.mean(),
             },
             metrics={
-                "guidance/passes_kept": passes_kept(weights).mean(),
+                "guidance/passes_kept": num_kept_samples(weights).mean(),
                 "guidance/attention_entropy": weight_entropy(attention).mean(),
                 "guidance/weight_entropy": weight_entropy(weights).mean(),
                 "guidance/similarity": nearness.mean(),
@@ -136,11 +136,15 @@ class StochasticSelfDistillation(Distiller):
     def teacher_rows(self) -> int:
         if not self.feature_weight:
             return 0
-        once = not self.stochastic or is_split_at_its_head(self.teacher)
+        once = not self.stochastic or has_deterministic_features(self.teacher)
         return 1 if once else self.num_passes
 
     def unsupported(self) -> dict[str, str]:
-        if not self.feature_weight or not self.stochastic or is_split_at_its_head(self.teacher):
+        if (
+            not self.feature_weight
+            or not self.stochastic
+            or has_deterministic_features(self.teacher)
+        ):
             return {}
         return {"cache": "the teacher has dropout in its blocks (method.teacher.block_dropout)"}
 
@@ -178,5 +182,5 @@ class StochasticSelfDistillation(Distiller):
 
     def _passes(self, x: Tensor, num_passes: int, cached: Cached) -> Tensor:
         if cached is not None:
-            return dropped(self.teacher, cached["features"].float(), num_passes)
+            return drop_features(self.teacher, cached["features"].float(), num_passes)
         return sample_features(self.teacher_for(x), x, num_passes, self.max_rows)

@@ -1,1 +1,116 @@
-"""The nets: each takes raw inputs and returns ``ModelOutput(logits, features)``."""
+"""The nets, and what is done with them. Each net takes raw input and returns ``ModelOutput``.
+
+Factories of nets: ``cifar.py``, ``time_series.py``, ``perceptron.py``, ``timm_nets.py``; each
+returns a ``Classifier``. The other modules load weights, average them, sample dropout passes,
+record the outputs of layers, and make a fast copy of a net that is no longer trained.
+"""
+
+from kd_lightning.models.assemble import (
+    CheckedPrepare,
+    CommonArguments,
+    GlobalAverage,
+    build_classifier,
+    build_trunk,
+)
+from kd_lightning.models.averages import (
+    are_alike,
+    check_alike,
+    mean_state,
+    refresh_batch_norm,
+)
+from kd_lightning.models.cifar import (
+    mobilenetv2,
+    resnet,
+    shufflenetv1,
+    shufflenetv2,
+    vgg,
+    wide_resnet,
+)
+from kd_lightning.models.classifier import Classifier, Prepare, check_rate
+from kd_lightning.models.folding import fold_batch_norms
+from kd_lightning.models.inference import (
+    CompiledClassifier,
+    PrecisionWrapper,
+    best_dtype,
+    checked_fast_copy,
+    fast_copy,
+    no_autocast,
+    no_tf32,
+    relative_rms_error,
+    teacher_precision,
+    to_channels_last,
+)
+from kd_lightning.models.layer_outputs import (
+    LayerOutputs,
+    check_layer,
+    layer_shapes,
+    learning_layers,
+)
+from kd_lightning.models.modes import in_mode
+from kd_lightning.models.outputs import ModelOutput
+from kd_lightning.models.perceptron import mlp
+from kd_lightning.models.stochastic import (
+    active_dropouts,
+    drop_features,
+    dropout_on,
+    has_deterministic_features,
+    require_dropout,
+    sample_features,
+    sample_logits,
+)
+from kd_lightning.models.time_series import fcn, inception_time, resnet1d
+from kd_lightning.models.timm_nets import timm_classifier
+from kd_lightning.models.weights import load_state, load_weights, read_state
+
+__all__ = [
+    "CheckedPrepare",
+    "Classifier",
+    "CommonArguments",
+    "CompiledClassifier",
+    "GlobalAverage",
+    "LayerOutputs",
+    "ModelOutput",
+    "PrecisionWrapper",
+    "Prepare",
+    "active_dropouts",
+    "are_alike",
+    "best_dtype",
+    "build_classifier",
+    "build_trunk",
+    "check_alike",
+    "check_layer",
+    "check_rate",
+    "checked_fast_copy",
+    "drop_features",
+    "dropout_on",
+    "fast_copy",
+    "fcn",
+    "fold_batch_norms",
+    "has_deterministic_features",
+    "in_mode",
+    "inception_time",
+    "layer_shapes",
+    "learning_layers",
+    "load_state",
+    "load_weights",
+    "mean_state",
+    "mlp",
+    "mobilenetv2",
+    "no_autocast",
+    "no_tf32",
+    "read_state",
+    "refresh_batch_norm",
+    "relative_rms_error",
+    "require_dropout",
+    "resnet",
+    "resnet1d",
+    "sample_features",
+    "sample_logits",
+    "shufflenetv1",
+    "shufflenetv2",
+    "teacher_precision",
+    "timm_classifier",
+    "to_channels_last",
+    "vgg",
+    "wide_resnet",
+]

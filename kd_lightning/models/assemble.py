@@ -1,4 +1,7 @@
-"""What the nets of our own share around their trunks: checked input, stages, head, weights."""
+"""What the nets of this package share around their trunks: input checks, stages, head, weights.
+
+(timm's nets, in ``timm_nets.py``, share the input checks only.)
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,19 +12,19 @@ from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
-from kd_lightning.models.weights import KEY, check_source, load_weights
+from kd_lightning.models.weights import KEY, check_weights_choice, load_weights
 
 SHAPES = {1: "series (B, C, L)", 2: "images (B, C, H, W)"}
 
 
-class Common(TypedDict, total=False):
-    """The arguments that every net of our own takes besides those of its trunk.
+class CommonArguments(TypedDict, total=False):
+    """The arguments that every net of this package takes besides those of its trunk.
 
     Attributes:
         num_classes: C of the logits.
         in_chans: channels of the input.
         dropout: rate before the head.
-        mean, std: per channel of the input; None leaves it as it is.
+        mean, std: of each channel of the input; None: no normalization.
         weights: "none", or a file of weights.
     """
 
@@ -34,13 +37,14 @@ class Common(TypedDict, total=False):
 
 
 class CheckedPrepare(Prepare):
-    """``Prepare`` that refuses what its net cannot take.
+    """``Prepare`` that raises ``UserError`` for input that the net cannot take.
 
     Args:
         in_chans: channels of the input.
-        num_dims: 2 for images, 1 for series, None for either.
-        min_size: the smallest side or length that the net's strides leave something of.
-        mean, std, size: as ``Prepare``.
+        num_dims: 2 for images, 1 for series, None for both.
+        min_size: smallest side or length for which the strides of the net leave at least one
+            position.
+        mean, std, size: see ``Prepare``.
     """
 
     def __init__(
@@ -90,16 +94,16 @@ class GlobalAverage(nn.Module):
         return x.mean(tuple(range(2, x.ndim)))
 
 
-def staged(
+def build_trunk(
     stages: Sequence[nn.Module],
     block_dropout: float,
     *,
     stem: nn.Module | None = None,
     tail: nn.Module | None = None,
 ) -> nn.Sequential:
-    """A trunk: stem, stages with dropout after each, tail, global average.
+    """A trunk: stem, stages with dropout after each of them, tail, global average.
 
-    Dropout modules stand there at rate 0 too, so that the rate changes no name.
+    There are dropout modules at rate 0 too, so that the rate does not change the names of weights.
     """
     check_rate("block_dropout", block_dropout)
     modules = OrderedDict(stem=stem)
@@ -110,7 +114,7 @@ def staged(
     return nn.Sequential(OrderedDict((k, v) for k, v in modules.items() if v is not None))
 
 
-def assemble(
+def build_classifier(
     trunk: nn.Module,
     num_features: int,
     *,
@@ -123,13 +127,13 @@ def assemble(
     weights: str = "none",
     min_size: int = 1,
 ) -> Classifier:
-    """A ``Classifier`` around a trunk with ``num_features`` outputs: the end of every factory.
+    """A ``Classifier`` with this trunk, which has ``num_features`` outputs. All factories end here.
 
     Args:
-        num_dims, min_size: as ``CheckedPrepare``.
-        num_classes, in_chans, dropout, mean, std, weights: as ``Common``.
+        num_dims, min_size: see ``CheckedPrepare``.
+        num_classes, in_chans, dropout, mean, std, weights: see ``CommonArguments``.
     """
-    check_source(weights, library=False)
+    check_weights_choice(weights, allow_pretrained=False)
     net = Classifier(
         prepare=CheckedPrepare(in_chans, num_dims, mean=mean, std=std, min_size=min_size),
         trunk=trunk,

@@ -1,4 +1,4 @@
-"""The average of several nets' weights, and the batch-norm statistics that it needs."""
+"""The mean of several nets' weights, and the batch-norm statistics of the averaged net."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +13,13 @@ State = Mapping[str, Tensor]
 
 
 def are_alike(states: Sequence[State]) -> bool:
-    """Whether all have the same names with the same shapes, so that their mean is a net again."""
+    """Whether all state dicts have the same names and shapes, so that their mean fits the net."""
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     return all(shape == shapes[0] for shape in shapes)
 
 
 def check_alike(students: Mapping[str, nn.Module]) -> None:
-    """Raises ``UserError`` where there are no several nets of one architecture."""
+    """Raises ``UserError`` unless there are two students or more, all of one architecture."""
     if len(students) < 2 or not are_alike([net.state_dict() for net in students.values()]):
         raise UserError(
             f"evaluation.soups=true averages students of the same net, got "
@@ -29,16 +29,16 @@ def check_alike(students: Mapping[str, nn.Module]) -> None:
 
 
 def mean_state(states: Sequence[State]) -> dict[str, Tensor]:
-    """The mean of every tensor; of whole numbers, such as batch norm's count, those of the first.
+    """The mean of every tensor. Integers, such as batch norm's count, are those of the first state.
 
-    In float64, so that the mean of equal weights is these weights to the last bit.
+    Computed in float64, so that the mean of equal weights is these weights, bit for bit.
     """
     mean = {}
     for name, first in states[0].items():
         mean[name] = first.clone()
         if first.is_floating_point():
-            together = torch.stack([state[name].double() for state in states])
-            mean[name].copy_(together.mean(0))
+            stacked = torch.stack([state[name].double() for state in states])
+            mean[name].copy_(stacked.mean(0))
     return mean
 
 
@@ -50,30 +50,31 @@ def refresh_batch_norm(
     device: torch.device | str = "cpu",
     precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> None:
-    """Computes the batch-norm statistics of averaged weights anew, in one pass over ``batches``.
+    """Recomputes the batch-norm statistics of averaged weights in one pass over ``batches``.
 
-    The mean of several nets' statistics is not what the mean of their weights sees (Izmailov et
-    al. 2018, arXiv 1803.05407, section 3). Each batch counts the same; all but batch norm is in
-    eval mode, so there is no dropout, as when the net is used. ``torch.optim.swa_utils.update_bn``
-    has dropout on, and takes nets that answer with a tensor. Without batch norm no batch is read.
+    The mean of several nets' statistics does not fit the mean of their weights (Izmailov et al.
+    2018, arXiv 1803.05407, section 3). All batches have equal weight. Everything except batch norm
+    is in eval mode, so there is no dropout, as in evaluation. (``torch.optim.swa_utils.update_bn``
+    has dropout on, and needs nets that return a tensor.) If no net has batch norm, no batch is
+    read.
 
     Args:
-        batches: (x, y, …), as they are trained on: with augmentation and mixing, where the recipe
-            has them, for the statistics of every other net are of these too.
+        batches: (x, y, …), as in training, with augmentation and mixing if the recipe has them:
+            the statistics of every other net come from such batches.
         precision: makes the context that the nets run in, such as autocast.
     """
     norms = {net: [m for m in net.modules() if isinstance(m, _BatchNorm)] for net in nets}
-    norms = {net: [m for m in found if m.track_running_stats] for net, found in norms.items()}
-    norms = {net: found for net, found in norms.items() if found}
+    norms = {net: [m for m in of_net if m.track_running_stats] for net, of_net in norms.items()}
+    norms = {net: of_net for net, of_net in norms.items() if of_net}
     if not norms:
         return
     modes = {module: module.training for net in norms for module in net.modules()}
-    momenta = {norm: norm.momentum for found in norms.values() for norm in found}
+    momenta = {norm: norm.momentum for of_net in norms.values() for norm in of_net}
     for net in norms:
         net.eval()
     for norm in momenta:
         norm.reset_running_stats()
-        norm.momentum = None  # a mean over the batches
+        norm.momentum = None  # the mean over the batches
         norm.train()
     for x, *_ in batches:
         x = x.to(device)

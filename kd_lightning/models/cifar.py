@@ -1,9 +1,9 @@
-"""The CIFAR nets of the distillation field's tables: CIFAR-100 papers report these, by these names.
+"""The CIFAR nets of published distillation tables, under the names that papers use for them.
 
-Their strides suit 32 x 32 inputs; all end in global average pooling, so 28 x 28 and 8 x 8 work too.
-Parameter counts agree with the published zoo (CRD, Tian et al. 2020; mdistiller, Zhao et al. 2022),
-which a test holds. Weights are initialised as the first papers do. Left out: the tables' ImageNet
-nets, which are in ``image.py``.
+Their strides suit 32 x 32 inputs. All end in global average pooling, so 28 x 28 and 8 x 8 work too.
+The numbers of parameters are those of the published model zoo (CRD, Tian et al. 2020; mdistiller,
+Zhao et al. 2022), which a test checks. Weights are initialized as in the original papers. The
+ImageNet nets of the tables are timm's (``timm_nets.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.assemble import Common, assemble, staged
+from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
 Images = Float[Tensor, "B C H W"]
@@ -24,7 +24,7 @@ Images = Float[Tensor, "B C H W"]
 def conv(
     num_in: int, num_out: int, size: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution that keeps the side (up to the stride), initialised for ReLU by fan-out."""
+    """A convolution that keeps the side (except for the stride); He initialization (fan-out)."""
     layer = nn.Conv2d(num_in, num_out, size, stride, size // 2, groups=groups, bias=bias)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if bias:
@@ -36,20 +36,24 @@ def conv_norm(num_in: int, num_out: int, size: int, stride: int = 1, groups: int
     return [conv(num_in, num_out, size, stride, groups), nn.BatchNorm2d(num_out)]
 
 
-def layers_of_stage(depth: int, blocks_of: int, extra: int) -> int:
-    """Blocks in each of three stages of a net ``depth`` deep; refuses depths that do not divide."""
-    num_blocks, rest = divmod(depth - extra, 3 * blocks_of)
+def blocks_per_stage(depth: int, layers_per_block: int, extra: int) -> int:
+    """Number of blocks in each of the three stages of a net with this depth.
+
+    Raises:
+        UserError: the depth is not ``3 n * layers_per_block + extra``.
+    """
+    num_blocks, rest = divmod(depth - extra, 3 * layers_per_block)
     if rest or num_blocks < 1:
         raise UserError(
-            f"depth must be {3 * blocks_of}n + {extra} with n >= 1, got {depth} (…depth=…)"
+            f"depth must be {3 * layers_per_block}n + {extra} with n >= 1, got {depth} (…depth=…)"
         )
     return num_blocks
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """relu(main(x) + shortcut(x)): the basic block of He et al. 2016, section 4.2.
 
-    The shortcut is a 1 x 1 convolution wherever the shape changes (option B), as in the zoo.
+    Where the shape changes, the shortcut is a 1 x 1 convolution (option B), as in the zoo.
     """
 
     def __init__(self, num_in: int, num_out: int, stride: int) -> None:
@@ -66,10 +70,10 @@ class Residual(nn.Module):
         return torch.relu(self.main(x) + self.shortcut(x))
 
 
-class PreActivated(nn.Module):
+class PreActivationBlock(nn.Module):
     """The block of wide ResNets (Zagoruyko & Komodakis 2016): norm and ReLU before convolutions.
 
-    Where the shape changes, the shortcut too starts from the activated input.
+    Where the shape changes, the input of the shortcut is activated too.
     """
 
     def __init__(self, num_in: int, num_out: int, stride: int) -> None:
@@ -86,10 +90,10 @@ class PreActivated(nn.Module):
         return self.main(activated) + (x if self.shortcut is None else self.shortcut(activated))
 
 
-def chain(
+def stack_blocks(
     block: Callable[..., nn.Module], num_blocks: int, num_in: int, num_out: int, stride: int
 ) -> nn.Sequential:
-    """Blocks one after the other, of which the first changes the shape.
+    """A sequence of blocks. The first one changes the shape.
 
     Args:
         block: (num_in, num_out, stride) -> module.
@@ -99,7 +103,11 @@ def chain(
 
 
 def resnet(
-    *, depth: int, widths: Sequence[int], block_dropout: float = 0.0, **common: Unpack[Common]
+    *,
+    depth: int,
+    widths: Sequence[int],
+    block_dropout: float = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A CIFAR ResNet (He et al. 2016, section 4.2): resnet8 … resnet110, resnet8x4, resnet32x4.
 
@@ -108,15 +116,17 @@ def resnet(
         widths: channels of the stem and of the three stages.
         block_dropout: rate after each stage.
     """
-    num_blocks = layers_of_stage(depth, 2, 2)
+    num_blocks = blocks_per_stage(depth, 2, 2)
     stem = nn.Sequential(*conv_norm(common["in_chans"], widths[0], 3), nn.ReLU())
     pairs = zip(widths[:3], widths[1:], (1, 2, 2), strict=True)
-    stages = [chain(Residual, num_blocks, *pair) for pair in pairs]
-    return assemble(staged(stages, block_dropout, stem=stem), widths[3], num_dims=2, **common)
+    stages = [stack_blocks(ResidualBlock, num_blocks, *pair) for pair in pairs]
+    return build_classifier(
+        build_trunk(stages, block_dropout, stem=stem), widths[3], num_dims=2, **common
+    )
 
 
 def wide_resnet(
-    *, depth: int, widen: int, block_dropout: float = 0.0, **common: Unpack[Common]
+    *, depth: int, widen: int, block_dropout: float = 0.0, **common: Unpack[CommonArguments]
 ) -> Classifier:
     """A wide ResNet (Zagoruyko & Komodakis 2016): wrn_16_2, wrn_40_1, wrn_40_2.
 
@@ -125,24 +135,27 @@ def wide_resnet(
         widen: factor on the stages' 16, 32 and 64 channels.
         block_dropout: rate after each stage.
     """
-    num_blocks = layers_of_stage(depth, 2, 4)
+    num_blocks = blocks_per_stage(depth, 2, 4)
     widths = (16, 16 * widen, 32 * widen, 64 * widen)
     pairs = zip(widths[:3], widths[1:], (1, 2, 2), strict=True)
-    stages = [chain(PreActivated, num_blocks, *pair) for pair in pairs]
+    stages = [stack_blocks(PreActivationBlock, num_blocks, *pair) for pair in pairs]
     stem = conv(common["in_chans"], 16, 3)
     tail = nn.Sequential(nn.BatchNorm2d(widths[3]), nn.ReLU())
-    trunk = staged(stages, block_dropout, stem=stem, tail=tail)
-    return assemble(trunk, widths[3], num_dims=2, **common)
+    trunk = build_trunk(stages, block_dropout, stem=stem, tail=tail)
+    return build_classifier(trunk, widths[3], num_dims=2, **common)
 
 
 def vgg(
-    *, widths: Sequence[Sequence[int]], block_dropout: float = 0.0, **common: Unpack[Common]
+    *,
+    widths: Sequence[Sequence[int]],
+    block_dropout: float = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A VGG (Simonyan & Zisserman 2015) with batch norm and one linear layer: vgg8, vgg13.
 
     Args:
-        widths: channels of each convolution, a list for each of five stages; the side is halved
-            before the second, third and fourth.
+        widths: channels of each convolution, a list for each of the five stages. The side is halved
+            before stages 2, 3 and 4.
         block_dropout: rate after each stage.
     """
     stages, num_in = [], common["in_chans"]
@@ -152,11 +165,13 @@ def vgg(
             layers += [conv(num_in, width, 3, bias=True), nn.BatchNorm2d(width), nn.ReLU()]
             num_in = width
         stages.append(nn.Sequential(*layers))
-    return assemble(staged(stages, block_dropout), num_in, num_dims=2, min_size=8, **common)
+    return build_classifier(
+        build_trunk(stages, block_dropout), num_in, num_dims=2, min_size=8, **common
+    )
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project (Sandler et al. 2018); added to its input where shapes agree."""
+    """Expand, depthwise, project (Sandler et al. 2018); plus the input if it has the same shape."""
 
     def __init__(self, num_in: int, num_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -175,12 +190,12 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenetv2(
-    *, width: float, expansion: int, block_dropout: float = 0.0, **common: Unpack[Common]
+    *, width: float, expansion: int, block_dropout: float = 0.0, **common: Unpack[CommonArguments]
 ) -> Classifier:
-    """The zoo's MobileNetV2 (Sandler et al. 2018), its strides moved for 32 x 32.
+    """The zoo's MobileNetV2 (Sandler et al. 2018), with other strides for 32 x 32.
 
     Args:
-        width: factor on all channels but the 1280 of the last layer; 0.5 in the tables.
+        width: factor on all channels except the 1280 of the last layer; 0.5 in the tables.
         expansion: factor of the hidden layers inside the blocks; 6 in the tables.
         block_dropout: rate after each stage.
     """
@@ -198,16 +213,19 @@ def mobilenetv2(
     ):
         num_out = int(channels * width)
         block = partial(InvertedResidual, expansion=factor)
-        stages.append(chain(block, num_blocks, num_in, num_out, stride))
+        stages.append(stack_blocks(block, num_blocks, num_in, num_out, stride))
         num_in = num_out
     tail = nn.Sequential(*conv_norm(num_in, 1280, 1), nn.ReLU())
-    return assemble(staged(stages, block_dropout, stem=stem, tail=tail), 1280, num_dims=2, **common)
+    return build_classifier(
+        build_trunk(stages, block_dropout, stem=stem, tail=tail), 1280, num_dims=2, **common
+    )
 
 
-class GroupedBottleneck(nn.Module):
+class ShuffleUnit(nn.Module):
     """The unit of ShuffleNet (Zhang et al. 2018): grouped 1 x 1, shuffle, depthwise, grouped 1 x 1.
 
-    With stride 2 the averaged input is put beside the result; otherwise it is added.
+    With stride 2 the result is concatenated with the average-pooled input; otherwise the input is
+    added.
     """
 
     def __init__(self, num_in: int, num_out: int, stride: int, groups: int, first: bool) -> None:
@@ -215,7 +233,7 @@ class GroupedBottleneck(nn.Module):
         self.stride = stride
         num_new = num_out - num_in if stride == 2 else num_out
         hidden = num_new // 4
-        # the stem has too few channels to be split into groups (Zhang et al. 2018, section 3.2)
+        # the stem has too few channels for groups (Zhang et al. 2018, section 3.2)
         self.main = nn.Sequential(
             *conv_norm(num_in, hidden, 1, groups=1 if first else groups),
             nn.ReLU(),
@@ -233,7 +251,11 @@ class GroupedBottleneck(nn.Module):
 
 
 def shufflenetv1(
-    *, groups: int, widths: Sequence[int], block_dropout: float = 0.0, **common: Unpack[Common]
+    *,
+    groups: int,
+    widths: Sequence[int],
+    block_dropout: float = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """The zoo's ShuffleNet (Zhang et al. 2018), with a 1 x 1 stem for 32 x 32.
 
@@ -246,17 +268,19 @@ def shufflenetv1(
     stages = []
     for number, num_units in enumerate((4, 8, 4)):
         num_in, num_out = widths[number], widths[number + 1]
-        units = [GroupedBottleneck(num_in, num_out, 2, groups, first=number == 0)]
+        units = [ShuffleUnit(num_in, num_out, 2, groups, first=number == 0)]
         for _ in range(num_units - 1):
-            units.append(GroupedBottleneck(num_out, num_out, 1, groups, first=False))
+            units.append(ShuffleUnit(num_out, num_out, 1, groups, first=False))
         stages.append(nn.Sequential(*units))
-    return assemble(staged(stages, block_dropout, stem=stem), widths[3], num_dims=2, **common)
+    return build_classifier(
+        build_trunk(stages, block_dropout, stem=stem), widths[3], num_dims=2, **common
+    )
 
 
-class SplitUnit(nn.Module):
-    """The unit of ShuffleNetV2 (Ma et al. 2018): one half passes, the other is transformed.
+class ShuffleV2Unit(nn.Module):
+    """The unit of ShuffleNetV2 (Ma et al. 2018): half of the channels are transformed.
 
-    With stride 2 both branches see the whole input, and each halves the side.
+    With stride 2 both branches get all channels, and both halve the side.
     """
 
     def __init__(self, num_in: int, num_out: int, stride: int) -> None:
@@ -280,12 +304,12 @@ class SplitUnit(nn.Module):
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Images) -> Images:
-        kept, changed = (x, x) if self.stride == 2 else x.chunk(2, 1)
-        return self.shuffle(torch.cat([self.other(kept), self.main(changed)], 1))
+        first, second = (x, x) if self.stride == 2 else x.chunk(2, 1)
+        return self.shuffle(torch.cat([self.other(first), self.main(second)], 1))
 
 
 def shufflenetv2(
-    *, widths: Sequence[int], block_dropout: float = 0.0, **common: Unpack[Common]
+    *, widths: Sequence[int], block_dropout: float = 0.0, **common: Unpack[CommonArguments]
 ) -> Classifier:
     """The zoo's ShuffleNetV2 (Ma et al. 2018), with a 1 x 1 stem for 32 x 32.
 
@@ -295,7 +319,7 @@ def shufflenetv2(
     """
     stem = nn.Sequential(*conv_norm(common["in_chans"], widths[0], 1), nn.ReLU())
     triples = zip((4, 8, 4), widths[:3], widths[1:4], strict=True)
-    stages = [chain(SplitUnit, *triple, 2) for triple in triples]
+    stages = [stack_blocks(ShuffleV2Unit, *triple, 2) for triple in triples]
     tail = nn.Sequential(*conv_norm(widths[3], widths[4], 1), nn.ReLU())
-    trunk = staged(stages, block_dropout, stem=stem, tail=tail)
-    return assemble(trunk, widths[4], num_dims=2, **common)
+    trunk = build_trunk(stages, block_dropout, stem=stem, tail=tail)
+    return build_classifier(trunk, widths[4], num_dims=2, **common)

@@ -1,8 +1,8 @@
-"""The shape that all our nets share: prepare -> trunk -> dropout -> head.
+"""The structure of every net: prepare -> trunk -> dropout -> head.
 
-Holding the last dropout here, and not inside the net, makes two things exact: ``features`` is the
-classifier's input before dropout, and a stochastic pass with dropout before the classifier alone
-runs ``prepare`` and ``trunk`` once.
+The dropout before the head is here and not inside the trunk, for two reasons. ``features`` is then
+the input of the classifier before dropout. And if this is the only dropout, K stochastic passes run
+``prepare`` and ``trunk`` once.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from kd_lightning.models.outputs import ModelOutput
 
 
 class Prepare(nn.Module):
-    """Raw input -> what the trunk expects: float, normalised per channel, resized if told so.
+    """Raw input -> input of the trunk: float, normalized per channel, resized if a size is given.
 
-    Every net normalises its own input, so a teacher with other statistics or another resolution
-    than its student is right by construction. Works for images (B, C, H, W) and series (B, C, L).
+    Every net normalizes its own input, so teacher and student may have different statistics and
+    resolutions. For images (B, C, H, W) and series (B, C, L).
 
     Args:
-        mean, std: per channel, in the units of a [0, 1] image or of the raw series; None leaves
-            the input as it is. Saved with the weights, which were learnt with them.
-        size: side to which images are resized (bilinear, antialiased); None keeps their size.
+        mean, std: of each channel, in the units of a [0, 1] image or of the raw series; None: no
+            normalization. They are saved with the weights, which were trained with them.
+        size: side to which images are resized (bilinear, antialiased); None: no resizing.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Prepare(nn.Module):
     ) -> None:
         super().__init__()
         if (mean is None) != (std is None):
-            raise UserError(f"mean and std go together, got mean={mean} and std={std}")
+            raise UserError(f"mean and std must be given together, got mean={mean} and std={std}")
         if std is not None and not all(s > 0 for s in std):
             raise UserError(f"every std must be > 0, got {list(std)}")
         self.size = size
@@ -48,7 +48,7 @@ class Prepare(nn.Module):
         return f"size={self.size}"
 
     def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
-        x = x.contiguous()  # a loader's images may have another layout: a net's is its own
+        x = x.contiguous()  # images of a loader may have another layout than the net
         if x.dtype == torch.uint8:
             x = x.float() / 255
         if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
@@ -62,12 +62,12 @@ class Prepare(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A net as the methods see it.
+    """A net with the parts and the output that the methods expect.
 
     Args:
-        prepare: raw input -> trunk input; usually ``Prepare``.
-        trunk: -> (B, D), flattened.
-        head: (B, D) -> (B, C).
+        prepare: raw input -> input of the trunk; usually ``Prepare``.
+        trunk: prepared input -> features (B, D), flattened.
+        head: (B, D) -> logits (B, C).
         dropout: rate before the head.
     """
 
@@ -82,7 +82,7 @@ class Classifier(nn.Module):
         self.head = head
 
     def features(self, x: Num[Tensor, "B C *size"]) -> Tensor:
-        """The classifier's input before its dropout, (B, D)."""
+        """The input of the head before its dropout, (B, D)."""
         return self.trunk(self.prepare(x))
 
     def forward(self, x: Num[Tensor, "B C *size"]) -> ModelOutput:
@@ -91,6 +91,6 @@ class Classifier(nn.Module):
 
 
 def check_rate(key: str, rate: float) -> None:
-    """Raises ``UserError`` unless ``rate`` is a dropout rate."""
+    """Raises ``UserError`` unless ``rate`` is in [0, 1)."""
     if not 0 <= rate < 1:
         raise UserError(f"{key} must be in [0, 1), got {rate} (…{key}=…)")

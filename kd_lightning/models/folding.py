@@ -1,7 +1,8 @@
-"""Batch norms of a net that learns no more, taken into the convolutions and linear layers before.
+"""Folds batch norms of a net that is no longer trained into the layers before them.
 
-In eval mode a batch norm multiplies each channel by a constant and adds another, which the layer
-before it can do. Which layer that is follows from a look at one forward pass: no net is edited.
+In eval mode a batch norm multiplies each channel by a constant and adds another. The convolution or
+linear layer before it can do the same. One forward pass shows which layer this is, so the code of
+the net is not needed.
 """
 
 from collections import Counter
@@ -19,13 +20,15 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 
 
-class Watch(TorchFunctionMode):
-    """Sees which functions read what each layer gives.
+class _RecordReaders(TorchFunctionMode):
+    """Records which functions read the output of each layer.
 
     Attributes:
-        readers: layer -> the batch norm that read its output, or None for anything else, in order.
-        runs: layer or batch norm -> how often it ran.
-        fits: layers whose outputs are the channels of a batch norm after them.
+        readers: layer -> the readers of its output, in order: a batch norm by its name, anything
+            else as None.
+        num_runs: layer or batch norm -> how often it ran.
+        foldable: layers with the channels of their output in the dimension that a batch norm
+            normalizes.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -36,69 +39,71 @@ class Watch(TorchFunctionMode):
                 self.layers[id(module.weight)] = name
             elif isinstance(module, _BatchNorm) and module.running_mean is not None:
                 self.norms[id(module.running_mean)] = name
-        self.given: dict[int, tuple[str, Tensor]] = {}  # the tensor too, so that no id is reused
+        # id of an output -> its layer, and the tensor itself, so that no other gets the same id
+        self.outputs: dict[int, tuple[str, Tensor]] = {}
         self.readers: dict[str, list[str | None]] = {}
-        self.runs: Counter[str] = Counter()
-        self.fits: set[str] = set()
+        self.num_runs: Counter[str] = Counter()
+        self.foldable: set[str] = set()
 
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         result = func(*args, **kwargs)
-        given = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        names = [self.norms[id(t)] for t in tensors if id(t) in self.norms]
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        names = [self.norms[id(t)] for t in inputs if id(t) in self.norms]
         norm = names[0] if func is F.batch_norm and names else None
-        self.runs.update([norm] if norm else [])
-        if given:  # else only a shape or the like was read
-            for tensor in tensors:
-                if id(tensor) in self.given:
-                    self.readers[self.given[id(tensor)][0]].append(norm)
+        self.num_runs.update([norm] if norm else [])
+        if outputs:  # a function that returns no tensor reads only a shape or the like
+            for tensor in inputs:
+                if id(tensor) in self.outputs:
+                    self.readers[self.outputs[id(tensor)][0]].append(norm)
         if func in FUNCTIONS:
-            for name in [self.layers[id(t)] for t in tensors if id(t) in self.layers]:
-                self.runs[name] += 1
+            for name in [self.layers[id(t)] for t in inputs if id(t) in self.layers]:
+                self.num_runs[name] += 1
                 self.readers.setdefault(name, [])
-                self.given[id(given[0])] = (name, given[0])
-                if func is not F.linear or given[0].ndim == 2:  # else channels are elsewhere
-                    self.fits.add(name)
+                self.outputs[id(outputs[0])] = (name, outputs[0])
+                # a linear layer on more dimensions has its channels last, a batch norm second
+                if func is not F.linear or outputs[0].ndim == 2:
+                    self.foldable.add(name)
         return result
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Each layer whose output goes into one batch norm and nowhere else, and that norm."""
+        """Each layer whose output is read by one batch norm and nothing else, and that norm."""
         return [
             (name, readers[0])
             for name, readers in self.readers.items()
             if len(readers) == 1
             and readers[0]
-            and self.runs[name] == self.runs[readers[0]] == 1
-            and name in self.fits
+            and self.num_runs[name] == self.num_runs[readers[0]] == 1
+            and name in self.foldable
         ]
 
 
 @torch.no_grad()
 def fold_batch_norms(net: nn.Module, x: Tensor) -> int:
-    """Folds every batch norm of ``net``, which is in eval mode, that can be; how many these were.
+    """Folds all batch norms of ``net`` that can be folded. Returns their number.
 
     Args:
-        net: is changed; its answers change by rounding alone.
-        x: samples to look at a forward pass with.
+        net: in eval mode. It is changed; its outputs change only by rounding.
+        x: samples for one forward pass.
     """
     assert not net.training
-    with Watch(net) as watch:
+    with _RecordReaders(net) as record:
         net(x)
-    folded = 0
-    for layer_name, norm_name in watch.pairs():
+    num_folded = 0
+    for layer_name, norm_name in record.pairs():
         norm = net.get_submodule(norm_name)
-        if (rest := what_is_left(norm)) is not None:
+        if (replacement := _without_norm(norm)) is not None:
             _fold(net.get_submodule(layer_name), norm)
-            net.set_submodule(norm_name, rest)
-            folded += 1
-    return folded
+            net.set_submodule(norm_name, replacement)
+            num_folded += 1
+    return num_folded
 
 
-def what_is_left(norm: nn.Module) -> nn.Module | None:
-    """What a module still does without its batch norm; None if that is not known."""
+def _without_norm(norm: nn.Module) -> nn.Module | None:
+    """What a batch norm module does besides normalizing; None if this is not known."""
     if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         return nn.Identity()
     parts = [getattr(norm, name, None) for name in ("drop", "act")]  # timm's BatchNormAct2d
@@ -108,6 +113,7 @@ def what_is_left(norm: nn.Module) -> nn.Module | None:
 
 
 def _fold(layer: nn.Module, norm: _BatchNorm) -> None:
+    """Changes weight and bias of ``layer`` so that it also does what ``norm`` does."""
     mean, scale = norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()

@@ -1,4 +1,4 @@
-"""What every net returns. Dimensions: B batch, C classes, D features."""
+"""The output of every net. Dimensions: B batch, C classes, D features."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class ModelOutput(NamedTuple):
-    """A net's answer for a batch.
+    """A net's output for a batch.
 
     Attributes:
-        logits: unnormalised log-probabilities.
-        features: the classifier's input, flattened, *before* its dropout.
+        logits: unnormalized log-probabilities.
+        features: the input of the classifier, flattened, *before* its dropout.
     """
 
     logits: Float[Tensor, "B C"]

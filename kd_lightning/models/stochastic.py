@@ -1,6 +1,7 @@
-"""K passes of a net with its dropout on and everything else in eval mode.
+"""K stochastic passes of a net: its dropout is on, everything else is in eval mode.
 
-Dimensions: K passes, B batch, D features. Masks come from the default generator: seed it first.
+Dimensions: K passes, B batch, C classes, D features. Dropout masks come from torch's default
+generator, so seed it first.
 """
 
 from collections.abc import Iterator
@@ -15,17 +16,19 @@ from torch.nn.modules.dropout import _DropoutNd
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
 
-ROWS_ON_CPU = 128  # what an FCN makes of more is too much for the caches: 1024 take twice the time
-ROWS = 1024
+MAX_ROWS_CPU = (
+    128  # an FCN's activations for more exceed the CPU's caches: 1024 take twice the time
+)
+MAX_ROWS = 1024
 
 
 def active_dropouts(net: nn.Module) -> list[nn.Module]:
-    """The dropout modules of ``net`` that can drop anything. Stochastic depth does not count."""
+    """The dropout modules of ``net`` with a rate above 0. Stochastic depth does not count."""
     return [m for m in net.modules() if isinstance(m, _DropoutNd) and m.p > 0]
 
 
 def require_dropout(net: nn.Module) -> None:
-    """Raises ``UserError`` where K passes of ``net`` could not differ."""
+    """Raises ``UserError`` for a net whose K passes would all be equal."""
     if not isinstance(net, Classifier):
         raise UserError(
             "a stochastic teacher must be a kd_lightning Classifier (prepare, trunk, dropout, "
@@ -40,7 +43,7 @@ def require_dropout(net: nn.Module) -> None:
 
 @contextmanager
 def dropout_on(net: nn.Module) -> Iterator[None]:
-    """Dropout drops, batch norm and all else stay as they are."""
+    """Inside, the dropout of ``net`` is on. Batch norm and everything else do not change."""
     switched = [module for module in active_dropouts(net) if not module.training]
     for module in switched:
         module.training = True
@@ -51,13 +54,13 @@ def dropout_on(net: nn.Module) -> Iterator[None]:
             module.training = False
 
 
-def is_split_at_its_head(net: Classifier) -> bool:
-    """Whether all that is random in ``net`` comes after its features."""
+def has_deterministic_features(net: Classifier) -> bool:
+    """Whether the trunk has no active dropout, so that the features do not vary."""
     return not active_dropouts(net.trunk)
 
 
 @torch.no_grad()
-def dropped(
+def drop_features(
     net: Classifier, features: Float[Tensor, "B D"], num_passes: int
 ) -> Float[Tensor, "K B D"]:
     """Features under ``num_passes`` masks of the dropout before the classifier."""
@@ -68,22 +71,22 @@ def dropped(
 def sample_features(
     net: Classifier, x: Tensor, num_passes: int, max_rows: int | None = None
 ) -> Float[Tensor, "K B D"]:
-    """The classifier's input after dropout, for ``num_passes`` dropout masks.
+    """The input of the classifier after dropout, for ``num_passes`` dropout masks.
 
-    What comes before the first active dropout is computed once: exactly so where dropout stands
-    before the classifier alone. With dropout in the blocks the trunk sees K x B rows, at most
-    ``max_rows`` of them at a time; None: as many as the device is fast with.
+    If the only dropout is the one before the classifier, the trunk runs once, and the result is
+    exact. Otherwise K x B rows go through the trunk, at most ``max_rows`` at a time; None: the
+    number that suits the device.
     """
-    if is_split_at_its_head(net):
-        return dropped(net, net.features(x), num_passes)
+    if has_deterministic_features(net):
+        return drop_features(net, net.features(x), num_passes)
     prepared = net.prepare(x)
     if max_rows is None:
-        max_rows = ROWS_ON_CPU if x.device.type == "cpu" else ROWS
-    at_once = max(1, max_rows // len(x))
+        max_rows = MAX_ROWS_CPU if x.device.type == "cpu" else MAX_ROWS
+    passes_at_once = max(1, max_rows // len(x))
     chunks = []
     with dropout_on(net):
-        for start in range(0, num_passes, at_once):
-            passes = min(at_once, num_passes - start)
+        for start in range(0, num_passes, passes_at_once):
+            passes = min(passes_at_once, num_passes - start)
             rows = prepared.repeat(passes, *[1] * (prepared.ndim - 1))
             chunks.append(net.dropout(net.trunk(rows)).unflatten(0, (passes, len(x))))
     return torch.cat(chunks)
@@ -91,5 +94,5 @@ def sample_features(
 
 @torch.no_grad()
 def sample_logits(net: Classifier, x: Tensor, num_passes: int) -> Float[Tensor, "K B C"]:
-    """The classifier's answers for ``num_passes`` dropout masks."""
+    """The logits for ``num_passes`` dropout masks."""
     return net.head(sample_features(net, x, num_passes))

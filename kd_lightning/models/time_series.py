@@ -1,8 +1,9 @@
 """Nets for time series: any number of channels, any length, global average pooling at the end.
 
-FCN and ResNet are those of Wang, Yan & Oates 2017 ("Time series classification from scratch"),
-InceptionTime that of Ismail Fawaz et al. 2020. Left out: InceptionTime's ensemble of five, which is
-five runs; and biases of convolutions that batch norm follows, which it takes off again.
+FCN and ResNet are from Wang, Yan & Oates 2017 ("Time series classification from scratch"),
+InceptionTime is from Ismail Fawaz et al. 2020. Two things are left out: InceptionTime's ensemble of
+five nets, which takes five runs; and the biases of convolutions before a batch norm, which removes
+them.
 """
 
 from collections.abc import Sequence
@@ -14,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.assemble import Common, assemble, staged
+from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
 Series = Float[Tensor, "B C L"]
 
 
-class SameConv(nn.Conv1d):
-    """A convolution that keeps the length, of even kernels too; Glorot-uniform weights, no bias.
+class SamePaddingConv(nn.Conv1d):
+    """A convolution that keeps the length; Glorot-uniform weights, no bias.
 
-    As the papers' framework pads: an even kernel looks one step further ahead than back.
+    Padded as in Keras, which the papers used: an even kernel covers one step more ahead than back.
     """
 
     def __init__(self, num_in: int, num_out: int, kernel: int) -> None:
@@ -36,32 +37,38 @@ class SameConv(nn.Conv1d):
 
 
 def conv_norm(num_in: int, num_out: int, kernel: int) -> list[nn.Module]:
-    return [SameConv(num_in, num_out, kernel), nn.BatchNorm1d(num_out)]
+    return [SamePaddingConv(num_in, num_out, kernel), nn.BatchNorm1d(num_out)]
 
 
-class Residual(nn.Module):
-    """relu(main(x) + shortcut(x)); the shortcut is a norm, after a 1-convolution if it projects."""
+class ResidualBlock(nn.Module):
+    """relu(main(x) + shortcut(x)).
+
+    The shortcut is a batch norm, after a convolution of size 1 if it projects.
+    """
 
     def __init__(self, main: nn.Module, num_in: int, num_out: int, projects: bool) -> None:
         super().__init__()
         self.main = main
-        projection = [SameConv(num_in, num_out, 1)] if projects else []
+        projection = [SamePaddingConv(num_in, num_out, 1)] if projects else []
         self.shortcut = nn.Sequential(*projection, nn.BatchNorm1d(num_out))
 
     def forward(self, x: Series) -> Series:
         return torch.relu(self.main(x) + self.shortcut(x))
 
 
-class Inception(nn.Module):
-    """Three kernels side by side on a bottleneck, and max pooling: (B, C, L) -> (B, 4 width, L)."""
+class InceptionModule(nn.Module):
+    """Parallel convolutions after a bottleneck, and max pooling: (B, C, L) -> (B, 4 width, L).
+
+    4 width is for the usual three kernels.
+    """
 
     def __init__(self, num_in: int, width: int, kernels: Sequence[int]) -> None:
         super().__init__()
         narrow = num_in > 1  # a single channel needs no bottleneck
-        self.bottleneck = SameConv(num_in, width, 1) if narrow else nn.Identity()
+        self.bottleneck = SamePaddingConv(num_in, width, 1) if narrow else nn.Identity()
         num_narrow = width if narrow else num_in
-        self.convs = nn.ModuleList(SameConv(num_narrow, width, kernel) for kernel in kernels)
-        self.pooled = nn.Sequential(nn.MaxPool1d(3, 1, 1), SameConv(num_in, width, 1))
+        self.convs = nn.ModuleList(SamePaddingConv(num_narrow, width, kernel) for kernel in kernels)
+        self.pooled = nn.Sequential(nn.MaxPool1d(3, 1, 1), SamePaddingConv(num_in, width, 1))
         self.norm = nn.BatchNorm1d(width * (len(kernels) + 1))
 
     def forward(self, x: Series) -> Series:
@@ -75,7 +82,7 @@ def fcn(
     widths: Sequence[int],
     kernels: Sequence[int],
     block_dropout: float = 0.0,
-    **common: Unpack[Common],
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A fully convolutional net (Wang et al. 2017, section II-B).
 
@@ -84,11 +91,11 @@ def fcn(
         kernels: length of each.
         block_dropout: rate after each convolution.
     """
-    check_pairs(widths, kernels)
+    check_same_length(widths, kernels)
     ins = [common["in_chans"], *widths[:-1]]
     triples = zip(ins, widths, kernels, strict=True)
     stages = [nn.Sequential(*conv_norm(*triple), nn.ReLU()) for triple in triples]
-    return assemble(staged(stages, block_dropout), widths[-1], num_dims=1, **common)
+    return build_classifier(build_trunk(stages, block_dropout), widths[-1], num_dims=1, **common)
 
 
 def resnet1d(
@@ -96,7 +103,7 @@ def resnet1d(
     widths: Sequence[int],
     kernels: Sequence[int],
     block_dropout: float = 0.0,
-    **common: Unpack[Common],
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A residual net (Wang et al. 2017, section II-C).
 
@@ -112,9 +119,9 @@ def resnet1d(
         for kernel in kernels:
             layers += [*conv_norm(num_before, width, kernel), nn.ReLU()]
             num_before = width
-        stages.append(Residual(nn.Sequential(*layers[:-1]), num_in, width, num_in != width))
+        stages.append(ResidualBlock(nn.Sequential(*layers[:-1]), num_in, width, num_in != width))
         num_in = width
-    return assemble(staged(stages, block_dropout), num_in, num_dims=1, **common)
+    return build_classifier(build_trunk(stages, block_dropout), num_in, num_dims=1, **common)
 
 
 def inception_time(
@@ -123,14 +130,14 @@ def inception_time(
     depth: int,
     kernels: Sequence[int],
     block_dropout: float = 0.0,
-    **common: Unpack[Common],
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """One net of InceptionTime (Ismail Fawaz et al. 2020, section 3).
 
     Args:
-        width: channels of each branch of a module, of which there are one more than kernels.
-        depth: modules; every three make a residual block.
-        kernels: lengths of the convolutions side by side.
+        width: channels of each branch of a module. It has a branch for each kernel, and one more.
+        depth: number of modules; three modules make a residual block.
+        kernels: lengths of the parallel convolutions.
         block_dropout: rate after each residual block.
     """
     if depth < 3 or depth % 3:
@@ -139,15 +146,16 @@ def inception_time(
     num_in, num_out = common["in_chans"], width * (len(kernels) + 1)
     for _ in range(depth // 3):
         ins = (num_in, num_out, num_out)
-        modules = [Inception(channels, width, kernels) for channels in ins]
-        stages.append(Residual(nn.Sequential(*modules), num_in, num_out, projects=True))
+        modules = [InceptionModule(channels, width, kernels) for channels in ins]
+        stages.append(ResidualBlock(nn.Sequential(*modules), num_in, num_out, projects=True))
         num_in = num_out
-    return assemble(staged(stages, block_dropout), num_out, num_dims=1, **common)
+    return build_classifier(build_trunk(stages, block_dropout), num_out, num_dims=1, **common)
 
 
-def check_pairs(widths: Sequence[int], kernels: Sequence[int]) -> None:
-    """Raises ``UserError`` unless there is a kernel for each width."""
+def check_same_length(widths: Sequence[int], kernels: Sequence[int]) -> None:
+    """Raises ``UserError`` unless there is one kernel for each width."""
     if len(widths) != len(kernels):
         raise UserError(
-            f"widths and kernels go together, got {list(widths)} and {list(kernels)} (…kernels=…)"
+            f"widths and kernels must have the same length, got {list(widths)} and {list(kernels)} "
+            "(…kernels=…)"
         )

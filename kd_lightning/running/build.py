@@ -16,7 +16,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import CompiledStep
-from kd_lightning.models.frozen import freeze, lay_out, teacher_precision
+from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
 from kd_lightning.running.support import check_support
 from kd_lightning.teachers.sources import Teacher, build_net
 
@@ -128,7 +128,7 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
     method.compile_step = compiler_of(cfg)
     if isinstance(method, Distiller):
         method.make_fast = partial(
-            freeze,
+            checked_fast_copy,
             precision=teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision),
             channels_last=cfg.hardware.channels_last,
             compiled=cfg.hardware.compile_teacher,
@@ -181,7 +181,7 @@ def check_layout(net: nn.Module, task: DictConfig, key: str) -> None:
     Raises:
         UserError: the net does not work with that.
     """
-    lay_out(net)
+    to_channels_last(net)
     try:
         check_net(net, task, key)
     except UserError as error:

@@ -27,7 +27,7 @@ from kd_lightning.base.files import in_bytes, write_text
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models.frozen import best_dtype, teacher_precision
+from kd_lightning.models.inference import best_dtype, teacher_precision
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.teacher_cache.files import CachedOutputs, all_blocks, block_of, check_room
 from kd_lightning.teacher_cache.filling import Filling, TeacherOutputs, fill, hashed

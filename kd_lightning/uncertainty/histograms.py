@@ -1,6 +1,6 @@
-"""How sure a classifier is of its samples, as counts. Dimensions: B samples, C classes, M bins.
+"""Histograms of a classifier's confidence. Dimensions: B samples, C classes, M bins.
 
-Both are over bins of equal width of [0, 1], ``((m - 1) / M, m / M]``, 0 in the first, and add up
+The bins of [0, 1] have equal width, ``((m - 1) / M, m / M]``; 0 is in the first bin. The counts sum
 to B.
 """
 
@@ -12,14 +12,15 @@ from kd_lightning.uncertainty.reliability import equal_width
 
 
 def confidence_histogram(logits: Float[Tensor, "B C"], num_bins: int = 20) -> Int[Tensor, "M"]:
-    """Samples by the probability of the predicted class. None is below 1 / C."""
+    """Number of samples by the probability of the predicted class, which is at least 1 / C."""
     return _counts(max_probability_confidence(logits), num_bins)
 
 
 def entropy_histogram(logits: Float[Tensor, "B C"], num_bins: int = 20) -> Int[Tensor, "M"]:
-    """Samples by the entropy of the prediction, as a share of log C: 0 is sure, 1 is uniform.
+    """Number of samples by the entropy of the prediction, divided by log C.
 
-    A share, so that nets of different numbers of classes have one axis; times log C it is nats.
+    0 is a certain prediction, 1 a uniform one. Divided by log C, so that histograms for different
+    numbers of classes can be compared.
     """
     return _counts(entropy_weight(logits), num_bins)
 

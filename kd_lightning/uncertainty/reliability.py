@@ -1,8 +1,9 @@
-"""How often a classifier is right, by how sure it is. Dimensions: B samples, C classes, M bins.
+"""Reliability: the accuracy of a classifier as a function of its confidence.
 
-Sure is the probability of the predicted class, called confidence here. ``equal_width`` and
-``equal_mass`` say which bin a confidence falls in. All is computed from logits, at temperature 1,
-and has no gradient.
+The confidence is the probability of the predicted class. ``equal_width`` and ``equal_mass`` assign
+confidences to bins. Everything is computed from logits at temperature 1, and has no gradient.
+
+Dimensions: B samples, C classes, M bins.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,12 @@ Binning = Callable[[Float[Tensor, "B"], int], Int[Tensor, "B"]]
 
 
 class Reliability(NamedTuple):
-    """What stands in each bin, the least sure first.
+    """The samples of each bin; the bin of the lowest confidences comes first.
 
     Attributes:
-        count: samples.
+        count: number of samples.
         confidence: mean probability of the predicted class; NaN in an empty bin.
-        accuracy: share that is right; NaN in an empty bin.
+        accuracy: share of correct predictions; NaN in an empty bin.
     """
 
     count: Int[Tensor, "M"]
@@ -32,26 +33,26 @@ class Reliability(NamedTuple):
 
 
 def equal_width(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:
-    """The bin of each value in [0, 1], of bins ``((m - 1) / M, m / M]``; 0 is in the first.
+    """The bin of each value in [0, 1]. The bins are ``((m - 1) / M, m / M]``; 0 is in the first.
 
     Raises:
-        ValueError: there is no bin.
+        ValueError: num_bins is not >= 1.
     """
-    _check(num_bins)
+    _check_num_bins(num_bins)
     edges = torch.linspace(0, 1, num_bins + 1, device=values.device)
     return torch.bucketize(values, edges[1:-1])
 
 
 def equal_mass(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:
-    """The bin of each value, of bins that hold equally many, to one; some none where B < M.
+    """The bin of each value, in ascending order. The numbers of values in bins differ by at most 1.
 
-    Equal values may be divided between bins, by their order: what is summed in the bins must not
-    tell them apart (``mean_over_ties``).
+    If B < M, some bins are empty. Equal values may be in different bins, depending on their order.
+    So what is summed in the bins must be equal for equal values (``mean_over_ties``).
 
     Raises:
-        ValueError: there is no bin.
+        ValueError: num_bins is not >= 1.
     """
-    _check(num_bins)
+    _check_num_bins(num_bins)
     rank = values.argsort().argsort()
     return rank * num_bins // len(values)
 
@@ -59,7 +60,7 @@ def equal_mass(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:
 def top_prediction(
     logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """The probability of the predicted class, and 1 where that is the label, else 0."""
+    """The probability of the predicted class, and 1 where this class is the label, else 0."""
     confidence = logits.detach().float().softmax(dim=1).amax(dim=1)
     return confidence, (logits.argmax(dim=1) == labels).float()
 
@@ -72,13 +73,13 @@ def reliability_curve(
 ) -> Reliability:
     """Accuracy against confidence: Guo et al., arXiv 1706.04599, section 2.
 
-    Samples of equal confidence share their accuracy, so the curve does not depend on the order of
-    the samples. On the diagonal the probabilities are what they say.
+    Samples of equal confidence share their mean accuracy, so the curve does not depend on the order
+    of the samples. The curve of a calibrated classifier is the diagonal.
 
     Raises:
-        ValueError: there is no bin.
+        ValueError: num_bins is not >= 1.
     """
-    confidence, right = top_prediction(logits, labels)
+    confidence, correct = top_prediction(logits, labels)
     in_bin = binning(confidence, num_bins)
     count = in_bin.bincount(minlength=num_bins)
 
@@ -86,9 +87,9 @@ def reliability_curve(
         sums = torch.zeros(num_bins, dtype=torch.float64, device=values.device)
         return (sums.index_add(0, in_bin, values.double()) / count).float()
 
-    return Reliability(count, mean(confidence), mean(mean_over_ties(right, confidence)))
+    return Reliability(count, mean(confidence), mean(mean_over_ties(correct, confidence)))
 
 
-def _check(num_bins: int) -> None:
+def _check_num_bins(num_bins: int) -> None:
     if num_bins < 1:
         raise ValueError(f"num_bins must be >= 1, got {num_bins}")

@@ -1,8 +1,8 @@
-"""What a classifier gains by not answering where it is least sure.
+"""Selective prediction: a classifier that abstains on the samples that it is least confident in.
 
-Samples are answered in the order of the probability of the predicted class: softmax response,
-Geifman & El-Yaniv, arXiv 1705.08500. All is computed from logits and has no gradient. Dimensions:
-B samples, C classes.
+Samples are accepted in descending order of the probability of the predicted class (softmax
+response): Geifman & El-Yaniv, arXiv 1705.08500. Everything is computed from logits and has no
+gradient. Dimensions: B samples, C classes.
 """
 
 from typing import NamedTuple
@@ -15,11 +15,12 @@ from kd_lightning.uncertainty.ties import mean_over_ties
 
 
 class RiskCoverage(NamedTuple):
-    """One point for each number of samples that are answered, from the surest one to all.
+    """One point for each number of accepted samples, from the most confident one to all.
 
     Attributes:
-        coverage: share of the samples that is answered, 1 / B to 1.
-        risk: share of the answers that is wrong; last, the error of the classifier.
+        coverage: share of the samples that is accepted, 1 / B to 1.
+        risk: share of wrong predictions among the accepted samples. The last value is the error of
+            the classifier.
     """
 
     coverage: Float[Tensor, "B"]
@@ -27,10 +28,10 @@ class RiskCoverage(NamedTuple):
 
 
 def log_odds(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B"]:
-    """``log p / (1 - p)`` of the predicted class: it orders as the probability p does.
+    """``log p / (1 - p)`` of the predicted class. It gives the same order as the probability p.
 
-    And it still does where p is so near 1 that float32 has no number between, which is most
-    samples of an overconfident net.
+    It also orders samples whose p is 1 in float32, as it is for most samples of an overconfident
+    net.
     """
     logits = logits.detach().float()
     first, predicted = logits.max(dim=1, keepdim=True)
@@ -39,17 +40,17 @@ def log_odds(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B"]:
 
 
 def risk_coverage(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> RiskCoverage:
-    """The selective risk ``sum_k wrong_k / n`` of the n surest samples, n = 1 .. B.
+    """The selective risk ``sum_k wrong_k / n`` of the n most confident samples, n = 1 .. B.
 
-    Where samples tie, a threshold on the probability takes all of them or none; between these
-    points stands the mean over all orders of the tied, on which the curve therefore does not
-    depend.
+    A threshold on the probability accepts all samples of equal confidence or none of them. The
+    points between are means over all orders of these samples, so the curve does not depend on their
+    order.
     """
     odds = log_odds(logits)
     wrong = mean_over_ties((logits.argmax(dim=1) != labels).float(), odds)
-    answered = torch.arange(1, len(wrong) + 1, device=wrong.device)
-    risk = wrong[odds.argsort(descending=True)].cumsum(dim=0) / answered
-    return RiskCoverage((answered / len(wrong)).float(), risk.float())
+    num_accepted = torch.arange(1, len(wrong) + 1, device=wrong.device)
+    risk = wrong[odds.argsort(descending=True)].cumsum(dim=0) / num_accepted
+    return RiskCoverage((num_accepted / len(wrong)).float(), risk.float())
 
 
 def area_under_risk_coverage(
@@ -57,8 +58,8 @@ def area_under_risk_coverage(
 ) -> Float[Tensor, ""]:
     """AURC: the mean of the selective risk over the coverages 1 / B .. 1, a scalar in [0, 1].
 
-    Geifman et al., arXiv 1805.08206. Zero when nothing is wrong; about the error when
-    the confidence says nothing; lower, the later the errors come. Errors that all come last still
-    cost: it measures the accuracy too, and is to be compared between nets that are as accurate.
+    Geifman et al., arXiv 1805.08206. Zero when no prediction is wrong. About the error of the
+    classifier when the confidence is uninformative. Lower when wrong predictions have lower
+    confidence. It depends on the accuracy too, so compare it only between nets of equal accuracy.
     """
     return risk_coverage(logits, labels).risk.double().mean().float()

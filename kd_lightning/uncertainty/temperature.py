@@ -1,5 +1,6 @@
-"""Temperature scaling: one number that makes a net less, or more, sure. Dimensions: B samples,
-C classes.
+"""Temperature scaling: one number that makes the predictions of a net less or more confident.
+
+Dimensions: B samples, C classes.
 """
 
 from jaxtyping import Float, Int
@@ -7,26 +8,28 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 BOUNDS = (0.01, 100.0)
-CHUNK = 8192  # samples that are held in float64 at once
+CHUNK = 8192  # number of samples that are converted to float64 at a time
 
 
 def fit_temperature(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> float:
-    """The T > 0 with the least mean NLL of ``softmax(z / T)``: Guo et al., arXiv 1706.04599, 4.2.
+    """The T > 0 that minimizes the mean NLL of ``softmax(z / T)``.
 
-    To be fitted on samples that did not train the net. Above 1 where the net is too sure, 1 where
-    no other does better; it changes no prediction.
+    Guo et al., arXiv 1706.04599, section 4.2.
 
-    The NLL is convex in 1 / T, so the T where its slope is zero is the only one, and is found in
-    brackets. ``BOUNDS`` hold it where there is none: the lower where all samples are right, and
-    the surer the better; the upper where the net knows less than nothing, and a uniform prediction
-    is better. Where T makes no difference, as for equal logits, it is 1.
+    Fit it on samples that the net was not trained on. T is above 1 for an overconfident net and 1
+    for a net that no temperature improves. It does not change the predicted classes.
+
+    The NLL is convex in 1 / T, so there is one minimum, where the slope is zero. It is found by
+    bracketing. If the slope is zero nowhere, T is one of ``BOUNDS``: the lower one if all samples
+    are predicted correctly, so that more confidence is always better; the upper one if the
+    predictions are worse than a uniform one. If T has no effect, as for equal logits, it is 1.
     """
 
     def slope(inverse: float) -> float:
-        """The derivative of the summed NLL by 1 / T: mean logit less the label's."""
+        """Derivative of the summed NLL with respect to 1 / T: mean logit minus label logit."""
         total = 0.0
         for z, y in zip(logits.detach().split(CHUNK), labels.split(CHUNK), strict=True):
-            z = z.double() - z.double().amax(dim=1, keepdim=True)  # so equal logits are zero
+            z = z.double() - z.double().amax(dim=1, keepdim=True)  # equal logits become zero
             expected = ((inverse * z).softmax(dim=1) * z).sum(dim=1)
             total += (expected - z.gather(1, y.unsqueeze(1)).squeeze(1)).sum().item()
         return total

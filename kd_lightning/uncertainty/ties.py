@@ -1,4 +1,4 @@
-"""Samples that cannot be told apart by what they are sorted by. Dimensions: B samples."""
+"""Ties: samples with equal sort keys. Dimensions: B samples."""
 
 import torch
 from jaxtyping import Float
@@ -6,11 +6,10 @@ from torch import Tensor
 
 
 def mean_over_ties(values: Float[Tensor, "B"], key: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """Each value replaced by the mean over the samples with exactly its ``key``, in float64.
+    """Replaces each value by the mean over the samples with exactly the same ``key``, in float64.
 
-    What is then added up along the sorted keys does not depend on the order that the samples came
-    in, and is what it would be on average over all orders of the tied. Without ties the values are
-    what they were.
+    Cumulative sums along the sorted keys then do not depend on the order of the samples. They are
+    the means over all orders of the tied samples. Without ties the values do not change.
     """
     _, group = key.unique(return_inverse=True)
     count = group.bincount()

@@ -62,8 +62,8 @@ def test_a_bug_is_no_sentence(error: type[Exception]) -> None:
 
 
 def test_a_bug_while_building_is_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kd_lightning.models.mlp.check_rate", lambda *_: fail())
-    error = building("kd_lightning.models.mlp.mlp", num_inputs=4, widths=[2], num_classes=2,
+    monkeypatch.setattr("kd_lightning.models.perceptron.check_rate", lambda *_: fail())
+    error = building("kd_lightning.models.perceptron.mlp", num_inputs=4, widths=[2], num_classes=2,
                      in_chans=1)  # fmt: skip
     assert "ours" in str(error)
     assert sentence_of(error) == ""

@@ -15,7 +15,7 @@ from kd_lightning.config.command_line import CONF
 from kd_lightning.config.schema import PLAIN, arguments_of, check_configuration, fits, in_words
 from kd_lightning.data.digits import Digits
 from kd_lightning.methods.dual_student import DualStudent
-from kd_lightning.models.mlp import mlp
+from kd_lightning.models.perceptron import mlp
 
 BUILT = OmegaConf.create({"_target_": "torch.nn.Identity"})
 

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torchmetrics.functional import pearson_corrcoef
 
-from kd_lightning.losses.dist import correlation_soft_loss, pearson_correlation
+from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 
 HALVES = [torch.bfloat16, torch.float16]
 TEMPERATURES = [0.5, 1.0, 4.0, 20.0]
@@ -16,7 +16,7 @@ def normal(*shape, seed=0):
 
 
 def loss(student, teacher, temperature=4.0, inter=1.0, intra=1.0):
-    return correlation_soft_loss(
+    return dist_soft_loss(
         student, teacher, None, temperature, inter_weight=inter, intra_weight=intra
     )
 
@@ -52,7 +52,7 @@ def test_correlation_with_itself_is_one_with_the_opposite_minus_one():
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_the_two_terms_are_of_rows_and_of_columns(temperature):
+def test_one_term_is_over_rows_and_one_over_columns(temperature):
     student, teacher = normal(6, 10), normal(6, 10, seed=1)
     p, q = ((z / temperature).softmax(1).double().numpy() for z in (student, teacher))
     rows = [temperature**2 * (1 - stats.pearsonr(u, v)[0]) for u, v in zip(p, q, strict=True)]
@@ -101,17 +101,15 @@ def test_every_argument_changes_the_result():
         assert not torch.allclose(changed, base)
 
 
-def test_labels_make_no_difference():
+def test_labels_have_no_effect():
     student, teacher = normal(6, 10), normal(6, 10, seed=1)
     for labels in (torch.arange(6), torch.full((6, 10), 0.1)):
-        found = correlation_soft_loss(
-            student, teacher, labels, 4.0, inter_weight=1.0, intra_weight=1.0
-        )
+        found = dist_soft_loss(student, teacher, labels, 4.0, inter_weight=1.0, intra_weight=1.0)
         assert torch.equal(found, loss(student, teacher))
 
 
 @pytest.mark.parametrize("dim", [0, 1])
-def test_what_is_constant_has_no_correlation_and_no_gradient(dim):
+def test_constants_have_no_correlation_and_no_gradient(dim):
     a, b = normal(6, 10).requires_grad_(), normal(6, 10, seed=1)
     with torch.no_grad():
         a.select(1 - dim, 2).fill_(0.1)
@@ -125,7 +123,7 @@ def test_what_is_constant_has_no_correlation_and_no_gradient(dim):
     assert gradient.isfinite().all()
 
 
-def test_a_batch_of_one_sample_has_no_second_term():
+def test_for_a_batch_of_one_sample_the_second_term_is_constant():
     student, teacher = normal(1, 10).requires_grad_(), normal(1, 10, seed=1)
     value = loss(student, teacher, 2.0, inter=0.0)
     (gradient,) = torch.autograd.grad(value.sum(), student)
@@ -154,7 +152,7 @@ def test_finite_at_extreme_logits(dtype, temperature):
         assert gradient.isfinite().all()
 
 
-def test_finite_at_any_size_of_logits():
+def test_finite_at_any_scale_of_logits():
     for exponent in range(-6, 5):
         student = (10.0**exponent * normal(6, 10)).requires_grad_()
         value = loss(student, normal(6, 10, seed=1), 1.0)
@@ -175,12 +173,12 @@ def test_computed_in_float32_under_autocast(dtype):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inter": -1.0}, "inter_weight must be >= 0, got -1.0"),
-        ({"intra": math.inf}, "intra_weight must be >= 0, got inf"),
-        ({"inter": 0.0, "intra": 0.0}, "one of inter_weight, intra_weight must be > 0"),
+        ({"inter": -1.0}, "must be >= 0, and one of them > 0, got -1.0 and 1.0"),
+        ({"intra": math.inf}, "must be >= 0, and one of them > 0, got 1.0 and inf"),
+        ({"inter": 0.0, "intra": 0.0}, "inter_weight and intra_weight must be .* got 0.0 and 0.0"),
         ({"temperature": -1.0}, "temperature must be > 0, got -1"),
     ],
 )
-def test_values_that_cannot_be_are_refused(options, message):
+def test_invalid_values_raise_an_error(options, message):
     with pytest.raises(ValueError, match=message):
         loss(normal(6, 10), normal(6, 10), **options)

@@ -3,18 +3,18 @@ import math
 import pytest
 import torch
 
-from kd_lightning.losses.feature_mse import feature_mse
+from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.guidance import (
     attention_guidance,
     attention_weights,
     cosine_similarity,
     dot_similarity,
-    filter_weights,
+    filter_by_percentile,
+    filter_by_top_k,
     guided_target,
-    keep_top,
     mean_guidance,
     nearest_guidance,
-    passes_kept,
+    num_kept_samples,
     similarity_to_target,
     weight_entropy,
 )
@@ -62,7 +62,7 @@ def test_similarities_by_hand():
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_similarities_keep_samples_and_inputs_apart(similarity):
+def test_similarities_do_not_mix_samples_or_inputs(similarity):
     student, samples = normal(4, 6), normal(3, 4, 6, seed=1)
     found = similarity(student, samples)
     assert found.shape == (4, 3)
@@ -75,14 +75,14 @@ def test_similarities_keep_samples_and_inputs_apart(similarity):
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("renormalize", [True, False])
 @pytest.mark.parametrize(("num_samples", "num_features"), [(3, 5), (30, 127), (50, 8)])
-def test_equal_samples_are_all_kept_and_leave_plain_mse(
+def test_equal_samples_are_all_kept_and_give_the_plain_mse(
     similarity, renormalize, num_samples, num_features
 ):
     student, feature = normal(6, num_features), normal(6, num_features, seed=1)
     samples = feature.expand(num_samples, -1, -1)
     options = {"similarity": similarity, "renormalize": renormalize, "percentile": 90.0}
     weights, target = guide(student, samples, **options)
-    assert torch.equal(passes_kept(weights), torch.full((6,), float(num_samples)))
+    assert torch.equal(num_kept_samples(weights), torch.full((6,), float(num_samples)))
     torch.testing.assert_close(weights, torch.full((6, num_samples), 1 / num_samples))
     torch.testing.assert_close(target, feature)
     torch.testing.assert_close(feature_mse(student, target), feature_mse(student, feature))
@@ -102,7 +102,7 @@ def test_one_sample_has_weight_one(percentile):
     assert torch.equal(target, samples[0])
 
 
-def test_wide_bandwidth_and_no_filter_is_the_mean_of_the_samples():
+def test_a_large_bandwidth_without_filter_gives_the_mean_of_the_samples():
     student, samples = normal(6, 5), normal(8, 6, 5, seed=1)
     weights, target = guide(student, samples, bandwidth=1e8, percentile=0.0)
     torch.testing.assert_close(weights, torch.full((6, 8), 1 / 8))
@@ -110,7 +110,7 @@ def test_wide_bandwidth_and_no_filter_is_the_mean_of_the_samples():
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_narrow_bandwidth_is_the_most_similar_sample(similarity):
+def test_a_small_bandwidth_gives_the_most_similar_sample(similarity):
     student, samples = normal(6, 5), normal(8, 6, 5, seed=1)
     options = {"bandwidth": 1e-5, "percentile": 0.0, "similarity": similarity}
     _, target = guide(student, samples, **options)
@@ -118,7 +118,7 @@ def test_narrow_bandwidth_is_the_most_similar_sample(similarity):
     torch.testing.assert_close(target, samples[best, torch.arange(6)])
 
 
-def test_most_similar_by_dot_product_is_not_always_the_nearest():
+def test_the_largest_dot_product_is_not_always_the_nearest_sample():
     student = torch.tensor([[1.0, 0.0]])
     samples = torch.tensor([[[1.0, 0.0]], [[9.0, 9.0]]])
     nearest, largest = samples[0], samples[1]
@@ -147,7 +147,7 @@ def test_without_renormalising_the_target_shrinks():
 
 
 @pytest.mark.parametrize("renormalize", [True, False])
-def test_permuting_the_samples_changes_nothing(renormalize):
+def test_the_order_of_the_samples_does_not_matter(renormalize):
     student, samples = normal(6, 5), normal(10, 6, 5, seed=1)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(2))
     weights, target = guide(student, samples, renormalize=renormalize)
@@ -165,7 +165,7 @@ def test_permuting_the_samples_changes_nothing(renormalize):
 )
 def test_number_of_samples_kept(num_samples, percentile, count):
     weights, _ = guide(normal(6, 5), normal(num_samples, 6, 5, seed=1), percentile=percentile)
-    assert torch.equal(passes_kept(weights), torch.full((6,), float(count)))
+    assert torch.equal(num_kept_samples(weights), torch.full((6,), float(count)))
 
 
 @pytest.mark.parametrize("percentile", [10.0, 33.3, 50.0, 77.7, 90.0])
@@ -174,12 +174,14 @@ def test_filter_is_the_linear_quantile_of_each_row(num_samples, percentile):
     weights = normal(20, num_samples).double().softmax(1)
     threshold = weights.quantile(percentile / 100, dim=1, keepdim=True, interpolation="linear")
     expected = torch.where(weights >= threshold, weights, 0)
-    assert torch.equal(filter_weights(weights, percentile=percentile, renormalize=False), expected)
+    assert torch.equal(
+        filter_by_percentile(weights, percentile=percentile, renormalize=False), expected
+    )
 
 
-def test_ties_stay_together():
+def test_equal_weights_are_kept_or_dropped_together():
     weights = torch.tensor([[0.4, 0.1, 0.4, 0.1], [0.1, 0.3, 0.3, 0.3]])
-    kept = filter_weights(weights, percentile=80.0, renormalize=False)
+    kept = filter_by_percentile(weights, percentile=80.0, renormalize=False)
     assert torch.equal(kept, torch.tensor([[0.4, 0, 0.4, 0], [0, 0.3, 0.3, 0.3]]))
 
 
@@ -218,7 +220,7 @@ def test_gradient_reaches_the_student_and_only_the_student(similarity):
     assert samples.grad is None
 
 
-def test_detaching_the_student_takes_the_gradient_out_of_its_choice():
+def test_detaching_the_student_removes_the_gradient_of_its_choice():
     student, samples = normal(6, 5).requires_grad_(), normal(10, 6, 5, seed=1)
     _, fixed = guide(student.detach(), samples)
     _, chosen = guide(student, samples)
@@ -231,7 +233,7 @@ def test_detaching_the_student_takes_the_gradient_out_of_its_choice():
     assert not torch.allclose(*gradients, rtol=1e-2)
 
 
-def test_gradient_through_the_choice_is_the_slope_of_the_loss():
+def test_gradient_through_the_choice_is_the_numerical_gradient_of_the_loss():
     student, samples = normal(4, 3).requires_grad_(), normal(6, 4, 3, seed=1)
 
     def loss(features):
@@ -251,7 +253,7 @@ def test_gradient_through_the_choice_is_the_slope_of_the_loss():
 def test_finite_at_extreme_features(similarity, dtype):
     student = (1e4 * normal(6, 64).sign()).to(dtype)
     samples = (1e4 * normal(10, 6, 64, seed=1).sign()).to(dtype)
-    student[0] = samples[:, :2] = 0  # all of a ReLU's features may be zero
+    student[0] = samples[:, :2] = 0  # all features after a ReLU may be zero
     student.requires_grad_()
     weights, target = guide(student, samples, similarity=similarity)
     loss = feature_mse(student, target)
@@ -260,7 +262,7 @@ def test_finite_at_extreme_features(similarity, dtype):
         assert values.isfinite().all()
 
 
-def test_features_that_are_not_a_number_are_not_hidden():
+def test_nan_features_give_nan():
     student, samples = normal(2, 5), normal(10, 2, 5, seed=1)
     student[0, 0] = math.nan
     for renormalize in (True, False):
@@ -298,17 +300,17 @@ def test_bandwidth_must_be_positive(bandwidth):
 
 
 @pytest.mark.parametrize("percentile", [-1.0, 100.1, math.nan])
-def test_percentile_must_be_a_percentage(percentile):
+def test_percentile_must_be_in_its_range(percentile):
     with pytest.raises(ValueError, match=r"percentile must be in \[0, 100\], got"):
         guide(normal(6, 5), normal(10, 6, 5), percentile=percentile)
 
 
 @pytest.mark.parametrize(("num_samples", "top_k", "count"), [(10, 3, 3), (10, 1, 1), (2, 5, 2)])
-def test_the_largest_are_kept(num_samples, top_k, count):
+def test_the_top_k_weights_are_kept(num_samples, top_k, count):
     student, samples = normal(6, 5), normal(num_samples, 6, 5, seed=1)
     weights, _ = guide(student, samples, percentile=None, top_k=top_k)
     attention, _ = guide(student, samples, percentile=0.0)
-    assert torch.equal(passes_kept(weights), torch.full((6,), float(count)))
+    assert torch.equal(num_kept_samples(weights), torch.full((6,), float(count)))
     assert torch.equal(
         (weights > 0).nonzero(),
         (attention >= attention.sort(1).values[:, -count:][:, :1]).nonzero(),
@@ -316,11 +318,11 @@ def test_the_largest_are_kept(num_samples, top_k, count):
     torch.testing.assert_close(weights.sum(1), torch.ones(6))
 
 
-def test_ties_with_the_last_that_is_kept_are_kept():
+def test_weights_equal_to_the_smallest_kept_one_are_kept():
     weights = torch.tensor([[0.4, 0.2, 0.2, 0.2]])
-    assert torch.equal(keep_top(weights, top_k=2, renormalize=False), weights)
+    assert torch.equal(filter_by_top_k(weights, top_k=2, renormalize=False), weights)
     assert torch.equal(
-        keep_top(weights, top_k=1, renormalize=False), torch.tensor([[0.4, 0.0, 0.0, 0.0]])
+        filter_by_top_k(weights, top_k=1, renormalize=False), torch.tensor([[0.4, 0.0, 0.0, 0.0]])
     )
 
 
@@ -331,7 +333,7 @@ def test_mean_guidance_is_the_mean_of_the_passes():
     torch.testing.assert_close(guided_target(weights, samples), samples.mean(0))
 
 
-def test_nearest_guidance_is_the_pass_at_the_least_distance():
+def test_nearest_guidance_is_the_pass_at_the_smallest_distance():
     student, samples = normal(6, 5), normal(8, 6, 5, seed=1)
     weights, _ = nearest_guidance(student, samples)
     nearest = torch.cdist(student.unsqueeze(1), samples.transpose(0, 1)).squeeze(1).argmin(1)
@@ -340,7 +342,7 @@ def test_nearest_guidance_is_the_pass_at_the_least_distance():
     assert torch.equal(nearest_guidance(student, equal)[0][:, 0], torch.ones(6))
 
 
-def test_similarity_to_the_chosen_by_hand():
+def test_similarity_to_target_by_hand():
     student = torch.tensor([[3.0, 4.0]])
     samples = torch.tensor([[[6.0, 8.0]], [[0.0, -1.0]]])  # cosines 1 and -0.8
     for weights, expected in (([[0.5, 0.5]], 0.1), ([[0.25, 0.0]], 1.0), ([[0.0, 2.0]], -0.8)):
@@ -349,7 +351,7 @@ def test_similarity_to_the_chosen_by_hand():
 
 
 @pytest.mark.parametrize(("num_samples", "percentile", "top_k"), [(30, 90.0, 3), (8, 70.0, 3)])
-def test_for_one_number_of_passes_a_percentile_is_a_top_k(num_samples, percentile, top_k):
+def test_for_a_fixed_number_of_passes_a_percentile_is_a_top_k(num_samples, percentile, top_k):
     torch.manual_seed(0)
     student, samples = torch.randn(16, 12), torch.randn(num_samples, 16, 12)
     by_percentile, _ = guide(student, samples, percentile=percentile)
@@ -359,10 +361,10 @@ def test_for_one_number_of_passes_a_percentile_is_a_top_k(num_samples, percentil
 
 @pytest.mark.parametrize(("percentile", "top_k"), [(None, None), (90.0, 3)])
 def test_exactly_one_of_percentile_and_top_k(percentile, top_k):
-    with pytest.raises(ValueError, match="percentile or top_k must be null, and not both"):
+    with pytest.raises(ValueError, match="exactly one of percentile and top_k must be null, got"):
         guide(normal(6, 5), normal(10, 6, 5), percentile=percentile, top_k=top_k)
 
 
-def test_top_k_must_keep_something():
+def test_top_k_must_be_at_least_one():
     with pytest.raises(ValueError, match="top_k must be >= 1, got 0"):
         guide(normal(6, 5), normal(10, 6, 5), percentile=None, top_k=0)

@@ -27,15 +27,15 @@ def test_agrees_with_scipy(dim):
     torch.testing.assert_close(standardize(values, dim).double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_place_and_scale_make_no_difference():
+def test_mean_and_scale_do_not_matter():
     values, other = normal(6, 10), normal(6, 10, seed=1)
-    place, scale = normal(6, 1, seed=2), normal(6, 1, seed=3).exp()
-    torch.testing.assert_close(standardize(scale * values + place), standardize(values))
+    mean, scale = normal(6, 1, seed=2), normal(6, 1, seed=3).exp()
+    torch.testing.assert_close(standardize(scale * values + mean), standardize(values))
     assert not torch.allclose(standardize(other), standardize(values))
     assert not torch.allclose(standardize(values, 0), standardize(values, 1))
 
 
-def test_a_student_with_the_teachers_pattern_of_another_size_has_nothing_to_learn():
+def test_a_student_with_the_teachers_pattern_at_another_scale_has_nothing_to_learn():
     teacher = normal(6, 10)
     student = (0.1 * teacher - 3).requires_grad_()
     assert soft_target_kl(student, teacher, 2.0).min() > 0.1
@@ -45,7 +45,7 @@ def test_a_student_with_the_teachers_pattern_of_another_size_has_nothing_to_lear
     torch.testing.assert_close(gradient, torch.zeros(6, 10), atol=1e-5, rtol=0)
 
 
-def test_gradient_is_the_slope():
+def test_gradient_is_the_numerical_gradient():
     values, direction = normal(3, 5).requires_grad_(), normal(3, 5, seed=1)
 
     def along(values):
@@ -60,7 +60,7 @@ def test_gradient_is_the_slope():
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -7.3, 1e4, 1e-30])
-def test_a_constant_has_no_pattern_and_no_gradient(constant):
+def test_constants_become_zero_and_get_no_gradient(constant):
     # the mean of ten equal numbers is not always that number
     values = torch.full((1, 10), constant)
     values = torch.cat([values, normal(1, 10)]).requires_grad_()

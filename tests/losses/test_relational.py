@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kd_lightning.losses.relational import relational_angle, relational_distance
+from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 
 HALVES = [torch.bfloat16, torch.float16]
 LOSSES = [relational_distance, relational_angle]
@@ -25,14 +25,14 @@ def test_distance_by_hand():
     torch.testing.assert_close(relational_distance(LINE, TRIANGLE), torch.tensor(means))
 
 
-def test_distance_is_hubers_beyond_one():
+def test_distance_is_huber_beyond_one():
     points = torch.tensor([[0.0], [0.0], [0.0], [1.0]])  # mean 1/2: 2 to the last, 0 between others
     around = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     scale = (4 + 2 * 2**0.5) / 6
     side, diagonal = 1 / scale, 2**0.5 / scale
     pairs = ((0.0, diagonal), (0.0, side), (2.0, side))
     huber = [F.huber_loss(*map(torch.tensor, pair)).item() for pair in pairs]
-    assert huber[0] == pytest.approx(diagonal - 0.5)  # its difference is beyond 1
+    assert huber[0] == pytest.approx(diagonal - 0.5)  # the difference is beyond 1
     first = relational_distance(points, around)[0]
     assert first.item() == pytest.approx(sum(huber) / 3)
 
@@ -43,7 +43,7 @@ def test_angle_by_hand():
     torch.testing.assert_close(relational_angle(LINE, TRIANGLE), expected)
 
 
-def test_agree_with_loops_over_the_definitions():
+def test_losses_agree_with_loops_over_the_definitions():
     student, teacher = normal(5, 3).double(), normal(5, 4, seed=1).double()
     pairs = list(itertools.permutations(range(5), 2))
 
@@ -68,19 +68,19 @@ def test_agree_with_loops_over_the_definitions():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_zero_at_equality_and_for_any_turn_mirror_shift_and_scale(loss):
+def test_zero_for_any_rotation_reflection_translation_and_scale(loss):
     features = normal(6, 4)
     assert torch.equal(loss(features, features.clone()), torch.zeros(6))
-    turned = features @ torch.linalg.qr(normal(4, 4, seed=1)).Q
-    mirrored = features * torch.tensor([1.0, -1.0, 1.0, 1.0])
+    rotated = features @ torch.linalg.qr(normal(4, 4, seed=1)).Q
+    reflected = features * torch.tensor([1.0, -1.0, 1.0, 1.0])
     embedded = F.pad(features, (0, 3))
-    for same in (turned, mirrored, embedded, 7 * features, features + 2):
+    for same in (rotated, reflected, embedded, 7 * features, features + 2):
         torch.testing.assert_close(loss(same, features), torch.zeros(6), atol=1e-9, rtol=0)
     assert (loss(features * torch.tensor([9.0, 1.0, 1.0, 1.0]), features) > 1e-3).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_samples_may_come_in_any_order(loss):
+def test_the_order_of_the_samples_does_not_matter(loss):
     student, teacher = normal(6, 3), normal(6, 4, seed=1)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     torch.testing.assert_close(loss(student, teacher)[order], loss(student[order], teacher[order]))
@@ -105,7 +105,7 @@ def test_both_arguments_change_the_result(loss):
 
 @pytest.mark.parametrize("too_few", [1, 2])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_batch_without_relations_is_worth_nothing(loss, too_few):
+def test_a_batch_without_relations_has_a_loss_of_zero(loss, too_few):
     student = normal(too_few, 4).requires_grad_()
     value = loss(student, normal(too_few, 4, seed=1))
     (gradient,) = torch.autograd.grad(value.sum(), student)
@@ -135,3 +135,18 @@ def test_computed_in_float32_under_autocast(loss, dtype):
         value = loss(student, teacher)
     assert value.dtype == torch.float32
     assert torch.equal(value, loss(student.float(), teacher.float()))
+
+
+def of_pair(student, teacher, **options):
+    return Relational(student_shape=student.shape[1:], teacher_shape=teacher.shape[1:], **options)
+
+
+def test_the_class_computes_the_weighted_sum_of_distances_and_angles():
+    student, teacher = normal(5, 3, 4, 4), normal(5, 7, seed=1)
+    distance = relational_distance(student.flatten(1), teacher)
+    angle = relational_angle(student.flatten(1), teacher)
+    for d, a in ((25.0, 50.0), (1.0, 0.0), (0.0, 2.0)):
+        loss = of_pair(student, teacher, distance_weight=d, angle_weight=a)
+        torch.testing.assert_close(loss(student, teacher), d * distance + a * angle)
+    default = of_pair(student, teacher)(student, teacher)
+    torch.testing.assert_close(default, 25 * distance + 50 * angle)

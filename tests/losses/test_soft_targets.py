@@ -108,7 +108,7 @@ def test_agrees_with_torch_on_probabilities_in_float64(temperature):
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_is_cross_entropy_less_the_entropy_of_the_target(temperature):
+def test_is_cross_entropy_minus_the_entropy_of_the_target(temperature):
     student, teacher = normal(8, 10), normal(8, 10, seed=1)
     target = torch.distributions.Categorical(logits=teacher / temperature)
     cross = F.cross_entropy(student / temperature, target.probs, reduction="none")
@@ -117,14 +117,14 @@ def test_is_cross_entropy_less_the_entropy_of_the_target(temperature):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * temperature**2)
 
 
-def test_a_certain_teacher_is_a_label():
+def test_a_certain_teacher_is_equal_to_a_label():
     student, labels = normal(8, 10), torch.arange(8)
     teacher = 1e4 * F.one_hot(labels, 10).float()
     expected = F.cross_entropy(student, labels, reduction="none")
     torch.testing.assert_close(soft_target_kl(student, teacher, 1.0), expected)
 
 
-def test_a_uniform_teacher_asks_for_a_uniform_student():
+def test_a_uniform_teacher_gives_the_formula_for_a_uniform_target():
     student = normal(8, 10)
     expected = -math.log(10) - student.log_softmax(1).mean(1)
     torch.testing.assert_close(soft_target_kl(student, torch.zeros(8, 10), 1.0), expected)
@@ -169,12 +169,12 @@ def test_temperature_must_be_positive(temperature):
             call()
 
 
-def test_mean_of_no_nets_is_refused():
+def test_the_mean_of_no_nets_raises_an_error():
     with pytest.raises(ValueError, match="one net or more"):
         mean_log_probs([], 1.0)
 
 
-def test_as_a_soft_loss_it_is_the_same_whatever_the_labels():
+def test_as_a_soft_loss_it_is_the_same_for_all_labels():
     student, teacher = normal(8, 10), normal(8, 10, seed=1)
     for labels in (None, torch.arange(8), torch.full((8, 10), 0.1)):
         found = kl_soft_loss(student, teacher, labels, 4.0)
@@ -182,7 +182,7 @@ def test_as_a_soft_loss_it_is_the_same_whatever_the_labels():
 
 
 class FixedLogits(nn.Module):
-    """What timm asks of a net, around logits that do not depend on the input."""
+    """A net as timm needs it, whose logits do not depend on the input."""
 
     num_classes = 10
     in_chans = 3
@@ -198,7 +198,7 @@ class FixedLogits(nn.Module):
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_agrees_with_timm(temperature):
-    # timm.task came after the oldest timm that the package itself runs with
+    # the oldest timm version that the package supports has no timm.task
     distillation = pytest.importorskip("timm.task", exc_type=ImportError)
     student, teacher = FixedLogits(normal(8, 10)), FixedLogits(normal(8, 10, seed=1))
     labels = torch.arange(8)

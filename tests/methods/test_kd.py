@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.losses.dist import correlation_soft_loss
-from kd_lightning.losses.dkd import decoupled_soft_loss
+from kd_lightning.losses.dist import dist_soft_loss
+from kd_lightning.losses.dkd import dkd_soft_loss
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.soft_targets import kl_soft_loss, soft_target_kl
 from kd_lightning.methods.kd import KnowledgeDistillation
@@ -20,8 +20,8 @@ from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.sources import Teacher, build_net
 
-DKD = partial(decoupled_soft_loss, target_weight=1.0, nontarget_weight=8.0)
-DIST = partial(correlation_soft_loss, inter_weight=2.0, intra_weight=1.0)
+DKD = partial(dkd_soft_loss, target_weight=1.0, nontarget_weight=8.0)
+DIST = partial(dist_soft_loss, inter_weight=2.0, intra_weight=1.0)
 SOFT_LOSSES = {"kl": kl_soft_loss, "dkd": DKD, "dist": DIST}
 
 
@@ -233,8 +233,8 @@ def test_a_ramp_is_a_share_of_the_run(share: float) -> None:
 
 
 def test_what_a_soft_loss_refuses_is_a_sentence_before_training() -> None:
-    bad = partial(decoupled_soft_loss, target_weight=-1.0, nontarget_weight=8.0)
-    with pytest.raises(UserError, match=r"target_weight must be >= 0, got -1.*method\.soft_loss"):
+    bad = partial(dkd_soft_loss, target_weight=-1.0, nontarget_weight=8.0)
+    with pytest.raises(UserError, match=r"target_weight .* must be >= 0.* got -1.*method\.soft_l"):
         make(soft_loss=bad)
 
 

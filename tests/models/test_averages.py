@@ -36,24 +36,24 @@ def test_a_mean_by_hand() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
-def test_a_mean_of_equal_weights_is_these_weights_to_the_last_bit(count: int) -> None:
+def test_a_mean_of_equal_weights_is_these_weights_bit_for_bit(count: int) -> None:
     state = with_norm().state_dict()
     mean = mean_state([state] * count)
     assert mean.keys() == state.keys()
     assert all(torch.equal(mean[name], state[name]) for name in state)
 
 
-def test_alike_are_names_and_shapes_and_not_values() -> None:
+def test_names_and_shapes_are_compared_and_not_values() -> None:
     assert are_alike([net().state_dict(), net(dropout=0.5).state_dict()])
     assert not are_alike([net().state_dict(), net(features=9).state_dict()])
     assert not are_alike([net().state_dict(), net(hidden=4).state_dict()])
 
 
-def test_the_statistics_are_those_of_torch() -> None:
+def test_the_statistics_are_equal_to_those_of_torch() -> None:
     ours, theirs = with_norm(), with_norm()
     theirs.load_state_dict(ours.state_dict())
 
-    class Bare(nn.Module):
+    class LogitsOnly(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = theirs
@@ -61,13 +61,13 @@ def test_the_statistics_are_those_of_torch() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.net(x).logits
 
-    update_bn(batches(), Bare())
+    update_bn(batches(), LogitsOnly())
     refresh_batch_norm([ours], batches())
     for name, value in running(theirs).items():
         assert torch.equal(running(ours)[name], value)
 
 
-def test_the_statistics_forget_what_was_before_and_weigh_batches_alike() -> None:
+def test_earlier_statistics_are_forgotten_and_batches_have_equal_weight() -> None:
     student = with_norm()
     refresh_batch_norm([student], [(torch.full((8, 6), 100.0) + torch.randn(8, 6), None)])
     first = student.trunk[0]
@@ -76,7 +76,7 @@ def test_the_statistics_forget_what_was_before_and_weigh_batches_alike() -> None
     torch.testing.assert_close(student.trunk[1].running_mean, means)
 
 
-def test_dropout_is_off_and_nothing_is_drawn() -> None:
+def test_dropout_is_off_and_no_random_numbers_are_drawn() -> None:
     with_dropout, without = with_norm(dropout=0.5), with_norm()
     without.load_state_dict(with_dropout.state_dict())
     state = torch.get_rng_state()
@@ -87,7 +87,7 @@ def test_dropout_is_off_and_nothing_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_modes_momenta_and_weights_are_left_as_they_were(training: bool) -> None:
+def test_modes_momenta_and_weights_do_not_change(training: bool) -> None:
     student = with_norm().train(training)
     student.trunk[1].momentum = 0.3
     student.trunk[4].eval()
@@ -115,15 +115,15 @@ def test_several_nets_share_a_pass() -> None:
     nets = [with_norm(), net(6, 4, 3), with_norm()]
     read = []
 
-    def once() -> object:
+    def recorded() -> object:
         for batch in batches():
             read.append(batch)
             yield batch
 
-    refresh_batch_norm(nets, once())
+    refresh_batch_norm(nets, recorded())
     assert len(read) == 3
-    for one in (nets[0], nets[2]):
+    for student in (nets[0], nets[2]):
         alone = with_norm()
-        alone.load_state_dict(one.state_dict())
+        alone.load_state_dict(student.state_dict())
         refresh_batch_norm([alone], batches())
-        assert all(torch.equal(running(one)[n], v) for n, v in running(alone).items())
+        assert all(torch.equal(running(student)[n], v) for n, v in running(alone).items())

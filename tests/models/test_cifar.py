@@ -12,7 +12,7 @@ from kd_lightning.models.classifier import Classifier
 NARROW, WIDE = [16, 16, 32, 64], [32, 64, 128, 256]
 VGG13 = [[64, 64], [128, 128], [256, 256], [512, 512], [512, 512]]
 
-# Parameters at 100 classes, as published for the zoo (resnet8, which is none of it: by hand).
+# Numbers of parameters for 100 classes, as published for the zoo (resnet8: by hand).
 NETS: dict[str, tuple[Callable[..., Classifier], int]] = {
     "resnet8": (partial(cifar.resnet, depth=8, widths=NARROW), 83_892),
     "resnet20": (partial(cifar.resnet, depth=20, widths=NARROW), 278_324),
@@ -43,7 +43,9 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28), (1, 8)])
 @pytest.mark.parametrize("name", SMALL)
-def test_every_net_takes_digits_fashion_and_cifar(name: str, channels: int, size: int) -> None:
+def test_every_net_takes_images_of_digits_fashion_and_cifar(
+    name: str, channels: int, size: int
+) -> None:
     torch.manual_seed(0)
     net = NETS[name][0](num_classes=7, in_chans=channels)
     logits, features = net(torch.rand(2, channels, size, size))
@@ -51,7 +53,7 @@ def test_every_net_takes_digits_fashion_and_cifar(name: str, channels: int, size
     assert torch.equal(logits, net.head(features))
 
 
-def test_initial_weights_keep_the_signal() -> None:
+def test_initial_weights_keep_the_scale_of_the_signal() -> None:
     for name in SMALL:
         torch.manual_seed(0)
         net = NETS[name][0](num_classes=10, in_chans=3).train()
@@ -59,30 +61,30 @@ def test_initial_weights_keep_the_signal() -> None:
         assert 0.05 < deviation < 20, (name, deviation)
 
 
-def test_the_shortcut_of_a_wide_block_starts_from_the_activated_input() -> None:
-    block = cifar.PreActivated(2, 4, 2).eval()
+def test_the_shortcut_of_a_wide_block_gets_the_activated_input() -> None:
+    block = cifar.PreActivationBlock(2, 4, 2).eval()
     x = torch.randn(1, 2, 4, 4)
     with torch.no_grad():
         block.main[-1].weight.zero_()
-        # with an empty main path only the shortcut is left
+        # with a main path of zero only the shortcut remains
         expected = block.shortcut(block.activate(x))
         assert torch.equal(block(x), expected)
-        same = cifar.PreActivated(2, 2, 1).eval()
+        same = cifar.PreActivationBlock(2, 2, 1).eval()
         same.main[-1].weight.zero_()
         assert torch.equal(same(x), x)
 
 
-def test_a_shuffle_unit_passes_half_of_its_channels() -> None:
-    unit = cifar.SplitUnit(4, 4, 1).eval()
+def test_a_shuffle_unit_keeps_half_of_its_channels() -> None:
+    unit = cifar.ShuffleV2Unit(4, 4, 1).eval()
     x = torch.randn(1, 4, 3, 3)
     out = unit(x)
-    # two groups are interleaved: the kept half stands at the even places
+    # the two halves are interleaved: the kept half is at the even positions
     assert torch.equal(out[:, ::2], x[:, :2])
     assert not torch.equal(out[:, 1::2], x[:, 2:])
 
 
-def test_a_grouped_unit_of_stride_two_keeps_the_averaged_input() -> None:
-    unit = cifar.GroupedBottleneck(4, 16, 2, groups=3, first=True).eval()
+def test_a_shuffle_unit_of_stride_two_keeps_the_averaged_input() -> None:
+    unit = cifar.ShuffleUnit(4, 16, 2, groups=3, first=True).eval()
     x = torch.rand(1, 4, 6, 6)
     assert torch.equal(unit(x)[:, 12:], torch.nn.functional.avg_pool2d(x, 3, 2, 1))
 
@@ -99,20 +101,20 @@ def test_block_dropout_makes_training_passes_differ() -> None:
         assert not torch.equal(net(x).features, net(x).features), name
 
 
-def test_depths_that_the_families_do_not_have_are_refused() -> None:
+def test_invalid_depths_raise_an_error() -> None:
     with pytest.raises(UserError, match=r"depth must be 6n \+ 2 .* got 18 \(…depth=…\)"):
         cifar.resnet(depth=18, widths=NARROW, num_classes=10, in_chans=3)
     with pytest.raises(UserError, match=r"depth must be 6n \+ 4 .* got 4"):
         cifar.wide_resnet(depth=4, widen=1, num_classes=10, in_chans=3)
 
 
-def test_images_that_the_pooling_would_use_up_are_refused() -> None:
+def test_images_that_are_too_small_for_the_pooling_raise_an_error() -> None:
     net = cifar.vgg(widths=[[2]] * 5, num_classes=2, in_chans=1)
     with pytest.raises(UserError, match="needs a size of 8"):
         net(torch.rand(2, 1, 7, 7))
 
 
-def test_a_net_starts_from_a_file(tmp_path: Path) -> None:
+def test_a_net_loads_its_weights_from_a_file(tmp_path: Path) -> None:
     factory = partial(NETS["resnet8"][0], num_classes=4, in_chans=1)
     source = factory(mean=[0.3], std=[0.2])
     torch.save(source.state_dict(), tmp_path / "net.pt")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.image import timm_classifier
 from kd_lightning.models.layer_outputs import LayerOutputs, check_layer, layer_shapes, outline
 from kd_lightning.models.time_series import fcn
+from kd_lightning.models.timm_nets import timm_classifier
 
 
 def image_net(**options: float) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Every net in conf/model/ composes into a method, builds, takes a step, and keeps its promises."""
+"""Every net in conf/model/ can be composed, built and trained for a step."""
 
 import inspect
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ SERIES_DATA = ("ucr", "har", "biovid")
 
 
 def kinds(net: str) -> list[str]:
-    """The kinds of input that a net is tried on; grey images come with the roles."""
+    """The kinds of input that a net is tested with. The roles are tested with grey images."""
     if net == "mlp":
         return list(TASKS)
     return ["series"] if net in SERIES else ["colour"]
@@ -40,13 +40,13 @@ def roles(data: str) -> tuple[str, ...]:
     return tuple((MODELS / data / f"{role}.yaml").read_text() for role in ("teacher", "a", "b"))
 
 
-# Data sets with equal roles are one: the first of them stands for all.
+# Of several data sets with equal roles only the first is tested.
 ROLES = {roles(data): data for data in reversed(DATA)}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A configuration of nothing but a role and the facts of a data set."""
+    """A configuration with one net and the facts of a data set."""
     directory = tmp_path_factory.mktemp("conf")
     (directory / "config.yaml").write_text(
         f"""
@@ -85,7 +85,7 @@ def build(net: str, kind: str) -> Classifier:
     torch.manual_seed(0)
     config = compose(net, kind)
     if config.get("weights") == "pretrained":
-        config.weights = "none"  # there is no network here
+        config.weights = "none"  # tests have no network
     return instantiate(config, _convert_="object")
 
 
@@ -94,7 +94,7 @@ def batch(kind: str) -> torch.Tensor:
     return torch.rand(2, *TASKS[kind]["shape"], generator=generator)
 
 
-def assert_promises(net: Classifier, x: torch.Tensor) -> None:
+def check_outputs_and_gradients(net: Classifier, x: torch.Tensor) -> None:
     logits, features = net.eval()(x)
     assert logits.shape == (2, 5)
     assert features.shape == (2, net.head.in_features)
@@ -109,7 +109,7 @@ def assert_promises(net: Classifier, x: torch.Tensor) -> None:
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize(("name", "kind"), [(net, kind) for net in NETS for kind in kinds(net)])
 def test_every_net_builds_and_learns(name: str, kind: str) -> None:
-    assert_promises(build(name, kind), batch(kind))
+    check_outputs_and_gradients(build(name, kind), batch(kind))
 
 
 @pytest.mark.usefixtures("root")
@@ -119,7 +119,7 @@ def test_roles_build_and_students_are_smaller_than_their_teacher(data: str) -> N
     sizes = {}
     for role in ("teacher", "a", "b"):
         net = build(f"{data}/{role}", kind)
-        assert_promises(net, batch(kind))
+        check_outputs_and_gradients(net, batch(kind))
         sizes[role] = sum(parameter.numel() for parameter in net.parameters())
     assert max(sizes["a"], sizes["b"]) < sizes["teacher"] / 2
 
@@ -131,14 +131,14 @@ def test_every_data_set_has_a_teacher_and_two_different_students(data: str) -> N
 
 
 @pytest.mark.usefixtures("root")
-def test_images_that_are_too_small_are_refused_when_the_net_is_built() -> None:
+def test_images_that_are_too_small_raise_an_error_when_the_net_is_built() -> None:
     with pytest.raises(InstantiationException, match=r"cannot take images of 28 x 28.*input_size"):
         build("convnext_atto", "grey")
 
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("name", NETS)
-def test_every_net_has_the_keys_that_methods_set_and_every_argument(name: str) -> None:
+def test_every_net_has_the_common_keys_and_every_argument(name: str) -> None:
     config = compose(name, kinds(name)[0])
     common = {"num_classes", "in_chans", "weights", "dropout", "block_dropout", "mean", "std"}
     assert common <= config.keys()
@@ -149,7 +149,7 @@ def test_every_net_has_the_keys_that_methods_set_and_every_argument(name: str) -
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_opens_with_what_it_is(path: Path) -> None:
+def test_every_file_begins_with_a_comment(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     assert len(first) > 10

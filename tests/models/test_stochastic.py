@@ -11,7 +11,7 @@ from kd_lightning.models.stochastic import dropout_on, require_dropout, sample_f
 
 
 class Counted(nn.Module):
-    """Counts its forward passes and the rows they had."""
+    """Records the number of rows of each forward pass."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -23,14 +23,14 @@ class Counted(nn.Module):
 
 
 def deep(*, dropout: float = 0.0) -> Classifier:
-    """Dropout and batch norm in the trunk."""
+    """A net with dropout and batch norm in the trunk."""
     trunk = nn.Sequential(
         nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 6)
     )
     return Classifier(trunk=trunk, head=nn.Linear(6, 3), dropout=dropout).eval()
 
 
-def test_trunk_runs_once_where_dropout_stands_before_the_classifier_alone() -> None:
+def test_the_trunk_runs_once_if_the_only_dropout_is_before_the_classifier() -> None:
     model = net(dropout=0.5).eval()
     model.trunk = Counted(model.trunk)
     x = torch.randn(4, 12)
@@ -42,7 +42,7 @@ def test_trunk_runs_once_where_dropout_stands_before_the_classifier_alone() -> N
     assert 0.4 < kept.float().mean() < 0.6
 
 
-def test_blocks_are_run_k_times_in_chunks() -> None:
+def test_a_trunk_with_dropout_runs_k_times_in_chunks() -> None:
     model = deep()
     model.trunk = Counted(model.trunk)
     samples = sample_features(model, torch.randn(4, 12), 10, max_rows=12)
@@ -51,7 +51,7 @@ def test_blocks_are_run_k_times_in_chunks() -> None:
     assert not torch.equal(samples[0], samples[1])
 
 
-def test_chunks_are_of_what_the_cpu_is_fast_with_unless_stated() -> None:
+def test_by_default_chunks_have_the_size_that_suits_the_cpu() -> None:
     model = deep()
     model.trunk = Counted(model.trunk)
     sample_features(model, torch.randn(50, 12), 5)
@@ -60,14 +60,14 @@ def test_chunks_are_of_what_the_cpu_is_fast_with_unless_stated() -> None:
 
 def test_mean_of_many_passes_is_the_deterministic_feature() -> None:
     model = deep()
-    model.trunk[3] = nn.Identity()  # linear after dropout, so the mean is exact
+    model.trunk[3] = nn.Identity()  # linear after dropout, so the mean has no bias
     x = torch.randn(4, 12)
     torch.manual_seed(0)
     mean = sample_features(model, x, 20_000, max_rows=100_000).mean(0)
     torch.testing.assert_close(mean, model.features(x), atol=0.03, rtol=0.03)
 
 
-def test_all_but_dropout_stays_in_eval_mode_and_nothing_stays_on() -> None:
+def test_only_dropout_is_switched_on_and_only_inside() -> None:
     model = deep(dropout=0.2)
     with dropout_on(model):
         on = {name for name, module in model.named_modules() if module.training}
@@ -89,7 +89,7 @@ def test_samples_follow_the_default_generator() -> None:
         assert not torch.equal(draws[0], draws[2])
 
 
-def test_a_net_without_dropout_is_refused() -> None:
+def test_a_net_without_dropout_raises_an_error() -> None:
     with pytest.raises(UserError, match="no active dropout"):
         require_dropout(net())
     with pytest.raises(UserError, match="Classifier"):

@@ -25,12 +25,12 @@ def test_any_channels_and_any_length(name: str, channels: int, length: int) -> N
 
 
 def test_convolution_weights_count_as_in_the_papers() -> None:
-    """By hand from the papers' figures, for one channel and two classes."""
+    """Computed by hand from the figures of the papers, for one channel and two classes."""
 
-    def of_convolutions(net: Classifier) -> int:
+    def count(net: Classifier) -> int:
         return sum(m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Conv1d))
 
-    counts = {name: of_convolutions(NETS[name](num_classes=2, in_chans=1)) for name in NETS}
+    counts = {name: count(NETS[name](num_classes=2, in_chans=1)) for name in NETS}
     assert counts["fcn"] == 8 * 128 + 5 * 128 * 256 + 3 * 256 * 128
     block = lambda ins, width: 8 * ins * width + (5 + 3) * width * width  # noqa: E731
     assert counts["resnet1d"] == (block(1, 64) + 64) + (block(64, 128) + 64 * 128) + block(128, 128)
@@ -39,11 +39,11 @@ def test_convolution_weights_count_as_in_the_papers() -> None:
     assert counts["inception_time"] == first + 5 * other + 128 + 128 * 128
 
 
-def test_padding_keeps_the_length_and_looks_ahead_for_even_kernels() -> None:
-    conv = time_series.SameConv(1, 1, 4)
+def test_padding_keeps_the_length_and_is_longer_at_the_end_for_even_kernels() -> None:
+    conv = time_series.SamePaddingConv(1, 1, 4)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
-    # output t sees t-1 .. t+2, so an impulse at 3 is seen from 1 .. 4, by the last weight first
+    # output t depends on t-1 .. t+2, so an impulse at 3 is in the outputs 1 .. 4, in reverse order
     impulse = torch.zeros(1, 1, 7)
     impulse[0, 0, 3] = 1
     assert conv(impulse)[0, 0].tolist() == [0, 4, 3, 2, 1, 0, 0]
@@ -67,13 +67,13 @@ def test_block_dropout_makes_passes_differ(name: str) -> None:
     assert not torch.equal(net(x).features, net(x).features)
 
 
-def test_shapes_that_do_not_go_together_are_refused() -> None:
+def test_invalid_arguments_raise_an_error() -> None:
     with pytest.raises(UserError, match="multiple of 3, got 4"):
         time_series.inception_time(width=4, depth=4, kernels=[4], num_classes=2, in_chans=1)
-    with pytest.raises(UserError, match="widths and kernels go together"):
+    with pytest.raises(UserError, match="widths and kernels must have the same length"):
         time_series.fcn(widths=[4, 4], kernels=[8], num_classes=2, in_chans=1)
 
 
-def test_images_are_refused() -> None:
+def test_images_raise_an_error() -> None:
     with pytest.raises(UserError, match="takes series"):
         NETS["fcn"](num_classes=2, in_chans=1)(torch.rand(2, 1, 8, 8))

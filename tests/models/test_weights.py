@@ -10,11 +10,11 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare
 from kd_lightning.models.weights import (
-    bare_name,
-    check_source,
-    in_our_layout,
+    check_weights_choice,
+    is_classifier_state,
     load_weights,
     read_state,
+    strip_wrapper_prefixes,
 )
 
 
@@ -45,7 +45,7 @@ def assert_same(state: dict, other: dict) -> None:
     ],
     ids=["raw", "state_dict", "model", "nested", "DataParallel", "compiled"],
 )
-def test_every_wrapping_gives_the_same_tensors(tmp_path: Path, wrap: Callable) -> None:
+def test_every_kind_of_file_gives_the_same_tensors(tmp_path: Path, wrap: Callable) -> None:
     state = net().state_dict()
     torch.save(wrap(state), tmp_path / "net.pt")
     assert_same(read_state(tmp_path / "net.pt"), state)
@@ -57,13 +57,13 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     assert_same(read_state(tmp_path / "net.safetensors"), state)
 
 
-def test_a_compiled_part_inside_a_net_has_its_bare_name() -> None:
-    assert bare_name("module.trunk._orig_mod.conv.weight") == "trunk.conv.weight"
-    assert bare_name("trunk.module.weight") == "trunk.module.weight"
+def test_wrapper_prefixes_are_removed_from_names() -> None:
+    assert strip_wrapper_prefixes("module.trunk._orig_mod.conv.weight") == "trunk.conv.weight"
+    assert strip_wrapper_prefixes("trunk.module.weight") == "trunk.module.weight"
 
 
-class Runs:
-    """An object whose unpickling runs code: it would create a file."""
+class CreatesFile:
+    """An object whose unpickling would create a file."""
 
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -72,9 +72,9 @@ class Runs:
         return open, (str(self.proof), "w")
 
 
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
-    proof = tmp_path / "it-ran"
-    torch.save({"state_dict": {}, "x": Runs(proof)}, tmp_path / "net.pt")
+def test_code_in_a_checkpoint_raises_an_error_and_does_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "created"
+    torch.save({"state_dict": {}, "x": CreatesFile(proof)}, tmp_path / "net.pt")
     with pytest.raises(UserError, match=r"could run code.*state_dict.*\(teacher.source=…\)"):
         read_state(tmp_path / "net.pt", "teacher.source")
     assert not proof.exists()
@@ -100,14 +100,14 @@ def test_every_damaged_file_gives_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in message
 
 
-def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_tensors_raises_an_error(tmp_path: Path) -> None:
     for content in ({"epoch": 3}, [torch.zeros(2)], {"state_dict": {"epoch": 3}}):
         torch.save(content, tmp_path / "net.pt")
         with pytest.raises(UserError, match="has no tensors"):
             read_state(tmp_path / "net.pt")
 
 
-def test_a_file_of_ours_loads_into_a_classifier(tmp_path: Path) -> None:
+def test_a_saved_classifier_can_be_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source, target = net(), net()
     torch.save({"state_dict": source.state_dict()}, tmp_path / "net.pt")
@@ -115,7 +115,7 @@ def test_a_file_of_ours_loads_into_a_classifier(tmp_path: Path) -> None:
     assert_same(target.state_dict(), source.state_dict())
 
 
-def test_a_file_brings_the_statistics_its_weights_were_learnt_with(tmp_path: Path) -> None:
+def test_the_statistics_of_the_file_are_loaded(tmp_path: Path) -> None:
     torch.save(net(mean=[0.5]).state_dict(), tmp_path / "net.pt")
     for target in (net(mean=[0.1]), net(mean=None)):
         load_weights(target, tmp_path / "net.pt", "key")
@@ -123,26 +123,28 @@ def test_a_file_brings_the_statistics_its_weights_were_learnt_with(tmp_path: Pat
         assert target.prepare.std.tolist() == [2.0]
 
 
-def test_a_file_without_statistics_leaves_the_nets(tmp_path: Path) -> None:
+def test_a_file_without_statistics_keeps_those_of_the_net(tmp_path: Path) -> None:
     torch.save(net(mean=None).state_dict(), tmp_path / "net.pt")
     target = net(mean=[0.25])
     load_weights(target, tmp_path / "net.pt", "key")
     assert target.prepare.mean.tolist() == [0.25]
 
 
-def test_statistics_of_other_channels_are_refused(tmp_path: Path) -> None:
+def test_another_number_of_channels_raises_an_error(tmp_path: Path) -> None:
     torch.save(net(mean=[0.5, 0.5, 0.5]).state_dict(), tmp_path / "net.pt")
-    with pytest.raises(UserError, match=r"prepare.mean \[3\], expected \[1\]"):
+    with pytest.raises(
+        UserError, match=r"expected weights for 1 input channels, .*net.pt has 3 \(key="
+    ):
         load_weights(net(mean=[0.5]), tmp_path / "net.pt", "key")
 
 
-def test_another_number_of_classes_is_named_plainly(tmp_path: Path) -> None:
+def test_another_number_of_classes_raises_an_error(tmp_path: Path) -> None:
     torch.save(net(classes=10).state_dict(), tmp_path / "net.pt")
     with pytest.raises(UserError, match=r"expected weights for 3 classes, .*net.pt has 10 \(key=…"):
         load_weights(net(classes=3), tmp_path / "net.pt", "key")
 
 
-def test_what_does_not_fit_is_listed_in_part(tmp_path: Path) -> None:
+def test_the_first_names_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     state = net().state_dict()
     state["trunk.1.weight"] = torch.zeros(5, 9)
     del state["trunk.1.bias"]
@@ -153,23 +155,25 @@ def test_what_does_not_fit_is_listed_in_part(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         load_weights(target, tmp_path / "net.pt", "key")
     message = str(raised.value)
-    assert "lacks trunk.1.bias" in message
-    assert "has besides extra0, extra1, extra2 and 9 more" in message
-    assert "trunk.1.weight [5, 9], expected [5, 4]" in message
+    assert "net.pt do not fit the net: missing: trunk.1.bias; " in message
+    assert "unexpected: extra0, extra1, extra2 and 9 more; " in message
+    assert "of another shape: trunk.1.weight [5, 9], expected [5, 4] (key=…)" in message
     assert_same(target.state_dict(), before)
 
 
-def test_our_layout_is_told_from_others() -> None:
-    assert in_our_layout(net(mean=[0.5]).state_dict())
-    assert not in_our_layout({"head.weight": torch.zeros(1), "blocks.0.weight": torch.zeros(1)})
-    assert not in_our_layout({"head.weight": torch.zeros(1)})
+def test_the_state_of_a_classifier_is_recognized() -> None:
+    assert is_classifier_state(net(mean=[0.5]).state_dict())
+    assert not is_classifier_state(
+        {"head.weight": torch.zeros(1), "blocks.0.weight": torch.zeros(1)}
+    )
+    assert not is_classifier_state({"head.weight": torch.zeros(1)})
 
 
 def test_weights_are_none_pretrained_or_a_file() -> None:
     for weights in ("none", "some/file.pt", Path("file.pt")):
-        check_source(weights, library=False)
-    check_source("pretrained", library=True)
+        check_weights_choice(weights, allow_pretrained=False)
+    check_weights_choice("pretrained", allow_pretrained=True)
     with pytest.raises(UserError, match="no pretrained weights"):
-        check_source("pretrained", library=False)
+        check_weights_choice("pretrained", allow_pretrained=False)
     with pytest.raises(UserError, match="got None"):
-        check_source(None, library=True)
+        check_weights_choice(None, allow_pretrained=True)

@@ -22,7 +22,7 @@ def normal(*shape, seed=0):
 
 
 def by_loop(logits, labels, num_bins):
-    """The paper's formula, bin by bin, in Python."""
+    """The formula of the paper, bin by bin, in Python."""
     bins = [[] for _ in range(num_bins)]
     for row, label in zip(logits.double().softmax(1).tolist(), labels.tolist(), strict=True):
         top = max(row)
@@ -37,7 +37,7 @@ def by_loop(logits, labels, num_bins):
 
 
 def test_calibration_error_by_hand():
-    # bins of 1/2: one sample at .4 that is right; .6 right, .8 wrong, so .7 against .5
+    # bins of 1/2: one correct sample at .4; .6 correct and .8 wrong, so .7 against .5
     logits = torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.2, 0.2], [0.8, 0.1, 0.1]]).log()
     error = expected_calibration_error(logits, torch.tensor([0, 0, 1]), num_bins=2)
     assert error.item() == pytest.approx(1 / 3 * 0.6 + 2 / 3 * 0.2, abs=1e-6)
@@ -57,40 +57,40 @@ def test_calibration_error_agrees_with_a_loop_and_with_torchmetrics(num_classes,
 def test_calibration_error_is_zero_when_the_probability_is_the_accuracy():
     logits, labels = torch.tensor([[0.75, 0.25]] * 4).log(), torch.tensor([0, 1, 0, 0])
     assert expected_calibration_error(logits, labels).item() == pytest.approx(0, abs=1e-6)
-    sure = 1e4 * torch.eye(4)
-    assert expected_calibration_error(sure, torch.arange(4)) == 0
-    assert expected_calibration_error(sure, torch.arange(4).flip(0)) == 1
+    certain = 1e4 * torch.eye(4)
+    assert expected_calibration_error(certain, torch.arange(4)) == 0
+    assert expected_calibration_error(certain, torch.arange(4).flip(0)) == 1
 
 
 def test_a_probability_of_one_is_in_the_last_bin():
-    # sure and wrong, .95 and right: in one bin the two errors partly cancel
+    # 1 and wrong, .95 and correct: in one bin the two errors partly cancel
     logits = torch.tensor([[1e4, 0.0], [math.log(19), 0.0]])
     error = expected_calibration_error(logits, torch.tensor([1, 0]), num_bins=10)
     assert error.item() == pytest.approx(0.5 * (1 - 0.05), abs=1e-6)
 
 
 def test_a_probability_on_an_edge_is_in_the_bin_below():
-    # .5 and right, .8 and wrong: in one bin their errors would partly cancel
+    # .5 and correct, .8 and wrong: in one bin their errors would partly cancel
     logits = torch.tensor([[0.0, 0.0], [math.log(4), 0.0]])
     error = expected_calibration_error(logits, torch.tensor([0, 1]), num_bins=2)
     assert error.item() == pytest.approx(0.5 * 0.5 + 0.5 * 0.8, abs=1e-6)
 
 
-def test_small_logits_are_not_taken_for_probabilities():
+def test_small_logits_are_not_treated_as_probabilities():
     logits = torch.tensor([[0.9, 0.1]])
     expected = 1 - logits.softmax(1)[0, 0].item()
     found = expected_calibration_error(logits, torch.tensor([0]))
     assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_calibration_error_needs_a_bin():
+def test_calibration_error_without_bins_raises_an_error():
     with pytest.raises(ValueError, match="num_bins must be >= 1, got 0"):
         expected_calibration_error(normal(4, 3), torch.arange(4) % 3, num_bins=0)
 
 
 def test_every_argument_changes_the_calibration_error():
     logits = normal(500, 10)
-    # right half of the time, sure or not: some bins err up, some down, so the bins matter
+    # half are correct at any confidence: errors of both signs, so the bins matter
     labels = torch.where(torch.arange(500) % 2 == 0, logits.argmax(1), logits.argmin(1))
     base = expected_calibration_error(logits, labels)
     for changed in (
@@ -102,7 +102,7 @@ def test_every_argument_changes_the_calibration_error():
 
 
 def test_adaptive_error_by_hand():
-    # two bins of two: .5 and .6, both right, so .55 against 1; .8 and .9, one right, .85 against .5
+    # two bins of two: .5, .6, both correct, .55 against 1; .8, .9, one correct, .85 against .5
     probs = torch.tensor([0.8, 0.5, 0.9, 0.6])
     logits = torch.stack([probs, 1 - probs], dim=1).log()
     error = adaptive_calibration_error(logits, torch.tensor([1, 0, 0, 0]), num_bins=2)
@@ -131,8 +131,8 @@ def test_adaptive_error_of_one_bin_is_that_of_one_bin_of_equal_width():
     )
 
 
-def test_adaptive_error_sees_what_cancels_in_a_bin_of_equal_width():
-    # all in the last of 15 bins: .94 always right, .98 right in 9 of 10, mean .96 against .95
+def test_adaptive_error_finds_errors_that_cancel_in_a_bin_of_equal_width():
+    # all in the last of 15 bins: .94 always correct, .98 in 9 of 10, mean .96 against .95
     probs = torch.tensor([0.94] * 10 + [0.98] * 10)
     labels = torch.tensor([0] * 19 + [1])
     logits = torch.stack([probs, 1 - probs], dim=1).log()
@@ -143,13 +143,13 @@ def test_adaptive_error_sees_what_cancels_in_a_bin_of_equal_width():
 
 def test_adaptive_error_is_zero_when_the_probability_is_the_accuracy():
     logits, labels = torch.tensor([[0.75, 0.25]] * 4).log(), torch.tensor([0, 1, 0, 0])
-    # four bins of one sample: it is the tied that share their accuracy
+    # four bins of one sample; samples of equal confidence share their accuracy
     assert adaptive_calibration_error(logits, labels, 4).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_adaptive_error_changes_with_every_argument():
     logits = normal(500, 10)
-    labels = logits.argmax(1) + torch.arange(500) % 2  # half are right, however sure
+    labels = logits.argmax(1) + torch.arange(500) % 2  # half are correct, at any confidence
     labels = labels.clamp_max(9)
     base = adaptive_calibration_error(logits, labels)
     for changed in (
@@ -171,12 +171,12 @@ def test_scores_by_hand():
 
 
 def test_scores_at_their_limits():
-    sure, labels = 1e4 * torch.eye(4), torch.arange(4)
+    certain, labels = 1e4 * torch.eye(4), torch.arange(4)
     uniform = torch.zeros(4, 4)
     for score, at_uniform in ((negative_log_likelihood, math.log(4)), (brier_score, 1 - 1 / 4)):
-        assert torch.equal(score(sure, labels), torch.zeros(4))
+        assert torch.equal(score(certain, labels), torch.zeros(4))
         torch.testing.assert_close(score(uniform, labels), torch.full((4,), at_uniform))
-    assert torch.equal(brier_score(sure, labels.flip(0)), torch.full((4,), 2.0))
+    assert torch.equal(brier_score(certain, labels.flip(0)), torch.full((4,), 2.0))
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -190,7 +190,7 @@ def test_scores_change_with_every_argument_and_have_a_gradient(score):
 
 
 def test_scores_are_least_in_the_mean_at_the_true_probabilities():
-    # both are proper: over labels drawn from p, no other prediction does better than p
+    # both are proper scores: for labels drawn from p, the best prediction is p
     true = torch.tensor([[0.6, 0.3, 0.1]])
     labels = torch.arange(3)
     for score in SCORES:

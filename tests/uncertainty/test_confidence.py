@@ -41,7 +41,7 @@ def normal(*shape, seed=0):
     return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def given(*, batch=64, classes=10, dtype=torch.float32, scale=1.0):
+def inputs(*, batch=64, classes=10, dtype=torch.float32, scale=1.0):
     """logits, labels and samples, as a method passes them."""
     logits = (scale * normal(batch, classes)).to(dtype)
     samples = (scale * normal(5, batch, classes, seed=1)).to(dtype)
@@ -68,7 +68,7 @@ def test_values_by_hand():
 
 
 def test_mutual_information_by_hand():
-    # two passes, sure of two classes of four: one bit of the two that four classes have
+    # two passes, certain of two different classes of four: one bit of two
     samples = 1e4 * torch.eye(4)[[0, 1]].unsqueeze(1)
     found = mutual_information_confidence(samples[0], samples=samples)
     torch.testing.assert_close(found, torch.tensor([0.5]))
@@ -102,7 +102,7 @@ def test_uniform_teacher_has_no_confidence(num_classes):
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-def test_teacher_at_logits_of_1e4_is_sure_and_its_distillation_is_plain(num_classes):
+def test_a_teacher_with_logits_of_1e4_is_certain_and_its_distillation_is_plain(num_classes):
     labels = torch.arange(4) % num_classes
     logits, student = 1e4 * F.one_hot(labels, num_classes).float(), normal(4, num_classes)
     plain = soft_target_kl(student, logits, 4.0)
@@ -112,8 +112,8 @@ def test_teacher_at_logits_of_1e4_is_sure_and_its_distillation_is_plain(num_clas
     assert torch.equal(entropy_weight(logits), torch.zeros(4))
 
 
-def test_temperature_inside_the_weight_makes_a_confident_teacher_vanish():
-    # the reason why it is an option of its own: 100 classes, target logit 10 above the rest
+def test_a_temperature_inside_the_weight_removes_a_confident_teacher():
+    # the reason for an option of its own: 100 classes, target logit 10 above the others
     noise = torch.randn(500, 100, generator=torch.Generator().manual_seed(0))
     logits = noise + 10 * F.one_hot(torch.zeros(500, dtype=torch.long), 100)
     assert entropy_confidence(logits).mean().item() == pytest.approx(0.98, abs=0.02)
@@ -122,31 +122,31 @@ def test_temperature_inside_the_weight_makes_a_confident_teacher_vanish():
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 def test_adding_a_constant_to_the_logits_changes_nothing(confidence):
-    logits, labels, samples = given()
+    logits, labels, samples = inputs()
     found = confidence(logits + 50, labels, samples - 30)
     torch.testing.assert_close(found, confidence(logits, labels, samples), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 def test_permuting_the_classes_changes_nothing(confidence):
-    logits, labels, samples = given()
+    logits, labels, samples = inputs()
     order = torch.randperm(10, generator=torch.Generator().manual_seed(2))
     found = confidence(logits[:, order], order.argsort()[labels], samples[..., order])
     torch.testing.assert_close(found, confidence(logits, labels, samples), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("confidence", OF_LOGITS)
-def test_sharper_logits_are_surer(confidence):
+def test_larger_logits_have_a_higher_confidence(confidence):
     logits = normal(64, 10)
-    rise = confidence(2 * logits) - confidence(logits)
-    assert (rise < 0).all() if confidence is entropy_weight else (rise > 0).all()
+    change = confidence(2 * logits) - confidence(logits)
+    assert (change < 0).all() if confidence is entropy_weight else (change > 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 3e3])
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 def test_one_weight_per_sample_finite_between_0_and_1_in_float32(confidence, scale, dtype):
-    logits, labels, samples = given(dtype=dtype, scale=scale)
+    logits, labels, samples = inputs(dtype=dtype, scale=scale)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
         found = confidence(logits, labels, samples)
     assert found.shape == (64,)
@@ -156,16 +156,16 @@ def test_one_weight_per_sample_finite_between_0_and_1_in_float32(confidence, sca
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
-def test_confidence_is_a_constant_to_the_gradient(confidence):
-    logits, labels, samples = given()
+def test_confidence_has_no_gradient(confidence):
+    logits, labels, samples = inputs()
     found = confidence(logits.requires_grad_(), labels, samples.requires_grad_())
     assert not found.requires_grad
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
-def test_one_class_is_refused(confidence):
+def test_one_class_raises_an_error(confidence):
     with pytest.raises(ValueError, match=r"C >= 2 classes, got shape \(64, 1\)"):
-        confidence(*given(classes=1))
+        confidence(*inputs(classes=1))
 
 
 def test_opposite_sign_is_one_minus_confidence():
@@ -173,7 +173,7 @@ def test_opposite_sign_is_one_minus_confidence():
     assert torch.equal(entropy_confidence(logits), 1 - entropy_weight(logits))
 
 
-def test_correct_where_the_most_probable_class_is_the_label():
+def test_correct_means_that_the_most_probable_class_is_the_label():
     logits = torch.eye(3)
     labels = torch.tensor([0, 2, 2])
     expected = torch.tensor([1.0, 0.0, 1.0])
@@ -182,19 +182,19 @@ def test_correct_where_the_most_probable_class_is_the_label():
     assert torch.equal(correct_confidence(logits, mixed), expected)
 
 
-def test_correct_without_labels_is_refused():
+def test_correct_without_labels_raises_an_error():
     with pytest.raises(ValueError, match="needs labels"):
         correct_confidence(normal(4, 3))
 
 
 def test_mutual_information_confidence_is_one_minus_its_share():
-    logits, labels, samples = given()
+    logits, labels, samples = inputs()
     expected = 1 - mutual_information(samples) / math.log(10)
     torch.testing.assert_close(mutual_information_confidence(logits, labels, samples), expected)
     assert not torch.allclose(expected, torch.ones(64), atol=0.1)
 
 
-def test_mutual_information_without_samples_is_refused():
+def test_mutual_information_without_samples_raises_an_error():
     with pytest.raises(ValueError, match="stochastic passes"):
         mutual_information_confidence(normal(4, 3))
 
@@ -214,7 +214,7 @@ def test_threshold_zero_keeps_all():
 
 @pytest.mark.parametrize("gate", [soft_gate, hard_gate])
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
-def test_threshold_is_a_confidence(gate, threshold):
+def test_threshold_must_be_in_its_range(gate, threshold):
     with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got"):
         gate(torch.ones(3), threshold)
 
@@ -226,4 +226,4 @@ def test_every_confidence_has_a_config_and_every_config_builds_one():
     assert public == {confidence.__name__ for confidence in CONFIDENCES}
     for name, confidence in built.items():
         assert confidence.func.__name__.removesuffix("_confidence") == name
-        assert torch.equal(confidence(*given()), confidence.func(*given()))
+        assert torch.equal(confidence(*inputs()), confidence.func(*inputs()))

@@ -14,8 +14,8 @@ def normal(*shape):
 
 
 def test_counts_by_hand():
-    uniform, sure = torch.zeros(1, 4), 1e4 * F.one_hot(torch.tensor([2]), 4).float()
-    logits = torch.cat([uniform, sure, sure])
+    uniform, certain = torch.zeros(1, 4), 1e4 * F.one_hot(torch.tensor([2]), 4).float()
+    logits = torch.cat([uniform, certain, certain])
     assert confidence_histogram(logits, 4).tolist() == [1, 0, 0, 2]
     assert entropy_histogram(logits, 4).tolist() == [2, 0, 0, 1]
 
@@ -31,6 +31,6 @@ def test_counts_agree_with_numpy_and_scipy(num_bins):
         assert histogram(normal(500, 7), num_bins).tolist() == theirs.tolist()
 
 
-def test_no_samples_are_no_counts():
+def test_without_samples_all_counts_are_zero():
     for histogram in (confidence_histogram, entropy_histogram):
         assert histogram(torch.zeros(0, 3)).tolist() == [0] * 20

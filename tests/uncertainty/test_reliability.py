@@ -31,7 +31,7 @@ def test_bins_of_equal_mass_by_hand():
 
 
 @pytest.mark.parametrize("num_samples", [1, 14, 15, 16, 100])
-def test_bins_of_equal_mass_hold_equally_many_to_one_and_are_in_order(num_samples):
+def test_bins_of_equal_mass_differ_by_at_most_one_sample_and_are_in_order(num_samples):
     values = normal(num_samples).sigmoid()
     in_bin = equal_mass(values, 15)
     count = in_bin.bincount(minlength=15)
@@ -40,13 +40,13 @@ def test_bins_of_equal_mass_hold_equally_many_to_one_and_are_in_order(num_sample
 
 
 @pytest.mark.parametrize("binning", BINNINGS.values())
-def test_no_bin_is_refused(binning):
+def test_zero_bins_raise_an_error(binning):
     with pytest.raises(ValueError, match="num_bins must be >= 1, got 0"):
         reliability_curve(normal(4, 3), torch.arange(4) % 3, 0, binning)
 
 
 def test_curve_by_hand():
-    # bins of 1/2: one sample at .4 that is right; .6 right, .8 wrong
+    # bins of 1/2: one correct sample at .4; .6 correct and .8 wrong
     logits = torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.2, 0.2], [0.8, 0.1, 0.1]]).log()
     curve = reliability_curve(logits, torch.tensor([0, 0, 1]), num_bins=2)
     assert curve.count.tolist() == [1, 2]
@@ -58,18 +58,18 @@ def test_curve_by_hand():
 @pytest.mark.parametrize("strategy", BINNINGS)
 def test_curve_agrees_with_sklearn(strategy, num_bins):
     logits, labels = normal(600, 5), torch.arange(600) % 5
-    confidence, right = top_prediction(logits, labels)
+    confidence, correct = top_prediction(logits, labels)
     accuracies, confidences = calibration_curve(
-        right.numpy(), confidence.numpy(), n_bins=num_bins, strategy=strategy
+        correct.numpy(), confidence.numpy(), n_bins=num_bins, strategy=strategy
     )
     found = reliability_curve(logits, labels, num_bins, BINNINGS[strategy])
-    filled = found.count > 0  # sklearn leaves out empty bins
+    filled = found.count > 0  # sklearn omits empty bins
     np.testing.assert_allclose(found.accuracy[filled], accuracies, atol=1e-6)
     np.testing.assert_allclose(found.confidence[filled], confidences, atol=1e-6)
     assert found.count.sum() == 600
 
 
-def test_empty_bins_have_no_number():
+def test_empty_bins_are_nan():
     curve = reliability_curve(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([0]), 5)
     assert curve.count.tolist() == [0, 0, 0, 0, 1]
     assert curve.confidence[:4].isnan().all()
@@ -85,7 +85,7 @@ def test_the_calibration_error_is_the_curves_distance_from_the_diagonal():
 
 @pytest.mark.parametrize("binning", BINNINGS.values())
 def test_the_order_of_samples_does_not_matter_even_where_they_tie(binning):
-    logits = normal(8, 3).repeat(10, 1)  # each confidence ten times, bins cut through them
+    logits = normal(8, 3).repeat(10, 1)  # each confidence ten times; edges of bins divide them
     labels = torch.arange(80) % 3
     for seed in range(5):
         order = torch.randperm(80, generator=torch.Generator().manual_seed(seed))
@@ -97,12 +97,12 @@ def test_the_order_of_samples_does_not_matter_even_where_they_tie(binning):
             torch.testing.assert_close(now, then, equal_nan=True)
 
 
-def test_the_prediction_is_that_of_the_logits_where_probabilities_are_equal():
-    # two logits whose probabilities float32 cannot tell apart
+def test_the_predicted_class_comes_from_the_logits_where_probabilities_are_equal():
+    # two logits whose probabilities are equal in float32
     logits = torch.tensor([[0.0, 1e-8]])
-    confidence, right = top_prediction(logits, torch.tensor([1]))
+    confidence, correct = top_prediction(logits, torch.tensor([1]))
     assert logits.softmax(dim=1).unique().numel() == 1
-    assert (confidence.item(), right.item()) == (0.5, 1.0)
+    assert (confidence.item(), correct.item()) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize("binning", BINNINGS.values())

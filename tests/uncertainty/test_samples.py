@@ -14,13 +14,13 @@ def normal(*shape, seed=0):
 
 
 def test_values_by_hand():
-    sure_of = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 2]])  # four passes, two inputs
-    samples = 1e4 * torch.nn.functional.one_hot(sure_of, 4).float()
+    classes = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 2]])  # four passes, two inputs
+    samples = 1e4 * torch.nn.functional.one_hot(classes, 4).float()
     torch.testing.assert_close(mutual_information(samples), torch.tensor([0, 1.5 * math.log(2)]))
     assert torch.equal(disagreement(samples), torch.tensor([0.0, 0.5]))
 
 
-def test_information_is_entropy_of_the_mean_less_mean_of_the_entropies():
+def test_information_is_entropy_of_the_mean_minus_mean_of_the_entropies():
     samples = normal(8, 64, 10)
     each = torch.distributions.Categorical(logits=samples)
     mean = torch.distributions.Categorical(probs=each.probs.mean(0))
@@ -37,9 +37,9 @@ def test_zero_when_all_passes_are_equal(measure):
     torch.testing.assert_close(measure(logits[None]), torch.zeros(64), atol=1e-6, rtol=0)
 
 
-def test_agreeing_on_being_unsure_is_no_information():
-    unsure = 7 + torch.zeros(5, 3, 10)
-    torch.testing.assert_close(mutual_information(unsure), torch.zeros(3), atol=1e-6, rtol=0)
+def test_equal_uniform_passes_have_no_information():
+    uniform = 7 + torch.zeros(5, 3, 10)
+    torch.testing.assert_close(mutual_information(uniform), torch.zeros(3), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("num_samples", "num_classes"), [(2, 10), (10, 10), (30, 10)])
@@ -54,8 +54,8 @@ def test_information_is_between_zero_and_the_log_of_classes_and_passes(num_sampl
 
 
 def test_disagreement_is_with_the_mean_of_the_probabilities():
-    # first input: two passes lean to class 1, one is sure of class 0, which wins the mean;
-    # second: class 1 wins it, though the mean of the logits would be class 0's
+    # first input: two passes prefer class 1, one is certain of class 0; the mean predicts class 0
+    # second input: the mean predicts class 1, although the mean of the logits predicts class 0
     first = [[0.4, 0.6], [0.4, 0.6], [0.999, 0.001]]
     second = [[0.1, 0.9], [0.1, 0.9], [1.0, 1e-9]]
     samples = torch.tensor([first, second]).log().transpose(0, 1)

@@ -13,16 +13,16 @@ def normal(*shape, seed=0):
 
 
 def by_definition(wrong, order):
-    """Geifman's: the error of the n surest, averaged over n."""
+    """Geifman et al.: the error of the n most confident samples, averaged over n."""
     return np.mean([np.mean([wrong[i] for i in order[:n]]) for n in range(1, len(order) + 1)])
 
 
 LOGITS = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]).log()
-LABELS = torch.tensor([1, 0, 1, 0])  # wrong, right, right, wrong
+LABELS = torch.tensor([1, 0, 1, 0])  # wrong, correct, correct, wrong
 
 
 def test_curve_and_area_by_hand():
-    # surest first: .9 right, .8 wrong, .7 right, .6 wrong
+    # most confident first: .9 correct, .8 wrong, .7 correct, .6 wrong
     coverage, risk = risk_coverage(LOGITS, LABELS)
     assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
     torch.testing.assert_close(risk, torch.tensor([0, 1 / 2, 1 / 3, 1 / 2]))
@@ -41,8 +41,8 @@ def test_the_area_is_the_mean_of_its_definition():
 
 
 @pytest.mark.parametrize("copies", [1, 4])
-def test_the_risk_at_every_threshold_is_one_less_sklearns_precision(copies):
-    # what a threshold accepts is "positive", being right is "true"
+def test_the_risk_at_every_threshold_is_one_minus_the_precision_of_sklearn(copies):
+    # "positive": accepted by the threshold; "true": correct
     logits, labels = normal(50, 4).repeat(copies, 1), torch.arange(50 * copies) % 3
     confidence = logits.double().softmax(dim=1).amax(dim=1)
     precision, _, thresholds = precision_recall_curve(logits.argmax(1) == labels, confidence)
@@ -51,7 +51,7 @@ def test_the_risk_at_every_threshold_is_one_less_sklearns_precision(copies):
     np.testing.assert_allclose(risk[np.array(accepted) - 1], 1 - precision[:-1], atol=1e-6)
 
 
-def test_where_samples_tie_it_is_the_mean_over_all_their_orders():
+def test_for_equal_confidences_it_is_the_mean_over_all_orders():
     logits = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.7, 0.3], [0.7, 0.3], [0.6, 0.4]]).log()
     labels = torch.tensor([0, 1, 0, 0, 1])
     wrong = (logits.argmax(dim=1) != labels).tolist()
@@ -60,7 +60,7 @@ def test_where_samples_tie_it_is_the_mean_over_all_their_orders():
     assert area_under_risk_coverage(logits, labels).item() == pytest.approx(np.mean(areas))
 
 
-def test_the_order_of_samples_does_not_matter_to_the_last_bit():
+def test_the_order_of_samples_does_not_change_a_bit():
     logits, labels = normal(7, 3).repeat(20, 1), torch.arange(140) % 3
     expected = risk_coverage(logits, labels).risk
     for seed in range(5):
@@ -73,14 +73,14 @@ def test_the_limits():
     predicted = logits.argmax(dim=1)
     assert area_under_risk_coverage(logits, predicted) == 0
     assert area_under_risk_coverage(logits, predicted + 1) == 1
-    # a confidence that says nothing: the error, at every coverage
+    # equal confidences: the error, at every coverage
     labels = torch.tensor([0, 0, 0, 1])
     torch.testing.assert_close(
         risk_coverage(torch.tensor([[1.0, 0.0]] * 4), labels).risk, torch.full((4,), 0.25)
     )
 
 
-def test_errors_that_come_later_cost_less():
+def test_errors_of_lower_confidence_cost_less():
     logits = torch.arange(10.0, 0, -1).unsqueeze(1) * torch.tensor([1.0, 0.0])
     areas = []
     for wrong in range(10):
@@ -104,12 +104,12 @@ def test_log_odds_are_those_of_the_predicted_class():
     torch.testing.assert_close(log_odds(logits), (p / (1 - p)).log().float(), atol=1e-6, rtol=1e-5)
 
 
-def test_samples_too_sure_for_a_probability_in_float32_are_still_told_apart():
+def test_samples_with_a_probability_of_one_in_float32_are_still_ordered():
     logits = torch.tensor([[30.0, 0.0], [50.0, 0.0], [40.0, 0.0]])
     assert (logits.softmax(dim=1)[:, 0] == 1).all()
-    right_where_surest = torch.tensor([1, 0, 0])
+    right_where_most_confident = torch.tensor([1, 0, 0])
     torch.testing.assert_close(
-        risk_coverage(logits, right_where_surest).risk, torch.tensor([0, 0, 1 / 3])
+        risk_coverage(logits, right_where_most_confident).risk, torch.tensor([0, 0, 1 / 3])
     )
 
 

@@ -15,14 +15,14 @@ def normal(*shape, seed=0):
 
 
 def drawn(num_samples=400, num_classes=6, seed=0):
-    """Logits, and labels drawn from what they say."""
+    """Logits, and labels drawn from their probabilities."""
     logits = 2 * normal(num_samples, num_classes, seed=seed)
     draw = torch.Generator().manual_seed(seed)
     return logits, logits.softmax(dim=1).multinomial(1, generator=draw).squeeze(1)
 
 
 @pytest.mark.parametrize("factor", [0.1, 1.0, 7.0])
-def test_it_agrees_with_scipy_on_sklearns_loss(factor):
+def test_it_agrees_with_scipy_and_the_loss_of_sklearn(factor):
     logits, labels = drawn()
 
     def loss(log_t):
@@ -50,7 +50,7 @@ def test_it_agrees_with_torchs_lbfgs():
 
 
 def test_by_hand():
-    # p = .75 is what is true of three in four: from logits of log 9 that is T = 2
+    # three of four labels agree, so p should be .75; for logits of log 9 this needs T = 2
     logits = torch.tensor([[math.log(9), 0.0]] * 4)
     assert fit_temperature(logits, torch.tensor([0, 0, 1, 0])) == pytest.approx(2, rel=1e-6)
 
@@ -63,7 +63,7 @@ def test_it_follows_the_scale_of_the_logits_and_not_their_offset(factor):
     assert fit_temperature(logits + normal(400, 1), labels) == pytest.approx(base, rel=1e-5)
 
 
-def test_nothing_else_has_a_lower_nll():
+def test_no_other_temperature_has_a_lower_nll():
     logits, labels = 5 * drawn()[0], drawn()[1]
     best = fit_temperature(logits, labels)
 
@@ -74,26 +74,26 @@ def test_nothing_else_has_a_lower_nll():
     assert nll(best) < nll(1) - 0.1
 
 
-def test_samples_are_not_lost_between_chunks(monkeypatch):
+def test_no_samples_are_lost_between_chunks(monkeypatch):
     logits, labels = drawn()
     whole = fit_temperature(logits, labels)
     monkeypatch.setattr(temperature, "CHUNK", 7)
     assert fit_temperature(logits, labels) == pytest.approx(whole, rel=1e-9)
 
 
-def test_the_lower_bound_where_all_is_right_however_sure():
+def test_the_lower_bound_if_all_predictions_are_correct():
     logits = normal(50, 4)
     assert fit_temperature(logits, logits.argmax(dim=1)) == BOUNDS[0]
     assert fit_temperature(1e4 * logits, logits.argmax(dim=1)) == BOUNDS[0]
 
 
-def test_the_upper_bound_where_the_surest_is_wrong():
+def test_the_upper_bound_if_the_predictions_are_worse_than_uniform():
     logits = normal(50, 4)
     assert fit_temperature(logits, logits.argmin(dim=1)) == BOUNDS[1]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 2.5, -1e4])
-def test_one_where_no_temperature_makes_a_difference(value):
+def test_one_if_the_temperature_has_no_effect(value):
     assert fit_temperature(torch.full((5, 7), value), torch.tensor([0, 1, 2, 6, 1])) == 1
 
 

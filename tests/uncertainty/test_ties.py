@@ -5,7 +5,7 @@ import torch
 from kd_lightning.uncertainty.ties import mean_over_ties
 
 
-def test_the_tied_share_their_mean_and_others_keep_their_value():
+def test_tied_samples_get_their_mean_and_others_keep_their_value():
     key = torch.tensor([0.2, 0.9, 0.2, 0.5, 0.9, 0.9])
     values = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
     third = 1 / 3
@@ -13,7 +13,7 @@ def test_the_tied_share_their_mean_and_others_keep_their_value():
     torch.testing.assert_close(mean_over_ties(values, key), expected)
 
 
-def test_it_is_the_mean_over_all_orders_of_the_tied():
+def test_it_is_the_mean_over_all_orders_of_tied_samples():
     key, values = torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 6.0, 5.0])
     orders = [
         [values[i] for i in order] + [values[3]] for order in itertools.permutations(range(3))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
-from kd_lightning.losses.feature_mse import feature_mse
+from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.stage import Stage

@@ -1,4 +1,4 @@
-"""The timm net is taken apart without a change, and what a net cannot honour is refused."""
+"""An adapted timm net computes what the timm net does. What it does not support raises an error."""
 
 import copy
 import pickle
@@ -11,8 +11,8 @@ from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.models.image import timm_classifier
-from kd_lightning.models.timm_surgery import DropOutput, head_name, use_small_stem
+from kd_lightning.models.timm_adaptation import DropoutHook, head_name, use_small_stem
+from kd_lightning.models.timm_nets import timm_classifier
 
 FAMILIES = {
     "resnet18": 64,
@@ -21,13 +21,13 @@ FAMILIES = {
     "tf_efficientnet_lite0": 64,
     "convnext_atto": 64,
     "vit_tiny_patch16_224": 224,
-    "vgg11": 64,  # 133 million weights to draw, twice
+    "vgg11": 64,  # draws 133 million weights, twice
     "densenet121": 64,
     "regnety_002": 64,
     "dpn48b": 64,  # its classifier is a 1 x 1 convolution
     "efficientvit_m0": 224,  # norm before the classifier, inside the head
 }
-TINY = "test_resnet"  # timm's own net for tests, 0.5 million parameters
+TINY = "test_resnet"  # a net of timm for tests, 0.5 million parameters
 
 
 def tiny(**options: object) -> Classifier:
@@ -47,7 +47,7 @@ def _seed() -> None:
     "name",
     [pytest.param(n, marks=pytest.mark.slow) if n == "vgg11" else n for n in FAMILIES],
 )
-def test_trunk_and_head_are_the_timm_net(name: str) -> None:
+def test_trunk_and_head_compute_what_the_timm_net_does(name: str) -> None:
     torch.manual_seed(0)
     theirs = plain(name, 7)
     torch.manual_seed(0)
@@ -62,18 +62,20 @@ def test_trunk_and_head_are_the_timm_net(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "repvit_m0_9", "volo_d1_224"])
-def test_nets_that_do_not_end_with_one_linear_layer_are_refused(name: str) -> None:
+def test_nets_that_do_not_end_with_one_linear_layer_raise_an_error(name: str) -> None:
     with pytest.raises(UserError, match="does not end with one linear layer"):
         timm_classifier(name, num_classes=2, in_chans=3)
 
 
 def test_a_small_resnet_stem_has_no_pretrained_weights() -> None:
     net = plain("resnet18")
-    with pytest.raises(UserError, match=r"none for a small stem.*\(…weights=…\)"):
+    with pytest.raises(
+        UserError, match=r"no weights for resnet18 with a small stem.*\(…weights=…\)"
+    ):
         use_small_stem(net, "resnet18", pretrained=True)
 
 
-def test_a_small_stem_keeps_the_side() -> None:
+def test_a_small_stem_keeps_the_size_of_the_image() -> None:
     for name, expected in (("resnet18", "conv1"), ("mobilenetv3_small_050", "conv_stem")):
         net = timm_classifier(name, num_classes=2, in_chans=1, small_stem=True).eval()
         stem = net.trunk.get_submodule(expected)
@@ -82,7 +84,7 @@ def test_a_small_stem_keeps_the_side() -> None:
         assert net(torch.rand(2, 1, 28, 28)).logits.shape == (2, 2)
 
 
-def test_resnet50_for_cifar_has_the_published_parameters() -> None:
+def test_resnet50_for_cifar_has_the_published_number_of_parameters() -> None:
     net = timm_classifier("resnet50", num_classes=100, in_chans=3, small_stem=True)
     assert sum(parameter.numel() for parameter in net.parameters()) == 23_705_252
 
@@ -94,43 +96,43 @@ def test_nets_without_a_strided_convolution_have_no_small_stem(name: str) -> Non
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
-def test_block_dropout_goes_with_a_copy(copied: Callable[[Classifier], Classifier]) -> None:
+def test_block_dropout_is_copied_with_the_net(copied: Callable[[Classifier], Classifier]) -> None:
     net = tiny(block_dropout=0.5).eval()
-    twin = copied(net)
-    for member in (net, twin):
+    copied_net = copied(net)
+    for member in (net, copied_net):
         hooks = [
             hook.dropout
             for module in member.trunk.modules()
             for hook in module._forward_hooks.values()
-            if isinstance(hook, DropOutput)
+            if isinstance(hook, DropoutHook)
         ]
         assert len(hooks) == len(member.trunk.block_dropout) > 1
         assert {id(d) for d in hooks} == {id(d) for d in member.trunk.block_dropout}
     x = torch.rand(2, 3, 32, 32)
-    for dropout in twin.trunk.block_dropout:
+    for dropout in copied_net.trunk.block_dropout:
         dropout.train()
-    assert not torch.equal(twin(x).features, twin(x).features)
+    assert not torch.equal(copied_net(x).features, copied_net(x).features)
     assert torch.equal(net(x).features, net(x).features)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "vit_tiny_patch16_224", "regnety_002"])
-def test_every_block_dropout_drops(name: str) -> None:
+def test_every_block_dropout_has_an_effect(name: str) -> None:
     net = timm_classifier(name, num_classes=2, in_chans=3, block_dropout=0.5).eval()
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        steady = net(x).features
+        without = net(x).features
         for dropout in net.trunk.block_dropout:
             dropout.train()
-            assert not torch.equal(net(x).features, steady)
+            assert not torch.equal(net(x).features, without)
             dropout.eval()
 
 
-def test_stages_that_never_run_get_no_dropout() -> None:
+def test_stages_that_never_run_raise_an_error() -> None:
     with pytest.raises(UserError, match=r"coat_tiny has no stages .*\(…block_dropout=…\)"):
         timm_classifier("coat_tiny", num_classes=2, in_chans=3, block_dropout=0.1)
 
 
-def test_building_draws_what_timm_draws_and_leaves_training_mode_on() -> None:
+def test_building_draws_the_random_numbers_of_timm_and_keeps_training_mode() -> None:
     torch.manual_seed(3)
     theirs = timm.create_model(TINY, num_classes=4)
     drawn = torch.rand(1)

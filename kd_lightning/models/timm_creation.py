@@ -1,7 +1,7 @@
-"""timm's nets and their weights: unknown names and a missing network are told at once.
+"""Creates timm's nets and finds their weights. Wrong names and a missing network fail at once.
 
-timm is imported inside the functions: that takes seconds, and most runs need none of it. Left to
-itself, a download without a network is tried again for most of a minute.
+timm is imported inside the functions, because the import takes seconds and most runs do not need
+timm. The network is checked here, because timm itself retries a download for most of a minute.
 """
 
 import os
@@ -17,24 +17,24 @@ from torch import nn
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.models.weights import KEY, first_line
 
-TIMEOUT = 5.0  # seconds until a network counts as missing
+TIMEOUT = 5.0  # seconds without a response until the network counts as missing
 
 
-def library_config(name: str, pretrained: bool) -> Any:
+def timm_config(name: str, pretrained: bool) -> Any:
     """timm's ``PretrainedCfg`` for ``name``, which may have a tag: "resnet50.a1_in1k".
 
     Args:
-        pretrained: whether the weights are wanted too, and not only the architecture.
+        pretrained: whether the weights are needed too, and not only the architecture.
 
     Raises:
-        UserError: there is no such net, no such tag, or it has no weights.
+        UserError: there is no such net or no such tag, or the net has no weights.
     """
     import timm
 
     architecture, _, tag = name.partition(".")
-    known = timm.list_models()
-    if architecture not in known:
-        raise unknown("timm model", architecture, known, "…name")
+    architectures = timm.list_models()
+    if architecture not in architectures:
+        raise unknown("timm model", architecture, architectures, "…name")
     tagged = [full for full in timm.list_pretrained() if full.partition(".")[0] == architecture]
     if tag and name not in tagged:
         raise unknown(f"weights of timm's {architecture}", name, tagged or ["(none)"], "…name")
@@ -44,7 +44,7 @@ def library_config(name: str, pretrained: bool) -> Any:
     return config
 
 
-def build(
+def create_net(
     name: str,
     config: Any,
     pretrained: bool,
@@ -56,20 +56,21 @@ def build(
     """The timm net ``name``, without dropout of its own.
 
     Raises:
-        UserError: as ``create``; the net has no stochastic depth, or cannot be built for this size.
+        UserError: see ``create_model``; or the net has no stochastic depth, or cannot be built for
+            this size.
     """
-    options, refusals = {}, {}
+    options, messages = {}, {}  # of the arguments that some nets do not support
     if drop_path > 0:
         options["drop_path_rate"] = drop_path
-        refusals["drop_path_rate"] = f"{name} has no stochastic depth: expected 0 (…drop_path=…)"
+        messages["drop_path_rate"] = f"{name} has no stochastic depth: expected 0 (…drop_path=…)"
     if config.fixed_input_size and input_size != config.input_size[-1]:
         options["img_size"] = input_size
-        refusals["img_size"] = (
+        messages["img_size"] = (
             f"{name} takes images of {config.input_size[-1]}, and cannot be built for {input_size}:"
             " choose another size (…input_size=…)"
         )
     try:
-        net = create(
+        net = create_model(
             name,
             config,
             pretrained,
@@ -79,20 +80,20 @@ def build(
             **options,
         )
     except (TypeError, AssertionError) as error:
-        for argument, refusal in refusals.items():
+        for argument, message in messages.items():
             if argument in str(error) or isinstance(error, AssertionError):
-                raise UserError(refusal) from error
+                raise UserError(message) from error
         raise
     if drop_path > 0 and not any(getattr(m, "drop_prob", 0) for m in net.modules()):
-        raise UserError(refusals["drop_path_rate"])
+        raise UserError(messages["drop_path_rate"])
     return net
 
 
-def create(name: str, config: Any, pretrained: bool, **options: Any) -> nn.Module:
-    """``timm.create_model``, with the library's weights from its cache or else the network.
+def create_model(name: str, config: Any, pretrained: bool, **options: Any) -> nn.Module:
+    """``timm.create_model``, with timm's weights from the cache or else from the network.
 
     Raises:
-        UserError: the weights are neither in the cache nor to be had.
+        UserError: the weights are not in the cache and cannot be downloaded.
     """
     import timm
 
@@ -111,16 +112,18 @@ def create(name: str, config: Any, pretrained: bool, **options: Any) -> nn.Modul
 
 
 def cached_file(config: Any) -> str | None:
-    """The file of a net's weights, where an earlier download left it."""
+    """The file of a net's weights from an earlier download; None if there is none."""
     from huggingface_hub import try_to_load_from_cache
 
     if config.hf_hub_id:
         repo, _, revision = config.hf_hub_id.partition("@")
-        named = [config.hf_hub_filename] if config.hf_hub_filename else []
-        for filename in named or ["model.safetensors", "pytorch_model.bin"]:
-            found = try_to_load_from_cache(repo, filename, revision=revision or None)
-            if isinstance(found, str):
-                return found
+        filenames = ["model.safetensors", "pytorch_model.bin"]
+        if config.hf_hub_filename:
+            filenames = [config.hf_hub_filename]
+        for filename in filenames:
+            path = try_to_load_from_cache(repo, filename, revision=revision or None)
+            if isinstance(path, str):
+                return path
     if config.url:
         file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(config.url)
         if file.is_file():
@@ -129,7 +132,7 @@ def cached_file(config: Any) -> str | None:
 
 
 def require_network(config: Any, name: str) -> None:
-    """Raises ``UserError``, within seconds, where the library's weights cannot be downloaded."""
+    """Raises ``UserError`` within seconds if timm's weights cannot be downloaded."""
     from huggingface_hub import constants
 
     reason = "it is switched off"
@@ -140,11 +143,11 @@ def require_network(config: Any, name: str) -> None:
             with urllib.request.urlopen(request, timeout=TIMEOUT):
                 return
         except urllib.error.HTTPError:
-            return  # an answer, of whatever kind, is a network
+            return  # any response shows that there is a network
         except OSError as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLError):
-                return  # an answer too: the library brings certificates of its own
+                return  # a response too, and the library has certificates of its own
     raise UserError(
         f"timm's weights for {name} are not on this machine and there is no network to load them "
         f"from ({reason}): run once with a network, or give none or a file ({KEY}=…)"

@@ -1,4 +1,4 @@
-"""timm nets as classifiers: any weights, any classes, and the statistics that go with them."""
+"""timm nets as classifiers, with any weights, for any classes, and with their statistics."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.models.image import timm_classifier
+from kd_lightning.models.timm_nets import timm_classifier
 from kd_lightning.models.weights import load_weights
 
-TINY = "test_resnet"  # timm's own net for tests, 0.5 million parameters
+TINY = "test_resnet"  # a net of timm for tests, 0.5 million parameters
 
 
 def tiny(**options: object) -> Classifier:
@@ -29,7 +29,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def test_features_are_what_stands_before_dropout() -> None:
+def test_features_are_the_values_before_dropout() -> None:
     net = tiny(dropout=0.5).eval()
     net.dropout.train()
     x = torch.rand(2, 3, 32, 32)
@@ -38,7 +38,7 @@ def test_features_are_what_stands_before_dropout() -> None:
     assert not torch.equal(first, second)
 
 
-def test_a_file_of_ours_and_one_of_timms_give_the_same_net(tmp_path: Path) -> None:
+def test_a_file_of_a_classifier_and_one_of_timm_give_the_same_net(tmp_path: Path) -> None:
     theirs = plain()
     save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
     first = tiny(weights=str(tmp_path / "timm.safetensors")).eval()
@@ -52,7 +52,7 @@ def test_a_file_of_ours_and_one_of_timms_give_the_same_net(tmp_path: Path) -> No
     assert torch.equal(third.eval()(x).logits, second(x).logits)
 
 
-def test_a_convolution_in_timms_file_becomes_the_linear_head(tmp_path: Path) -> None:
+def test_a_convolution_in_a_file_of_timm_becomes_the_linear_head(tmp_path: Path) -> None:
     theirs = plain("dpn48b")
     torch.save(theirs.state_dict(), tmp_path / "net.pt")
     ours = timm_classifier(
@@ -62,7 +62,7 @@ def test_a_convolution_in_timms_file_becomes_the_linear_head(tmp_path: Path) -> 
     torch.testing.assert_close(ours(x).logits, theirs(ours.prepare(x)))
 
 
-def test_imagenet_rows_keep_their_part_of_the_head(tmp_path: Path) -> None:
+def test_imagenet_rows_select_rows_of_the_head(tmp_path: Path) -> None:
     theirs = plain(classes=1000)
     torch.save(theirs.state_dict(), tmp_path / "net.pt")
     rows = [5, 990, 17]
@@ -74,7 +74,7 @@ def test_imagenet_rows_keep_their_part_of_the_head(tmp_path: Path) -> None:
     assert ours.head.out_features == 3
 
 
-def test_a_head_of_other_classes_is_refused_or_replaced(tmp_path: Path) -> None:
+def test_a_head_for_other_classes_raises_an_error_or_is_replaced(tmp_path: Path) -> None:
     theirs = plain(classes=1000)
     torch.save(theirs.state_dict(), tmp_path / "net.pt")
     with pytest.raises(UserError, match="must have the data's 3 classes, its weights have 1000"):
@@ -87,19 +87,30 @@ def test_a_head_of_other_classes_is_refused_or_replaced(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_timm_that_does_not_fit_raises_an_error_with_its_own_names(
+    tmp_path: Path,
+) -> None:
     torch.save(plain("test_vit").state_dict(), tmp_path / "vit.pt")
-    with pytest.raises(UserError, match=r"vit.pt does not fit the net: it lacks trunk"):
+    with pytest.raises(UserError, match=r"vit.pt do not fit the net: missing: conv1") as raised:
         tiny(weights=str(tmp_path / "vit.pt"))
+    assert "unexpected: cls_token, pos_embed, " in str(raised.value)
+    assert "trunk" not in str(raised.value)
+    state = plain().state_dict()
+    state["fc.weight"] = torch.zeros(4, 3)
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(
+        UserError, match=r"net: of another shape: fc.weight \[4, 3\], expected \[4, "
+    ):
+        tiny(weights=str(tmp_path / "net.pt"))
 
 
 def statistics(net: Classifier) -> tuple[list[float], list[float]]:
     return tuple([round(v, 3) for v in s.tolist()] for s in (net.prepare.mean, net.prepare.std))
 
 
-def test_statistics_are_those_the_weights_were_learnt_with(tmp_path: Path) -> None:
+def test_statistics_are_those_of_the_training_of_the_weights(tmp_path: Path) -> None:
     data = {"data_mean": [0.1] * 3, "data_std": [0.2] * 3}
-    given = {"mean": [0.3] * 3, "std": [0.4] * 3}
+    arguments = {"mean": [0.3] * 3, "std": [0.4] * 3}
     theirs, ours = str(tmp_path / "theirs.pt"), str(tmp_path / "ours.pt")
     torch.save(plain().state_dict(), theirs)
     torch.save(tiny(mean=[0.7] * 3, std=[0.8] * 3).state_dict(), ours)
@@ -108,14 +119,14 @@ def test_statistics_are_those_the_weights_were_learnt_with(tmp_path: Path) -> No
     assert statistics(tiny(**data, weights=theirs)) == (list(config.mean), list(config.std))
     assert statistics(tiny(**data, weights=ours)) == ([0.7] * 3, [0.8] * 3)
     for weights in ("none", theirs, ours):
-        assert statistics(tiny(**data, **given, weights=weights)) == ([0.3] * 3, [0.4] * 3)
+        assert statistics(tiny(**data, **arguments, weights=weights)) == ([0.3] * 3, [0.4] * 3)
 
 
-def test_grey_images_get_the_mean_of_timms_statistics(tmp_path: Path) -> None:
+def test_grey_images_get_the_mean_of_the_statistics_of_timm(tmp_path: Path) -> None:
     torch.save(plain(in_chans=1).state_dict(), tmp_path / "grey.pt")
     config = timm.get_pretrained_cfg(TINY)
     net = tiny(in_chans=1, weights=str(tmp_path / "grey.pt"))
     assert statistics(net) == ([round(sum(config.mean) / 3, 3)], [round(sum(config.std) / 3, 3)])
     torch.save(plain(in_chans=4).state_dict(), tmp_path / "four.pt")
-    with pytest.raises(UserError, match=r"those of 3 channels, the data have 4.*\(…mean=…"):
+    with pytest.raises(UserError, match=r"for 3 channels, the data have 4.*\(…mean=…"):
         tiny(in_chans=4, weights=str(tmp_path / "four.pt"))

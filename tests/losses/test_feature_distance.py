@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_mse import feature_cosine, feature_mse
+from kd_lightning.losses.feature_distance import feature_cosine, feature_mse
 
 HALVES = [torch.bfloat16, torch.float16]
 LOSSES = [feature_mse, feature_cosine]
@@ -28,7 +28,7 @@ def test_cosine_by_hand():
     )
 
 
-def test_agree_with_torch():
+def test_losses_agree_with_torch():
     student, target = normal(5, 7), normal(5, 7, seed=1)
     torch.testing.assert_close(feature_mse(student, target).mean(), F.mse_loss(student, target))
     embedding = F.cosine_embedding_loss(student, target, torch.ones(5), reduction="none")
@@ -42,23 +42,23 @@ def test_zero_when_student_equals_teacher():
     torch.testing.assert_close(same_angle, torch.zeros(5), atol=1e-6, rtol=0)
 
 
-def test_mse_does_not_grow_with_the_number_of_features():
+def test_mse_does_not_depend_on_the_number_of_features():
     student, target = normal(5, 7), normal(5, 7, seed=1)
     repeated = feature_mse(student.repeat(1, 4), target.repeat(1, 4))
     torch.testing.assert_close(repeated, feature_mse(student, target))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradient_reaches_the_student_and_only_what_was_not_detached(loss):
+def test_gradient_reaches_both_arguments_unless_detached(loss):
     student, target = normal(5, 7).requires_grad_(), normal(5, 7, seed=1).requires_grad_()
     loss(student, target.detach()).sum().backward()
     assert (student.grad.abs().sum(1) > 0).all()
     assert target.grad is None
-    loss(student, target).sum().backward()  # a target that the student has chosen learns too
+    loss(student, target).sum().backward()  # needed for a target that the student has chosen
     assert (target.grad.abs().sum(1) > 0).all()
 
 
-def test_features_of_zero_have_no_angle_and_no_gradient():
+def test_zero_features_have_no_angle_and_no_gradient():
     student = torch.tensor([[0.0, 0.0], [1.0, 0.0]], requires_grad=True)
     loss = feature_cosine(student, torch.ones(2, 2))
     (gradient,) = torch.autograd.grad(loss.sum(), student)

@@ -1,4 +1,4 @@
-"""A multilayer perceptron on the flattened input: images, series, anything of a fixed size."""
+"""A multilayer perceptron on the flattened input: images or series, all of one size."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,7 +6,7 @@ from typing import Unpack
 
 from torch import nn
 
-from kd_lightning.models.assemble import Common, assemble
+from kd_lightning.models.assemble import CommonArguments, build_classifier
 from kd_lightning.models.classifier import Classifier, check_rate
 
 
@@ -15,12 +15,12 @@ def mlp(
     num_inputs: int,
     widths: Sequence[int],
     block_dropout: float = 0.0,
-    **common: Unpack[Common],
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
-    """Linear layers with ReLU.
+    """Linear layers, each with ReLU and dropout.
 
     Args:
-        num_inputs: channels times all sizes of the input.
+        num_inputs: number of channels times all sizes of the input.
         widths: of the hidden layers, one or more.
         block_dropout: rate after each hidden layer.
     """
@@ -28,4 +28,4 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     for num_in, num_out in pairwise([num_inputs, *widths]):
         layers += [nn.Linear(num_in, num_out), nn.ReLU(), nn.Dropout(block_dropout)]
-    return assemble(nn.Sequential(*layers), widths[-1], num_dims=None, **common)
+    return build_classifier(nn.Sequential(*layers), widths[-1], num_dims=None, **common)

@@ -1,4 +1,4 @@
-"""timm's names, weights and options: had at once, or refused at once. No network is used."""
+"""timm's names, weights and options work, or fail at once. No network is used."""
 
 import ast
 import time
@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from kd_lightning import models
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.models.image import timm_classifier
+from kd_lightning.models.timm_nets import timm_classifier
 
-TINY = "test_resnet"  # timm's own net for tests, 0.5 million parameters
+TINY = "test_resnet"  # a net of timm for tests, 0.5 million parameters
 
 
 def tiny(**options: object) -> Classifier:
@@ -29,7 +29,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a hub at which nobody listens."""
+    """An empty cache, and the address of a hub that does not exist."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -38,8 +38,8 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_importing_our_nets_does_not_import_timm() -> None:
-    """Its import takes seconds, which only runs with a timm net should pay."""
+def test_importing_the_nets_does_not_import_timm() -> None:
+    """The import of timm takes seconds, which only runs with a timm net should spend."""
     for path in Path(models.__path__[0]).glob("*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -55,7 +55,7 @@ def test_unknown_names_get_the_nearest_ones() -> None:
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_missing_network_is_one_sentence_at_once(
+def test_a_missing_network_gives_one_sentence_at_once(
     no_network: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
@@ -83,12 +83,12 @@ def test_cached_weights_need_no_network(no_network: Path) -> None:
         tiny(num_classes=2, weights="pretrained", require_head=True)
 
 
-def test_a_net_that_timm_has_no_weights_for_says_so() -> None:
+def test_a_net_without_weights_in_timm_raises_an_error() -> None:
     with pytest.raises(UserError, match="timm has no weights for resnet200"):
         timm_classifier("resnet200", num_classes=2, in_chans=3, weights="pretrained")
 
 
-def test_stochastic_depth_is_timms_or_refused() -> None:
+def test_stochastic_depth_is_that_of_timm_or_raises_an_error() -> None:
     net = timm_classifier("test_convnext", num_classes=2, in_chans=3, drop_path=0.3)
     rates = [m.drop_prob for m in net.modules() if hasattr(m, "drop_prob")]
     assert max(rates) == pytest.approx(0.3)

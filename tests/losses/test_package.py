@@ -1,0 +1,11 @@
+"""``kd_lightning.losses`` exports what its modules define."""
+
+from package_exports import check_exports
+
+from kd_lightning import losses
+
+NOT_EXPORTED = {"describe_shape"}  # words for error messages
+
+
+def test_every_public_name_is_exported() -> None:
+    check_exports(losses, NOT_EXPORTED)

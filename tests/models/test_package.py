@@ -1,0 +1,43 @@
+"""``kd_lightning.models`` exports what its modules define, and its import is cheap."""
+
+import subprocess
+import sys
+
+from package_exports import check_exports, public_names
+
+from kd_lightning import models
+
+BLOCKS = {  # of which the nets in cifar.py and time_series.py are built
+    "InceptionModule",
+    "InvertedResidual",
+    "PreActivationBlock",
+    "ResidualBlock",
+    "SamePaddingConv",
+    "ShuffleUnit",
+    "ShuffleV2Unit",
+    "blocks_per_stage",
+    "check_same_length",
+    "conv",
+    "conv_norm",
+    "stack_blocks",
+}
+WEIGHTS = {  # steps of load_weights and checks of its arguments
+    "check_weights_choice",
+    "first_line",
+    "is_classifier_state",
+    "strip_wrapper_prefixes",
+}
+LAYERS = {"is_layer_output", "listing", "outline"}  # parts of layer_shapes and of error messages
+STEPS = ("timm_creation", "timm_adaptation")  # modules with the steps of timm_classifier
+EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchmetrics"}
+
+
+def test_every_public_name_is_exported() -> None:
+    steps = set().union(*(public_names(models)[module] for module in STEPS))
+    check_exports(models, BLOCKS | WEIGHTS | LAYERS | steps)
+
+
+def test_importing_the_package_loads_no_expensive_library() -> None:
+    code = f"import sys, kd_lightning.models; print({EXPENSIVE} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
