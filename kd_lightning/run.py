@@ -24,7 +24,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import whole, write_json, write_text
+from kd_lightning.base.files import atomic_write, write_json, write_text
 from kd_lightning.base.interrupts import interruptible
 from kd_lightning.base.ranks import forget_ranks, is_first_rank, rank_from_outside, without_ranks
 from kd_lightning.callbacks.best_students import BestStudents
@@ -131,7 +131,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
-            with whole(directory / "config.yaml") as unfinished:
+            with atomic_write(directory / "config.yaml") as unfinished:
                 OmegaConf.save(cfg, unfinished, resolve=True)
             write_json(directory / "environment.json", environment)
         fit(trainer, method, data, directory)

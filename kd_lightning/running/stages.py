@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from kd_lightning.base.files import whole
+from kd_lightning.base.files import atomic_write
 from kd_lightning.base.ranks import rank_from_outside
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.data.classification import ClassificationData
@@ -93,7 +93,7 @@ def fit_stage(
     checkpoint = last if last.exists() else None
     trainer.fit(stage, batches, ckpt_path=checkpoint, weights_only=True)
     state = {name: value.cpu().contiguous() for name, value in stage.state_dict().items()}
-    with whole(directory / RESULT) as unfinished:
+    with atomic_write(directory / RESULT) as unfinished:
         save_file(state, unfinished)
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import whole
+from kd_lightning.base.files import atomic_write
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.records.jobs import create, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
@@ -65,7 +65,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
         create(directory / "jobs" / f"{order.number:04d}", replace(order, sweep=directory.name))
     jobs = None if settings.search else len(orders)
     content = {"name": directory.name, "jobs": jobs, **content}
-    with whole(directory / "sweep.yaml") as unfinished:
+    with atomic_write(directory / "sweep.yaml") as unfinished:
         OmegaConf.save(OmegaConf.create(content), unfinished)
     return directory
 
