@@ -1,6 +1,6 @@
-"""What bad input gets: one sentence with what was expected, what came and the key to change.
+"""Bad input gives one sentence: what was expected, what came, and which key to change.
 
-Nothing is written before it is said, and no net is trained. A bug of ours keeps its traceback.
+Before it nothing is written and no net is trained. A bug in this package keeps its traceback.
 """
 
 import functools
@@ -37,7 +37,7 @@ def outputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refusal(outputs: Path):
-    """refusal("seed=x"): the one sentence that a run with these overrides ends with."""
+    """refusal("seed=x"): the sentence with which a run with these overrides ends."""
 
     def refused(*overrides: str, base: tuple[str, ...] = TINY) -> str:
         for name in ("data", "method"):
@@ -87,7 +87,7 @@ KEYS = {
     "~method.students.c": "unknown key 'method.students.c': did you mean method.students.",
     "foo": "expected key=value, got 'foo'",
     "method.temperature==3": "expected key=value, got 'method.temperature==3'",
-    "outputs=a=b": "stands in quotes",
+    "outputs=a=b": "needs quotes",
     "data.size=${": "expected key=value, got 'data.size=${'",
     "data.size=${data.sice}": "data.size needs a value: Interpolation key 'data.sice' not found",
 }
@@ -275,7 +275,7 @@ def test_a_teacher_run_that_is_damaged_or_none(refusal, finished: Path, tmp_path
 def test_a_run_directory_is_used_once(refusal, finished: Path) -> None:
     before = sorted(finished.iterdir())
     said = refusal("method=supervised", f"run_dir={finished}")
-    assert "holds a run already: go on with it by resume=…" in said
+    assert "already contains a run: resume it with resume=…" in said
     assert sorted(finished.iterdir()) == before
 
 
