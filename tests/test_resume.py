@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.save_epoch import SaveEpoch
-from kd_lightning.records.run_directory import SINCE
+from kd_lightning.records.run_directory import ADDED_KEYS
 from kd_lightning.run import distill
 
 # everything that draws random numbers, dropout, augmentation and mixing, and a schedule
@@ -206,7 +206,7 @@ def test_a_run_of_a_version_without_the_newest_keys_is_resumed(tmp_path: Path, s
     words = [*SETTING, "scheduler=none", "method.peer_ramp=0", f"teacher.store={store}"]
     distill(*words, "trainer.max_epochs=1", f"run_dir={directory}")
     old = OmegaConf.load(directory / "config.yaml")
-    for section, keys in SINCE.items():
+    for section, keys in ADDED_KEYS.items():
         for key in keys:
             del old[section][key]
     OmegaConf.save(old, directory / "config.yaml")

@@ -31,7 +31,7 @@ def unknown(kind: str, name: str, valid: Iterable[str], key: str) -> UserError:
     return UserError(f"unknown {kind} '{name}': expected one of {listed} ({key}=…)")
 
 
-def placed(message: str, key: str) -> str:
+def with_full_keys(message: str, key: str) -> str:
     """``message`` with complete keys: for the key ``method.students.a``, "(…weights=…)" becomes
     "(method.students.a.weights=…)".
 

@@ -7,7 +7,7 @@ from kd_lightning.base.errors import UserError
 
 # Environment variables by which launchers describe a process to itself. They are removed for a
 # separate run that is started inside another one.
-VARIABLES = (
+LAUNCHER_VARIABLES = (
     "LOCAL_RANK", "NODE_RANK", "GLOBAL_RANK", "RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE",
     "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR",
     "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE",
@@ -19,12 +19,12 @@ VARIABLES = (
 
 
 # Those of them that Lightning sets in the process that starts the other ones.
-LEFT_BEHIND = (
+LIGHTNING_VARIABLES = (
     "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "KD_LIGHTNING_RUN_DIR",
 )  # fmt: skip
 
 
-def processes_from_outside() -> int | None:
+def launcher_world_size() -> int | None:
     """The number of processes that torchrun or SLURM started for this run; None without them."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["WORLD_SIZE"])
@@ -35,13 +35,13 @@ def processes_from_outside() -> int | None:
     return None if tasks is None else int(tasks)
 
 
-def rank_from_outside() -> int | None:
+def launcher_rank() -> int | None:
     """The global rank of this process from torchrun or SLURM; None without them, or if it is the
     only process that SLURM started.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["RANK"])
-    if (processes_from_outside() or 1) > 1 and "SLURM_PROCID" in os.environ:
+    if (launcher_world_size() or 1) > 1 and "SLURM_PROCID" in os.environ:
         return int(os.environ["SLURM_PROCID"])
     return None
 
@@ -50,7 +50,7 @@ def launch_id() -> str | None:
     """A text that is the same for all ranks that were started together, and for no others; None
     unless torchrun or SLURM started them.
     """
-    if rank_from_outside() is None:
+    if launcher_rank() is None:
         return None
     names = (
         ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
@@ -69,7 +69,7 @@ def check_processes(requested: int, num_nodes: int) -> None:
     Raises:
         UserError: there are more or fewer processes.
     """
-    started = processes_from_outside()
+    started = launcher_world_size()
     torchrun = f"torchrun --nnodes={num_nodes} --nproc-per-node={requested // num_nodes}"
     srun = f"srun --nodes={num_nodes} --ntasks-per-node={requested // num_nodes}"
     if started is None and num_nodes > 1:
@@ -92,19 +92,19 @@ def check_processes(requested: int, num_nodes: int) -> None:
 
 def is_first_rank() -> bool:
     """Whether this is the first rank or the only process: it alone prints and writes files."""
-    rank = rank_from_outside()
+    rank = launcher_rank()
     return (os.environ.get("LOCAL_RANK", "0") == "0") if rank is None else rank == 0
 
 
 def without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` without the variables of launchers."""
-    return {name: value for name, value in environment.items() if name not in VARIABLES}
+    return {name: value for name, value in environment.items() if name not in LAUNCHER_VARIABLES}
 
 
 def forget_ranks() -> None:
     """Removes the variables that Lightning's launcher leaves. With them, the next run of this
     process would not start its own ranks.
     """
-    if rank_from_outside() is None:
-        for name in LEFT_BEHIND:
+    if launcher_rank() is None:
+        for name in LIGHTNING_VARIABLES:
             os.environ.pop(name, None)

@@ -73,7 +73,7 @@ def pruning_callback(job: Job, search: Mapping[str, Any]) -> Pruning:
     """The callback of a job that is a trial of a search.
 
     Args:
-        search: from the job's order: study, storage, trial and pruner.
+        search: from the job's spec: study, storage, trial and pruner.
     """
     optuna = need_optuna()
     study = optuna.load_study(

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from kd_lightning.base.errors import UserError, placed, unknown
+from kd_lightning.base.errors import UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank
 
@@ -33,7 +33,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
 
 
-def is_of_a_sweep(word: str) -> bool:
+def is_sweep_key(word: str) -> bool:
     """Whether a key or an override sets something of a sweep, and not of its jobs."""
     return re.split(r"[@.=]", word.lstrip("+~"))[0] in SWEEP_GROUPS
 
@@ -91,7 +91,7 @@ def report_errors() -> Iterator[None]:
         print("\nInterrupted: run the same command again", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = sentence_of(error, sys.argv[1:])
+        sentence = user_message(error, sys.argv[1:])
         if os.environ.get("KD_LIGHTNING_TRACEBACK") or not sentence:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
@@ -99,7 +99,7 @@ def report_errors() -> Iterator[None]:
 
 
 @contextmanager
-def sentences(overrides: Sequence[str]) -> Iterator[None]:
+def as_user_errors(overrides: Sequence[str]) -> Iterator[None]:
     """Inside, a user's mistake raises ``UserError``, whatever exception a library has for it.
 
     Args:
@@ -108,13 +108,13 @@ def sentences(overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sentence = sentence_of(error, overrides)
+        sentence = user_message(error, overrides)
         if not sentence:
             raise
         raise UserError(sentence) from error
 
 
-def sentence_of(error: BaseException, overrides: Sequence[str] = ()) -> str:
+def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
     """One sentence for a user's mistake; "" for any other error, which is a bug in this package.
 
     Args:
@@ -153,7 +153,7 @@ def _with_full_keys(message: str, chain: list[BaseException]) -> str:
     """``message`` with the key in the configuration that Hydra was building."""
     for link in chain:
         if isinstance(link, InstantiationException):
-            return placed(message, _key(link))
+            return with_full_keys(message, _key(link))
     return message
 
 
@@ -222,7 +222,7 @@ def _unknown_key(text: str, overrides: Sequence[str]) -> str:
         return text
     key = match[1]
     rest = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
-    name = "multirun" if is_of_a_sweep(key) else "config"
+    name = "multirun" if is_sweep_key(key) else "config"
     cfg = _compose(rest, name)
     if "@" in key or "/" in key:
         valid, kind = [k for k in cfg.hydra.runtime.choices if "hydra/" not in k], "choice"

@@ -32,7 +32,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_text
 
 # The environment variable that tells a job's process, and the processes it starts, its directory.
-VARIABLE = "KD_LIGHTNING_JOB"
+JOB_VARIABLE = "KD_LIGHTNING_JOB"
 
 
 class State(StrEnum):
@@ -47,7 +47,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Order:
+class JobSpec:
     """What one job runs: the content of ``job.json``.
 
     Attributes:
@@ -86,10 +86,10 @@ class Job:
     directory: Path
 
     @property
-    def order(self) -> Order:
+    def spec(self) -> JobSpec:
         path = self.directory / "job.json"
         try:
-            return Order(**json.loads(path.read_text("utf-8")))
+            return JobSpec(**json.loads(path.read_text("utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} does not describe a job: {error}") from error
 
@@ -108,12 +108,12 @@ class Job:
 
     def state(self) -> State:
         # The lock is read first. So a job that ends in the meantime counts as running or done.
-        held = self.is_held()
+        is_locked = self.is_locked()
         if (self.directory / "metrics.json").exists():
             return State.DONE
         if (self.directory / "pruned.json").exists():
             return State.PRUNED
-        if held:
+        if is_locked:
             return State.RUNNING
         if (self.directory / "error.txt").exists():
             return State.FAILED
@@ -123,12 +123,12 @@ class Job:
         """Whether the job is done or pruned."""
         return any((self.directory / name).exists() for name in ("metrics.json", "pruned.json"))
 
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a process holds the job's lock, so runs it."""
-        return is_held(self.directory / ".lock")
+        return is_locked(self.directory / ".lock")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Holds the job's lock. Waits until it is free."""
         lock = FileLock(self.directory / ".lock")
         with lock:
@@ -159,7 +159,7 @@ class Job:
             return (self.directory / "error.txt").read_text("utf-8").strip()
         return None
 
-    def explain(self, exit_code: int | None) -> None:
+    def record_exit(self, exit_code: int | None) -> None:
         """Writes ``error.txt`` for a process that ended without writing it.
 
         Args:
@@ -183,7 +183,7 @@ class Job:
         return None
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process holds the lock at ``path``.
 
     The check takes a shared lock for a moment, so two checks at once do not disturb each other.
@@ -200,10 +200,10 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def create(directory: Path, order: Order) -> Job:
+def create_job(directory: Path, spec: JobSpec) -> Job:
     """Makes a job's directory, ``<sweep>/jobs/<number>``."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / "job.json", json.dumps(asdict(order), indent=2) + "\n")
+    write_text(directory / "job.json", json.dumps(asdict(spec), indent=2) + "\n")
     return Job(directory)
 
 
@@ -212,7 +212,7 @@ def jobs_of(sweep: Path) -> list[Job]:
     return [Job(path.parent) for path in sorted(sweep.glob("jobs/*/job.json"))]
 
 
-def current() -> Job | None:
+def current_job() -> Job | None:
     """The job that this process runs; None if it runs no job of a sweep."""
-    directory = os.environ.get(VARIABLE)
+    directory = os.environ.get(JOB_VARIABLE)
     return Job(Path(directory)) if directory else None

@@ -11,11 +11,11 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import is_first_rank
 
 # The environment variable by which rank 0 tells the directory to the ranks that Lightning starts.
-VARIABLE = "KD_LIGHTNING_RUN_DIR"
+RUN_DIR_VARIABLE = "KD_LIGHTNING_RUN_DIR"
 
 # Keys that may change when a run is resumed: they decide how it is computed, tested and shown, but
 # not what is learnt.
-HARMLESS = (
+CHANGEABLE_ON_RESUME = (
     "hardware",
     "threads",
     "logger",
@@ -35,7 +35,7 @@ HARMLESS = (
 
 # Keys that were added later, by section. The configuration of an older run lacks them, and their
 # defaults do what that version did.
-SINCE = {
+ADDED_KEYS = {
     "hardware": (
         *("channels_last", "teacher_precision", "compile_teacher"),
         *("compile", "cuda_graphs"),
@@ -45,7 +45,7 @@ SINCE = {
 }
 
 
-def claim(cfg: DictConfig, title: str) -> Path:
+def make_run_directory(cfg: DictConfig, title: str) -> Path:
     """Makes a directory for this run alone. A resumed run, and a rank other than the first, gets
     the existing one.
 
@@ -56,7 +56,7 @@ def claim(cfg: DictConfig, title: str) -> Path:
         directory = Path(cfg.resume)
     elif not is_first_rank():
         # This rank writes no files. Started by torchrun or SLURM, it does not know the directory.
-        return Path(os.environ.get(VARIABLE, Path(cfg.outputs) / "of-the-first-rank"))
+        return Path(os.environ.get(RUN_DIR_VARIABLE, Path(cfg.outputs) / "of-the-first-rank"))
     elif cfg.run_dir:
         directory = Path(cfg.run_dir)
         if (directory / "config.yaml").exists():
@@ -64,7 +64,7 @@ def claim(cfg: DictConfig, title: str) -> Path:
         make_directory(directory, "run_dir")
     else:
         directory = new_directory(Path(cfg.outputs), title)
-    os.environ[VARIABLE] = str(directory.resolve())
+    os.environ[RUN_DIR_VARIABLE] = str(directory.resolve())
     return directory
 
 
@@ -108,7 +108,7 @@ def check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
         raise UserError(f"{of_teacher[0]} has no effect: method={method} has no teacher")
 
 
-def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
+def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """The configuration in a run directory, changed by the overrides of this command.
 
     Args:
@@ -125,7 +125,7 @@ def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfi
     old = OmegaConf.load(path)
     if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
-    for section, keys in SINCE.items():
+    for section, keys in ADDED_KEYS.items():
         if section in old and section in cfg:
             for name in [name for name in keys if name not in old[section]]:
                 old[section][name] = cfg[section].get(name)
@@ -146,7 +146,7 @@ def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfi
         if key == "callbacks":
             _take_progress(old, new)
             new, before = (OmegaConf.select(c, key) for c in (cfg, old))
-        if any(key == name or key.startswith(f"{name}.") for name in HARMLESS):
+        if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE_ON_RESUME):
             OmegaConf.update(old, key, new, merge=False, force_add=True)
         elif new != before:
             raise UserError(
@@ -165,7 +165,8 @@ def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:
         old.callbacks.pop("progress", None)
 
 
-def harmless_keys(cfg: DictConfig) -> list[str]:
-    """The keys of ``HARMLESS`` in ``cfg``, except the number of epochs and the teacher's cache."""
-    keys = [key for key in HARMLESS if key not in ("trainer.max_epochs", "teacher.cache_store")]
+def changeable_keys(cfg: DictConfig) -> list[str]:
+    """The keys of ``CHANGEABLE_ON_RESUME`` in ``cfg``, except the epochs and the cache's folder."""
+    excluded = ("trainer.max_epochs", "teacher.cache_store")
+    keys = [key for key in CHANGEABLE_ON_RESUME if key not in excluded]
     return [key for key in keys if OmegaConf.select(cfg, key, throw_on_missing=False) is not None]

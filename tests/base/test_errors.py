@@ -1,6 +1,6 @@
 import pytest
 
-from kd_lightning.base.errors import UserError, placed, unknown
+from kd_lightning.base.errors import UserError, unknown, with_full_keys
 
 
 def test_a_user_error_is_a_value_error():
@@ -26,8 +26,10 @@ def test_long_lists_are_shortened():
 
 
 def test_incomplete_keys_are_completed():
-    key = "method.students.a"
-    assert placed("no file (…weights=…)", key) == "no file (method.students.a.weights=…)"
-    assert placed("(…mean=…, …std=…)", key) == "(method.students.a.mean=…, method.students.a.std=…)"
-    assert placed("another net (model@…=…)", key) == "another net (model@method.students.a=…)"
-    assert placed("a, b, … (data.root=…)", key) == "a, b, … (data.root=…)"
+    def full(message: str) -> str:
+        return with_full_keys(message, "method.students.a")
+
+    assert full("no file (…weights=…)") == "no file (method.students.a.weights=…)"
+    assert full("(…mean=…, …std=…)") == "(method.students.a.mean=…, method.students.a.std=…)"
+    assert full("another net (model@…=…)") == "another net (model@method.students.a=…)"
+    assert full("a, b, … (data.root=…)") == "a, b, … (data.root=…)"

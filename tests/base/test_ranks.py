@@ -7,18 +7,18 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import (
-    VARIABLES,
+    LAUNCHER_VARIABLES,
     check_processes,
     forget_ranks,
     is_first_rank,
-    rank_from_outside,
+    launcher_rank,
     without_ranks,
 )
 
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
+    for name in LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
 
@@ -58,7 +58,7 @@ def test_rank_comes_from_the_launcher(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert rank_from_outside() == rank
+    assert launcher_rank() == rank
     assert is_first_rank() is first
 
 
@@ -131,4 +131,4 @@ def test_lightnings_variables_are_removed_and_torchruns_are_kept(
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("RANK", "1"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     forget_ranks()
-    assert rank_from_outside() == 1
+    assert launcher_rank() == 1

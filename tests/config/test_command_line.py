@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.config.command_line import CONF, report_errors, sentence_of
+from kd_lightning.config.command_line import CONF, report_errors, user_message
 
 
 def refuse() -> None:
@@ -41,24 +41,24 @@ def test_the_folder_of_the_configuration_exists() -> None:
 
 
 def test_a_users_mistake_has_its_own_sentence() -> None:
-    assert sentence_of(UserError("seed must be\na whole number")) == "seed must be a whole number"
+    assert user_message(UserError("seed must be\na whole number")) == "seed must be a whole number"
 
 
 def test_while_building_the_sentence_gets_the_complete_key() -> None:
-    sentence = sentence_of(building(f"{__name__}.refuse"))
+    sentence = user_message(building(f"{__name__}.refuse"))
     assert sentence == "no file (method.students.a.weights=…)"
 
 
 def test_a_library_that_refuses_a_value_is_quoted() -> None:
-    sentence = sentence_of(building("torch.nn.Dropout", p=2))
+    sentence = user_message(building("torch.nn.Dropout", p=2))
     assert "Dropout refuses its arguments: dropout probability has to be" in sentence
     assert sentence.endswith("(method.students.a.…=…)")
 
 
 @pytest.mark.parametrize("error", [AssertionError, AttributeError, TypeError, KeyError, OSError])
 def test_a_bug_has_no_sentence(error: type[Exception]) -> None:
-    assert sentence_of(error("ours")) == ""
-    assert sentence_of(FileNotFoundError(errno.ENOENT, "No such file", "ours.py")) == ""
+    assert user_message(error("ours")) == ""
+    assert user_message(FileNotFoundError(errno.ENOENT, "No such file", "ours.py")) == ""
 
 
 def test_a_bug_while_building_has_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_a_bug_while_building_has_no_sentence(monkeypatch: pytest.MonkeyPatch) -
     error = building("kd_lightning.models.mlp.mlp", num_inputs=4, widths=[2], num_classes=2,
                      in_chans=1)  # fmt: skip
     assert "ours" in str(error)
-    assert sentence_of(error) == ""
+    assert user_message(error) == ""
 
 
 def test_a_bug_while_a_mistake_is_handled_has_no_sentence() -> None:
@@ -76,7 +76,7 @@ def test_a_bug_while_a_mistake_is_handled_has_no_sentence() -> None:
         except UserError:
             fail()
 
-    assert sentence_of(caught(handle)) == ""
+    assert user_message(caught(handle)) == ""
 
 
 def test_an_error_raised_from_a_mistake_has_its_sentence() -> None:
@@ -86,7 +86,7 @@ def test_an_error_raised_from_a_mistake_has_its_sentence() -> None:
         except UserError as error:
             raise RuntimeError("in the middle of things") from error
 
-    assert sentence_of(caught(wrap)) == "no file (…weights=…)"
+    assert user_message(caught(wrap)) == "no file (…weights=…)"
 
 
 def test_the_last_line_of_a_loading_processs_traceback_is_the_message() -> None:
@@ -95,7 +95,7 @@ def test_the_last_line_of_a_loading_processs_traceback_is_the_message() -> None:
         "last):\n  File a, line 1\n"
         "kd_lightning.data.loading.batches.BadImage: cat.jpg must be an image: cut\n"
     )
-    assert sentence_of(UserError(text)) == "cat.jpg must be an image: cut"
+    assert user_message(UserError(text)) == "cat.jpg must be an image: cut"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_last_line_of_a_loading_processs_traceback_is_the_message() -> None:
 )
 def test_errors_of_the_operating_system(number: int, message: str) -> None:
     error = OSError(number, os.strerror(number), "a.ckpt")
-    assert message in sentence_of(error)
+    assert message in user_message(error)
 
     def wrap() -> None:
         try:
@@ -121,7 +121,7 @@ def test_errors_of_the_operating_system(number: int, message: str) -> None:
         finally:
             fail()  # as torch.save does when its file was not written
 
-    assert message in sentence_of(caught(wrap))
+    assert message in user_message(caught(wrap))
 
 
 # What the program prints
@@ -163,4 +163,4 @@ def test_an_interrupt_ends_with_the_command_that_resumes(
 
 
 def test_a_missing_file_has_no_sentence(tmp_path: Path) -> None:
-    assert sentence_of(caught((tmp_path / "gone").read_text)) == ""
+    assert user_message(caught((tmp_path / "gone").read_text)) == ""

@@ -11,17 +11,17 @@ import pytest
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records import jobs
-from kd_lightning.records.jobs import Job, Order, State, create, jobs_of
+from kd_lightning.records.jobs import Job, JobSpec, State, create_job, jobs_of
 
 
 @pytest.fixture
-def order() -> Order:
-    return Order(number=3, variant="v", axes={"seed": 0}, overrides=["seed=0"], sweep="s")
+def spec() -> JobSpec:
+    return JobSpec(number=3, variant="v", axes={"seed": 0}, overrides=["seed=0"], sweep="s")
 
 
 @pytest.fixture
-def job(tmp_path: Path, order: Order) -> Job:
-    return create(tmp_path / "jobs" / "0003", order)
+def job(tmp_path: Path, spec: JobSpec) -> Job:
+    return create_job(tmp_path / "jobs" / "0003", spec)
 
 
 HOLD = """
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import Job
-with Job(Path(sys.argv[1])).held():
+with Job(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -49,8 +49,8 @@ def holder(job: Job):
     process.communicate()
 
 
-def test_a_job_is_read_as_it_was_written(job: Job, order: Order) -> None:
-    assert job.order == order
+def test_a_job_is_read_as_it_was_written(job: Job, spec: JobSpec) -> None:
+    assert job.spec == spec
     assert job.number == 3
 
 
@@ -94,7 +94,7 @@ def test_a_report_keeps_the_start_of_the_job(job: Job) -> None:
     assert "epoch" not in job.progress()
 
 
-def test_a_report_that_cannot_be_written_raises_nothing(order: Order, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_raises_nothing(spec: JobSpec, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     Job(tmp_path / "file" / "0000").report(phase="teacher")
 
@@ -108,28 +108,28 @@ def test_a_report_that_cannot_be_written_raises_nothing(order: Order, tmp_path: 
     ],
 )
 def test_an_end_without_an_error_message_gets_one(job: Job, code: int, words: str) -> None:
-    job.explain(code)
+    job.record_exit(code)
     assert job.error() == f"its process was {words}"
     assert job.state() is State.FAILED
 
 
 def test_a_jobs_own_error_message_is_not_overwritten(job: Job) -> None:
     (job.directory / "error.txt").write_text("the disk is full")
-    job.explain(1)
+    job.record_exit(1)
     assert job.error() == "the disk is full"
 
 
 @pytest.mark.parametrize("code", [0, None])
 def test_a_successful_end_leaves_no_error(job: Job, code: int | None) -> None:
-    job.explain(code)
+    job.record_exit(code)
     assert job.error() is None
 
 
 def test_jobs_are_sorted_by_number_and_incomplete_ones_are_left_out(
-    tmp_path: Path, order: Order
+    tmp_path: Path, spec: JobSpec
 ) -> None:
     for number in (2, 0, 10):
-        create(tmp_path / "jobs" / f"{number:04d}", order)
+        create_job(tmp_path / "jobs" / f"{number:04d}", spec)
     (tmp_path / "jobs" / "0001").mkdir()
     assert [job.number for job in jobs_of(tmp_path)] == [0, 2, 10]
 
@@ -137,10 +137,10 @@ def test_jobs_are_sorted_by_number_and_incomplete_ones_are_left_out(
 def test_a_process_finds_its_job_by_an_environment_variable(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(jobs.VARIABLE, raising=False)
-    assert jobs.current() is None
-    monkeypatch.setenv(jobs.VARIABLE, str(job.directory))
-    assert jobs.current() == job
+    monkeypatch.delenv(jobs.JOB_VARIABLE, raising=False)
+    assert jobs.current_job() is None
+    monkeypatch.setenv(jobs.JOB_VARIABLE, str(job.directory))
+    assert jobs.current_job() == job
 
 
 def test_reading_the_state_makes_no_lock_file(job: Job) -> None:
@@ -158,7 +158,7 @@ def test_files_that_a_power_failure_cut_off(job: Job) -> None:
     assert job.progress()["phase"] == "teacher"
     (job.directory / "job.json").write_text('{"number": 3')
     with pytest.raises(UserError, match=r"job\.json does not describe a job"):
-        _ = job.order
+        _ = job.spec
 
 
 def test_two_checks_at_once_do_not_disturb_each_other(job: Job) -> None:
@@ -166,6 +166,6 @@ def test_two_checks_at_once_do_not_disturb_each_other(job: Job) -> None:
     path.touch()
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # another process checks the lock
-        assert not job.is_held()
-    with job.held():
-        assert job.is_held()
+        assert not job.is_locked()
+    with job.locked():
+        assert job.is_locked()
