@@ -63,7 +63,7 @@ def killed(
         moment = rng.uniform(1, seconds / KILLS)
         time.sleep(moment)
         states = Counter(str(job.state()) for job in jobs_of(directory))
-        phases = [str(job.progress().get("phase")) for job in jobs_of(directory) if job.is_held()]
+        phases = [str(job.progress().get("phase")) for job in jobs_of(directory) if job.is_locked()]
         sweep.send_signal(signal.SIGKILL)
         sweep.wait()
         shown = ", ".join(f"{count} {state}" for state, count in states.items())

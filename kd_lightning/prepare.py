@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.config.command_line import compose, console, report_errors, sentences
+from kd_lightning.config.command_line import as_user_errors, compose, console, report_errors
 from kd_lightning.config.schema import check_targets, check_value
 from kd_lightning.data.loading.image_files import ImageFiles, short_side
 from kd_lightning.data.preparation.decode import decode_tree
@@ -34,7 +34,7 @@ def prepare(*overrides: str, config_dir: str | Path | None = None) -> Path:
     Raises:
         UserError: the request is impossible; the message says what to change.
     """
-    with sentences(overrides):
+    with as_user_errors(overrides):
         cfg = compose(overrides, config_dir, name="prepare")
         check_config(cfg)
         data = instantiate(cfg.data, _convert_="object")

@@ -24,18 +24,18 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import whole, write_json, write_text
+from kd_lightning.base.files import atomic_write, write_json, write_text
 from kd_lightning.base.interrupts import interruptible
-from kd_lightning.base.ranks import forget_ranks, is_first_rank, rank_from_outside, without_ranks
+from kd_lightning.base.ranks import forget_ranks, is_first_rank, launcher_rank, without_ranks
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.command_line import (
     CONF,
+    as_user_errors,
     compose,
     console,
-    is_of_a_sweep,
+    is_sweep_key,
     report_errors,
-    sentences,
 )
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
@@ -43,8 +43,13 @@ from kd_lightning.evaluation import calibration, table
 from kd_lightning.evaluation.final_test import test_run
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.records.jobs import current
-from kd_lightning.records.run_directory import check_overrides, claim, harmless_keys, resumed
+from kd_lightning.records.jobs import current_job
+from kd_lightning.records.run_directory import (
+    changeable_keys,
+    check_overrides,
+    load_resumed_config,
+    make_run_directory,
+)
 from kd_lightning.running.build import build_data, build_method, quieten, use_threads
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
@@ -87,7 +92,7 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     Raises:
         UserError: the run cannot be done as requested; the message says which key to change.
     """
-    with sentences(overrides):
+    with as_user_errors(overrides):
         check_one_run(overrides)
         return run(compose(overrides, config_dir), list(overrides))
 
@@ -102,7 +107,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     quieten()
     check_configuration(cfg)
     if cfg.resume:
-        cfg = resumed(Path(cfg.resume), cfg, overrides or [])
+        cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])
     check_overrides(cfg, overrides or [])
     check_installed(cfg.logger)
     use_threads(cfg.threads)
@@ -119,7 +124,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
 
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
     title = cfg.title or " on ".join(names)
-    directory = claim(cfg, "-".join(names))
+    directory = make_run_directory(cfg, "-".join(names))
     best = BestStudents(directory)
     run_info = describe_run(directory, overrides or [], *names)
     trainer = build_trainer(cfg, directory, title, run_info, method, best)
@@ -131,7 +136,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
-            with whole(directory / "config.yaml") as unfinished:
+            with atomic_write(directory / "config.yaml") as unfinished:
                 OmegaConf.save(cfg, unfinished, resolve=True)
             write_json(directory / "environment.json", environment)
         fit(trainer, method, data, directory)
@@ -169,8 +174,8 @@ def train_quietly(cfg: DictConfig) -> None:
     If torchrun or SLURM started this process, it happens in a process of its own, because a Trainer
     would read their variables as its own.
     """
-    if rank_from_outside() is None:
-        run(cfg, harmless_keys(cfg), show_table=False)
+    if launcher_rank() is None:
+        run(cfg, changeable_keys(cfg), show_table=False)
         gc.collect()  # frees its memory on the device for the next run
         return
     in_own_process("run_file", cfg)
@@ -190,7 +195,7 @@ def run_file(path: str) -> None:
     """``train_quietly`` in its own process, from a saved configuration."""
     with report_errors():
         cfg = OmegaConf.load(path)
-        run(cfg, harmless_keys(cfg), show_table=False)
+        run(cfg, changeable_keys(cfg), show_table=False)
 
 
 def stage_apart(cfg: DictConfig) -> None:
@@ -209,7 +214,7 @@ def stage_file(path: str) -> None:
 
 
 def say(sentence: str) -> None:
-    if (job := current()) is not None and is_first_rank():
+    if (job := current_job()) is not None and is_first_rank():
         job.report(phase=sentence)
     console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
@@ -263,7 +268,7 @@ def sweep_requested(words: list[str]) -> tuple[list[str], str | None] | None:
 
 def check_one_run(words: Sequence[str]) -> None:
     """Raises ``UserError`` for a word that only sweeps take."""
-    for word in filter(is_of_a_sweep, words):
+    for word in filter(is_sweep_key, words):
         raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
 
 

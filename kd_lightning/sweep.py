@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.ranks import rank_from_outside
-from kd_lightning.config.command_line import console, report_errors, sentences
+from kd_lightning.base.ranks import launcher_rank
+from kd_lightning.config.command_line import as_user_errors, console, report_errors
 from kd_lightning.running.build import quieten
 from kd_lightning.sweeps import create, engine
 
@@ -29,14 +29,14 @@ def sweep(*words: str, config_dir: str | Path | None = None) -> Path:
     Raises:
         UserError: the sweep cannot be run; the message says what to change.
     """
-    with sentences(words):
+    with as_user_errors(words):
         directory, _ = start(words, str(config_dir) if config_dir else None)
     return directory
 
 
 def start(words: Sequence[str], config_dir: str | None) -> tuple[Path, bool]:
     """Creates a sweep and runs it. Returns its directory, and whether every job is over."""
-    if rank_from_outside() is not None:
+    if launcher_rank() is not None:
         raise UserError(
             "a sweep starts the processes of its jobs itself: start it without torchrun or srun "
             "(launcher=slurm submits its jobs to SLURM)"

@@ -21,8 +21,8 @@ from kd_lightning.base.files import write_text
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
-from kd_lightning.config.command_line import sentence_of
-from kd_lightning.records.jobs import VARIABLE, Job
+from kd_lightning.config.command_line import user_message
+from kd_lightning.records.jobs import JOB_VARIABLE, Job
 from kd_lightning.run import compose, run
 
 # The files of a job that do not belong to its run. All others are removed when the run is started
@@ -37,12 +37,12 @@ def work(directory: Path) -> int:
     after signal n, 1 for a bug.
     """
     job = Job(directory.resolve())
-    os.environ[VARIABLE] = str(job.directory)
+    os.environ[JOB_VARIABLE] = str(job.directory)
     if not is_first_rank():  # only the first rank holds the lock and writes the job's files
         if wait_for_first(job):
             run_job(job)
         return 0
-    with job.held():
+    with job.locked():
         if job.is_over():
             return 0
         if (own_id := launch_id()) is not None:
@@ -52,7 +52,7 @@ def work(directory: Path) -> int:
         job.report(phase="starting", begun=time.time())
         overrides: Sequence[str] = ()
         try:
-            overrides = job.order.overrides
+            overrides = job.spec.overrides
             run_job(job)
             job.report(phase="done")
         except Pruned as pruned:
@@ -62,7 +62,7 @@ def work(directory: Path) -> int:
         except Interrupted as interrupted:
             return 128 + interrupted.signum
         except Exception as error:
-            sentence = sentence_of(error, overrides)
+            sentence = user_message(error, overrides)
             lines = "".join(traceback.format_exception(error)).splitlines()
             print(f"Error: {sentence}" if sentence else "\n".join(lines), file=sys.stderr)
             write_text(job.directory / "error.txt", (sentence or "\n".join(lines[-6:])) + "\n")
@@ -87,10 +87,10 @@ def wait_for_first(job: Job) -> bool:
 
 def run_job(job: Job) -> None:
     """Starts the run of a job, or resumes it from its last finished epoch if there is one."""
-    order = job.order
-    if order.folder and Path(order.folder).is_dir():
-        os.chdir(order.folder)
-    cfg = compose(order.overrides, order.config_dir)
+    spec = job.spec
+    if spec.folder and Path(spec.folder).is_dir():
+        os.chdir(spec.folder)
+    cfg = compose(spec.overrides, spec.config_dir)
     if (job.directory / "last.ckpt").exists():
         cfg.resume = str(job.directory)
         run(cfg, [])
@@ -98,7 +98,7 @@ def run_job(job: Job) -> None:
     if is_first_rank():
         clear(job.directory)
     cfg.run_dir = str(job.directory)
-    run(cfg, list(order.overrides))
+    run(cfg, list(spec.overrides))
 
 
 def clear(directory: Path) -> None:

@@ -73,9 +73,9 @@ def job(
         outcome: metrics: the job is done; a text: it failed with this error; None: it is waiting.
     """
     number = len(list(sweep.glob("jobs/*")))
-    made = jobs.create(
+    made = jobs.create_job(
         sweep / "jobs" / f"{number:04d}",
-        jobs.Order(
+        jobs.JobSpec(
             number=number,
             variant=variant,
             axes=axes,

@@ -1,6 +1,6 @@
-"""What bad input gets: one sentence with what was expected, what came and the key to change.
+"""Bad input gives one sentence: what was expected, what came, and which key to change.
 
-Nothing is written before it is said, and no net is trained. A bug of ours keeps its traceback.
+Before it nothing is written and no net is trained. A bug in this package keeps its traceback.
 """
 
 import functools
@@ -27,7 +27,7 @@ from kd_lightning.data.synthetic import Synthetic
 from kd_lightning.models.perceptron import mlp
 from kd_lightning.run import distill
 
-WNIDS = ["n01440764", "n01443537", "n01484850"]  # the first three of ImageNet-1k
+WNIDS = ["n01440764", "n01443537", "n01484850"]  # the first three classes of ImageNet-1k
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def outputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refusal(outputs: Path):
-    """refusal("seed=x"): the one sentence that a run with these overrides ends with."""
+    """refusal("seed=x"): the sentence with which a run with these overrides ends."""
 
-    def refused(*overrides: str, base: tuple[str, ...] = TINY) -> str:
+    def message_of(*overrides: str, base: tuple[str, ...] = TINY) -> str:
         for name in ("data", "method"):
             if any(o.startswith(f"{name}=") for o in overrides):
                 other = {"data": "data.n", "method": "teacher."}[name]
@@ -50,7 +50,7 @@ def refusal(outputs: Path):
         assert_one_sentence(sentence)
         return sentence
 
-    return refused
+    return message_of
 
 
 def assert_one_sentence(text: str) -> None:
@@ -87,7 +87,7 @@ KEYS = {
     "~method.students.c": "unknown key 'method.students.c': did you mean method.students.",
     "foo": "expected key=value, got 'foo'",
     "method.temperature==3": "expected key=value, got 'method.temperature==3'",
-    "outputs=a=b": "stands in quotes",
+    "outputs=a=b": "needs quotes",
     "data.size=${": "expected key=value, got 'data.size=${'",
     "data.size=${data.sice}": "data.size needs a value: Interpolation key 'data.sice' not found",
 }
@@ -142,11 +142,11 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize(("override", "said"), (CHOICES | KEYS | KINDS | VALUES).items())
-def test_one_sentence_and_nothing_written(
-    override: str, said: str, refusal, outputs: Path, capfd: pytest.CaptureFixture
+@pytest.mark.parametrize(("override", "message"), (CHOICES | KEYS | KINDS | VALUES).items())
+def test_one_sentence_and_no_file_written(
+    override: str, message: str, refusal, outputs: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    assert said in refusal(override)
+    assert message in refusal(override)
     assert not outputs.exists()
     assert "trained" not in capfd.readouterr().out
 
@@ -178,14 +178,14 @@ TOGETHER = {
 }
 
 
-@pytest.mark.parametrize(("overrides", "said"), TOGETHER.items())
-def test_what_does_not_fit_together(overrides: str, said: str, refusal, outputs: Path) -> None:
-    assert said in refusal(*overrides.split())
+@pytest.mark.parametrize(("overrides", "message"), TOGETHER.items())
+def test_settings_that_contradict(overrides: str, message: str, refusal, outputs: Path) -> None:
+    assert message in refusal(*overrides.split())
     assert not outputs.exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(refusal) -> None:
+def test_a_missing_gpu(refusal) -> None:
     base = tuple(o for o in TINY if o != "hardware=cpu")
     assert "hardware.accelerator=gpu, and there is no GPU" in refusal("hardware=gpu", base=base)
 
@@ -262,7 +262,7 @@ def test_a_teacher_run_of_other_data(refusal, finished: Path) -> None:
     assert "was trained on 4 other ones (teacher.source=…)" in said
 
 
-def test_a_teacher_run_that_is_damaged_or_none(refusal, finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_or_missing_teacher_run(refusal, finished: Path, tmp_path: Path) -> None:
     assert "is no finished run: expected metrics.json" in refusal(f"teacher.source={tmp_path}")
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
@@ -275,7 +275,7 @@ def test_a_teacher_run_that_is_damaged_or_none(refusal, finished: Path, tmp_path
 def test_a_run_directory_is_used_once(refusal, finished: Path) -> None:
     before = sorted(finished.iterdir())
     said = refusal("method=supervised", f"run_dir={finished}")
-    assert "holds a run already: go on with it by resume=…" in said
+    assert "already contains a run: resume it with resume=…" in said
     assert sorted(finished.iterdir()) == before
 
 
@@ -311,7 +311,7 @@ ROOTS = {
 
 
 @pytest.mark.parametrize(("data", "layout"), ROOTS.items())
-def test_a_wrong_root_says_what_was_expected_and_found(
+def test_the_error_for_a_wrong_root_has_what_was_expected_and_found(
     data: str, layout: str, refusal, tmp_path: Path
 ) -> None:
     root = tmp_path / "wrong"
@@ -381,7 +381,7 @@ def with_a_bad_image(tmp_path: Path, write_tree) -> list[str]:
     """The overrides of a run over a folder in which one image is cut short."""
     root = write_tree(tmp_path / "images", {"train/cat": 12, "train/dog": 12})
     path = root / "train" / "dog" / "dog_0.JPEG"
-    path.write_bytes(path.read_bytes()[:-99])  # whatever part it is in, it is read
+    path.write_bytes(path.read_bytes()[:-99])  # it is read, whatever part it is in
     return [*IMAGES, "data=image_folder", f"data.root={root}", "data.batch_size=4"]
 
 
@@ -431,12 +431,12 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_epoch(refusal, outp
     assert len((directory / "epochs.csv").read_text().splitlines()) == 2
 
 
-# Bugs of ours
+# Bugs in this package
 
 
 @pytest.mark.parametrize("bug", [AssertionError, AttributeError, TypeError, KeyError, ValueError])
 @pytest.mark.parametrize("place", ["__init__", "load", "_measure"])
-def test_a_bug_is_no_sentence(bug, place: str, outputs: Path, monkeypatch) -> None:
+def test_a_bug_has_no_sentence(bug, place: str, outputs: Path, monkeypatch) -> None:
     @functools.wraps(getattr(Synthetic, place))
     def fails(*args, **kwargs):
         raise bug("ours")
@@ -487,14 +487,14 @@ def test_a_process_whose_loading_process_meets_a_bad_image(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[tuple[Path, dict]]:
-    """A folder that is full at 200 kB, and what a process needs to have it so."""
+    """A folder that is full at 200 kB, and the options with which a process must be started."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
     if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
         yield folder, {}
         subprocess.run(["umount", str(folder)], check=True)
-    else:  # not allowed to mount: no file may be larger than that
+    else:  # mounting is not allowed: instead limit the size of a file
         limit = (200_000, 200_000)
         yield folder, {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)}
 
@@ -516,31 +516,31 @@ def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict]) -> None:
 
 @pytest.fixture
 def broken_network() -> Iterator[tuple[str, list[object]]]:
-    """The address of a proxy that hangs up at once, and all who have called it."""
+    """The address of a proxy that closes each connection at once, and the list of its callers."""
     calls: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def hang_up() -> None:
+        def close_connections() -> None:
             with suppress(OSError):  # the server is closed
                 while True:
                     connection, caller = server.accept()
                     calls.append(caller)
                     connection.close()
 
-        threading.Thread(target=hang_up, daemon=True).start()
+        threading.Thread(target=close_connections, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}", calls
         server.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.slow
-def test_a_process_without_a_network_asks_it_once(
+def test_a_process_without_a_network_tries_once(
     broken_network: tuple[str, list[object]], outputs: Path, tmp_path: Path
 ) -> None:
-    nowhere, calls = broken_network
-    env = {name: nowhere for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    proxy, calls = broken_network
+    env = {name: proxy for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     env |= {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
     done = process(*TINY, "teacher.source=pretrained", "model@method.teacher=resnet18",
                    f"outputs={outputs}", env=env)  # fmt: skip
     assert_refused(done, "there is no network to load them from")
     assert not outputs.exists()
-    assert len(calls) == 1  # the library would try again for most of a minute
+    assert len(calls) == 1  # by default the library would retry for most of a minute

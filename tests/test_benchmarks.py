@@ -31,9 +31,9 @@ def test_every_part_of_a_study_composes(name: str, part: str) -> None:
     settings, _, _ = plan.settings_of(of_sweep, None)
     one_seed = [word for word in of_jobs if not word.startswith("seed=")]
     jobs = plan.expand(settings, [*one_seed, "seed=0"])
-    orders, _ = plan.orders(jobs, folder=".", config_dir=None)
-    assert len({order.variant for order in orders}) == len(orders) / len(
-        {str(order.axes.get("data.name")) for order in orders}
+    specs, _ = plan.job_specs(jobs, folder=".", config_dir=None)
+    assert len({spec.variant for spec in specs}) == len(specs) / len(
+        {str(spec.axes.get("data.name")) for spec in specs}
     )
 
 

@@ -1,4 +1,4 @@
-"""Every file in conf/: it composes, its constructor takes what it says, and it builds."""
+"""Every file in conf/: it composes, its keys are arguments, and what it names can be built."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ from kd_lightning.running.trainer import bare_trainer
 # wandb_sweep.yaml is for wandb itself: trackers/test_wandb.py
 FILES = [path for path in sorted(CONF.rglob("*.yaml")) if path.name != "wandb_sweep.yaml"]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-# What the program itself gives to what a file names.
-GIVEN = {
+# Arguments that the program passes, so no file in conf/ has them.
+PASSED_BY_PROGRAM = {
     *("students", "teacher", "optimizer", "scheduler"),  # a method
     *("params", "total_steps", "title", "save_dir"),  # optimizer, scheduler, callbacks, logger
     *("logits", "labels", "samples", "student_features"),  # confidence, similarity
@@ -34,20 +34,19 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 
 
 def targets(node: Any) -> list[DictConfig]:
-    """All nodes below ``node`` that name something to build."""
+    """All nodes in ``node`` with a ``_target_``, at any depth."""
     found = [node] if OmegaConf.is_dict(node) and "_target_" in node else []
     if OmegaConf.is_dict(node):
-        plain = [key for key in node if not OmegaConf.is_missing(node, key)]
-        below = [node[key] for key in plain if not OmegaConf.is_interpolation(node, key)]
+        keys = [key for key in node if not OmegaConf.is_missing(node, key)]
     else:
-        plain = range(len(node)) if OmegaConf.is_list(node) else []
-        below = [node[i] for i in plain if not OmegaConf.is_interpolation(node, i)]
-    return found + [deeper for one in below for deeper in targets(one)]
+        keys = range(len(node)) if OmegaConf.is_list(node) else []
+    children = [node[key] for key in keys if not OmegaConf.is_interpolation(node, key)]
+    return found + [target for child in children for target in targets(child)]
 
 
 @pytest.fixture(scope="module")
 def choices() -> DictConfig:
-    """Every file of the groups that are composed into something, at choice.<group>.<name>."""
+    """All files of ``GROUPS``, composed: each is at choice.<group>.<name>."""
     return compose(
         "data=image_folder",
         *(f"+{group}@choice.{group}.{name}={name}" for group, name in CHOICES),
@@ -55,7 +54,7 @@ def choices() -> DictConfig:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
-def test_every_file_opens_with_what_it_is(path: Path) -> None:
+def test_every_file_starts_with_a_comment(path: Path) -> None:
     first, second, *_ = path.read_text().splitlines()
     header = second if first.startswith("# @package") else first
     assert header.startswith("# ")
@@ -67,15 +66,15 @@ def test_every_file_opens_with_what_it_is(path: Path) -> None:
 def test_every_key_is_an_argument(path: Path) -> None:
     config = OmegaConf.load(path)
     for node in targets(config):
-        takes = arguments_of(get_object(node._target_))
+        arguments = arguments_of(get_object(node._target_))
         keys = {key for key in node if not key.startswith("_")} - {"defaults"}
-        assert takes.others or keys <= takes.known.keys()
+        assert arguments.others or keys <= arguments.known.keys()
 
 
 def assert_complete(node: DictConfig) -> None:
     known = arguments_of(get_object(node._target_)).known
     required = {name for name, argument in known.items() if argument.required}
-    assert required - GIVEN <= set(node)
+    assert required - PASSED_BY_PROGRAM <= set(node)
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -88,7 +87,7 @@ def test_every_argument_without_a_default_is_there(
 
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_goes_with_every_data_set(method: str, data: str) -> None:
+def test_every_method_composes_with_every_data_set(method: str, data: str) -> None:
     cfg = compose(f"method={method}", f"data={data}")
     check_configuration(cfg)
     for group in ("method", "data"):
@@ -97,8 +96,8 @@ def test_every_method_goes_with_every_data_set(method: str, data: str) -> None:
     assert cfg.trainer.max_epochs >= 1
     assert cfg.teacher.trainer.max_epochs >= 1
     assert cfg.method.students
-    takes_a_teacher = "teacher" in arguments_of(get_object(cfg.method._target_)).known
-    assert ("teacher" in cfg.method) == takes_a_teacher
+    needs_teacher = "teacher" in arguments_of(get_object(cfg.method._target_)).known
+    assert ("teacher" in cfg.method) == needs_teacher
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -109,15 +108,15 @@ def test_every_data_set_has_a_recipe_and_nets(data: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_and_wins_over_the_recipe(name: str) -> None:
+def test_every_experiment_composes_and_overrides_the_recipe(name: str) -> None:
     cfg = compose(f"experiment={name}")
     check_configuration(cfg)
-    says = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
-    says.pop("defaults")
-    assert OmegaConf.merge(cfg, says) == cfg
+    experiment = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    experiment.pop("defaults")
+    assert OmegaConf.merge(cfg, experiment) == cfg
 
 
-# What is chosen, at work
+# Each choice is built and used
 
 
 def built(choices: DictConfig, group: str, name: str) -> Any:
@@ -148,7 +147,7 @@ def test_every_schedule_runs_to_the_last_step(name: str, choices: DictConfig) ->
 
 
 @pytest.mark.parametrize("name", names("hardware"))
-def test_every_hardware_answers_the_same_questions(name: str, choices: DictConfig) -> None:
+def test_every_hardware_has_the_same_keys(name: str, choices: DictConfig) -> None:
     config = choices.choice.hardware[name]
     assert set(config) == {
         *("accelerator", "devices", "num_nodes", "precision"),
@@ -182,7 +181,7 @@ def test_every_logger_builds(name: str, choices: DictConfig, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", names("confidence"))
-def test_every_confidence_is_one_value_a_sample_in_0_1(name: str, choices: DictConfig) -> None:
+def test_every_confidence_is_one_value_per_sample_in_0_1(name: str, choices: DictConfig) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 3, generator=generator)
     samples = torch.randn(5, 4, 3, generator=generator)
@@ -220,7 +219,7 @@ def test_every_feature_loss_compares_maps_of_different_shapes(
 
 
 @pytest.mark.parametrize("name", names("soft_loss"))
-def test_every_soft_loss_is_one_value_a_sample_and_zero_at_equality(
+def test_every_soft_loss_is_one_value_per_sample_and_zero_at_equality(
     name: str, choices: DictConfig
 ) -> None:
     loss = built(choices, "soft_loss", name)
@@ -233,7 +232,7 @@ def test_every_soft_loss_is_one_value_a_sample_and_zero_at_equality(
 
 
 @pytest.mark.parametrize("name", names("augmentation"))
-def test_every_augmentation_changes_images_and_not_their_shape(
+def test_every_augmentation_changes_images_but_not_their_shape(
     name: str, choices: DictConfig
 ) -> None:
     side = {"shift": 28, "crop_flip": 32, "cutout": 32}.get(name, choices.data.image_size)
@@ -269,13 +268,13 @@ def process(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_help_names_every_choice() -> None:
-    said = process("--help")
-    assert "python -m kd_lightning.run method=dual_student data=imagenet100" in said
+def test_help_lists_every_choice() -> None:
+    output = process("--help")
+    assert "python -m kd_lightning.run method=dual_student data=imagenet100" in output
     for group in ("method", "data", "model", *GROUPS, "experiment"):
         for path in (CONF / group).glob("[!_]*.yaml"):
-            assert path.stem in said
-    assert "_base" not in said
+            assert path.stem in output
+    assert "_base" not in output
 
 
 @pytest.mark.slow

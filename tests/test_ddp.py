@@ -1,4 +1,4 @@
-"""Two real processes compute what one does, and leave one record."""
+"""A run in two real processes computes the same as one process, and writes one record."""
 
 import json
 import os
@@ -19,11 +19,11 @@ SETTING = [
     "method=dual_student",
     "data=synthetic",
     "data.num_train=96",
-    "data.num_test=33",  # does not divide over two ranks
+    "data.num_test=33",  # two ranks get different numbers of them
     "data.batch_size=16",
     "trainer.max_epochs=2",
     "teacher.trainer.max_epochs=1",
-    "method.confidence_threshold=0.05",  # half of the samples have less
+    "method.confidence_threshold=0.05",  # half of the samples have a lower confidence
     "method.normalize_confidence=true",
     "optimizer=sgd",
     "callbacks=quiet",
@@ -56,7 +56,7 @@ def test_two_processes_have_the_gradients_of_one(
     one = distill(*shared, f"outputs={tmp_path}/one", "hardware=cpu")
     done = command_line(*shared, f"outputs={tmp_path}/two", *TWO)
     assert done.returncode == 0, done.stderr
-    assert "sync_dist" not in done.stderr  # nothing is logged of one rank alone
+    assert "sync_dist" not in done.stderr  # all logged values are averaged over the ranks
     (two,) = (tmp_path / "two").glob("2*")  # one run directory for both ranks
     ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, two)]
     for name, value in ends[0]["state_dict"].items():
@@ -64,7 +64,7 @@ def test_two_processes_have_the_gradients_of_one(
     metrics = json.loads((two / "metrics.json").read_text())
     assert metrics["objective"] == pytest.approx(one.objective, abs=1e-6)
     for name, net in one.metrics["nets"].items():
-        # 33 test samples, each counted once
+        # each of the 33 test samples is counted once
         assert metrics["nets"][name]["test"]["accuracy"] == pytest.approx(
             net["test"]["accuracy"], abs=1e-6
         )
@@ -80,41 +80,42 @@ def test_two_processes_have_the_gradients_of_one(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_two_processes_share_the_work_on_a_cache(fails: bool, tmp_path: Path, store: Path) -> None:
-    # as `python -m kd_lightning.run`, but each process notes the blocks that it computes, or fails
-    (tmp_path / "noted.py").write_text(
+def test_two_processes_compute_a_cache_together(fails: bool, tmp_path: Path, store: Path) -> None:
+    # like `python -m kd_lightning.run`, but each process logs the blocks that it computes, or fails
+    (tmp_path / "logged.py").write_text(
         "import os, sys, time\n"
-        "from kd_lightning import cache_files, cache_filling, run\n"
+        "from kd_lightning import run\n"
+        "from kd_lightning.teacher_cache import files, filling\n"
         "from kd_lightning.base.errors import UserError\n"
-        "cache_files.BLOCK, write = 8, cache_filling.write_block\n"
-        "def noted(values, view, indices, *rest):\n"
-        "    time.sleep(0.05)  # so that neither is done before the other has begun\n"
+        "files.BLOCK, write = 8, filling.write_block\n"
+        "def logged(values, view, indices, *rest):\n"
+        "    time.sleep(0.05)  # so that both have work to do\n"
         f"    with open(f'{tmp_path}/' + os.environ['LOCAL_RANK'] + '.txt', 'a') as file:\n"
         "        print(view, indices.start, file=file)\n"
         f"    if {fails} and indices.start == 8:\n"
         "        raise UserError('number 8 must be an image')\n"
         "    write(values, view, indices, *rest)\n"
-        "cache_filling.write_block = noted\n"
+        "filling.write_block = logged\n"
         "run.main()\n"
     )
     words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "noted.py"), *words, f"outputs={tmp_path}/outputs"],
+        [sys.executable, str(tmp_path / "logged.py"), *words, f"outputs={tmp_path}/outputs"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     lists = [(tmp_path / f"{rank}.txt").read_text().splitlines() for rank in (0, 1)]
-    if fails:  # whichever came to it first: one sentence, and both have ended
+    if fails:  # in either process: one sentence, and both processes end
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("number 8 must be an image") == 1
         return
     assert done.returncode == 0, done.stderr
     assert all(lists)
     blocks = [*lists[0], *lists[1]]
-    assert len(blocks) == len(set(blocks)) == 2 * 11  # of 2 views, 86 samples: a tenth of 96 is val
+    assert len(blocks) == len(set(blocks)) == 2 * 11  # 2 views of 86 samples: a tenth of 96 is val
     said = re.findall(r"teacher cache: (\d+) of 22 blocks", done.stdout + done.stderr)
-    assert int(said[-1]) > 11  # what the other has done counts
+    assert int(said[-1]) > 11  # it counts the blocks of both processes
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(
@@ -131,7 +132,7 @@ def test_a_ddp_run_resumes(tmp_path: Path, store: Path) -> None:
                         "method.confidence_threshold=1", "trainer.max_epochs=1",
                         f"run_dir={directory}")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the teacher hardly counts") == 1  # of two ranks
+    assert done.stderr.count("the teacher hardly counts") == 1  # from one of two ranks
     done = command_line(f"resume={directory}", "trainer.max_epochs=2")
     assert done.returncode == 0, done.stderr
     assert len((directory / "epochs.csv").read_text().splitlines()) == 3
@@ -154,7 +155,8 @@ def test_torchrun_starts_the_ranks_and_one_of_them_trains_the_teacher(tmp_path: 
 def test_unequal_shares_of_val_and_batch_norm_do_not_hang(tmp_path: Path, store: Path) -> None:
     done = command_line(*SETTING, f"teacher.store={store}", "hardware.devices=2",
                         "hardware.accelerator=cpu", "model@method.students.a=resnet8",
-                        "data.num_train=88", "data.val_fraction=0.19",  # 17: two batches and one
+                        # 17 samples are val: two batches for one rank, one for the other
+                        "data.num_train=88", "data.val_fraction=0.19",
                         f"run_dir={tmp_path}/run")  # fmt: skip
     assert done.returncode == 0, done.stderr
     weights = torch.load(tmp_path / "run" / "best-a.ckpt", weights_only=True)["state_dict"]

@@ -1,4 +1,4 @@
-"""What conf/hardware sets: layout and precision, which change nothing but rounding."""
+"""The settings of conf/hardware: layout and precision change results only by rounding."""
 
 import pytest
 import torch
@@ -28,18 +28,18 @@ def built(*words: str) -> tuple[Distiller, list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_layout_of_students_and_teacher(channels_last: bool) -> None:
+def test_students_and_teacher_have_the_layout(channels_last: bool) -> None:
     method, batch = built(f"hardware.channels_last={channels_last}")
     method.training_step(batch, 0)
     for net in (method.students["student"], method.teacher, method._fast_teacher):
         convs = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1]
-        wide = [w for w in convs if w.shape[2] > 1]  # one pixel lies the same in both
+        wide = [w for w in convs if w.shape[2] > 1]  # for 1 x 1 kernels both layouts are the same
         assert len(wide) > 3
         layouts = {w.is_contiguous(memory_format=torch.channels_last) for w in wide}
         assert layouts == {channels_last}
 
 
-def test_layout_changes_the_loss_by_rounding_alone() -> None:
+def test_the_layout_changes_the_loss_only_by_rounding() -> None:
     losses = []
     for channels_last in (True, False):
         method, batch = built(f"hardware.channels_last={channels_last}")
@@ -57,7 +57,7 @@ def test_layout_changes_the_loss_by_rounding_alone() -> None:
         (["hardware.precision=bf16-mixed", "hardware.teacher_precision=32"], torch.float32),
     ],
 )
-def test_the_teachers_twin_has_the_runs_precision_or_one_of_its_own(
+def test_the_fast_copy_has_the_precision_of_the_run_or_of_the_teacher(
     words: list[str], dtype: torch.dtype
 ) -> None:
     method, batch = built(*words)
@@ -68,17 +68,17 @@ def test_the_teachers_twin_has_the_runs_precision_or_one_of_its_own(
     assert not [name for name in method.state_dict() if "twin" in name or "teacher" in name]
 
 
-def test_the_twin_is_made_once_and_again_where_the_method_goes() -> None:
+def test_the_fast_copy_is_made_once_and_again_after_the_method_moved() -> None:
     method, batch = built()
     method.training_step(batch, 0)
-    twin = method._fast_teacher
+    copy = method._fast_teacher
     method.training_step(batch, 0)
-    assert method._fast_teacher is twin
+    assert method._fast_teacher is copy
     method.to(torch.float32)
     assert method._fast_teacher is None
 
 
-def test_soft_targets_of_the_twin_are_the_teachers() -> None:
+def test_the_fast_copy_has_the_outputs_of_the_teacher() -> None:
     method, (x, _) = built()
     fast = method.teacher_output(x)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_soft_targets_of_the_twin_are_the_teachers() -> None:
 
 
 class Viewing(nn.Module):
-    """As LeNets are written: it takes for granted that channels lie first."""
+    """Like a LeNet: its ``view`` fails if channels are not first in memory."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two processes as two machines, started by torchrun or as SLURM starts them, are one run."""
+"""Two processes act as two machines, started by torchrun or like SLURM does: they are one run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from kd_lightning.run import distill
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
-# As in test_ddp: without batch norm, two processes have the gradients of one.
+# Without batch norm, two processes have the gradients of one, as in test_ddp.
 SETTING = (
     "method=dual_student", "data=synthetic", "data.num_train=96", "data.num_test=33",
     "data.batch_size=16", "teacher.trainer.max_epochs=1", "optimizer=sgd", "callbacks=quiet",
@@ -33,7 +33,7 @@ Start = Callable[..., list[subprocess.Popen]]
 
 
 def free_port() -> int:
-    """A port that SLURM's number of a job can stand for: 15000 + its last four digits."""
+    """A free port above 15000: Lightning uses 15000 + the last four digits of SLURM's job id."""
     while True:
         port = random.randrange(15001, 25000)
         with closing(socket.socket()) as one:
@@ -62,39 +62,41 @@ def by_torchrun(*words: str) -> list[subprocess.Popen]:
 
 
 def by_slurm(*words: str) -> list[subprocess.Popen]:
-    """With the variables that srun gives to the two tasks of a job on two nodes."""
-    of_the_job = {
+    """Starts them with the variables that srun sets for the two tasks of a job on two nodes."""
+    job_variables = {
         "SLURM_JOB_ID": f"{free_port() - 15000:04}", "SLURM_JOB_NAME": "distil",
         "SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_NODELIST": "127.0.0.1", "SLURM_NNODES": 2,
         "SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 1, "SLURM_LOCALID": 0,
         "SLURM_STEP_ID": 0,
     }  # fmt: skip
     return [
-        start([sys.executable, "-m", "kd_lightning.run", *words], **of_the_job,
+        start([sys.executable, "-m", "kd_lightning.run", *words], **job_variables,
               SLURM_PROCID=rank, SLURM_NODEID=rank)
         for rank in range(2)
     ]  # fmt: skip
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
-    """What they printed, when all have ended well."""
+    """Waits for success of all processes, and returns what they printed."""
     try:
-        said = [process.communicate(timeout=200) for process in processes]
+        outputs = [process.communicate(timeout=200) for process in processes]
     finally:
         for process in processes:
-            process.kill()  # where one failed, the other waits for it
-    for process, (_, errors) in zip(processes, said, strict=True):
+            process.kill()  # if one failed, the other would wait for it
+    for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors[-3000:]
-    return [out for out, _ in said]
+    return [out for out, _ in outputs]
 
 
 @pytest.mark.parametrize("started", [by_torchrun, by_slurm])
 def test_two_machines_make_one_run_and_resume_it(started: Start, tmp_path: Path) -> None:
     one = distill(*SETTING, "trainer.max_epochs=1", f"outputs={tmp_path}/one", "hardware=cpu")
     one = distill(f"resume={one.directory}", "trainer.max_epochs=2")
-    said = finish(started(*SETTING, *MACHINES, "trainer.max_epochs=1", f"outputs={tmp_path}/two"))
-    assert "ensemble of the students" in said[0]
-    assert said[1] == ""  # the second machine says nothing
+    printed = finish(
+        started(*SETTING, *MACHINES, "trainer.max_epochs=1", f"outputs={tmp_path}/two")
+    )
+    assert "ensemble of the students" in printed[0]
+    assert printed[1] == ""  # the second machine prints nothing
     assert {path.name[:2] for path in (tmp_path / "two").iterdir()} == {"20", "te"}
     (directory,) = (tmp_path / "two").glob("20*")
     assert len(list((tmp_path / "two").glob("teachers/*/metrics.json"))) == 1
@@ -106,7 +108,7 @@ def test_two_machines_make_one_run_and_resume_it(started: Start, tmp_path: Path)
         torch.testing.assert_close(value, ends[1]["state_dict"][name], rtol=1e-4, atol=1e-6)
     metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["objective"] == pytest.approx(one.objective, abs=1e-6)
-    for name, net in one.metrics["nets"].items():  # 33 test samples, each counted once
+    for name, net in one.metrics["nets"].items():  # each of the 33 is counted once
         assert metrics["nets"][name]["test"]["accuracy"] == pytest.approx(
             net["test"]["accuracy"], abs=1e-6
         )

@@ -1,4 +1,4 @@
-"""A net of one's own: a function that returns a Classifier, and a YAML in a folder of one's own."""
+"""A user's own net: a function that returns a Classifier, and a YAML file in the user's folder."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ std: ${task.std}
 """
 
 
-def test_own_net_is_taught_and_teaches(
+def test_an_own_net_can_be_student_and_teacher(
     tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_nets.py").write_text(NET)

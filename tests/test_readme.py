@@ -102,8 +102,8 @@ def test_command_runs_as_printed(command: str, in_place: Path) -> None:
         else:
             content = {"overrides": [*settings.overrides, *of_jobs]}
             jobs = [plan.variation_of(content, create.example_values(settings.search))]
-        orders, _ = plan.orders(jobs, folder=".", config_dir=None)
-        assert len(orders) == len(jobs) > 0
+        specs, _ = plan.job_specs(jobs, folder=".", config_dir=None)
+        assert len(specs) == len(jobs) > 0
         return
     for printed in re.findall(r"outputs/\S*-digits_\w+", command):
         method = re.search(r"_(\w+)-digits", printed).group(1)

@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment goes on to the numbers of an undisturbed one."""
+"""A run that is stopped at any moment and resumed gives the numbers of an undisturbed run."""
 
 import csv
 import json
@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.save_epoch import SaveEpoch
-from kd_lightning.records.run_directory import SINCE
+from kd_lightning.records.run_directory import ADDED_KEYS
 from kd_lightning.run import distill
 
-# dropout, augmentation, mixing and a schedule: everything that draws random numbers
+# everything that draws random numbers, dropout, augmentation and mixing, and a schedule
 SETTING = [
     "method=dual_student",
     "data=synthetic",
@@ -39,7 +39,7 @@ SETTING = [
 
 
 def outcome(directory: Path) -> tuple[list[dict], dict, dict]:
-    """What must not depend on interruptions: rows, weights, metrics."""
+    """The results that must not depend on interruptions: rows, weights, metrics."""
     with (directory / "epochs.csv").open() as file:
         rows = list(csv.DictReader(file))
     weights = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
@@ -82,7 +82,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_killed_runs_end_as_undisturbed_ones(
+def test_killed_and_resumed_runs_end_as_undisturbed_ones(
     signum: int, undisturbed: Path, tmp_path: Path, store: Path
 ) -> None:
     directory = tmp_path / "run"
@@ -102,7 +102,7 @@ def test_killed_runs_end_as_undisturbed_ones(
     assert_same_outcome(directory, undisturbed)
 
 
-def test_an_epoch_older_than_the_last_finished_one_will_do_too(
+def test_a_run_resumes_from_an_older_epoch_too(
     undisturbed: Path, tmp_path: Path, store: Path
 ) -> None:
     directory = tmp_path / "run"
@@ -118,7 +118,7 @@ def test_an_epoch_older_than_the_last_finished_one_will_do_too(
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_resumes_from_any_epoch_to_the_same_bits(
+def test_a_run_resumes_from_any_epoch_bit_for_bit(
     epoch: int, undisturbed: Path, tmp_path: Path, store: Path
 ) -> None:
     directory = tmp_path / "run"
@@ -188,34 +188,32 @@ def test_more_epochs_may_be_asked_for(undisturbed: Path, tmp_path: Path, store: 
     ["method.temperature=2", "seed=1", "optimizer.lr=1", "data.batch_size=8", "method=kd",
      "model@method.students.a=resnet20", "data.split_seed=4"],
 )  # fmt: skip
-def test_what_would_change_the_mathematics_is_refused(override: str, undisturbed: Path) -> None:
-    with pytest.raises(UserError, match="would change the mathematics"):
+def test_overrides_that_change_what_is_learnt_are_refused(override: str, undisturbed: Path) -> None:
+    with pytest.raises(UserError, match="would change what the resumed run learns"):
         distill(f"resume={undisturbed}", override)
 
 
-def test_data_held_on_the_device_change_no_bit(
+def test_data_on_the_device_give_the_same_numbers_bit_for_bit(
     undisturbed: Path, tmp_path: Path, store: Path
 ) -> None:
-    held = distill(*SETTING, "data.resident=true", f"run_dir={tmp_path / 'run'}",
+    resident = distill(*SETTING, "data.resident=true", f"run_dir={tmp_path / 'run'}",
                    f"teacher.store={store}").directory  # fmt: skip
-    assert_same_outcome(held, undisturbed)
+    assert_same_outcome(resident, undisturbed)
 
 
-def test_a_run_of_a_version_without_the_newest_keys_is_gone_on_with(
-    tmp_path: Path, store: Path
-) -> None:
+def test_a_run_of_a_version_without_the_newest_keys_is_resumed(tmp_path: Path, store: Path) -> None:
     directory = tmp_path / "run"
     words = [*SETTING, "scheduler=none", "method.peer_ramp=0", f"teacher.store={store}"]
     distill(*words, "trainer.max_epochs=1", f"run_dir={directory}")
     old = OmegaConf.load(directory / "config.yaml")
-    for section, keys in SINCE.items():
+    for section, keys in ADDED_KEYS.items():
         for key in keys:
             del old[section][key]
     OmegaConf.save(old, directory / "config.yaml")
     assert distill(f"resume={directory}", "trainer.max_epochs=2").metrics["epochs"] == 2
 
 
-def test_what_does_not_is_accepted(undisturbed: Path) -> None:
+def test_other_overrides_are_accepted(undisturbed: Path) -> None:
     before = outcome(undisturbed)
     distill(f"resume={undisturbed}", "hardware=auto", "logger=csv", "seed=0", "callbacks=quiet")
     assert outcome(undisturbed)[0] == before[0]
@@ -230,7 +228,7 @@ def test_other_data_are_refused(tmp_path: Path, store: Path) -> None:
         distill(f"resume={first.directory}", "trainer.max_epochs=2")
 
 
-def test_a_run_older_than_a_fact_of_the_data_goes_on(tmp_path: Path, store: Path) -> None:
+def test_a_run_without_the_newest_facts_of_the_data_is_resumed(tmp_path: Path, store: Path) -> None:
     first = distill(*SETTING[:5], *SETTING[9:], "trainer.max_epochs=1", f"run_dir={tmp_path}/run",
                     f"teacher.store={store}")  # fmt: skip
     path = first.directory / "config.yaml"

@@ -1,4 +1,4 @@
-"""Whole runs on real data: what a person gets from one command."""
+"""Complete runs on real data: the results of one command."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
         words += ["data.name=ItalyPowerDemand"]
         words += ["model@method.teacher=fcn"] if method in DISTILLERS else []
     if method == "feature_distillation":
-        words += ["method.feature_weight=1"]  # the field's 100 takes more epochs than these
+        words += ["method.feature_weight=1"]  # the usual 100 needs more epochs
     if method == "stochastic_self_distillation":
         words += ["method.num_passes=5", "method.guidance.percentile=50"]
     return words
@@ -30,7 +30,9 @@ def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
 
 @pytest.mark.parametrize("data", SHORT)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_real_data(method: str, data: str, tmp_path: Path, store: Path) -> None:
+def test_every_method_learns_from_real_data(
+    method: str, data: str, tmp_path: Path, store: Path
+) -> None:
     result = distill(*short(method, data, tmp_path, store))
     students = [n for name, n in result.metrics["nets"].items() if "last" in n]
     assert students
@@ -43,13 +45,13 @@ def test_every_method_learns_real_data(method: str, data: str, tmp_path: Path, s
         assert all(0.8 < net["agreement"] <= 1 for net in students)
 
 
-def test_without_arguments_it_is_dual_student_on_digits() -> None:
+def test_the_default_is_dual_student_on_digits() -> None:
     cfg = compose()
     assert cfg.method._target_.endswith("DualStudent")
     assert cfg.data._target_.endswith("Digits")
 
 
-def test_the_objective_is_val_and_never_test(tmp_path: Path, store: Path) -> None:
+def test_the_objective_is_measured_on_val_and_never_on_test(tmp_path: Path, store: Path) -> None:
     result = distill(*short("dual_student", "digits", tmp_path, store))
     nets = result.metrics["nets"]
     val = [nets[key]["val"]["accuracy"] for key in ("a", "b")]
@@ -57,7 +59,7 @@ def test_the_objective_is_val_and_never_test(tmp_path: Path, store: Path) -> Non
     assert result.objective * 2 * 143 == pytest.approx(round(result.objective * 2 * 143))
 
 
-def test_chosen_weights_are_those_of_the_best_epoch(tmp_path: Path, store: Path) -> None:
+def test_the_weights_of_the_best_epoch_are_chosen(tmp_path: Path, store: Path) -> None:
     result = distill(*short("dual_student", "digits", tmp_path, store), "optimizer.lr=0.03")
     lines = (result.directory / "epochs.csv").read_text().splitlines()
     rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
@@ -70,7 +72,7 @@ def test_chosen_weights_are_those_of_the_best_epoch(tmp_path: Path, store: Path)
         assert net["val"]["accuracy"] == pytest.approx(float(best[f"val/{key}/accuracy"]))
 
 
-def test_run_again_it_reuses_teacher_and_baselines_and_says_so(
+def test_a_second_run_reuses_teacher_and_baselines_and_prints_it(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["experiment=demo", f"outputs={tmp_path}", "trainer.max_epochs=2",
@@ -78,9 +80,9 @@ def test_run_again_it_reuses_teacher_and_baselines_and_says_so(
     first = distill(*words)
     assert "trained now" in capsys.readouterr().out
     again = distill(*words)
-    said = capsys.readouterr().out
-    assert said.count("reused from") == 2
-    assert "trained now" not in said
+    printed = capsys.readouterr().out
+    assert printed.count("reused from") == 2
+    assert "trained now" not in printed
     for name in ("teacher", "a", "b", "ensemble", "a, labels only", "b, labels only"):
         assert first.metrics["nets"][name]["test"] == again.metrics["nets"][name]["test"]
 
@@ -99,7 +101,7 @@ def test_all_seeds_share_one_teacher_and_one_split(tmp_path: Path) -> None:
     assert not torch.equal(*students)
 
 
-def test_a_teacher_seed_of_its_own_makes_another_teacher(tmp_path: Path) -> None:
+def test_another_teacher_seed_trains_another_teacher(tmp_path: Path) -> None:
     for seed in (0, 1):
         distill("method=kd", "data=digits", f"teacher.seed={seed}", f"outputs={tmp_path}",
                 "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
@@ -107,7 +109,7 @@ def test_a_teacher_seed_of_its_own_makes_another_teacher(tmp_path: Path) -> None
     assert len(list((tmp_path / "teachers").glob("teacher-*/metrics.json"))) == 2
 
 
-def test_teacher_from_a_run_a_checkpoint_or_safetensors(tmp_path: Path) -> None:
+def test_the_teacher_may_come_from_a_run_a_checkpoint_or_safetensors(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     quick = [f"outputs={tmp_path}", "trainer.max_epochs=2", "callbacks=quiet", "logger=none"]
@@ -125,7 +127,7 @@ def test_teacher_from_a_run_a_checkpoint_or_safetensors(tmp_path: Path) -> None:
     assert accuracies == [teacher.metrics["nets"]["student"]["test"]["accuracy"]] * 3
 
 
-def test_bf16_trains_to_about_the_same(tmp_path: Path, store: Path) -> None:
+def test_bf16_gives_about_the_same_accuracy(tmp_path: Path, store: Path) -> None:
     words = short("dual_student", "digits", tmp_path, store)
     full = distill(*words)
     half = distill(*words, "hardware.precision=bf16-mixed")
@@ -134,7 +136,7 @@ def test_bf16_trains_to_about_the_same(tmp_path: Path, store: Path) -> None:
         assert accuracies[0] == pytest.approx(accuracies[1], abs=0.08)
 
 
-def test_no_val_part_means_the_last_epoch_and_says_so(tmp_path: Path, store: Path) -> None:
+def test_without_a_val_part_the_last_epoch_is_tested(tmp_path: Path, store: Path) -> None:
     result = distill(*short("supervised", "ucr", tmp_path, store), "data.val_fraction=0")
     net = result.metrics["nets"]["student"]
     assert result.objective is None

@@ -63,7 +63,7 @@ def test_a_sweep_that_was_killed_while_it_was_created_is_created_again(tmp_path:
     directory = create.create_sweep(["seed=0,1,2", *words], None, Console(quiet=True))
     (directory / "sweep.yaml").unlink()  # killed just before the end
     assert create.create_sweep(["seed=5,6", *words], None, Console(quiet=True)) == directory
-    assert [job.order.axes for job in jobs_of(directory)] == [{"seed": 5}, {"seed": 6}]
+    assert [job.spec.axes for job in jobs_of(directory)] == [{"seed": 5}, {"seed": 6}]
     (directory / "jobs" / "0000" / "job.json").unlink()
     with pytest.raises(UserError, match="has 1 of its 2 jobs"):
         engine.FixedJobs(directory, engine.read_settings(directory)["jobs"])

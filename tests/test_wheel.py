@@ -1,4 +1,4 @@
-"""The wheel carries its configuration: it runs in any directory, as module and as script."""
+"""The wheel contains its configuration: it runs in any directory, as module and as script."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from filelock import FileLock
 from helpers import TINY
 
 from kd_lightning.launchers.local import Local
-from kd_lightning.records.jobs import Job, Order, State, create
+from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
@@ -23,7 +23,7 @@ def make(tmp_path: Path, store: Path):
     """make("seed=1"): a job of a few seconds, with these overrides."""
 
     def make(*overrides: str, number: int = 0) -> Job:
-        order = Order(
+        spec = JobSpec(
             number=number,
             variant="v",
             axes={},
@@ -31,7 +31,7 @@ def make(tmp_path: Path, store: Path):
             sweep="s",
             folder=str(tmp_path),
         )
-        return create(tmp_path / "jobs" / f"{number:04d}", order)
+        return create_job(tmp_path / "jobs" / f"{number:04d}", spec)
 
     return make
 

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, whole files, random streams, signals, ranks, tables."""
+"""Used by all other packages: errors, atomic files, random streams, signals, ranks, tables."""

@@ -1,4 +1,4 @@
-"""The one kind of error a person can cause: a sentence, and no traceback on the command line."""
+"""The error for a user's mistake. The command line prints its message without a traceback."""
 
 import difflib
 import re
@@ -6,32 +6,35 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something asked for cannot be done: says what was expected, what came, which key to change.
+    """A mistake of the user. The message is one sentence: what was expected, what came, and which
+    key to change.
 
-    ``kd_lightning.run`` prints its message alone and exits with code 2. Anything else that is
-    raised is a bug of ours, and keeps its traceback.
+    ``kd_lightning.run`` prints only this message and exits with code 2. Any other exception is a
+    bug in this package, and keeps its traceback.
     """
 
 
-def unknown(kind: str, name: str, known: Iterable[str], key: str) -> UserError:
-    """A ``UserError`` for a name that does not exist, with the nearest names that do.
+def unknown(kind: str, name: str, valid: Iterable[str], key: str) -> UserError:
+    """A ``UserError`` for a name that does not exist. It suggests similar names.
 
     Args:
-        kind: what was asked for, as a person would say it ("timm model").
-        name: what came.
-        known: every valid name.
+        kind: the kind of thing that has this name, such as "timm model".
+        name: the unknown name.
+        valid: all valid names.
         key: the key to change.
     """
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    if near:
-        return UserError(f"unknown {kind} '{name}': did you mean {' or '.join(near)}? ({key}=…)")
-    shown = ", ".join(sorted(known)[:12]) + (", …" if len(known) > 12 else "")
-    return UserError(f"unknown {kind} '{name}': expected one of {shown} ({key}=…)")
+    valid = list(valid)
+    similar = difflib.get_close_matches(name, valid, n=5, cutoff=0.5)
+    if similar:
+        return UserError(f"unknown {kind} '{name}': did you mean {' or '.join(similar)}? ({key}=…)")
+    listed = ", ".join(sorted(valid)[:12]) + (", …" if len(valid) > 12 else "")
+    return UserError(f"unknown {kind} '{name}': expected one of {listed} ({key}=…)")
 
 
-def placed(sentence: str, key: str) -> str:
-    """``sentence`` of something that does not know where in the configuration it stands, told by
-    who knows: "(…weights=…)" becomes "(method.students.a.weights=…)".
+def with_full_keys(message: str, key: str) -> str:
+    """``message`` with complete keys: for the key ``method.students.a``, "(…weights=…)" becomes
+    "(method.students.a.weights=…)".
+
+    The code that builds a net does not know the net's key in the configuration. Its caller does.
     """
-    return re.sub(r"…(?=\w)", f"{key}.", sentence).replace("@…", f"@{key}")
+    return re.sub(r"…(?=\w)", f"{key}.", message).replace("@…", f"@{key}")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a full disk or an interrupt leaves no half of one; sizes."""
+"""Files that are written atomically: an error leaves no half-written file. Sizes as text."""
 
 import json
 import os
@@ -9,33 +9,34 @@ from typing import Any
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives a path to write to. It becomes ``path`` at the end; after an error it is removed, and
-    ``path`` is what it was.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Gives a temporary path to write to, and renames it to ``path`` at the end.
+
+    After an error or an interrupt the temporary file is removed, and ``path`` is unchanged.
     """
-    unfinished = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        yield unfinished
-        os.replace(unfinished, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    """Writes a text file atomically."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())  # or a power failure may leave an empty file of this name
+        os.fsync(file.fileno())  # without it, a power failure may leave an empty file
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    with whole(path) as unfinished:
-        unfinished.write_text(json.dumps(value, indent=2) + "\n")
+    """Writes a JSON file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def in_bytes(size: int) -> str:
-    """A number of bytes, for people."""
+def format_bytes(size: int) -> str:
+    """A number of bytes as text, such as "1.5 MB"."""
     power = min(3, max(1, (len(str(size)) - 1) // 3))
     return f"{size / 1000**power:.1f} {' kMG'[power]}B"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly, with the command that goes on with it."""
+"""Ctrl-C and SIGTERM end a run cleanly. The message names the command that resumes it."""
 
 import signal
 import threading
@@ -11,11 +11,11 @@ from typing import NoReturn
 
 
 class Interrupted(BaseException):
-    """A run was asked to stop. Not an ``Exception``: nothing may take it for an error.
+    """A signal has stopped a run. This is no ``Exception``, so ``except Exception`` ignores it.
 
     Args:
-        signum: the signal that asked.
-        advice: what to do to go on.
+        signum: the number of the signal.
+        advice: how to resume.
     """
 
     def __init__(self, signum: int, advice: str = "") -> None:
@@ -24,39 +24,41 @@ class Interrupted(BaseException):
         self.advice = advice
 
 
-PATIENCE = 1.0  # seconds after which a second signal is somebody's who will not wait
+FORCE_AFTER = 1.0  # seconds after the first signal from which on a second one is not delayed
 
-# How deep the main thread is in what may not be cut in two; since when something waits for its
-# end, and what that will do. Not the signal once more: Lightning's own handler would see two.
+# How many ``delay_interrupts`` blocks the main thread is in.
 _depth = 0
-_waiting: tuple[float, Callable[[], NoReturn]] | None = None
+# The delayed interrupt, if there is one: when its signal came, and the function that raises it. The
+# signal itself is not sent again, because Lightning's own handler would count two signals.
+_delayed: tuple[float, Callable[[], NoReturn]] | None = None
 
 
 @contextmanager
 def interruptible(advice: str = "") -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise ``Interrupted``, once: a second one does not cut short what
-    the first one set going. In a thread that is not the main one, nothing changes.
+    """Inside, the first SIGINT or SIGTERM raises ``Interrupted``. Later signals are ignored, so
+    that they do not disturb the clean-up. In a thread other than the main one, nothing changes.
 
     Args:
-        advice: what to do to go on.
+        advice: how to resume.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        global _waiting
+        global _delayed
         now = time.monotonic()
-        if is_stopping:  # kept here: Lightning's teardown sets the handlers that it has met
+        # a flag, not another handler: Lightning's teardown restores the handlers that it has found
+        if is_stopping:
             return
-        if not _depth or (_waiting is not None and now - _waiting[0] > PATIENCE):
+        if not _depth or (_delayed is not None and now - _delayed[0] > FORCE_AFTER):
             raise_interrupted(signum)
-        _waiting = _waiting or (now, partial(raise_interrupted, signum))
+        _delayed = _delayed or (now, partial(raise_interrupted, signum))
 
     def raise_interrupted(signum: int) -> NoReturn:
-        global _waiting
+        global _delayed
         nonlocal is_stopping
-        _waiting, is_stopping = None, True
+        _delayed, is_stopping = None, True
         raise Interrupted(signum, advice)
 
     is_stopping = False
@@ -71,11 +73,11 @@ def interruptible(advice: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def in_one_piece() -> Iterator[None]:
-    """What happens inside is not cut in two by ``Interrupted``, which waits for its end; not, if a
-    second signal comes more than ``PATIENCE`` after the first.
+def delay_interrupts() -> Iterator[None]:
+    """Inside, ``Interrupted`` is delayed until the end of the block. A second signal that comes
+    more than ``FORCE_AFTER`` seconds after the first one is not delayed.
 
-    For a database: a transaction left where it stood keeps the database locked for as long as
+    It is for writing to a database: an unfinished transaction keeps the database locked as long as
     anything holds the traceback.
     """
     global _depth
@@ -87,5 +89,5 @@ def in_one_piece() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
-        if not _depth and _waiting is not None:
-            _waiting[1]()
+        if not _depth and _delayed is not None:
+            _delayed[1]()

@@ -1,12 +1,13 @@
-"""Which process of a distributed run this is, before any Trainer knows."""
+"""The rank of this process in a distributed run, before there is a Trainer."""
 
 import os
 from collections.abc import Mapping
 
 from kd_lightning.base.errors import UserError
 
-# What launchers tell the processes they start; dropped for a run of its own inside another.
-VARIABLES = (
+# Environment variables by which launchers describe a process to itself. They are removed for a
+# separate run that is started inside another one.
+LAUNCHER_VARIABLES = (
     "LOCAL_RANK", "NODE_RANK", "GLOBAL_RANK", "RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE",
     "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR",
     "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE",
@@ -17,38 +18,39 @@ VARIABLES = (
 )  # fmt: skip
 
 
-# Of these, what Lightning sets in the process that launches the others.
-LEFT_BEHIND = (
+# Those of them that Lightning sets in the process that starts the other ones.
+LIGHTNING_VARIABLES = (
     "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "KD_LIGHTNING_RUN_DIR",
 )  # fmt: skip
 
 
-def processes_from_outside() -> int | None:
-    """How many processes torchrun or SLURM started for this run; None if neither started it."""
+def launcher_world_size() -> int | None:
+    """The number of processes that torchrun or SLURM started for this run; None without them."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["WORLD_SIZE"])
-    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # a shell, and so for Lightning
+    # an interactive shell, in which Lightning starts the processes; Lightning checks it like this
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
     tasks = os.environ.get("SLURM_NTASKS")
     return None if tasks is None else int(tasks)
 
 
-def rank_from_outside() -> int | None:
-    """The global rank that torchrun or SLURM gave this process; None if neither started it, or
-    SLURM no other.
+def launcher_rank() -> int | None:
+    """The global rank of this process from torchrun or SLURM; None without them, or if it is the
+    only process that SLURM started.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["RANK"])
-    if (processes_from_outside() or 1) > 1 and "SLURM_PROCID" in os.environ:
+    if (launcher_world_size() or 1) > 1 and "SLURM_PROCID" in os.environ:
         return int(os.environ["SLURM_PROCID"])
     return None
 
 
 def launch_id() -> str | None:
-    """What the ranks that were started together have in common; None where neither torchrun nor
-    SLURM started more than one.
+    """A text that is the same for all ranks that were started together, and for no others; None
+    unless torchrun or SLURM started them.
     """
-    if rank_from_outside() is None:
+    if launcher_rank() is None:
         return None
     names = (
         ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
@@ -58,46 +60,51 @@ def launch_id() -> str | None:
     return "-".join(os.environ.get(name, "0") for name in names)
 
 
-def check_processes(asked: int, num_nodes: int) -> None:
-    """Raises ``UserError`` where there will be more or fewer processes than were asked for.
+def check_processes(requested: int, num_nodes: int) -> None:
+    """Checks that as many processes are started as the configuration requests.
 
     Args:
-        asked: ``hardware.devices`` of each machine, times ``hardware.num_nodes``.
+        requested: ``hardware.devices`` of each machine, times ``hardware.num_nodes``.
+
+    Raises:
+        UserError: there are more or fewer processes.
     """
-    started = processes_from_outside()
-    torchrun = f"torchrun --nnodes={num_nodes} --nproc-per-node={asked // num_nodes}"
-    srun = f"srun --nodes={num_nodes} --ntasks-per-node={asked // num_nodes}"
+    started = launcher_world_size()
+    torchrun = f"torchrun --nnodes={num_nodes} --nproc-per-node={requested // num_nodes}"
+    srun = f"srun --nodes={num_nodes} --ntasks-per-node={requested // num_nodes}"
     if started is None and num_nodes > 1:
         raise UserError(
-            f"hardware.num_nodes={num_nodes} needs {torchrun} or {srun} to start the run on each "
-            "machine, and neither did"
+            f"hardware.num_nodes={num_nodes} needs a launcher that starts the run on each machine, "
+            f"and there is none: start it with {torchrun} or {srun}"
         )
-    if started is not None and started != asked:
+    if started is not None and started != requested:
         raise UserError(
-            f"hardware.devices and hardware.num_nodes ask for {asked} processes, and {started} "
-            f"were started: change these keys, or start it with {torchrun} or {srun}"
+            f"hardware.devices and hardware.num_nodes request {requested} processes, but {started} "
+            f"were started: change these keys, or start the run with {torchrun} or {srun}"
         )
-    of_slurm = started is not None and "TORCHELASTIC_RUN_ID" not in os.environ
-    if of_slurm and asked > 1 and "SLURM_STEP_ID" not in os.environ:
+    by_slurm = started is not None and "TORCHELASTIC_RUN_ID" not in os.environ
+    if by_slurm and requested > 1 and "SLURM_STEP_ID" not in os.environ:
         raise UserError(
-            f"hardware.devices and hardware.num_nodes ask for {asked} processes, and this one is "
-            "SLURM's batch script: put srun before the command"
+            f"hardware.devices and hardware.num_nodes request {requested} processes, but this "
+            "process is SLURM's batch script: put srun before the command"
         )
 
 
 def is_first_rank() -> bool:
-    """Whether this process shows and writes: of all ranks the first, or the only one."""
-    rank = rank_from_outside()
+    """Whether this is the first rank or the only process: it alone prints and writes files."""
+    rank = launcher_rank()
     return (os.environ.get("LOCAL_RANK", "0") == "0") if rank is None else rank == 0
 
 
 def without_ranks(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` as it would be had no launcher started this process."""
-    return {name: value for name, value in environment.items() if name not in VARIABLES}
+    """``environment`` without the variables of launchers."""
+    return {name: value for name, value in environment.items() if name not in LAUNCHER_VARIABLES}
 
 
 def forget_ranks() -> None:
-    """Removes what Lightning's launcher leaves behind, or the next run would not start its own."""
-    if rank_from_outside() is None:
-        for name in LEFT_BEHIND:
+    """Removes the variables that Lightning's launcher leaves. With them, the next run of this
+    process would not start its own ranks.
+    """
+    if launcher_rank() is None:
+        for name in LIGHTNING_VARIABLES:
             os.environ.pop(name, None)

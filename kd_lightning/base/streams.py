@@ -1,9 +1,10 @@
-"""Named streams of randomness: a seed for each use, from the run's seed and the use's name.
+"""Named random streams: each use of random numbers has its own seed, made of the run's seed and
+the name of the use.
 
-Initial weights follow from (seed, student key), order and augmentation from (seed, epoch, sample),
-dropout masks from (seed, rank, step). So adding a student changes nothing for the others, nothing
-depends on the order in which things are built, and a run that is resumed at an epoch boundary
-needs no saved generator state.
+Initial weights depend on (seed, student key), order and augmentation on (seed, epoch, sample),
+dropout masks on (seed, rank, step). So a further student does not change the others, the order in
+which things are built does not matter, and a run that is resumed at the start of an epoch needs no
+saved generator state.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import torch
 
 
 def stream_seed(*name: int | str) -> int:
-    """A seed in [0, 2^63) that depends on every part of ``name`` and on nothing else."""
+    """A seed in [0, 2^63). It depends on each part of ``name`` and on nothing else."""
     digest = hashlib.blake2b(repr(name).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -23,10 +24,10 @@ def stream(*name: int | str) -> torch.Generator:
 
 
 def seed_stream(*name: int | str, device: torch.device | None = None) -> None:
-    """Puts the default generator, of the CPU and of ``device``, at the start of a stream.
+    """Sets the default generators of the CPU and of ``device`` to the start of a stream.
 
-    For randomness that takes no generator (``F.dropout``, torchvision's transforms). Not
-    ``torch.manual_seed``: that formats a stack trace where CUDA is installed but not yet used.
+    It is for functions that take no generator (``F.dropout``, torchvision's transforms). It does
+    not call ``torch.manual_seed``, which formats a stack trace if CUDA is installed but unused.
     """
     seed = stream_seed(*name)
     torch.default_generator.manual_seed(seed)

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from kd_lightning.base.files import whole
+from kd_lightning.base.files import atomic_write
 from kd_lightning.callbacks.averaging import averaging_of
 
 
@@ -70,5 +70,5 @@ def _rank(metrics: dict[str, float]) -> tuple[float, float]:
 def save_student(net: nn.Module, path: Path, **facts: Any) -> None:
     """Writes a student's weights, and facts about them, atomically."""
     # an open file, because torch hides the reason of a failure when it is given a path
-    with whole(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         torch.save({"state_dict": net.state_dict(), **facts}, file)

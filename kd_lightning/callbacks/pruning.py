@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.interrupts import in_one_piece
+from kd_lightning.base.interrupts import delay_interrupts
 from kd_lightning.records.jobs import Job
 
 
@@ -73,7 +73,7 @@ def pruning_callback(job: Job, search: Mapping[str, Any]) -> Pruning:
     """The callback of a job that is a trial of a search.
 
     Args:
-        search: from the job's order: study, storage, trial and pruner.
+        search: from the job's spec: study, storage, trial and pruner.
     """
     optuna = need_optuna()
     study = optuna.load_study(
@@ -84,7 +84,7 @@ def pruning_callback(job: Job, search: Mapping[str, Any]) -> Pruning:
     trial = optuna.trial.Trial(study, study.trials[search["trial"]]._trial_id)
 
     def report(value: float, epoch: int) -> None:
-        with in_one_piece():
+        with delay_interrupts():
             reported = study.trials[trial.number].intermediate_values
             if epoch not in reported:  # a resumed job may repeat an epoch
                 trial.report(value, epoch)

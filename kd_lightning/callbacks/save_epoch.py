@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.loop import _Loop
 
-from kd_lightning.base.files import whole
+from kd_lightning.base.files import atomic_write
 from kd_lightning.callbacks.best_students import BestStudents
 
 
@@ -67,7 +67,7 @@ class SaveEpoch(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         last = self.directory / "last.ckpt"
         # every rank must call save_checkpoint; only the first one writes
-        with whole(last) if trainer.is_global_zero else nullcontext(last) as path:
+        with atomic_write(last) if trainer.is_global_zero else nullcontext(last) as path:
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             for name, rows in {"epochs": self.rows, **self.tables}.items():
@@ -76,7 +76,7 @@ class SaveEpoch(Checkpoint):
     def _write_rows(self, name: str, rows: list[dict[str, float | None]]) -> None:
         columns = list(dict.fromkeys(column for row in rows for column in row))
         path = self.directory / f"{name}.csv"
-        with whole(path) as unfinished, unfinished.open("w", newline="") as file:
+        with atomic_write(path) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

@@ -1,1 +1,1 @@
-"""The configuration: where it is, how it is checked, and errors as sentences."""
+"""The configuration: where its files are, how it is checked, and how errors become sentences."""

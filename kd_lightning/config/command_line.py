@@ -1,4 +1,4 @@
-"""What a person sees on the command line: the configuration's place, and errors as sentences."""
+"""What the command lines share: the folder of the configuration, and errors as one sentence."""
 
 import errno
 import os
@@ -22,30 +22,33 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from kd_lightning.base.errors import UserError, placed, unknown
+from kd_lightning.base.errors import UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank
 
-HERE = Path(__file__).resolve().parents[1]
-# beside the package in a source tree, inside it when installed from a wheel
-CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
+PACKAGE = Path(__file__).resolve().parents[1]
+# inside the package if it is installed from a wheel, beside it in a source tree
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
 
 
-OF_SWEEPS = ("sweep", "launcher", "sampler", "pruner")  # groups that a single run does not have
-
-
-def is_of_a_sweep(word: str) -> bool:
-    """Whether a key, or an override, is for a sweep and not for its jobs."""
-    return re.split(r"[@.=]", word.lstrip("+~"))[0] in OF_SWEEPS
+def is_sweep_key(word: str) -> bool:
+    """Whether a key or an override sets something of a sweep, and not of its jobs."""
+    return re.split(r"[@.=]", word.lstrip("+~"))[0] in SWEEP_GROUPS
 
 
 def choices(*, of_sweeps: bool = False) -> str:
-    """Every group's choices, a line each, for ``--help``; what is only built upon is left out."""
+    """The choices of each group for ``--help``, one line a group.
+
+    Args:
+        of_sweeps: the groups of a sweep; else those of a run.
+    """
     lines = []
     for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        names = sorted(path.stem for path in group.glob("[!_]*.yaml"))
-        # a recipe is chosen by the data set
-        if group.name != "recipe" and (group.name in OF_SWEEPS) == of_sweeps:
+        names = sorted(path.stem for path in group.glob("[!_]*.yaml"))  # _* only serve others
+        # the data set chooses the recipe
+        if group.name != "recipe" and (group.name in SWEEP_GROUPS) == of_sweeps:
             lines.append(f"  {group.name}: {', '.join(names)}")
     return "\n".join(lines)
 
@@ -59,26 +62,26 @@ console = Console(quiet=not is_first_rank())
 def compose(
     overrides: Sequence[str], config_dir: str | Path | None = None, name: str = "config"
 ) -> DictConfig:
-    """What overrides compose to, as on a command line.
+    """The configuration that these overrides give on a command line.
 
     Args:
-        config_dir: a folder of a person's own YAML, searched beside the package's.
-        name: of the YAML at the top.
+        config_dir: a folder with the user's own YAML files, searched in addition to the package's.
+        name: the name of the main YAML file.
     """
     search = []
     if config_dir is not None:
-        place = QuotedString(f"file://{Path(config_dir).resolve()}", Quote.single)
-        search = [f"hydra.searchpath=[{place.with_quotes()}]"]
+        folder = QuotedString(f"file://{Path(config_dir).resolve()}", Quote.single)
+        search = [f"hydra.searchpath=[{folder.with_quotes()}]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, [*overrides, *search])
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Inside, a person's mistake ends the program with one sentence and exit code 2, an interrupt
-    with the command that goes on; a bug of ours keeps its traceback.
+    """Inside, a user's mistake ends the program with one sentence and exit code 2, and an interrupt
+    with the command that resumes. A bug in this package keeps its traceback.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra prints and exits by itself
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints the error and exits
     try:
         yield
     except Interrupted as interrupted:
@@ -88,7 +91,7 @@ def report_errors() -> Iterator[None]:
         print("\nInterrupted: run the same command again", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = sentence_of(error, sys.argv[1:])
+        sentence = user_message(error, sys.argv[1:])
         if os.environ.get("KD_LIGHTNING_TRACEBACK") or not sentence:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
@@ -96,97 +99,95 @@ def report_errors() -> Iterator[None]:
 
 
 @contextmanager
-def sentences(overrides: Sequence[str]) -> Iterator[None]:
-    """Inside, a person's mistake is a ``UserError``, in whatever form a library raises it.
+def as_user_errors(overrides: Sequence[str]) -> Iterator[None]:
+    """Inside, a user's mistake raises ``UserError``, whatever exception a library has for it.
 
     Args:
-        overrides: as the person gave them.
+        overrides: the overrides from the user.
     """
     try:
         yield
     except Exception as error:
-        sentence = sentence_of(error, overrides)
+        sentence = user_message(error, overrides)
         if not sentence:
             raise
         raise UserError(sentence) from error
 
 
-def sentence_of(error: BaseException, overrides: Sequence[str] = ()) -> str:
-    """One sentence for a person's mistake; "" for anything else, which is a bug of ours.
+def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """One sentence for a user's mistake; "" for any other error, which is a bug in this package.
 
     Args:
-        overrides: of the run, as the person gave them: the keys to change are among them.
+        overrides: the overrides from the user; the message may name the one to change.
     """
-    # What merely happened while a UserError was handled is a bug: only what was raised from one
-    # is the person's. The system's refusals may come in whatever a library makes of them.
+    # An error raised *from* a UserError is the user's mistake. An error that only happened while
+    # one was handled is a bug. An error of the operating system may be anywhere in the chain.
     chain = _chain(error, lambda e: e.__cause__)
     for link in chain:
         if isinstance(link, UserError):
-            return _placed(_sentence_in(link), chain)
+            return _with_full_keys(_message(link), chain)
     for link in chain:
-        if sentence := _of_hydra(link, overrides):
+        if sentence := _hydra_message(link, overrides):
             return sentence
-    sentences = map(_of_the_system, _chain(error, lambda e: e.__cause__ or e.__context__))
-    return next(filter(None, sentences), "")
+    messages = map(_system_message, _chain(error, lambda e: e.__cause__ or e.__context__))
+    return next(filter(None, messages), "")
 
 
-def _chain(error: BaseException | None, above: Callable) -> list[BaseException]:
+def _chain(error: BaseException | None, previous: Callable) -> list[BaseException]:
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
-        error = above(error)
+        error = previous(error)
     return chain
 
 
-def _sentence_in(error: UserError) -> str:
-    """Its message; a loading process sends its traceback along, with the message at the end."""
+def _message(error: UserError) -> str:
+    """The message on one line; from a data-loading process it is the traceback's last line."""
     text = str(error)
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     return " ".join(text.split())
 
 
-def _placed(sentence: str, chain: list[BaseException]) -> str:
-    """``sentence`` with the place in the configuration at which Hydra was building."""
+def _with_full_keys(message: str, chain: list[BaseException]) -> str:
+    """``message`` with the key in the configuration that Hydra was building."""
     for link in chain:
         if isinstance(link, InstantiationException):
-            return placed(sentence, _place(link))
-    return sentence
+            return with_full_keys(message, _key(link))
+    return message
 
 
-def _place(error: InstantiationException) -> str:
+def _key(error: InstantiationException) -> str:
     return str(error).rpartition("full_key: ")[2].strip()
 
 
-def _of_the_system(error: BaseException) -> str:
-    """A sentence for what the operating system refuses."""
+def _system_message(error: BaseException) -> str:
+    """A sentence for an error of the operating system; "" for other errors."""
     if not isinstance(error, OSError):
         return ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = f", writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}: make room, or write elsewhere (outputs=…)"
+        return f"the disk is full{where}: free some space, or write elsewhere (outputs=…)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (
-            f"may not read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
-        )
+        return f"cannot read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
     return ""
 
 
-def _of_hydra(error: BaseException, overrides: Sequence[str]) -> str:
-    """A sentence for a configuration that cannot be composed or built."""
+def _hydra_message(error: BaseException, overrides: Sequence[str]) -> str:
+    """A sentence for a configuration that cannot be composed or built; "" for other errors."""
     text = " ".join(str(error).split())
     if isinstance(error, MissingConfigException):
         return _missing_choice(error, overrides)
     if isinstance(error, OverrideParseException):
         return (
-            f"expected key=value, got '{error.override}': a value with one of = , {{ }} [ ] ( ) or "
-            "a space in it stands in quotes, key='\"value\"'"
+            f"expected key=value, got '{error.override}': a value that contains a space or one of "
+            "= , { } [ ] ( ) needs quotes, key='\"value\"'"
         )
     if isinstance(error, ConfigCompositionException):
-        return _refused_override(text, overrides)
+        return _unknown_key(text, overrides)
     if isinstance(error, ValueError) and text.startswith("Config group override must be"):
-        odd = re.compile(r"[+~]?[\w/]*(@[\w.]+)?=(null|-?\d.*)")
-        return f"a choice must be a name, got {next(filter(odd.fullmatch, overrides), 'none')}"
+        no_name = re.compile(r"[+~]?[\w/]*(@[\w.]+)?=(null|-?\d.*)")
+        return f"a choice must be a name, got {next(filter(no_name.fullmatch, overrides), 'none')}"
     if isinstance(error, InstantiationException):
         return _refused_value(error)
     if isinstance(error, OmegaConfBaseException):
@@ -195,42 +196,43 @@ def _of_hydra(error: BaseException, overrides: Sequence[str]) -> str:
 
 
 def _refused_value(error: InstantiationException) -> str:
-    """A library's refusal of a value; "" where it is our own code that failed."""
+    """A sentence for a value that a library rejects; "" if this package's own code failed."""
     target = re.search(r"target '([^']+)'", str(error))
     if target is None or target[1].startswith("kd_lightning."):
         return ""
-    said = " ".join(str(error.__cause__ or error).split())
-    return f"{target[1]} refuses what it was given: {said} ({_place(error)}.…=…)"
+    reason = " ".join(str(error.__cause__ or error).split())
+    return f"{target[1]} refuses its arguments: {reason} ({_key(error)}.…=…)"
 
 
 def _missing_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
+    """A sentence for a choice that its group does not have."""
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     if not error.options:
         return " ".join(str(error).split())
-    given = [o.lstrip("+").split("=", 1) for o in overrides if "=" in o]
-    keys = [key for key, value in given if key.split("@")[0] == group and value == choice]
-    known = [option for option in error.options if not option.startswith("_")]
-    return str(unknown(group or "configuration", choice, known, [*keys, group or "config"][0]))
+    pairs = [o.lstrip("+").split("=", 1) for o in overrides if "=" in o]
+    keys = [key for key, value in pairs if key.split("@")[0] == group and value == choice]
+    valid = [option for option in error.options if not option.startswith("_")]
+    return str(unknown(group or "configuration", choice, valid, [*keys, group or "config"][0]))
 
 
-def _refused_override(text: str, overrides: Sequence[str]) -> str:
-    """A key that the configuration does not have."""
-    found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
-    if found is None:
+def _unknown_key(text: str, overrides: Sequence[str]) -> str:
+    """A sentence for a key that the configuration does not have."""
+    match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
+    if match is None:
         return text
-    key = found[1]
+    key = match[1]
     rest = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
-    name = "multirun" if is_of_a_sweep(key) else "config"
+    name = "multirun" if is_sweep_key(key) else "config"
     cfg = _compose(rest, name)
     if "@" in key or "/" in key:
-        known, kind = [k for k in cfg.hydra.runtime.choices if "hydra/" not in k], "choice"
+        valid, kind = [k for k in cfg.hydra.runtime.choices if "hydra/" not in k], "choice"
     else:
-        known, kind = _keys_of(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])), "key"
-    return str(unknown(kind, key, known, f"+{key}" if kind == "choice" else key))
+        valid, kind = _keys_of(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])), "key"
+    return str(unknown(kind, key, valid, f"+{key}" if kind == "choice" else key))
 
 
 def _compose(overrides: Sequence[str], name: str) -> DictConfig:
-    """What these overrides compose to; without them, if another one is wrong as well."""
+    """Composes with these overrides; without any, if one of them is wrong too."""
     GlobalHydra.instance().clear()
     overrides = [o for o in overrides if "=" in o and not o.startswith("-")]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -240,13 +242,14 @@ def _compose(overrides: Sequence[str], name: str) -> DictConfig:
             return hydra.compose(name, return_hydra_config=True)
 
 
-def _keys_of(config: DictConfig, above: str = "") -> list[str]:
+def _keys_of(config: DictConfig, prefix: str = "") -> list[str]:
+    """All keys of ``config``, at any depth."""
     keys = []
     for key in config:
         if key.startswith("_"):  # Hydra's own
             continue
-        keys.append(f"{above}{key}")
+        keys.append(f"{prefix}{key}")
         node = config._get_node(key)
         if OmegaConf.is_dict(node) and not node._is_none() and not node._is_interpolation():
-            keys += _keys_of(node, f"{above}{key}.")
+            keys += _keys_of(node, f"{prefix}{key}.")
     return keys

@@ -1,7 +1,7 @@
-"""The constructor is the schema: keys and values are checked against what their targets take.
+"""Checks the configuration: each key and value against the arguments of its ``_target_``.
 
-Before anything is built, so that a wrong word is one sentence, and not an error from the middle of
-a library or after an hour of training.
+The signature of a constructor is the schema of its section. All is checked before anything is
+built, so a mistake gives one sentence, and not an error inside a library after hours of training.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from kd_lightning.base.errors import UserError, unknown
 
-# What stands in the configuration without a target of its own.
+# Keys that are no arguments of a ``_target_``, with the types of their values.
 PLAIN = {
     "seed": int,
     "outputs": str,
@@ -55,8 +55,9 @@ SECTIONS = (
     *("callbacks", "logger"),
     *("data", "method", "method.students", "optimizer", "scheduler"),
 )
-# Arguments of Lightning's Trainer that follow from hardware/, callbacks/, logger/ and the record.
-NOT_OF_TRAINER = {
+# Arguments of Lightning's Trainer that the program sets: they depend on hardware, callbacks, logger
+# and the run directory.
+SET_BY_PROGRAM = {
     *("accelerator", "devices", "num_nodes", "precision", "strategy", "logger", "callbacks"),
     *("default_root_dir", "use_distributed_sampler", "num_sanity_val_steps"),
     *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
@@ -65,27 +66,27 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", NoneTy
 
 
 class Argument(NamedTuple):
-    """The type that an argument states, and whether it must be given."""
+    """The annotation of an argument, and whether the argument has no default."""
 
     type: Any
     required: bool
 
 
 class Arguments(NamedTuple):
-    """What a callable takes by keyword; ``others``: it takes any other keyword too."""
+    """The keyword arguments of a callable; ``others``: it accepts any other keyword too."""
 
     known: dict[str, Argument]
     others: bool
 
 
 def check_configuration(cfg: DictConfig) -> None:
-    """Checks every key and value that a person can set.
+    """Checks every key and value that a user can set.
 
-    A value that is an interpolation is not checked: it is another key's, and checked there.
+    An interpolation is not checked here: its value belongs to another key, and is checked there.
 
     Raises:
-        UserError: a key that nothing takes, a value of another kind than its argument's, an
-            interpolation that leads nowhere, or a value that must be given and is not.
+        UserError: an unknown key, a value of the wrong type, an interpolation that cannot be
+            resolved, or a missing value.
     """
     for key in SECTIONS:
         check_section(cfg, key)
@@ -101,18 +102,18 @@ def check_configuration(cfg: DictConfig) -> None:
             f"{error.full_key} must be given, got nothing ({error.full_key}=…)"
         ) from None
     except InterpolationResolutionError as error:
-        said = str(error).splitlines()[0]
-        raise UserError(f"{error.full_key} needs a value: {said} ({error.full_key}=…)") from None
-    for key, kind in PLAIN.items():
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{error.full_key} needs a value: {reason} ({error.full_key}=…)") from None
+    for key, annotation in PLAIN.items():
         section, _, name = key.rpartition(".")
         node = OmegaConf.select(cfg, section) if section else cfg
         if name not in node:
             raise UserError(f"{key} must be given, got nothing ({key}=…)")
-        check_value(node, name, kind, key)
+        check_value(node, name, annotation, key)
     known = arguments_of(Trainer).known
-    takes = Arguments({name: known[name] for name in known if name not in NOT_OF_TRAINER}, False)
+    allowed = Arguments({name: known[name] for name in known if name not in SET_BY_PROGRAM}, False)
     for section in ("trainer", "teacher.trainer"):
-        check_arguments(OmegaConf.select(cfg, section), takes, section)
+        check_arguments(OmegaConf.select(cfg, section), allowed, section)
     check_targets(cfg, "")
 
 
@@ -120,17 +121,17 @@ def check_section(cfg: DictConfig, key: str) -> None:
     section = OmegaConf.select(cfg, key)
     if not OmegaConf.is_dict(section):
         how = "method@teacher.method=…" if key == "teacher.method" else f"{key}.<key>=…"
-        raise UserError(f"{key} must be keys and values, got {shown(section)} ({how})")
+        raise UserError(f"{key} must be keys and values, got {as_text(section)} ({how})")
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Checks the keys where no target says which there are; ``_name`` is a person's own, to refer
-    to by ``${_name}``.
+    """Checks the keys of sections without a ``_target_``. A user may add keys like ``_name``, and
+    refer to them as ``${_name}``.
     """
-    stated = [*PLAIN, *SECTIONS]
+    listed = [*PLAIN, *SECTIONS]
     for section in ("", "evaluation", "dropout", "teacher", "hardware"):
         prefix = f"{section}." if section else ""
-        known = {key.removeprefix(prefix).split(".")[0] for key in stated if key.startswith(prefix)}
+        known = {key.removeprefix(prefix).split(".")[0] for key in listed if key.startswith(prefix)}
         if section == "teacher":
             known |= {"optimizer", "scheduler", "method"}
         for name in OmegaConf.select(cfg, section) if section else cfg:
@@ -140,56 +141,58 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def check_targets(node: Any, key: str) -> None:
-    """Checks all that has a ``_target_`` in ``node``, at any depth."""
+    """Checks each node with a ``_target_`` in ``node``, at any depth."""
     if OmegaConf.is_dict(node) and "_target_" in node:
         check_arguments(node, arguments_of(target_of(node, key)), key)
     if not OmegaConf.is_config(node):
         return
     for name in node if OmegaConf.is_dict(node) else range(len(node)):
         if not OmegaConf.is_interpolation(node, name):
-            below = f".{name}" if OmegaConf.is_dict(node) else f"[{name}]"
-            check_targets(node[name], f"{key}{below}".removeprefix("."))
+            suffix = f".{name}" if OmegaConf.is_dict(node) else f"[{name}]"
+            check_targets(node[name], f"{key}{suffix}".removeprefix("."))
 
 
 def target_of(node: DictConfig, key: str) -> Callable:
     """The class or function that ``node`` names."""
     try:
         return get_object(node._target_)
-    except Exception as error:  # the import of a module of a person's own may raise anything
+    except Exception as error:  # importing a user's module may raise any exception
         raise UserError(
             f"{key}._target_ must be a class or a function that can be imported, got "
             f"{node._target_}: {' '.join(str(error).split())}"
         ) from error
 
 
-def check_arguments(node: DictConfig, takes: Arguments, key: str) -> None:
-    """Checks the keys of one node, and their values."""
+def check_arguments(node: DictConfig, arguments: Arguments, key: str) -> None:
+    """Checks the keys of one node and their values."""
     for name in node:
         full = f"{key}.{name}"
-        if name in takes.known:
-            check_value(node, name, takes.known[name].type, full)
-        elif not takes.others and not name.startswith("_"):  # those are Hydra's own
-            raise unknown("key", full, [f"{key}.{other}" for other in takes.known], full)
+        if name in arguments.known:
+            check_value(node, name, arguments.known[name].type, full)
+        elif not arguments.others and not name.startswith("_"):  # Hydra's keys start with _
+            raise unknown("key", full, [f"{key}.{other}" for other in arguments.known], full)
 
 
-def check_value(node: DictConfig, name: str, kind: Any, key: str) -> None:
-    if OmegaConf.is_interpolation(node, name) or fits(node[name], kind):
+def check_value(node: DictConfig, name: str, annotation: Any, key: str) -> None:
+    if OmegaConf.is_interpolation(node, name) or matches(node[name], annotation):
         return
-    expected = in_words(kind) or f"a choice ({name}@{key}=…)"
-    raise UserError(f"{key} must be {expected}, got {shown(node[name])}")
+    expected = describe(annotation) or f"a choice ({name}@{key}=…)"
+    raise UserError(f"{key} must be {expected}, got {as_text(node[name])}")
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a configuration's value is what an annotation says; one that says nothing fits."""
-    origin, inner = get_origin(kind) or kind, get_args(kind)
+def matches(value: Any, annotation: Any) -> bool:
+    """Whether a value of the configuration has the annotated type. A missing or unreadable
+    annotation matches any value.
+    """
+    origin, inner = get_origin(annotation) or annotation, get_args(annotation)
     if OmegaConf.is_dict(value) and "_target_" in value:
-        return True  # what its own target makes of it
+        return True  # the type of what will be built is not known here
     if origin in (Union, UnionType):
-        return any(fits(value, one) for one in inner)
+        return any(matches(value, one) for one in inner)
     if origin is Literal:
         return value in inner
     if origin in (None, NoneType):
@@ -203,25 +206,25 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str)
     if issubclass(origin, Mapping):
         return OmegaConf.is_dict(value) and all(
-            fits(v, *inner[1:] or [Any]) for v in value.values()
+            matches(v, *inner[1:] or [Any]) for v in value.values()
         )
     if issubclass(origin, Sequence):
-        return OmegaConf.is_list(value) and fits_each(list(value), inner)
+        return OmegaConf.is_list(value) and matches_each(list(value), inner)
     return False
 
 
-def fits_each(values: list[Any], kinds: Sequence[Any]) -> bool:
-    """``fits`` for a list[int], a tuple[int, ...] or a tuple[int, str]."""
-    if len(kinds) < 2 or kinds[-1] is Ellipsis:
-        kinds = [*kinds, Any][:1] * len(values)
-    return len(values) == len(kinds) and all(map(fits, values, kinds))
+def matches_each(values: list[Any], types: Sequence[Any]) -> bool:
+    """Whether the values match the ``types`` in list[int], tuple[int, ...] or tuple[int, str]."""
+    if len(types) < 2 or types[-1] is Ellipsis:
+        types = [*types, Any][:1] * len(values)
+    return len(values) == len(types) and all(map(matches, values, types))
 
 
-def in_words(kind: Any) -> str:
-    """What an annotation asks for; "" where no value of a configuration would do."""
-    origin, inner = get_origin(kind) or kind, get_args(kind)
+def describe(annotation: Any) -> str:
+    """An annotation in words; "" if its values can only be built by a ``_target_``."""
+    origin, inner = get_origin(annotation) or annotation, get_args(annotation)
     if origin in (Union, UnionType):
-        words = dict.fromkeys(map(in_words, inner))
+        words = dict.fromkeys(map(describe, inner))
         if WORDS[float] in words:
             words.pop(WORDS[int], None)
         return " or ".join(filter(None, words))
@@ -232,15 +235,15 @@ def in_words(kind: Any) -> str:
     if issubclass(origin, str | PathLike):
         return "text"
     if issubclass(origin, Mapping):
-        return "keys and values" + (f", each {in_words(inner[1])}" if inner else "")
+        return "keys and values" + (f", each {describe(inner[1])}" if inner else "")
     if issubclass(origin, Sequence):
-        return "a list" + (f", each {in_words(inner[0])}" if inner else "")
+        return "a list" + (f", each {describe(inner[0])}" if inner else "")
     return ""
 
 
 def arguments_of(target: Callable) -> Arguments:
-    """What ``target`` takes. A class of ours hands its ``**keywords`` on to its base, so it takes
-    what that takes; what another class does with them is not known.
+    """The arguments of ``target``. A class of this package passes its ``**keywords`` to its base
+    class, so the base's arguments count too. What other classes do with them is not known.
     """
     functions = [target]
     if inspect.isclass(target):
@@ -250,9 +253,9 @@ def arguments_of(target: Callable) -> Arguments:
             return Arguments({}, False)
     known: dict[str, Argument] = {}
     for function in functions:
-        found, hands_on = own_arguments(function)
-        known = found | known
-        if not hands_on:
+        own, has_keywords = own_arguments(function)
+        known = own | known
+        if not has_keywords:
             return Arguments(known, False)
         if not function.__module__.startswith("kd_lightning."):
             break
@@ -260,23 +263,23 @@ def arguments_of(target: Callable) -> Arguments:
 
 
 def own_arguments(function: Callable) -> tuple[dict[str, Argument], bool]:
-    """A function's arguments, and whether it takes ``**keywords`` that it does not name."""
-    found, hands_on = {}, False
+    """A function's arguments, and whether it accepts ``**keywords`` of any other name."""
+    arguments, has_keywords = {}, False
     for parameter in signature_of(function).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD and get_origin(parameter.annotation) is Unpack:
             (typed,) = get_args(parameter.annotation)
-            for name, kind in get_type_hints(typed).items():
-                found[name] = Argument(kind, name in typed.__required_keys__)
+            for name, annotation in get_type_hints(typed).items():
+                arguments[name] = Argument(annotation, name in typed.__required_keys__)
         elif parameter.kind is parameter.VAR_KEYWORD:
-            hands_on = True
+            has_keywords = True
         elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name != "self":
             required = parameter.default is parameter.empty
-            found[parameter.name] = Argument(parameter.annotation, required)
-    return found, hands_on
+            arguments[parameter.name] = Argument(parameter.annotation, required)
+    return arguments, has_keywords
 
 
 def signature_of(function: Callable) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)
-    except NameError:  # an annotation that is there for type checkers alone
+    except NameError:  # an annotation that only type checkers can read
         return inspect.signature(function)

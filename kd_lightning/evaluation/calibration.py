@@ -25,7 +25,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kd_lightning.base.files import whole, write_json
+from kd_lightning.base.files import atomic_write, write_json
 from kd_lightning.evaluation.metrics import classification_metrics
 from kd_lightning.uncertainty.histograms import confidence_histogram, entropy_histogram
 from kd_lightning.uncertainty.reliability import (
@@ -123,5 +123,5 @@ def write(report: Mapping[str, Any], directory: Path, *, plots: bool) -> None:
         # imported here because matplotlib is slow to import
         from kd_lightning.evaluation.calibration_plot import draw
 
-        with whole(directory / "calibration.png") as unfinished:
+        with atomic_write(directory / "calibration.png") as unfinished:
             draw(report).savefig(unfinished, format="png")

@@ -61,7 +61,7 @@ class Joblib:
                 running -= 1
                 if isinstance(outcome, Exception):
                     raise outcome
-                job.explain(outcome)
+                job.record_exit(outcome)
                 yield job
         finally:
             queue.close(self.slots)

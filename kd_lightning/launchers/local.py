@@ -16,9 +16,9 @@ from types import ModuleType
 import torch
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.ranks import VARIABLES
+from kd_lightning.base.ranks import LAUNCHER_VARIABLES
 from kd_lightning.launchers import process
-from kd_lightning.records.jobs import Job, Order
+from kd_lightning.records.jobs import Job, JobSpec
 
 
 @dataclass
@@ -66,14 +66,14 @@ class Local:
         job = next(source, None)
         if job is None:
             return
-        gpus = visible_gpus() if job.order.accelerator != "cpu" else []
+        gpus = visible_gpus() if job.spec.accelerator != "cpu" else []
         free = list(gpus)
-        at_once = self.workers or (len(gpus) if gpus else jobs_for_cores(job.order))
+        at_once = self.workers or (len(gpus) if gpus else jobs_for_cores(job.spec))
         running = list[Running]()
         try:
             while job is not None or running:
                 while job is not None and len(running) < at_once:
-                    needed = min(job.order.devices, len(gpus))
+                    needed = min(job.spec.devices, len(gpus))
                     if needed > len(free):
                         break
                     devices, free = free[:needed], free[needed:]
@@ -83,7 +83,7 @@ class Local:
                 for each in ended:
                     running.remove(each)
                     free += each.devices
-                    each.job.explain(each.exit_code())
+                    each.job.record_exit(each.exit_code())
                     yield each.job
                 # only now, so that a search knows the results of the jobs that have ended
                 if ended and job is None:
@@ -94,7 +94,7 @@ class Local:
 
     def start(self, job: Job, devices: list[str]) -> subprocess.Popen | ForkServerProcess:
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
-        if self.warm and job.order.devices * job.order.num_nodes == 1:
+        if self.warm and job.spec.devices * job.spec.num_nodes == 1:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["kd_lightning.run"])
             fork = context.Process(target=run_forked, args=(job.command(), environment))
@@ -104,7 +104,7 @@ class Local:
         return process.start(job.command(), job.log, environment)
 
 
-def jobs_for_cores(first: Order) -> int:
+def jobs_for_cores(first: JobSpec) -> int:
     """How many jobs the cores allow at the same time, if all use as many threads as the first."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 1) // ((first.threads or cores or 1) * first.devices))
@@ -126,9 +126,8 @@ def hide_main_module() -> Iterator[None]:
 def run_forked(command: list[str], environment: dict[str, str]) -> None:
     """Does in this process what ``command``, python -m <module> …, would do in a new process."""
     os.setsid()
-    for (
-        name
-    ) in VARIABLES:  # if the sweep itself is a SLURM job, this process is not one of its ranks
+    # if the sweep itself is a SLURM job, this process is not one of its ranks
+    for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(environment)
     _, _, module, *sys.argv[1:] = command

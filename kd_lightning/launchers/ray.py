@@ -17,7 +17,7 @@ from typing import Any
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_text
 from kd_lightning.launchers.process import SECONDS_TO_END, end, start
-from kd_lightning.records.jobs import Job, Order
+from kd_lightning.records.jobs import Job, JobSpec
 
 GPUS = ("gpu", "cuda")
 
@@ -75,12 +75,10 @@ class Ray:
             pending: dict[Future, tuple[Job, Any]] = {}
             try:
                 while job is not None or pending:
-                    while job is not None and len(pending) < self.capacity(job.order):
+                    while job is not None and len(pending) < self.capacity(job.spec):
                         task = self.submit(job)
                         pending[task.future()] = job, task
-                        job = (
-                            next(source, None) if len(pending) < self.capacity(job.order) else None
-                        )
+                        job = next(source, None) if len(pending) < self.capacity(job.spec) else None
                     # not ray.wait: an exception raised by a signal handler is lost in it
                     for future in wait(pending, return_when=FIRST_COMPLETED).done:
                         ended, _ = pending.pop(future)
@@ -98,31 +96,31 @@ class Ray:
         """Submits a job; returns Ray's reference to its exit code."""
         import ray
 
-        cpus, gpus = self.needs(job.order, ray.cluster_resources())
+        cpus, gpus = self.needs(job.spec, ray.cluster_resources())
         # no retries: the user resumes the sweep, and with it a lost job from its last epoch
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(work)
-        threads = max(1, int(cpus) // job.order.devices)
+        threads = max(1, int(cpus) // job.spec.devices)
         return task.remote(job.command(), str(job.log), str(threads))
 
-    def needs(self, order: Order, cluster: Mapping[str, float]) -> tuple[float, float]:
+    def needs(self, spec: JobSpec, cluster: Mapping[str, float]) -> tuple[float, float]:
         """The number of cores and of GPUs to reserve for a job.
 
         Args:
             cluster: the resources of the cluster, as ``ray.cluster_resources`` returns them.
         """
-        if order.num_nodes > 1:
+        if spec.num_nodes > 1:
             raise UserError(
-                f"launcher=ray runs a job on one machine, got hardware.num_nodes={order.num_nodes}"
+                f"launcher=ray runs a job on one machine, got hardware.num_nodes={spec.num_nodes}"
             )
         cpus, gpus = self.num_cpus_per_job, self.num_gpus_per_job
         if cpus is None:
-            cpus = (order.threads or 1) * order.devices
+            cpus = (spec.threads or 1) * spec.devices
         if gpus is None:
-            auto_is_gpu = order.accelerator == "auto" and cluster.get("GPU", 0) > 0
-            gpus = order.devices if auto_is_gpu or order.accelerator in GPUS else 0
+            auto_is_gpu = spec.accelerator == "auto" and cluster.get("GPU", 0) > 0
+            gpus = spec.devices if auto_is_gpu or spec.accelerator in GPUS else 0
         return cpus, gpus
 
-    def capacity(self, order: Order) -> int:
+    def capacity(self, spec: JobSpec) -> int:
         """How many jobs like this one may be submitted to Ray at the same time.
 
         Raises:
@@ -134,7 +132,7 @@ class Ray:
             return self.max_jobs
         cluster = ray.cluster_resources()
         capacities = []
-        for kind, needed in zip(("CPU", "GPU"), self.needs(order, cluster), strict=True):
+        for kind, needed in zip(("CPU", "GPU"), self.needs(spec, cluster), strict=True):
             available = cluster.get(kind, 0)
             if needed > available:
                 raise UserError(
@@ -191,7 +189,7 @@ def explain_end(job: Job, future: Future) -> None:
     import ray
 
     try:
-        job.explain(future.result())
+        job.record_exit(future.result())
     except ray.exceptions.RayError as error:
         if not job.is_over() and not job.error():
             message = str(error).strip().partition("\n")[0]

@@ -18,10 +18,10 @@ from typing import Any
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_text
-from kd_lightning.base.ranks import VARIABLES
+from kd_lightning.base.ranks import LAUNCHER_VARIABLES
 from kd_lightning.launchers.process import end
 from kd_lightning.launchers.slurm_queue import Entry, has_ended, read_queue
-from kd_lightning.records.jobs import Job, Order
+from kd_lightning.records.jobs import Job, JobSpec
 
 # After a failure, the other ranks wait this long, so that the first rank can write the reason.
 SECONDS_TO_EXPLAIN = 10.0
@@ -133,10 +133,10 @@ class Slurm:
         """
         import submitit
 
-        order = job.order
+        spec = job.spec
         folder = job.directory / "slurm"
         executor = submitit.SlurmExecutor(folder, max_num_timeout=self.max_timeouts)
-        executor.update_parameters(**self.request(order))
+        executor.update_parameters(**self.request(spec))
         try:
             with outside_any_job():
                 return executor.submit(Task(job.command())).job_id
@@ -146,22 +146,22 @@ class Slurm:
             reason = " ".join(str(e).replace("sbatch: error: ", "").split())
             raise UserError(f"SLURM refuses the job: {reason} (launcher.…=…)") from e
 
-    def request(self, order: Order) -> dict[str, Any]:
+    def request(self, spec: JobSpec) -> dict[str, Any]:
         """What to request from SLURM for a job, with submitit's names."""
-        cpus = self.cpus_per_task or order.threads
+        cpus = self.cpus_per_task or spec.threads
         gpus = self.gpus_per_node
-        if gpus is None and order.accelerator in ("gpu", "cuda"):
-            gpus = order.devices
+        if gpus is None and spec.accelerator in ("gpu", "cuda"):
+            gpus = spec.devices
         srun = ["--kill-on-bad-exit=1"]  # otherwise the other ranks would wait forever
         if cpus is not None:
             srun.append(f"--cpus-per-task={cpus}")  # since 22.05, srun ignores that of sbatch
         request = {
             **self.choices,
-            "job_name": order.sweep,
-            "comment": f"{order.number}: {order.variant}",
+            "job_name": spec.sweep,
+            "comment": f"{spec.number}: {spec.variant}",
             "time": self.timeout_min,
-            "nodes": order.num_nodes,
-            "ntasks_per_node": order.devices,
+            "nodes": spec.num_nodes,
+            "ntasks_per_node": spec.devices,
             "cpus_per_task": cpus,
             "gpus_per_node": gpus,
             "mem": None if self.mem_gb is None else f"{round(self.mem_gb * 1024)}MB",
@@ -220,7 +220,7 @@ def already_queued(job: Job, queue: Mapping[str, Entry]) -> str | None:
     """The SLURM number of a job that was submitted earlier and has not ended; None otherwise."""
     for path in (job.directory / "slurm").glob("*_submitted.pkl"):
         entry = queue.get(number := path.name.partition("_")[0])
-        if entry and entry.name == job.order.sweep and not has_ended(entry):
+        if entry and entry.name == job.spec.sweep and not has_ended(entry):
             return number
     return None
 
@@ -233,7 +233,7 @@ def outside_any_job() -> Iterator[None]:
     before = dict(os.environ)
     for name in before:
         of_a_job = name.startswith(("SLURM_", "SUBMITIT_")) and name != "SLURM_CONF"
-        if of_a_job or name in VARIABLES:
+        if of_a_job or name in LAUNCHER_VARIABLES:
             del os.environ[name]
     try:
         yield

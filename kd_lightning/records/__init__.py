@@ -1,1 +1,1 @@
-"""Run directories and the jobs of a sweep: what is on the disk of a run."""
+"""The files of a run: its run directory, and the directories of a sweep's jobs."""

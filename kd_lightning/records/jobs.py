@@ -1,15 +1,17 @@
-"""Jobs: the runs of a sweep. Each is a directory that says what is to be run, and how far it is.
+"""Jobs: the runs of a sweep. Each job is a directory with what to run and how far it is.
 
     <sweep>/jobs/0007/
       job.json       what to run; written once, before anything starts
-      log.txt        what it prints
-      progress.json  what it is doing, by its own word, rewritten at every epoch
-      error.txt      why it failed; only after a failure
-      pruned.json    the epoch after which a search gave it up
-      metrics.json   that it is done; beside it all else that a run leaves (``run.py``)
+      log.txt        the output of the run
+      progress.json  what the run is doing; the run rewrites it at every epoch
+      error.txt      why the job failed; only after a failure
+      pruned.json    the epoch after which a search stopped the job
+      metrics.json   written last: it marks the job as done
+      ...            the other files of a run directory (``run.py``)
 
-A job's state is read from these files, never kept: whoever is killed, whenever, leaves none wrong.
-Who works on a job holds the operating system's lock on it, so a dead process holds none.
+A job's state is always read from these files and stored nowhere else, so it stays correct whatever
+process is killed. The process that runs a job holds a lock of the operating system on it, which
+ends with the process.
 """
 
 import json
@@ -29,38 +31,38 @@ from filelock import FileLock
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_text
 
-# Where a job's process, and what it starts, find the directory of the job.
-VARIABLE = "KD_LIGHTNING_JOB"
+# The environment variable that tells a job's process, and the processes it starts, its directory.
+JOB_VARIABLE = "KD_LIGHTNING_JOB"
 
 
 class State(StrEnum):
-    """What a job's files say of it."""
+    """The state of a job, read from its files."""
 
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
     PRUNED = "pruned"
     FAILED = "failed"
-    STOPPED = "stopped"  # begun, and its process is gone without a word
+    STOPPED = "stopped"  # started, and its process ended without an error message
 
 
 @dataclass(frozen=True)
-class Order:
-    """What one job is to run: the content of ``job.json``.
+class JobSpec:
+    """What one job runs: the content of ``job.json``.
 
     Attributes:
-        number: of the job in its sweep, from 0.
-        variant: its row of the sweep's table, in words.
-        axes: what varies in the sweep, and this job's value of it; ``seed`` is among them.
-        overrides: of the run, as on a command line.
+        number: the job's number in its sweep, from 0.
+        variant: the name of its row in the sweep's table.
+        axes: the keys that vary in the sweep, with this job's values; ``seed`` is one of them.
+        overrides: the overrides of the run, as on a command line.
         sweep: the sweep's name.
-        folder: where the sweep was started; relative paths of its configuration begin there.
-        config_dir: a folder of the person's own YAML, or None.
-        devices: that it needs on each machine.
-        num_nodes: machines that it needs.
-        accelerator: what the devices are, as ``hardware.accelerator`` has it.
-        threads: of the CPU that each of its processes uses; None: as many as there are.
-        search: for a trial: storage, study and number of it (``sweeps/search.py``).
+        folder: the folder in which the sweep was started; relative paths start there.
+        config_dir: a folder with the user's own YAML files, or None.
+        devices: the number of devices that it needs on each machine.
+        num_nodes: the number of machines that it needs.
+        accelerator: the kind of device, as in ``hardware.accelerator``.
+        threads: CPU threads of each of its processes; None: as many as there are cores.
+        search: for a trial of a search: its storage, study and number (``sweeps/search.py``).
     """
 
     number: int
@@ -79,17 +81,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Job:
-    """A job, by its directory."""
+    """A job, given by its directory."""
 
     directory: Path
 
     @property
-    def order(self) -> Order:
+    def spec(self) -> JobSpec:
         path = self.directory / "job.json"
         try:
-            return Order(**json.loads(path.read_text("utf-8")))
+            return JobSpec(**json.loads(path.read_text("utf-8")))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is no job's order: {error}") from error
+            raise UserError(f"{path} does not describe a job: {error}") from error
 
     @property
     def number(self) -> int:
@@ -100,66 +102,68 @@ class Job:
         return self.directory / "log.txt"
 
     def command(self) -> list[str]:
-        """What does this job, in a process of its own, on any machine that has the directory."""
+        """The command that runs this job, on any machine that sees its directory."""
         program = [sys.executable, "-m", "kd_lightning.work"]
         return [*program, str(self.directory.resolve()), "--with-parent"]
 
     def state(self) -> State:
-        # the lock is looked at first: a job that ends meanwhile is then seen as running or as done
-        held = self.is_held()
+        # The lock is read first. So a job that ends in the meantime counts as running or done.
+        is_locked = self.is_locked()
         if (self.directory / "metrics.json").exists():
             return State.DONE
         if (self.directory / "pruned.json").exists():
             return State.PRUNED
-        if held:
+        if is_locked:
             return State.RUNNING
         if (self.directory / "error.txt").exists():
             return State.FAILED
         return State.STOPPED if self.progress() else State.WAITING
 
     def is_over(self) -> bool:
-        """Whether nothing is left to do for it."""
+        """Whether the job is done or pruned."""
         return any((self.directory / name).exists() for name in ("metrics.json", "pruned.json"))
 
-    def is_held(self) -> bool:
-        """Whether a process works on it."""
-        return is_held(self.directory / ".lock")
+    def is_locked(self) -> bool:
+        """Whether a process holds the job's lock, so runs it."""
+        return is_locked(self.directory / ".lock")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Holds the job, after whoever holds it now."""
+    def locked(self) -> Iterator[None]:
+        """Holds the job's lock. Waits until it is free."""
         lock = FileLock(self.directory / ".lock")
         with lock:
             yield
 
     def progress(self) -> dict[str, Any]:
-        """What it said last of itself: ``phase``, ``epoch``, ``epochs``, ``started`` (of the phase,
-        seconds since 1970), ``begun`` (the job), ``time`` (of saying so), ``accuracy`` (val, by
-        student); {} if nothing.
+        """The job's last report; {} if there is none.
+
+        Its keys: ``phase``, ``epoch``, ``epochs``, ``accuracy`` (on val, by student), and times in
+        seconds since 1970: ``started`` (of the phase), ``begun`` (of the job), ``time`` (of the
+        report).
         """
-        with suppress(FileNotFoundError, ValueError):  # not there, or cut by a power failure
+        with suppress(FileNotFoundError, ValueError):  # missing, or cut off by a power failure
             return json.loads((self.directory / "progress.json").read_text("utf-8"))
         return {}
 
     def report(self, **progress: Any) -> None:
-        """Says what the job is doing. That it cannot be written must not end the job."""
+        """Writes what the job is doing. If that fails, the job continues."""
         with suppress(OSError):
             now = time.time()
             begun = {"begun": self.progress().get("begun", now)}
-            said = json.dumps({**begun, **progress, "time": now})
-            write_text(self.directory / "progress.json", said)
+            text = json.dumps({**begun, **progress, "time": now})
+            write_text(self.directory / "progress.json", text)
 
     def error(self) -> str | None:
-        """Why it failed; None if it did not."""
+        """Why the job failed; None if it did not."""
         with suppress(FileNotFoundError):
             return (self.directory / "error.txt").read_text("utf-8").strip()
         return None
 
-    def explain(self, exit_code: int | None) -> None:
-        """Writes why its process has ended, where it could not say so itself.
+    def record_exit(self, exit_code: int | None) -> None:
+        """Writes ``error.txt`` for a process that ended without writing it.
 
         Args:
-            exit_code: of the process; negative, or more than 128, after a signal.
+            exit_code: of the process; after a signal it is negative or more than 128.
         """
         if not exit_code or self.is_over() or self.error():
             return
@@ -169,21 +173,22 @@ class Job:
             how = f"by {signal.Signals(signum).name}"
             if signum == signal.SIGKILL:
                 how += ": somebody killed it, or the memory was full"
-        with suppress(OSError):  # the other jobs go on, whatever this one left
+        with suppress(OSError):  # a full disk must not stop the other jobs
             write_text(self.directory / "error.txt", f"its process was ended {how}\n")
 
     def metrics(self) -> dict[str, Any] | None:
-        """Its ``metrics.json``; None if it is not done."""
+        """The content of ``metrics.json``; None if the job is not done."""
         with suppress(FileNotFoundError):
             return json.loads((self.directory / "metrics.json").read_text("utf-8"))
         return None
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock at ``path``. To look takes a shared lock for a moment, so
-    that those who look do not take each other for the holder.
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock at ``path``.
+
+    The check takes a shared lock for a moment, so two checks at once do not disturb each other.
     """
-    import fcntl  # Windows has none: a single run works there, a sweep does not
+    import fcntl  # not on Windows, where single runs work but sweeps do not
 
     try:
         with path.open() as file:
@@ -195,19 +200,19 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def create(directory: Path, order: Order) -> Job:
-    """Writes a job's directory, ``<sweep>/jobs/<number>``."""
+def create_job(directory: Path, spec: JobSpec) -> Job:
+    """Makes a job's directory, ``<sweep>/jobs/<number>``."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / "job.json", json.dumps(asdict(order), indent=2) + "\n")
+    write_text(directory / "job.json", json.dumps(asdict(spec), indent=2) + "\n")
     return Job(directory)
 
 
 def jobs_of(sweep: Path) -> list[Job]:
-    """The jobs of a sweep's directory, by number."""
+    """All jobs of a sweep's directory, sorted by number."""
     return [Job(path.parent) for path in sorted(sweep.glob("jobs/*/job.json"))]
 
 
-def current() -> Job | None:
-    """The job that this process works on; None where it is no job of a sweep."""
-    directory = os.environ.get(VARIABLE)
+def current_job() -> Job | None:
+    """The job that this process runs; None if it runs no job of a sweep."""
+    directory = os.environ.get(JOB_VARIABLE)
     return Job(Path(directory)) if directory else None

@@ -1,4 +1,4 @@
-"""Run directories: one per run, shared by its ranks, and what it takes to go on in one."""
+"""Run directories: each run has one, shared by its ranks. How a run is resumed in its directory."""
 
 import os
 import secrets
@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import is_first_rank
 
-# How rank 0 tells the processes that Lightning starts for the other ranks.
-VARIABLE = "KD_LIGHTNING_RUN_DIR"
+# The environment variable by which rank 0 tells the directory to the ranks that Lightning starts.
+RUN_DIR_VARIABLE = "KD_LIGHTNING_RUN_DIR"
 
-# What may change when a run is resumed: how it is computed, tested and shown, not what is learnt.
-HARMLESS = (
+# Keys that may change when a run is resumed: they decide how it is computed, tested and shown, but
+# not what is learnt.
+CHANGEABLE_ON_RESUME = (
     "hardware",
     "threads",
     "logger",
@@ -32,8 +33,9 @@ HARMLESS = (
 )
 
 
-# Keys that runs of older versions do not have; as they are by default, they change nothing in them.
-SINCE = {
+# Keys that were added later, by section. The configuration of an older run lacks them, and their
+# defaults do what that version did.
+ADDED_KEYS = {
     "hardware": (
         *("channels_last", "teacher_precision", "compile_teacher"),
         *("compile", "cuda_graphs"),
@@ -43,46 +45,50 @@ SINCE = {
 }
 
 
-def claim(cfg: DictConfig, title: str) -> Path:
-    """Makes the run's directory, which no other run has; for further ranks: finds it.
+def make_run_directory(cfg: DictConfig, title: str) -> Path:
+    """Makes a directory for this run alone. A resumed run, and a rank other than the first, gets
+    the existing one.
 
     Raises:
-        UserError: ``run_dir`` holds a run already.
+        UserError: ``run_dir`` already contains a run.
     """
     if cfg.resume:
         directory = Path(cfg.resume)
     elif not is_first_rank():
-        # it writes nothing there; where torchrun or SLURM started it, it is told nothing either
-        return Path(os.environ.get(VARIABLE, Path(cfg.outputs) / "of-the-first-rank"))
+        # This rank writes no files. Started by torchrun or SLURM, it does not know the directory.
+        return Path(os.environ.get(RUN_DIR_VARIABLE, Path(cfg.outputs) / "of-the-first-rank"))
     elif cfg.run_dir:
         directory = Path(cfg.run_dir)
         if (directory / "config.yaml").exists():
-            raise UserError(f"run_dir={directory} holds a run already: go on with it by resume=…")
+            raise UserError(f"run_dir={directory} already contains a run: resume it with resume=…")
         make_directory(directory, "run_dir")
     else:
         directory = new_directory(Path(cfg.outputs), title)
-    os.environ[VARIABLE] = str(directory.resolve())
+    os.environ[RUN_DIR_VARIABLE] = str(directory.resolve())
     return directory
 
 
 def new_directory(outputs: Path, title: str) -> Path:
-    """Makes a directory that no other run or sweep has, named by the time and ``title``."""
+    """Makes a directory for one run or sweep alone. Its name is the time and ``title``."""
     while True:
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
         directory = outputs / f"{stamp}_{title}_{secrets.token_hex(2)}"
         try:
             make_directory(directory, "outputs", exist_ok=False)
-        except FileExistsError:  # another run of this very second drew the same four digits
+        except FileExistsError:  # another run of the same second has the same four digits
             continue
         return directory
 
 
 def make_directory(directory: Path, key: str, *, exist_ok: bool = True) -> None:
-    """Makes a directory, and those above it.
+    """Makes a directory and its parents.
+
+    Args:
+        key: the key that sets the directory, for the error message.
 
     Raises:
         FileExistsError: it exists, and ``exist_ok`` is False.
-        UserError: it cannot be made; ``key`` is the one to change.
+        UserError: it cannot be made.
     """
     try:
         directory.mkdir(parents=True, exist_ok=exist_ok)
@@ -95,36 +101,36 @@ def make_directory(directory: Path, key: str, *, exist_ok: bool = True) -> None:
 
 
 def check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises ``UserError`` for an override that would silently do nothing."""
+    """Raises ``UserError`` for an override of a teacher if the method has no teacher."""
     of_teacher = [o for o in overrides if o.lstrip("+").startswith(("teacher.", "method.teacher"))]
     if of_teacher and "teacher" not in cfg.method:
         method = cfg.method._target_.split(".")[-2]
         raise UserError(f"{of_teacher[0]} has no effect: method={method} has no teacher")
 
 
-def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration of a run directory, with the harmless overrides of this command.
+def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration in a run directory, changed by the overrides of this command.
 
     Args:
-        cfg: what this command composes to; the values of its overrides are taken from it.
-        overrides: as they stand on the command line.
+        cfg: the configuration that this command composes; it has the new values.
+        overrides: the overrides on the command line.
 
     Raises:
-        UserError: the directory holds no run, or an override would change the mathematics, or
-            what it sets is not kept in a run directory.
+        UserError: the directory contains no run; or an override would change what is learnt, or
+            sets a choice that a run directory does not store.
     """
     path = directory / "config.yaml"
     if not path.exists():
         raise UserError(f"resume={directory} is no run directory: expected config.yaml in it")
     old = OmegaConf.load(path)
-    if "evaluation" not in old:  # the run of a version that had none of it
+    if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
-    for section, keys in SINCE.items():
+    for section, keys in ADDED_KEYS.items():
         if section in old and section in cfg:
             for name in [name for name in keys if name not in old[section]]:
                 old[section][name] = cfg[section].get(name)
     cfg = cfg.copy()
-    cfg.task = old.task  # what the data say: then both are resolved
+    cfg.task = old.task  # the facts of the data, without which ``cfg`` cannot be resolved
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0].split("@")[-1]
@@ -132,32 +138,35 @@ def resumed(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfi
             continue
         if key in ("experiment", "recipe"):
             raise UserError(f"'{override}' cannot be set when a run is resumed: leave it out")
-        new, was = (OmegaConf.select(c, key, throw_on_missing=False) for c in (cfg, old))
-        if key == "trainer.max_epochs" and new < was:
-            raise UserError(f"a resumed run may have more epochs, not fewer: {new} after {was}")
+        new, before = (OmegaConf.select(c, key, throw_on_missing=False) for c in (cfg, old))
+        if key == "trainer.max_epochs" and new < before:
+            raise UserError(
+                f"trainer.max_epochs of a resumed run must be >= {before}, as before, got {new}"
+            )
         if key == "callbacks":
             _take_progress(old, new)
-            new, was = (OmegaConf.select(c, key) for c in (cfg, old))
-        if any(key == name or key.startswith(f"{name}.") for name in HARMLESS):
+            new, before = (OmegaConf.select(c, key) for c in (cfg, old))
+        if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE_ON_RESUME):
             OmegaConf.update(old, key, new, merge=False, force_add=True)
-        elif new != was:
+        elif new != before:
             raise UserError(
-                f"'{override}' would change the mathematics of the resumed run, which has "
-                f"{key}={was}: start a new run, or leave it out"
+                f"'{override}' would change what the resumed run learns, which has {key}={before}: "
+                "leave it out, or start a new run"
             )
     old.resume = str(directory)
     return old
 
 
 def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:
-    """What is shown may change; callbacks that could stop or change a run may not."""
+    """Takes over the progress display alone: other callbacks could stop or change the run."""
     if "progress" in callbacks:
         old.callbacks.progress = callbacks.progress
     else:
         old.callbacks.pop("progress", None)
 
 
-def harmless_keys(cfg: DictConfig) -> list[str]:
-    """The keys of ``HARMLESS`` that ``cfg`` has, but for its length and what is its teacher's."""
-    keys = [key for key in HARMLESS if key not in ("trainer.max_epochs", "teacher.cache_store")]
+def changeable_keys(cfg: DictConfig) -> list[str]:
+    """The keys of ``CHANGEABLE_ON_RESUME`` in ``cfg``, except the epochs and the cache's folder."""
+    excluded = ("trainer.max_epochs", "teacher.cache_store")
+    keys = [key for key in CHANGEABLE_ON_RESUME if key not in excluded]
     return [key for key in keys if OmegaConf.select(cfg, key, throw_on_missing=False) is not None]

@@ -13,13 +13,15 @@ from typing import Any
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import State
-from kd_lightning.records.run_directory import HARMLESS
+from kd_lightning.records.run_directory import CHANGEABLE_ON_RESUME
 from kd_lightning.reports.columns import values_of
 
 FILE = "records.jsonl"
 # Keys that do not change a run's numbers: those that may change when a run is resumed, except the
 # number of epochs and the settings of the evaluation.
-NO_EFFECT = tuple(key for key in HARMLESS if key not in ("trainer.max_epochs", "evaluation"))
+NO_EFFECT = tuple(
+    key for key in CHANGEABLE_ON_RESUME if key not in ("trainer.max_epochs", "evaluation")
+)
 
 
 @dataclass(frozen=True)

@@ -120,15 +120,15 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 def _read_job(job: Job) -> JobResult:
     state = job.state()
     try:
-        order = job.order
+        spec = job.spec
     except (ValueError, TypeError) as error:
         raise UserError(f"cannot read {job.directory / 'job.json'}: {error}") from error
     return JobResult(
-        sweep=order.sweep,
-        number=order.number,
-        variant=order.variant,
-        axes=order.axes,
-        overrides=tuple(order.overrides),
+        sweep=spec.sweep,
+        number=spec.number,
+        variant=spec.variant,
+        axes=spec.axes,
+        overrides=tuple(spec.overrides),
         state=state,
         error=_last_line(job.error()) if state == State.FAILED else None,
         seeds=_read_seeds(job.directory),

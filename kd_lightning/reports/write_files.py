@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import whole, write_text
+from kd_lightning.base.files import atomic_write, write_text
 from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import split
@@ -216,5 +216,5 @@ def _draw(report: Report, out: Path) -> list[str]:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         figure.savefig(unfinished, format="png")

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_lightning.base.errors import UserError, placed
+from kd_lightning.base.errors import UserError, with_full_keys
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
@@ -203,7 +203,7 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
         with torch.no_grad():
             num_classes = net.eval()(x).logits.shape[1]
     except UserError as error:
-        raise UserError(placed(str(error), key)) from error
+        raise UserError(with_full_keys(str(error), key)) from error
     except RuntimeError as error:
         raise UserError(
             f"{key} must take samples of shape {tuple(x.shape[1:])}, and it does not: choose "

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from kd_lightning.base.files import whole
-from kd_lightning.base.ranks import rank_from_outside
+from kd_lightning.base.files import atomic_write
+from kd_lightning.base.ranks import launcher_rank
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
@@ -49,7 +49,7 @@ def complete_stage(
     make_directory(directory.parent, "outputs")
 
     def make() -> None:
-        if rank_from_outside() is None:
+        if launcher_rank() is None:
             fit_stage(cfg, data, stage, directory, say)
         else:
             apart(cfg)
@@ -93,7 +93,7 @@ def fit_stage(
     checkpoint = last if last.exists() else None
     trainer.fit(stage, batches, ckpt_path=checkpoint, weights_only=True)
     state = {name: value.cpu().contiguous() for name, value in stage.state_dict().items()}
-    with whole(directory / RESULT) as unfinished:
+    with atomic_write(directory / RESULT) as unfinished:
         save_file(state, unfinished)
 
 

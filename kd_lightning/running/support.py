@@ -37,7 +37,7 @@ MANUAL = ("compile", "accumulate", "clip", "max_steps")
 def unsupported_by(method: Learner) -> Mapping[str, str]:
     """What a method declares, and what follows from the rest of its declarations."""
     reasons = {}
-    if not isinstance(method, Distiller) or method.cache_keys() is None:
+    if isinstance(method, Distiller) and method.cache_keys() is None:
         reasons["cache"] = "its losses read no cached teacher outputs"
     if not method.automatic_optimization:
         reasons |= dict.fromkeys(MANUAL, "it has several optimizers and steps them itself")

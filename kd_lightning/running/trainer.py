@@ -18,18 +18,18 @@ from kd_lightning.callbacks.pruning import pruning_callback
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.methods.base import Learner
-from kd_lightning.records.jobs import current
+from kd_lightning.records.jobs import current_job
 from kd_lightning.trackers.run_info import RunInfo, run_name
 from kd_lightning.trackers.safe_logger import SafeLogger
 
 
 def describe_run(directory: Path, overrides: Sequence[str], method: str, data: str) -> RunInfo:
     """The description of a run for trackers: of a single run, or of a job of a sweep."""
-    job = current()
+    job = current_job()
     if job is None:
         return RunInfo(run_name({}, overrides, directory), None, method, (data,))
-    order = job.order
-    return RunInfo(run_name(order.axes, overrides, directory), order.sweep, method, (data,))
+    spec = job.spec
+    return RunInfo(run_name(spec.axes, overrides, directory), spec.sweep, method, (data,))
 
 
 def build_trainer(
@@ -48,12 +48,12 @@ def build_trainer(
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
-    if (job := current()) is not None:
+    if (job := current_job()) is not None:
         extra.append(JobProgress(title, job.report))
         # from the configuration, which every rank has; only one rank has the directory
         own = cfg.resume or cfg.run_dir
         is_its_own = own is not None and Path(own).resolve() == job.directory.resolve()
-        if is_its_own and (search := job.order.search) is not None:
+        if is_its_own and (search := job.spec.search) is not None:
             extra.append(pruning_callback(job, search))
     return bare_trainer(
         cfg,

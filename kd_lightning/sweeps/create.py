@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import whole
+from kd_lightning.base.files import atomic_write
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
-from kd_lightning.records.jobs import create, jobs_of
+from kd_lightning.records.jobs import create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import expand as expand_columns
 from kd_lightning.reports.published import read_published
@@ -57,15 +57,15 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     if settings.search is not None:
         check_search(settings.search, variations[0])
         variations = [plan.variation_of(content, example_values(settings.search))]
-    orders, first = plan.orders(
+    specs, first = plan.job_specs(
         variations, folder=content["folder"], config_dir=content["config_dir"]
     )
     directory = directory_for(settings.dir, Path(first.outputs) / "sweeps", title)
-    for order in orders if settings.search is None else []:
-        create(directory / "jobs" / f"{order.number:04d}", replace(order, sweep=directory.name))
-    jobs = None if settings.search else len(orders)
+    for spec in specs if settings.search is None else []:
+        create_job(directory / "jobs" / f"{spec.number:04d}", replace(spec, sweep=directory.name))
+    jobs = None if settings.search else len(specs)
     content = {"name": directory.name, "jobs": jobs, **content}
-    with whole(directory / "sweep.yaml") as unfinished:
+    with atomic_write(directory / "sweep.yaml") as unfinished:
         OmegaConf.save(OmegaConf.create(content), unfinished)
     return directory
 

@@ -14,7 +14,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from kd_lightning.records.jobs import Job, Order, State
+from kd_lightning.records.jobs import Job, JobSpec, State
 
 STYLES = {
     State.DONE: "green", State.RUNNING: "cyan", State.FAILED: "red", State.STOPPED: "yellow",
@@ -26,7 +26,7 @@ STYLES = {
 class Snapshot:
     """The state of one job, as its files say at one moment."""
 
-    order: Order
+    spec: JobSpec
     state: State
     progress: dict[str, Any]
     error: str | None
@@ -34,9 +34,9 @@ class Snapshot:
     @property
     def name(self) -> str:
         """Its row of the table, with data set and seed."""
-        seed = self.order.axes.get("seed")
-        data = [f"{key}={value}" for key, value in self.order.axes.items() if "data" in key]
-        words = [self.order.variant, *data, *([] if seed is None else [f"seed={seed}"])]
+        seed = self.spec.axes.get("seed")
+        data = [f"{key}={value}" for key, value in self.spec.axes.items() if "data" in key]
+        words = [self.spec.variant, *data, *([] if seed is None else [f"seed={seed}"])]
         return " ".join(dict.fromkeys(words))
 
     @property
@@ -99,8 +99,8 @@ class Monitor:
     def _snapshot(self, job: Job) -> Snapshot:
         if job.number in self._over:
             return self._over[job.number]
-        snapshot = Snapshot(job.order, job.state(), job.progress(), job.error())
-        if snapshot.state in (State.DONE, State.PRUNED) and not job.is_held():
+        snapshot = Snapshot(job.spec, job.state(), job.progress(), job.error())
+        if snapshot.state in (State.DONE, State.PRUNED) and not job.is_locked():
             self._over[job.number] = snapshot
         return snapshot
 
@@ -163,9 +163,9 @@ def table(
     grid.add_column(no_wrap=True)
     for ratio in (2, 3):
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio if cut else None)
-    for snapshot in sorted(shown, key=lambda snapshot: snapshot.order.number):
+    for snapshot in sorted(shown, key=lambda snapshot: snapshot.spec.number):
         state = Text(str(snapshot.state), STYLES[snapshot.state])
-        number = str(snapshot.order.number)
+        number = str(snapshot.spec.number)
         grid.add_row(number, state, Text(snapshot.name), Text(snapshot.description))
     head = Text.assemble((title, "bold"), f": {summary(snapshots, total)}")
     hidden = len(snapshots) - len(shown)
@@ -193,7 +193,7 @@ class ProgressLines:
 
     def job_ended(self, job: Job) -> None:
         snapshots = self.monitor()
-        (snapshot,) = [each for each in snapshots if each.order.number == job.number]
+        (snapshot,) = [each for each in snapshots if each.spec.number == job.number]
         # + 1: this job has just ended, and the next one has not started yet
         running = sum(each.state is State.RUNNING for each in snapshots)
         self.at_once = max(self.at_once, min(running + 1, self.monitor.total))
@@ -206,7 +206,7 @@ class ProgressLines:
             words.append(f"val/accuracy {metrics['objective']:.4f}")
         if snapshot.description:
             words.append(snapshot.description)
-        self.print(f"job {snapshot.order.number} ({snapshot.name}): {', '.join(words)}")
+        self.print(f"job {snapshot.spec.number} ({snapshot.name}): {', '.join(words)}")
         self.print(f"  {summary(snapshots, self.monitor.total, self.at_once)}")
 
     def print(self, line: str) -> None:

@@ -20,7 +20,7 @@ from rich.live import Live
 from kd_lightning import reports
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
-from kd_lightning.records.jobs import Job, Order, State, is_held, jobs_of
+from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
 from kd_lightning.sweeps import create, display, plan, search
 
 LOCK = ".at-work"  # held while a process runs the sweep
@@ -72,7 +72,7 @@ def run_sweep(directory: Path, launcher: Any, console: Console) -> bool:
     else:
         jobs = open_search(directory, settings)
     for job in jobs.jobs:  # a job that failed is run again
-        if not job.is_over() and not job.is_held():
+        if not job.is_over() and not job.is_locked():
             (job.directory / "error.txt").unlink(missing_ok=True)
     monitor = display.Monitor(jobs.jobs, jobs.total)
     lines = display.ProgressLines(monitor, console)
@@ -92,7 +92,7 @@ def run_sweep(directory: Path, launcher: Any, console: Console) -> bool:
     reports.print_report(report, console)
     lines.print(f"Sweep: {directory}")
     if settings["search"] is not None and (best := jobs.best()) is not None:
-        words = shlex.join(best.order.overrides)
+        words = shlex.join(best.spec.overrides)
         lines.print(f"Best on val: python -m kd_lightning.run {words}")
     states = [job.state() for job in jobs_of(directory)]
     running = states.count(State.RUNNING)
@@ -141,7 +141,7 @@ class FixedJobs:
         unfinished = [job for job in self.jobs if not job.is_over()]
         held = []
         for job in unfinished:
-            if job.is_held():
+            if job.is_locked():
                 held.append(job)
             elif not job.is_over():
                 yield job
@@ -158,15 +158,15 @@ def open_search(directory: Path, settings: Mapping[str, Any]) -> search.Search:
         settings: the content of its ``sweep.yaml``.
     """
 
-    def make_order(number: int, values: Mapping[str, Any]) -> Order:
+    def make_spec(number: int, values: Mapping[str, Any]) -> JobSpec:
         variation = plan.variation_of(settings, values)
-        (order,), _ = plan.orders(
+        (spec,), _ = plan.job_specs(
             [variation], folder=settings["folder"], config_dir=settings["config_dir"]
         )
-        return replace(order, number=number, sweep=settings["name"])
+        return replace(spec, number=number, sweep=settings["name"])
 
     search_settings = search.Settings(**settings["search"])
-    return search.Search(directory, settings["name"], search_settings, make_order)
+    return search.Search(directory, settings["name"], search_settings, make_spec)
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def watch(directory: Path, console: Console) -> None:
     monitor = display.Monitor(jobs, total)
     if console.is_terminal:
         with suppress(KeyboardInterrupt), live_table(directory.name, monitor, console):
-            while is_held(directory / LOCK) or any(job.is_held() for job in jobs):
+            while is_locked(directory / LOCK) or any(job.is_locked() for job in jobs):
                 time.sleep(1)
                 jobs[:] = jobs_of(directory)  # a search adds jobs while it runs
     snapshots = monitor()

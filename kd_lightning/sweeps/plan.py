@@ -17,9 +17,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import compose, is_of_a_sweep, sentences
+from kd_lightning.config.command_line import as_user_errors, compose, is_sweep_key
 from kd_lightning.config.schema import arguments_of, check_arguments, check_configuration
-from kd_lightning.records.jobs import Order
+from kd_lightning.records.jobs import JobSpec
 from kd_lightning.records.run_directory import check_overrides
 from kd_lightning.sweeps.overrides import (
     expand_values,
@@ -83,7 +83,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         raise UserError(
             f"{of_hydra[0]} has no effect on a sweep: choose sweep=…, launcher=… and sweep.dir=…"
         )
-    of_sweep = [word for word in words if is_of_a_sweep(word)]
+    of_sweep = [word for word in words if is_sweep_key(word)]
     return of_sweep, [word for word in words if word not in of_sweep]
 
 
@@ -192,13 +192,13 @@ def check_grid(grid: Mapping[str, Sequence[str]]) -> None:
             raise UserError(f"seed must be whole numbers, got {value_of(cell)} (seed=0,1,2)")
 
 
-def orders(
+def job_specs(
     variations: Sequence[Variation],
     *,
     folder: str,
     config_dir: str | None,
-) -> tuple[list[Order], DictConfig]:
-    """The orders of all jobs (what each job runs), and the configuration of the first job.
+) -> tuple[list[JobSpec], DictConfig]:
+    """The specifications of all jobs, and the configuration of the first job.
 
     The configuration of each row is composed and checked, so a wrong word is refused before any job
     starts. A value of a data key, such as a fold or the name of a data set, is checked with one row
@@ -212,7 +212,7 @@ def orders(
         UserError: the configuration of a job cannot be composed.
     """
     composed: dict[tuple[str, ...], DictConfig] = {}
-    job_orders: list[Order] = []
+    specs: list[JobSpec] = []
     checked_values: set[str] = set()
     for number, variation in enumerate(variations):
         of_data = {o for o in variation.overrides if is_value_of_data(o, variation.axes)}
@@ -224,8 +224,8 @@ def orders(
             composed.setdefault(row, cfg)
             checked_values |= of_data
         cfg = composed[row]
-        job_orders.append(
-            Order(
+        specs.append(
+            JobSpec(
                 number=number,
                 variant=variation.variant or str(cfg.method._target_).split(".")[-2],
                 axes=variation.axes,
@@ -235,7 +235,7 @@ def orders(
                 **hardware_of(cfg),
             )
         )
-    return job_orders, next(iter(composed.values()))
+    return specs, next(iter(composed.values()))
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:
@@ -248,7 +248,7 @@ def is_value_of_data(override: str, axes: Axes) -> bool:
 
 def compose_job(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
     """Composes and checks the configuration of a job."""
-    with sentences(overrides):
+    with as_user_errors(overrides):
         cfg = compose(overrides, config_dir)
         check_configuration(cfg)
         check_overrides(cfg, list(overrides))

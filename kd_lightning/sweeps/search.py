@@ -22,7 +22,7 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import stream_seed
 from kd_lightning.callbacks.pruning import default_storage, need_optuna
 from kd_lightning.config.schema import arguments_of
-from kd_lightning.records.jobs import Job, Order, create, jobs_of
+from kd_lightning.records.jobs import Job, JobSpec, create_job, jobs_of
 
 Distributions = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Search:
         directory: of the sweep.
         study: the name of the study in Optuna's storage.
         settings: those of the preset.
-        make_order: makes the order of a job from its number and its values by key.
+        make_spec: makes the specification of a job from its number and its values by key.
 
     Attributes:
         jobs: the jobs that exist so far.
@@ -58,12 +58,12 @@ class Search:
         directory: Path,
         study: str,
         settings: Settings,
-        make_order: Callable[[int, Mapping[str, Any]], Order],
+        make_spec: Callable[[int, Mapping[str, Any]], JobSpec],
     ) -> None:
         self.directory = directory
         self.name = study
         self.settings = settings
-        self.make_order = make_order
+        self.make_spec = make_spec
         self.distributions = distributions_of(settings.space)
         self.total = total_of(settings, self.distributions)
         storage = settings.storage or default_storage(directory)
@@ -103,7 +103,7 @@ class Search:
         for job in jobs:
             if job.is_over():
                 self.job_ended(job)
-            elif job.is_held():
+            elif job.is_locked():
                 held.append(job)
             else:
                 yield job
@@ -166,7 +166,7 @@ class Search:
                 "trial": trial.number,
                 "pruner": self.settings.pruner,
             }
-            create(directory, replace(self.make_order(trial.number, trial.params), search=about))
+            create_job(directory, replace(self.make_spec(trial.number, trial.params), search=about))
         job = Job(directory)
         if job not in self.jobs:
             self.jobs.append(job)

@@ -23,7 +23,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import in_bytes, write_text
+from kd_lightning.base.files import format_bytes, write_text
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
@@ -88,7 +88,7 @@ def use_cache(
         names = " and ".join(dict.fromkeys(value.name for value, _, _ in missing))
         say(
             f"teacher cache: {names} of {count} {'view' if count == 1 else 'views'} of {samples} "
-            f"samples, {in_bytes(size)} to compute, in {folder}"
+            f"samples, {format_bytes(size)} to compute, in {folder}"
         )
     cached = CachedOutputs(values, samples, data.num_classes)
     work = functools.partial(fill, folder, values, count, data, outputs, say)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import in_bytes, whole
+from kd_lightning.base.files import atomic_write, format_bytes
 from kd_lightning.data.loading.batches import Values
 from kd_lightning.teacher_cache.top_logits import expanded
 
@@ -102,7 +102,7 @@ def read(value: Value, view: int, start: int, samples: int) -> Tensor:
 
 def write(path: Path, rows: Tensor) -> None:
     """Writes a block atomically."""
-    with whole(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         file.write(rows.contiguous().numpy().tobytes())
         file.flush()
         os.fsync(file.fileno())  # a file that exists must be complete
@@ -126,6 +126,6 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(
-            f"the teacher's cache needs {in_bytes(size)}, and {folder} has "
-            f"{in_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
+            f"the teacher's cache needs {format_bytes(size)}, and {folder} has "
+            f"{format_bytes(free)} left: lower teacher.cache, or set teacher.cache_store"
         )

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.base.ranks import rank_from_outside
+from kd_lightning.base.ranks import launcher_rank
 from kd_lightning.records.run_directory import make_directory
 
 # Keys that say where, how fast or how verbosely, and change no weight.
@@ -61,7 +61,7 @@ def find_or_make(
         say: tells the person what happens.
     """
     path = directory / done
-    if rank_from_outside():  # not the first rank, which makes it
+    if launcher_rank():  # not the first rank, which makes it
         while not path.exists():
             time.sleep(0.5)
         return path

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 from rich.console import Console
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.interrupts import in_one_piece
+from kd_lightning.base.interrupts import delay_interrupts
 
 # logger -> the optional package that it needs; the extra of the logger's name installs it
 REQUIRED_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
@@ -50,7 +50,7 @@ class SafeLogger(Logger):
         """The result of ``action(logger)``; ``otherwise`` if the logger fails or has failed."""
         if self._is_in_use:
             try:
-                with in_one_piece():
+                with delay_interrupts():
                     return action(self._logger)
             except Exception as error:  # any error of a disk, a network or a library
                 self._leave_out(error)

@@ -1,33 +1,35 @@
 import pytest
 
-from kd_lightning.base.errors import UserError, placed, unknown
+from kd_lightning.base.errors import UserError, unknown, with_full_keys
 
 
-def test_user_error_is_a_value_error_so_that_libraries_may_catch_it():
+def test_a_user_error_is_a_value_error():
     with pytest.raises(ValueError, match="too high"):
         raise UserError("too high")
 
 
-def test_near_names_are_proposed_with_the_key_to_change():
+def test_similar_names_are_suggested_with_the_key_to_change():
     error = unknown("data set", "cifar11", ["cifar10", "digits"], "data")
     assert isinstance(error, UserError)
     assert str(error) == "unknown data set 'cifar11': did you mean cifar10? (data=…)"
 
 
-def test_without_near_names_all_are_listed_in_order():
+def test_without_similar_names_all_are_listed_in_order():
     error = unknown("kind", "xyz", iter(["series", "image"]), "data.kind")
     assert str(error) == "unknown kind 'xyz': expected one of image, series (data.kind=…)"
 
 
-def test_long_lists_are_cut():
+def test_long_lists_are_shortened():
     error = unknown("net", "xyz", [f"net{i:02}" for i in range(13)], "model")
     assert "net11, … (model=…)" in str(error)
     assert "net12" not in str(error)
 
 
-def test_who_knows_the_place_fills_it_in():
-    key = "method.students.a"
-    assert placed("no file (…weights=…)", key) == "no file (method.students.a.weights=…)"
-    assert placed("(…mean=…, …std=…)", key) == "(method.students.a.mean=…, method.students.a.std=…)"
-    assert placed("another net (model@…=…)", key) == "another net (model@method.students.a=…)"
-    assert placed("a, b, … (data.root=…)", key) == "a, b, … (data.root=…)"
+def test_incomplete_keys_are_completed():
+    def full(message: str) -> str:
+        return with_full_keys(message, "method.students.a")
+
+    assert full("no file (…weights=…)") == "no file (method.students.a.weights=…)"
+    assert full("(…mean=…, …std=…)") == "(method.students.a.mean=…, method.students.a.std=…)"
+    assert full("another net (model@…=…)") == "another net (model@method.students.a=…)"
+    assert full("a, b, … (data.root=…)") == "a, b, … (data.root=…)"

@@ -3,26 +3,26 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.base.files import whole
+from kd_lightning.base.files import atomic_write
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    with whole(path) as unfinished:
-        unfinished.write_text("new")
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
-def test_after_an_error_the_old_file_is_as_it_was(error: BaseException, tmp_path: Path) -> None:
+def test_after_an_error_the_old_file_is_unchanged(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     path.write_text("old")
 
     def write_half_of_it() -> None:
-        with whole(path) as unfinished:
-            unfinished.write_text("ne")
+        with atomic_write(path) as temporary:
+            temporary.write_text("ne")
             raise error
 
     with pytest.raises(type(error)):
@@ -31,8 +31,8 @@ def test_after_an_error_the_old_file_is_as_it_was(error: BaseException, tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_of_one_name_and_two_endings_do_not_meet(tmp_path: Path) -> None:
-    with whole(tmp_path / "best.ckpt") as one, whole(tmp_path / "best.csv") as other:
+def test_files_with_the_same_name_and_another_suffix_do_not_collide(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "best.ckpt") as one, atomic_write(tmp_path / "best.csv") as other:
         assert one != other
         one.touch()
         other.touch()

@@ -4,25 +4,25 @@ import threading
 import pytest
 
 from kd_lightning.base import interrupts
-from kd_lightning.base.interrupts import Interrupted, in_one_piece, interruptible
+from kd_lightning.base.interrupts import Interrupted, delay_interrupts, interruptible
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_interrupts_what_runs_inside(number: signal.Signals) -> None:
+def test_a_signal_interrupts_the_block(number: signal.Signals) -> None:
     with pytest.raises(Interrupted) as caught, interruptible():
         signal.raise_signal(number)
     assert caught.value.signum == number
 
 
-def test_an_interrupt_is_no_error_that_may_be_handled() -> None:
+def test_an_interrupt_is_no_exception_that_could_be_handled() -> None:
     assert not issubclass(Interrupted, Exception)
-    assert Interrupted(2, "go on").advice == "go on"
+    assert Interrupted(2, "resume").advice == "resume"
 
 
 @pytest.mark.parametrize("second", SIGNALS)
-def test_a_second_signal_does_not_cut_short_what_the_first_set_going(second: int) -> None:
+def test_a_second_signal_does_not_interrupt_the_clean_up(second: int) -> None:
     cleaned = []
 
     def run() -> None:
@@ -39,7 +39,7 @@ def test_a_second_signal_does_not_cut_short_what_the_first_set_going(second: int
     assert caught.value.signum == signal.SIGINT
 
 
-def test_not_even_if_the_handlers_are_set_again() -> None:
+def test_it_does_not_either_if_the_handlers_are_restored() -> None:
     cleaned = []
 
     def run() -> None:
@@ -58,70 +58,70 @@ def test_not_even_if_the_handlers_are_set_again() -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_waits_for_the_end_of_what_is_done_in_one_piece(number: signal.Signals) -> None:
+def test_a_signal_is_delayed_to_the_end_of_the_block(number: signal.Signals) -> None:
     done = []
 
     def run() -> None:
-        with interruptible("go on"):
-            with in_one_piece():
-                with in_one_piece():
+        with interruptible("resume"):
+            with delay_interrupts():
+                with delay_interrupts():
                     signal.raise_signal(number)
                     signal.raise_signal(signal.SIGTERM)  # a scheduler may send two at once
-                done.append("all of it")
-            done.append("what comes after it")
+                done.append("inner block")
+            done.append("outer block")
 
     with pytest.raises(Interrupted) as caught:
         run()
-    assert done == ["all of it"]
-    assert (caught.value.signum, caught.value.advice) == (number, "go on")
-    with interruptible(), in_one_piece():  # nothing is left of it
+    assert done == ["inner block"]
+    assert (caught.value.signum, caught.value.advice) == (number, "resume")
+    with interruptible(), delay_interrupts():  # no interrupt is left
         pass
 
 
-def test_a_second_signal_some_time_later_waits_for_nothing(
+def test_a_second_signal_some_time_later_is_not_delayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interrupts, "PATIENCE", -1.0)
+    monkeypatch.setattr(interrupts, "FORCE_AFTER", -1.0)
     done = []
 
     def run() -> None:
-        with interruptible(), in_one_piece():
+        with interruptible(), delay_interrupts():
             signal.raise_signal(signal.SIGINT)
-            done.append("the first waits")
+            done.append("the first is delayed")
             signal.raise_signal(signal.SIGINT)
-            done.append("the second too")
+            done.append("the second too is delayed")
 
     with pytest.raises(Interrupted):
         run()
-    assert done == ["the first waits"]
+    assert done == ["the first is delayed"]
 
 
-def test_one_piece_of_another_thread_keeps_nothing_waiting() -> None:
-    inside, over, waited = threading.Event(), threading.Event(), []
+def test_a_block_in_another_thread_delays_nothing() -> None:
+    entered, finished, after_signal = threading.Event(), threading.Event(), []
 
     def work() -> None:
-        with in_one_piece():
-            inside.set()
-            over.wait()
+        with delay_interrupts():
+            entered.set()
+            finished.wait()
 
     def run() -> None:
         with interruptible():
             signal.raise_signal(signal.SIGTERM)
-            waited.append(True)
+            after_signal.append(True)
 
     thread = threading.Thread(target=work)
     thread.start()
-    inside.wait()
+    entered.wait()
     try:
         with pytest.raises(Interrupted):
             run()
     finally:
-        over.set()
+        finished.set()
         thread.join()
-    assert not waited
+    assert not after_signal
 
 
-def test_handlers_are_given_back_after_an_end_and_after_an_interrupt() -> None:
+def test_handlers_are_restored_after_the_block_and_after_an_interrupt() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with interruptible():
         assert [signal.getsignal(number) for number in SIGNALS] != before
@@ -131,14 +131,14 @@ def test_handlers_are_given_back_after_an_end_and_after_an_interrupt() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_thread_that_cannot_handle_signals_changes_nothing() -> None:
-    seen = []
+def test_in_another_thread_no_handler_changes() -> None:
+    handlers = []
 
     def work() -> None:
         with interruptible():
-            seen.append([signal.getsignal(number) for number in SIGNALS])
+            handlers.append([signal.getsignal(number) for number in SIGNALS])
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [[signal.getsignal(number) for number in SIGNALS]]
+    assert handlers == [[signal.getsignal(number) for number in SIGNALS]]

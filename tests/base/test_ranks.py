@@ -1,4 +1,4 @@
-"""Which process of a distributed run this is, from what its launcher left in the environment."""
+"""The rank of a process in a distributed run, from its launcher's environment variables."""
 
 import os
 
@@ -7,18 +7,18 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import (
-    VARIABLES,
+    LAUNCHER_VARIABLES,
     check_processes,
     forget_ranks,
     is_first_rank,
-    rank_from_outside,
+    launcher_rank,
     without_ranks,
 )
 
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
+    for name in LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
 
@@ -27,13 +27,13 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     ("environment", "rank", "first"),
     [
         ({}, None, True),
-        ({"LOCAL_RANK": "0"}, None, True),  # what Lightning's launcher sets in the first process
+        ({"LOCAL_RANK": "0"}, None, True),  # set by Lightning's launcher in the first process
         ({"LOCAL_RANK": "1"}, None, False),
         ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0"}, 0, True),
         ({"TORCHELASTIC_RUN_ID": "x", "RANK": "2", "LOCAL_RANK": "0"}, 2, False),  # second machine
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}, 3, False),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None, True),
-        # a shell in a SLURM job, where Lightning starts the processes itself
+        # a shell in a SLURM job, in which Lightning starts the processes itself
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "bash"}, None, True),
         (
             {
@@ -53,16 +53,16 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_rank_is_that_of_the_launcher(
+def test_rank_comes_from_the_launcher(
     environment: dict, rank: int | None, first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert rank_from_outside() == rank
+    assert launcher_rank() == rank
     assert is_first_rank() is first
 
 
-def test_a_run_inside_another_sees_no_launcher() -> None:
+def test_a_run_inside_another_run_has_no_launcher_variables() -> None:
     environment = {"PATH": "/bin", "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "1", "SEED": "3"}
     assert without_ranks(environment) == {"PATH": "/bin", "SEED": "3"}
 
@@ -77,52 +77,52 @@ SRUN = {
 
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, SRUN])
-def test_for_lightning_too_a_run_inside_another_is_a_single_process(
+def test_lightning_detects_no_launcher_without_these_variables(
     launcher: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def launched() -> bool:
+    def is_detected() -> bool:
         return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
 
     for name, value in launcher.items():
         monkeypatch.setenv(name, value)
-    assert launched()
-    left = without_ranks(os.environ)
-    for name in set(os.environ) - set(left):
+    assert is_detected()
+    remaining = without_ranks(os.environ)
+    for name in set(os.environ) - set(remaining):
         monkeypatch.delenv(name)
-    assert not launched()
+    assert not is_detected()
 
 
 @pytest.mark.parametrize(
-    ("environment", "asked", "num_nodes", "sentence"),
+    ("environment", "requested", "num_nodes", "message"),
     [
         ({}, 1, 1, None),
         ({}, 2, 1, None),  # Lightning starts the other one
         ({}, 4, 2, "torchrun --nnodes=2 --nproc-per-node=2"),
         (TORCHRUN, 2, 1, None),
         (TORCHRUN, 2, 2, None),
-        (TORCHRUN, 1, 1, "ask for 1 processes, and 2 were started"),
+        (TORCHRUN, 1, 1, "request 1 processes, but 2 were started"),
         (SRUN, 2, 1, None),
         (SRUN, 4, 2, "srun --nodes=2 --ntasks-per-node=2"),
         (SRUN | {"SLURM_JOB_NAME": "bash"}, 4, 1, None),
-        ({"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}, 2, 1, "ask for 2 processes, and 1 were"),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}, 2, 1, "request 2 processes, but 1 were"),
         ({"SLURM_NTASKS": "1"}, 1, 1, None),
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, 2, 1, "put srun before the command"),
     ],
 )
-def test_as_many_processes_are_started_as_are_asked_for(
-    environment: dict, asked: int, num_nodes: int, sentence: str | None,
+def test_as_many_processes_must_be_started_as_requested(
+    environment: dict, requested: int, num_nodes: int, message: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    if sentence is None:
-        check_processes(asked, num_nodes)
+    if message is None:
+        check_processes(requested, num_nodes)
     else:
-        with pytest.raises(UserError, match=sentence):
-            check_processes(asked, num_nodes)
+        with pytest.raises(UserError, match=message):
+            check_processes(requested, num_nodes)
 
 
-def test_what_lightning_leaves_is_forgotten_and_torchruns_is_kept(
+def test_lightnings_variables_are_removed_and_torchruns_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -131,4 +131,4 @@ def test_what_lightning_leaves_is_forgotten_and_torchruns_is_kept(
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("RANK", "1"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     forget_ranks()
-    assert rank_from_outside() == 1
+    assert launcher_rank() == 1

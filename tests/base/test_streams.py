@@ -5,13 +5,13 @@ from kd_lightning.base.streams import seed_stream, stream, stream_seed
 
 
 def test_seed_is_the_same_in_every_process_and_release():
-    # On DDP's ranks it must not differ, as Python's own hash() of text does; and a seed that
-    # changed with a release would silently change every published number.
+    # Python's own hash() of text differs between processes, so also between the ranks of DDP. A
+    # seed that changed with a release would silently change all published numbers.
     assert stream_seed(3, "weights", "a") == 6630574808719520897
     assert stream_seed(0, "order", 0) == 2094333682667709378
 
 
-def test_seed_depends_on_every_part_of_the_name_on_their_order_and_type():
+def test_seed_depends_on_each_part_of_the_name_its_place_and_its_type():
     names = [
         (0,), (1,), ("0",), (0, "order"), (0, "augmentation"), ("order", 0),
         (0, "order", 0), (0, "order", 1), (0, "order0"), (0, 1, 2), (0, 12), (0, 2, 1),
@@ -26,7 +26,7 @@ def test_seed_fits_a_generator():
     torch.manual_seed(max(seeds))
 
 
-def test_stream_starts_anew_each_time_and_leaves_global_randomness_alone():
+def test_each_stream_starts_anew_and_the_global_generator_is_unchanged():
     before = torch.get_rng_state()
     first, second = stream(0, "split"), stream(0, "split")
     assert torch.equal(torch.rand(5, generator=first), torch.rand(5, generator=second))
@@ -46,6 +46,6 @@ def global_state():
 
 
 @pytest.mark.usefixtures("global_state")
-def test_seeding_puts_the_global_generator_where_the_stream_starts():
+def test_seeding_sets_the_global_generator_to_the_start_of_the_stream():
     seed_stream(0, "augmentation", 1, 2)
     assert torch.equal(torch.rand(5), torch.rand(5, generator=stream(0, "augmentation", 1, 2)))

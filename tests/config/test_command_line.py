@@ -1,4 +1,4 @@
-"""From an error to what a person sees: a sentence for a mistake, a traceback for a bug."""
+"""From an error to what a user sees: a sentence for a mistake, a traceback for a bug."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.config.command_line import CONF, report_errors, sentence_of
+from kd_lightning.config.command_line import CONF, report_errors, user_message
 
 
 def refuse() -> None:
@@ -36,92 +36,95 @@ def building(target: str, **more) -> Exception:
     return error
 
 
-def test_the_configuration_is_where_it_says() -> None:
+def test_the_folder_of_the_configuration_exists() -> None:
     assert (CONF / "config.yaml").is_file()
 
 
-def test_a_persons_mistake_is_its_own_sentence() -> None:
-    assert sentence_of(UserError("seed must be\na whole number")) == "seed must be a whole number"
+def test_a_users_mistake_has_its_own_sentence() -> None:
+    assert user_message(UserError("seed must be\na whole number")) == "seed must be a whole number"
 
 
-def test_while_building_the_sentence_gets_its_place() -> None:
-    sentence = sentence_of(building(f"{__name__}.refuse"))
+def test_while_building_the_sentence_gets_the_complete_key() -> None:
+    sentence = user_message(building(f"{__name__}.refuse"))
     assert sentence == "no file (method.students.a.weights=…)"
 
 
 def test_a_library_that_refuses_a_value_is_quoted() -> None:
-    sentence = sentence_of(building("torch.nn.Dropout", p=2))
-    assert "Dropout refuses what it was given: dropout probability has to be" in sentence
+    sentence = user_message(building("torch.nn.Dropout", p=2))
+    assert "Dropout refuses its arguments: dropout probability has to be" in sentence
     assert sentence.endswith("(method.students.a.…=…)")
 
 
 @pytest.mark.parametrize("error", [AssertionError, AttributeError, TypeError, KeyError, OSError])
-def test_a_bug_is_no_sentence(error: type[Exception]) -> None:
-    assert sentence_of(error("ours")) == ""
-    assert sentence_of(FileNotFoundError(errno.ENOENT, "No such file", "ours.py")) == ""
+def test_a_bug_has_no_sentence(error: type[Exception]) -> None:
+    assert user_message(error("ours")) == ""
+    assert user_message(FileNotFoundError(errno.ENOENT, "No such file", "ours.py")) == ""
 
 
-def test_a_bug_while_building_is_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_while_building_has_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kd_lightning.models.perceptron.check_rate", lambda *_: fail())
     error = building("kd_lightning.models.perceptron.mlp", num_inputs=4, widths=[2], num_classes=2,
                      in_chans=1)  # fmt: skip
     assert "ours" in str(error)
-    assert sentence_of(error) == ""
+    assert user_message(error) == ""
 
 
-def test_a_bug_while_a_mistake_is_handled_is_no_sentence() -> None:
+def test_a_bug_while_a_mistake_is_handled_has_no_sentence() -> None:
     def handle() -> None:
         try:
             refuse()
         except UserError:
             fail()
 
-    assert sentence_of(caught(handle)) == ""
+    assert user_message(caught(handle)) == ""
 
 
-def test_a_mistake_that_something_else_was_raised_from_is_one() -> None:
+def test_an_error_raised_from_a_mistake_has_its_sentence() -> None:
     def wrap() -> None:
         try:
             refuse()
         except UserError as error:
             raise RuntimeError("in the middle of things") from error
 
-    assert sentence_of(caught(wrap)) == "no file (…weights=…)"
+    assert user_message(caught(wrap)) == "no file (…weights=…)"
 
 
-def test_a_loading_process_sends_its_last_line() -> None:
+def test_the_last_line_of_a_loading_processs_traceback_is_the_message() -> None:
     text = (
         "Caught BadImage in DataLoader worker process 0.\nOriginal Traceback (most recent call "
         "last):\n  File a, line 1\n"
         "kd_lightning.data.loading.batches.BadImage: cat.jpg must be an image: cut\n"
     )
-    assert sentence_of(UserError(text)) == "cat.jpg must be an image: cut"
+    assert user_message(UserError(text)) == "cat.jpg must be an image: cut"
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
-        (errno.ENOSPC, "the disk is full, writing a.ckpt: make room, or write elsewhere (outputs"),
+        (
+            errno.ENOSPC,
+            "the disk is full, writing a.ckpt: free some space, or write elsewhere (outputs",
+        ),
         (errno.EDQUOT, "the disk is full"),
         (errno.EFBIG, "the disk is full"),
-        (errno.EACCES, "may not read or write a.ckpt: Permission denied (outputs=… or data.root"),
-        (errno.EROFS, "may not read or write a.ckpt: Read-only file system"),
+        (errno.EACCES, "cannot read or write a.ckpt: Permission denied (outputs=… or data.root"),
+        (errno.EROFS, "cannot read or write a.ckpt: Read-only file system"),
     ],
 )
-def test_what_the_system_refuses(number: int, said: str) -> None:
+def test_errors_of_the_operating_system(number: int, message: str) -> None:
     error = OSError(number, os.strerror(number), "a.ckpt")
-    assert said in sentence_of(error)
+    assert message in user_message(error)
 
     def wrap() -> None:
         try:
             raise error
         finally:
-            fail()  # as torch.save does, whose file then is not what it expects
+            fail()  # as torch.save does when its file was not written
 
-    assert said in sentence_of(caught(wrap))
+    assert message in user_message(caught(wrap))
 
 
-# What the program does with them
+# What the program prints
 
 
 def test_a_mistake_ends_the_program_with_one_line_and_code_2(
@@ -139,21 +142,25 @@ def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_a_mistake_has_a_traceback_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_has_a_traceback_if_the_variable_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("KD_LIGHTNING_TRACEBACK", "1")
     with pytest.raises(UserError), report_errors():
         refuse()
 
 
 @pytest.mark.parametrize("signum", [2, 15])
-def test_an_interrupt_ends_with_the_command_that_goes_on(
+def test_an_interrupt_ends_with_the_command_that_resumes(
     signum: int, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as end, report_errors():
-        raise Interrupted(signum, "go on with: python -m kd_lightning.run resume=x")
+        raise Interrupted(signum, "resume with: python -m kd_lightning.run resume=x")
     assert end.value.code == 128 + signum
-    assert "Interrupted: go on with: python -m kd_lightning.run resume=x" in capsys.readouterr().err
+    assert (
+        "Interrupted: resume with: python -m kd_lightning.run resume=x" in capsys.readouterr().err
+    )
 
 
-def test_a_refused_read_is_the_systems_own(tmp_path: Path) -> None:
-    assert sentence_of(caught((tmp_path / "gone").read_text)) == ""
+def test_a_missing_file_has_no_sentence(tmp_path: Path) -> None:
+    assert user_message(caught((tmp_path / "gone").read_text)) == ""

@@ -1,4 +1,4 @@
-"""The constructor is the schema. What whole runs make of it is in test_bad_input.py."""
+"""Keys and values are checked against signatures. test_bad_input.py tests it in whole runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF
-from kd_lightning.config.schema import PLAIN, arguments_of, check_configuration, fits, in_words
+from kd_lightning.config.schema import PLAIN, arguments_of, check_configuration, describe, matches
 from kd_lightning.data.digits import Digits
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.models.perceptron import mlp
@@ -31,7 +31,7 @@ def cfg(composed: DictConfig) -> DictConfig:
 
 
 @pytest.mark.parametrize(
-    ("kind", "good", "bad"),
+    ("annotation", "good", "bad"),
     [
         (int, [0, -1], [0.5, 1.0, "1", None, True, [1]]),
         (float, [0.5, 1, float("nan")], ["1", None, False, [1.0]]),
@@ -54,14 +54,14 @@ def cfg(composed: DictConfig) -> DictConfig:
         (Any, [1, "a", None, [1]], []),
     ],
 )
-def test_values_fit_their_annotations(kind: Any, good: list, bad: list) -> None:
+def test_values_match_their_annotations(annotation: Any, good: list, bad: list) -> None:
     node = OmegaConf.create({"good": good, "bad": bad})
-    assert [value for value in node.good if not fits(value, kind)] == []
-    assert [value for value in node.bad if fits(value, kind)] == []
+    assert [value for value in node.good if not matches(value, annotation)] == []
+    assert [value for value in node.bad if matches(value, annotation)] == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("annotation", "words"),
     [
         (int, "a whole number"),
         (int | float | None, "a number or null"),
@@ -75,51 +75,51 @@ def test_values_fit_their_annotations(kind: Any, good: list, bad: list) -> None:
         (Callable, ""),
     ],
 )
-def test_annotations_in_words(kind: Any, words: str) -> None:
-    assert in_words(kind) == words
+def test_annotations_are_described_in_words(annotation: Any, words: str) -> None:
+    assert describe(annotation) == words
 
 
-def test_a_class_of_ours_takes_what_its_bases_take() -> None:
-    takes = arguments_of(DualStudent)
-    assert not takes.others
-    assert {"peer_ramp", "teacher", "students", "learning_rates"} <= takes.known.keys()
-    assert "self" not in takes.known
-    assert {name for name, argument in takes.known.items() if argument.required} == {
+def test_a_class_of_this_package_takes_the_arguments_of_its_bases() -> None:
+    arguments = arguments_of(DualStudent)
+    assert not arguments.others
+    assert {"peer_ramp", "teacher", "students", "learning_rates"} <= arguments.known.keys()
+    assert "self" not in arguments.known
+    assert {name for name, argument in arguments.known.items() if argument.required} == {
         *("students", "teacher", "num_classes", "optimizer")
     }
     assert arguments_of(Digits).known["batch_size"].required
 
 
 def test_a_function_takes_its_typed_keywords() -> None:
-    takes = arguments_of(mlp)
-    assert not takes.others
-    assert takes.known["widths"].type == Sequence[int]
-    assert takes.known["dropout"].type is float
-    assert takes.known["num_classes"].required
-    assert not takes.known["dropout"].required
+    arguments = arguments_of(mlp)
+    assert not arguments.others
+    assert arguments.known["widths"].type == Sequence[int]
+    assert arguments.known["dropout"].type is float
+    assert arguments.known["num_classes"].required
+    assert not arguments.known["dropout"].required
 
 
-def test_what_another_class_does_with_its_keywords_is_not_known() -> None:
+def test_the_further_keywords_of_another_class_are_not_known() -> None:
     class Base:
         def __init__(self, a: int) -> None: ...
 
     class Theirs(Base):
         def __init__(self, b: int, **more: Any) -> None: ...
 
-    takes = arguments_of(Theirs)
-    assert takes.others
-    assert set(takes.known) == {"b"}
+    arguments = arguments_of(Theirs)
+    assert arguments.others
+    assert set(arguments.known) == {"b"}
 
 
-def test_annotations_that_cannot_be_read_forbid_nothing() -> None:
+def test_annotations_that_cannot_be_read_match_any_value() -> None:
     def theirs(a: "Unknown", b: int = 1) -> None: ...
 
-    takes = arguments_of(theirs)
-    assert set(takes.known) == {"a", "b"}
-    assert fits("anything", takes.known["a"].type)
+    arguments = arguments_of(theirs)
+    assert set(arguments.known) == {"a", "b"}
+    assert matches("anything", arguments.known["a"].type)
 
 
-def test_optional_keys_of_typed_keywords_may_be_left_out() -> None:
+def test_optional_keys_of_typed_keywords_are_not_required() -> None:
     class Options(TypedDict, total=False):
         size: int
 
@@ -135,40 +135,42 @@ def test_a_class_without_a_constructor_takes_nothing() -> None:
     assert arguments_of(Bare) == ({}, False)
 
 
-def test_a_good_configuration_passes_with_its_facts_and_without(cfg: DictConfig) -> None:
+def test_a_good_configuration_passes_with_the_facts_of_its_data_and_without(
+    cfg: DictConfig,
+) -> None:
     check_configuration(cfg)
     cfg.task.update(num_classes=10, channels=3, size=16, num_inputs=768, mean=[0.0] * 3)
     check_configuration(cfg)
 
 
-def test_every_key_without_a_target_has_a_kind() -> None:
-    says = OmegaConf.load(CONF / "config.yaml")
-    keys = {key for key in says if not OmegaConf.is_dict(says[key])} - {"defaults"}
+def test_every_key_without_a_target_has_a_type() -> None:
+    config = OmegaConf.load(CONF / "config.yaml")
+    keys = {key for key in config if not OmegaConf.is_dict(config[key])} - {"defaults"}
     for section in ("evaluation", "dropout", "teacher"):
-        keys |= {f"{section}.{key}" for key in says[section] if key != "trainer"}
+        keys |= {f"{section}.{key}" for key in config[section] if key != "trainer"}
     hardware = OmegaConf.load(CONF / "hardware" / "auto.yaml")
     keys |= {f"hardware.{key}" for key in hardware}
     assert set(PLAIN) == keys
 
 
 @pytest.mark.parametrize("section", ["", "evaluation", "dropout", "teacher", "hardware"])
-def test_a_key_that_nothing_takes_is_refused(section: str, cfg: DictConfig) -> None:
+def test_an_unknown_key_is_refused(section: str, cfg: DictConfig) -> None:
     key = f"{section}.r".lstrip(".")
     OmegaConf.update(cfg, f"{section}._r".lstrip("."), 0, force_add=True)
-    check_configuration(cfg)  # a person's own, to refer to
+    check_configuration(cfg)  # a user's own key, to refer to
     OmegaConf.update(cfg, key, 0, force_add=True)
     with pytest.raises(UserError, match=f"^unknown key '{key}': "):
         check_configuration(cfg)
 
 
-def test_values_of_other_keys_are_checked_at_those(cfg: DictConfig) -> None:
+def test_the_value_of_another_key_is_checked_there(cfg: DictConfig) -> None:
     cfg.seed = "x"  # method.seed and data.seed are ${seed}
     with pytest.raises(UserError, match=r"^seed must be a whole number, got x$"):
         check_configuration(cfg)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("hardware", None, "hardware must be keys and values, got null"),
         ("method.students.a", "mlp", "method.students.a must be keys and values, got mlp"),
@@ -183,15 +185,15 @@ def test_values_of_other_keys_are_checked_at_those(cfg: DictConfig) -> None:
         ("data.noise", "???", "data.noise must be given"),
     ],
 )  # fmt: skip
-def test_every_part_is_checked(key: str, value: Any, said: str, cfg: DictConfig) -> None:
+def test_every_part_is_checked(key: str, value: Any, message: str, cfg: DictConfig) -> None:
     OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     with pytest.raises(UserError) as caught:
         check_configuration(cfg)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["title", "hardware.devices", "teacher.source"])
-def test_a_key_that_was_taken_away_is_missed(key: str, cfg: DictConfig) -> None:
+def test_a_removed_key_is_reported(key: str, cfg: DictConfig) -> None:
     section, _, name = key.rpartition(".")
     OmegaConf.set_struct(cfg, False)
     del (OmegaConf.select(cfg, section) if section else cfg)[name]

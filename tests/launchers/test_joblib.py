@@ -12,7 +12,7 @@ from helpers import TINY
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.launchers.joblib import Joblib
-from kd_lightning.records.jobs import Job, Order, State, create
+from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
 SUPERVISED = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
 
@@ -28,7 +28,9 @@ class Bash(Job):
 
 
 def bash(folder: Path, line: str, number: int = 0) -> Bash:
-    return Bash(create(folder / f"{number:04}", Order(number, f"{number}", {}, ())).directory, line)
+    return Bash(
+        create_job(folder / f"{number:04}", JobSpec(number, f"{number}", {}, ())).directory, line
+    )
 
 
 def wait_for(path: Path) -> None:
@@ -138,7 +140,7 @@ def test_without_joblib_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.sweeps
 def test_real_jobs(tmp_path: Path) -> None:
     jobs = [
-        create(tmp_path / f"{number:04}", Order(number, word, {}, [*SUPERVISED, word]))
+        create_job(tmp_path / f"{number:04}", JobSpec(number, word, {}, [*SUPERVISED, word]))
         for number, word in enumerate(["seed=0", "trainer.max_epochs=0", "seed=1"])
     ]
     assert set(Joblib(n_jobs=2).run(jobs)) == set(jobs)
@@ -151,7 +153,7 @@ def test_real_jobs(tmp_path: Path) -> None:
 @pytest.mark.sweeps
 def test_a_killed_sweep_leaves_no_job_running(tmp_path: Path) -> None:
     words = [*SUPERVISED, "trainer.max_epochs=100000"]
-    job = create(tmp_path / "0000", Order(0, "long", {}, words))
+    job = create_job(tmp_path / "0000", JobSpec(0, "long", {}, words))
     program = (
         "import sys; from pathlib import Path; from kd_lightning.records.jobs import Job\n"
         "from kd_lightning.launchers.joblib import Joblib\n"
@@ -163,7 +165,7 @@ def test_a_killed_sweep_leaves_no_job_running(tmp_path: Path) -> None:
     sweep.kill()
     sweep.wait()
     deadline = time.monotonic() + 60
-    while job.is_held():
+    while job.is_locked():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert job.state() is State.STOPPED

@@ -13,7 +13,7 @@ import torch
 from kd_lightning.base.errors import UserError
 from kd_lightning.launchers import local, process
 from kd_lightning.launchers.local import Local, visible_gpus
-from kd_lightning.records.jobs import Job, Order, create
+from kd_lightning.records.jobs import Job, JobSpec, create_job
 
 # A replacement for a training: it writes about.json, and ends as the variant of its job says.
 PROGRAM = """
@@ -42,11 +42,11 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         Job, "command", lambda job: [sys.executable, f"{tmp_path}/program.py", str(job.directory)]
     )
 
-    def jobs(*variants: str, **order) -> list[Job]:
+    def jobs(*variants: str, **spec) -> list[Job]:
         return [
-            create(
+            create_job(
                 tmp_path / "jobs" / f"{number:04d}",
-                Order(number=number, variant=variant, axes={}, overrides=[], **order),
+                JobSpec(number=number, variant=variant, axes={}, overrides=[], **spec),
             )
             for number, variant in enumerate(variants)
         ]

@@ -15,7 +15,7 @@ from helpers import TINY
 from kd_lightning.base.errors import UserError
 from kd_lightning.launchers import ray as launcher
 from kd_lightning.launchers.ray import Ray
-from kd_lightning.records.jobs import Order, State, create, jobs_of
+from kd_lightning.records.jobs import JobSpec, State, create_job, jobs_of
 
 # one after the other, because address="auto" finds any Ray on this machine
 pytestmark = pytest.mark.xdist_group("ray")
@@ -28,7 +28,7 @@ import os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import ray
-from kd_lightning.records.jobs import Job, Order, create, jobs_of
+from kd_lightning.records.jobs import Job, JobSpec, create_job, jobs_of
 from kd_lightning.launchers.ray import Ray
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Bash(Job):
         return ["bash", "-c", f"cd {self.directory}; {self.line}"]
 
 def bash(number, line):
-    order = Order(number, f"{number}", {}, (), accelerator="cpu")
-    return Bash(create(folder / "jobs" / f"{number:04}", order).directory, line)
+    spec = JobSpec(number, f"{number}", {}, (), accelerator="cpu")
+    return Bash(create_job(folder / "jobs" / f"{number:04}", spec).directory, line)
 
 folder = Path(sys.argv[1])
 """
@@ -107,8 +107,8 @@ def test_in_an_existing_cluster_jobs_get_what_they_request(tmp_path: Path) -> No
                  logging_level="error", object_store_memory=100 * 2**20)
         for number, launcher in enumerate([Ray(num_cpus_per_job=3), Ray(num_gpus_per_job=1)]):
             job = bash(number, "{line}")
-            print(launcher.capacity(job.order), list(launcher.run([job])) == [job])
-        print(Ray(num_gpus_per_job=0.5).capacity(job.order), ray.is_initialized())
+            print(launcher.capacity(job.spec), list(launcher.run([job])) == [job])
+        print(Ray(num_gpus_per_job=0.5).capacity(job.spec), ray.is_initialized())
         try:
             list(Ray(num_gpus_per_job=3).run([job]))
         except ValueError as error:
@@ -147,8 +147,8 @@ def test_an_interrupted_sweep_stops_its_jobs_and_waits(tmp_path: Path) -> None:
 def test_real_jobs(tmp_path: Path) -> None:
     words = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
     for number, word in enumerate(["seed=0", "trainer.max_epochs=0", "seed=1"]):
-        order = Order(number, word, {}, [*words, word], accelerator="cpu", threads=1)
-        create(tmp_path / "jobs" / f"{number:04}", order)
+        spec = JobSpec(number, word, {}, [*words, word], accelerator="cpu", threads=1)
+        create_job(tmp_path / "jobs" / f"{number:04}", spec)
     program = "print(sorted(job.number for job in Ray().run(jobs_of(folder))))"
     assert run_driver(tmp_path, program) == "[0, 1, 2]\n"  # and Ray prints nothing
     jobs = jobs_of(tmp_path)
@@ -174,11 +174,11 @@ def test_a_missing_cluster_is_one_sentence(tmp_path: Path) -> None:
     assert message.endswith("(launcher.address=…)\n")
 
 
-ORDER = Order(0, "a job", {}, ())
+SPEC = JobSpec(0, "a job", {}, ())
 
 
 @pytest.mark.parametrize(
-    ("order", "settings", "needs"),
+    ("spec", "settings", "needs"),
     [
         ({"accelerator": "cpu", "threads": 2, "devices": 3}, {}, (6, 0)),
         ({"accelerator": "cpu", "threads": 2}, {"num_cpus_per_job": 0.5}, (0.5, 0)),
@@ -190,18 +190,18 @@ ORDER = Order(0, "a job", {}, ())
     ],
 )
 def test_the_reserved_resources_follow_from_the_order(
-    order: dict, settings: dict, needs: tuple[float, float]
+    spec: dict, settings: dict, needs: tuple[float, float]
 ) -> None:
-    assert Ray(**settings).needs(replace(ORDER, **order), {"GPU": 4}) == needs
+    assert Ray(**settings).needs(replace(SPEC, **spec), {"GPU": 4}) == needs
 
 
 def test_in_a_cluster_without_gpus_auto_is_a_core() -> None:
-    assert Ray().needs(ORDER, {"CPU": 4}) == (1, 0)
+    assert Ray().needs(SPEC, {"CPU": 4}) == (1, 0)
 
 
 def test_a_job_on_several_machines_is_refused() -> None:
     with pytest.raises(UserError, match=r"on one machine, got hardware.num_nodes=2"):
-        Ray().needs(replace(ORDER, num_nodes=2), {})
+        Ray().needs(replace(SPEC, num_nodes=2), {})
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_the_error_of_a_job_itself_is_not_replaced(tmp_path: Path) -> None:
         def result(self) -> int:
             raise ray.exceptions.WorkerCrashedError
 
-    job = create(tmp_path / "0000", ORDER)
+    job = create_job(tmp_path / "0000", SPEC)
     launcher.explain_end(job, Lost())
     assert job.error().startswith("Ray lost its worker")
     (job.directory / "error.txt").write_text("mine")

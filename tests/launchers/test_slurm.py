@@ -15,7 +15,7 @@ import torch
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.launchers.slurm import Slurm, outside_any_job
-from kd_lightning.records.jobs import Job, Order, State, create
+from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 from kd_lightning.run import distill
 
 pytest.importorskip("submitit")
@@ -36,9 +36,9 @@ class Bash(Job):
         return ["bash", "-c", f"cd {self.directory}; {self.line}"]
 
 
-def bash(folder: Path, line: str, number: int = 0, **order) -> Bash:
-    order = Order(number, f"variant {number}", {}, (), sweep=f"sweep of {folder.name}", **order)
-    return Bash(create(folder / f"{number:04}", order).directory, line)
+def bash(folder: Path, line: str, number: int = 0, **spec) -> Bash:
+    spec = JobSpec(number, f"variant {number}", {}, (), sweep=f"sweep of {folder.name}", **spec)
+    return Bash(create_job(folder / f"{number:04}", spec).directory, line)
 
 
 def launcher(**arguments) -> Slurm:
@@ -48,7 +48,7 @@ def launcher(**arguments) -> Slurm:
 def squeue(job: Job, form: str) -> list[str]:
     """One line of output for each job of the sweep to which ``job`` belongs."""
     command = ["squeue", "--noheader", "--states=all", f"--format={form}"]
-    command.append(f"--name={job.order.sweep}")
+    command.append(f"--name={job.spec.sweep}")
     return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
 
 
@@ -72,7 +72,7 @@ def test_a_job_has_a_task_for_each_device_with_the_requested_resources(tmp_path:
     tasks = [(job.directory / f"output-{rank}").read_text().strip() for rank in range(4)]
     assert tasks == [f"4,2,{rank % 2},{rank // 2},2,2,hello" for rank in range(4)]
     (entry,) = (line.split("|") for line in squeue(job, "%j|%k|%C|%m|%l|%y|%T"))
-    assert entry == [job.order.sweep, "7: variant 7", "8", "512M", "5:00", "3", "COMPLETED"]
+    assert entry == [job.spec.sweep, "7: variant 7", "8", "512M", "5:00", "3", "COMPLETED"]
     assert job.error() is None
 
 
@@ -90,8 +90,8 @@ def test_a_job_has_a_task_for_each_device_with_the_requested_resources(tmp_path:
 def test_gpus_are_requested_if_the_devices_are_gpus(
     accelerator: str, setting: int | None, expected: int | None
 ) -> None:
-    order = Order(0, "", {}, (), "a sweep", devices=2, accelerator=accelerator)
-    assert launcher(gpus_per_node=setting).request(order).get("gpus_per_node") == expected
+    spec = JobSpec(0, "", {}, (), "a sweep", devices=2, accelerator=accelerator)
+    assert launcher(gpus_per_node=setting).request(spec).get("gpus_per_node") == expected
 
 
 @real
@@ -207,10 +207,10 @@ RUN = (
 )  # fmt: skip
 
 
-def run(folder: Path, number: int, *overrides: str, **order) -> Job:
+def run(folder: Path, number: int, *overrides: str, **spec) -> Job:
     overrides = (*RUN, *overrides, f"outputs={folder}")
-    order = Order(number, "", {}, overrides, sweep=f"sweep of {folder.name}", **order)
-    return create(folder / f"{number:04}", order)
+    spec = JobSpec(number, "", {}, overrides, sweep=f"sweep of {folder.name}", **spec)
+    return create_job(folder / f"{number:04}", spec)
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""A job's state is what its files say, whoever was killed and whenever."""
+"""A job's state follows from its files, whatever process was killed and whenever."""
 
 import fcntl
 import json
@@ -11,17 +11,17 @@ import pytest
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records import jobs
-from kd_lightning.records.jobs import Job, Order, State, create, jobs_of
+from kd_lightning.records.jobs import Job, JobSpec, State, create_job, jobs_of
 
 
 @pytest.fixture
-def order() -> Order:
-    return Order(number=3, variant="v", axes={"seed": 0}, overrides=["seed=0"], sweep="s")
+def spec() -> JobSpec:
+    return JobSpec(number=3, variant="v", axes={"seed": 0}, overrides=["seed=0"], sweep="s")
 
 
 @pytest.fixture
-def job(tmp_path: Path, order: Order) -> Job:
-    return create(tmp_path / "jobs" / "0003", order)
+def job(tmp_path: Path, spec: JobSpec) -> Job:
+    return create_job(tmp_path / "jobs" / "0003", spec)
 
 
 HOLD = """
@@ -29,7 +29,7 @@ import sys
 from pathlib import Path
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import Job
-with Job(Path(sys.argv[1])).held():
+with Job(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -49,18 +49,18 @@ def holder(job: Job):
     process.communicate()
 
 
-def test_an_order_is_read_as_it_was_written(job: Job, order: Order) -> None:
-    assert job.order == order
+def test_a_job_is_read_as_it_was_written(job: Job, spec: JobSpec) -> None:
+    assert job.spec == spec
     assert job.number == 3
 
 
-def test_a_job_waits_until_something_is_heard_of_it(job: Job) -> None:
+def test_a_job_is_waiting_until_its_first_report(job: Job) -> None:
     assert job.state() is State.WAITING
     job.report(phase="teacher")
     assert job.state() is State.STOPPED
 
 
-def test_a_job_runs_as_long_as_a_process_holds_it(job: Job, holder: subprocess.Popen) -> None:
+def test_a_job_is_running_as_long_as_a_process_holds_it(job: Job, holder: subprocess.Popen) -> None:
     job.report(phase="teacher")
     assert job.state() is State.RUNNING
     holder.kill()  # a dead process holds nothing
@@ -77,7 +77,7 @@ def test_a_job_runs_as_long_as_a_process_holds_it(job: Job, holder: subprocess.P
         (["error.txt", "metrics.json"], State.DONE),
     ],
 )
-def test_what_is_written_last_counts(job: Job, files: list[str], state: State) -> None:
+def test_the_state_follows_from_the_files(job: Job, files: list[str], state: State) -> None:
     job.report(phase="teacher")
     for name in files:
         (job.directory / name).write_text("{}")
@@ -85,16 +85,16 @@ def test_what_is_written_last_counts(job: Job, files: list[str], state: State) -
     assert job.is_over() == (state is not State.FAILED)
 
 
-def test_a_report_keeps_when_the_job_was_begun(job: Job) -> None:
+def test_a_report_keeps_the_start_of_the_job(job: Job) -> None:
     job.report(phase="starting", begun=5.0)
     job.report(phase="teacher", epoch=1)
-    told = job.progress()
-    assert (told["phase"], told["epoch"], told["begun"]) == ("teacher", 1, 5.0)
+    progress = job.progress()
+    assert (progress["phase"], progress["epoch"], progress["begun"]) == ("teacher", 1, 5.0)
     job.report(phase="done")
     assert "epoch" not in job.progress()
 
 
-def test_a_report_that_cannot_be_written_ends_nothing(order: Order, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_raises_nothing(spec: JobSpec, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     Job(tmp_path / "file" / "0000").report(phase="teacher")
 
@@ -107,39 +107,43 @@ def test_a_report_that_cannot_be_written_ends_nothing(order: Order, tmp_path: Pa
         (3, "ended with exit code 3"),
     ],
 )
-def test_an_end_without_a_word_is_explained(job: Job, code: int, words: str) -> None:
-    job.explain(code)
+def test_an_end_without_an_error_message_gets_one(job: Job, code: int, words: str) -> None:
+    job.record_exit(code)
     assert job.error() == f"its process was {words}"
     assert job.state() is State.FAILED
 
 
-def test_what_a_job_says_itself_is_not_overwritten(job: Job) -> None:
+def test_a_jobs_own_error_message_is_not_overwritten(job: Job) -> None:
     (job.directory / "error.txt").write_text("the disk is full")
-    job.explain(1)
+    job.record_exit(1)
     assert job.error() == "the disk is full"
 
 
 @pytest.mark.parametrize("code", [0, None])
-def test_a_good_end_leaves_no_error(job: Job, code: int | None) -> None:
-    job.explain(code)
+def test_a_successful_end_leaves_no_error(job: Job, code: int | None) -> None:
+    job.record_exit(code)
     assert job.error() is None
 
 
-def test_jobs_come_by_number_and_half_made_ones_not_at_all(tmp_path: Path, order: Order) -> None:
+def test_jobs_are_sorted_by_number_and_incomplete_ones_are_left_out(
+    tmp_path: Path, spec: JobSpec
+) -> None:
     for number in (2, 0, 10):
-        create(tmp_path / "jobs" / f"{number:04d}", order)
+        create_job(tmp_path / "jobs" / f"{number:04d}", spec)
     (tmp_path / "jobs" / "0001").mkdir()
     assert [job.number for job in jobs_of(tmp_path)] == [0, 2, 10]
 
 
-def test_a_process_knows_its_job_by_a_variable(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(jobs.VARIABLE, raising=False)
-    assert jobs.current() is None
-    monkeypatch.setenv(jobs.VARIABLE, str(job.directory))
-    assert jobs.current() == job
+def test_a_process_finds_its_job_by_an_environment_variable(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(jobs.JOB_VARIABLE, raising=False)
+    assert jobs.current_job() is None
+    monkeypatch.setenv(jobs.JOB_VARIABLE, str(job.directory))
+    assert jobs.current_job() == job
 
 
-def test_looking_at_a_record_that_cannot_be_written_to_needs_no_lock(job: Job) -> None:
+def test_reading_the_state_makes_no_lock_file(job: Job) -> None:
     (job.directory / "metrics.json").write_text(json.dumps({"objective": 1.0}))
     assert not (job.directory / ".lock").exists()
     assert job.state() is State.DONE
@@ -147,21 +151,21 @@ def test_looking_at_a_record_that_cannot_be_written_to_needs_no_lock(job: Job) -
     assert job.metrics() == {"objective": 1.0}
 
 
-def test_what_a_power_failure_cut_is_no_progress_and_no_order(job: Job) -> None:
+def test_files_that_a_power_failure_cut_off(job: Job) -> None:
     (job.directory / "progress.json").write_text("")
     assert job.progress() == {}
     job.report(phase="teacher")
     assert job.progress()["phase"] == "teacher"
     (job.directory / "job.json").write_text('{"number": 3')
-    with pytest.raises(UserError, match=r"job\.json is no job's order"):
-        _ = job.order
+    with pytest.raises(UserError, match=r"job\.json does not describe a job"):
+        _ = job.spec
 
 
-def test_those_who_look_do_not_take_each_other_for_the_holder(job: Job) -> None:
+def test_two_checks_at_once_do_not_disturb_each_other(job: Job) -> None:
     path = job.directory / ".lock"
     path.touch()
     with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # another one is looking
-        assert not job.is_held()
-    with job.held():
-        assert job.is_held()
+        fcntl.flock(file, fcntl.LOCK_SH)  # another process checks the lock
+        assert not job.is_locked()
+    with job.locked():
+        assert job.is_locked()

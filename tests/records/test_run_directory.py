@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.records import run_directory
 from kd_lightning.records.run_directory import (
-    VARIABLE,
+    RUN_DIR_VARIABLE,
     check_overrides,
-    claim,
+    load_resumed_config,
     make_directory,
-    resumed,
+    make_run_directory,
 )
 
 
@@ -24,32 +24,32 @@ def config(outputs: Path, **more) -> DictConfig:
 
 
 @pytest.fixture(autouse=True)
-def _forget_the_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")  # or what a test claims stands there after it
+def _restore_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_DIR_VARIABLE, "")  # restored after the test
 
 
 def test_runs_of_the_same_instant_never_share_a_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # one second for all, and so few names that almost every draw is a name that is taken
+    # all in the same second, with so few names that almost each one drawn exists already
     names = itertools.cycle(f"{i:04x}" for i in range(64) for _ in range(2))
     monkeypatch.setattr(run_directory.time, "strftime", lambda _: "2026-01-01_00-00-00")
     monkeypatch.setattr(run_directory.secrets, "token_hex", lambda _: next(names))
-    found: list[Path] = []
-    together = threading.Barrier(32)
+    directories: list[Path] = []
+    barrier = threading.Barrier(32)
 
     def work() -> None:
-        together.wait()
+        barrier.wait()
         for _ in range(2):
-            found.append(claim(config(tmp_path), "kd-digits"))
+            directories.append(make_run_directory(config(tmp_path), "kd-digits"))
 
     threads = [threading.Thread(target=work) for _ in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == len(set(found)) == 64
-    assert all(directory.is_dir() for directory in found)
+    assert len(directories) == len(set(directories)) == 64
+    assert all(directory.is_dir() for directory in directories)
 
 
 def test_processes_of_the_same_instant_never_share_a_directory(tmp_path: Path) -> None:
@@ -59,18 +59,19 @@ from kd_lightning.records import run_directory
 run_directory.secrets.token_hex = lambda _, names=iter("0123456789" * 99): next(names)
 run_directory.time.strftime = lambda _: "now"
 cfg = OmegaConf.create({{"outputs": {str(tmp_path)!r}, "run_dir": None, "resume": None}})
-print(run_directory.claim(cfg, "run"), run_directory.claim(cfg, "run"), sep="\\n")
+for _ in range(2):
+    print(run_directory.make_run_directory(cfg, "run"))
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    said = [line for process in processes for line in process.communicate()[0].splitlines()]
-    assert len(said) == len(set(said)) == len(list(tmp_path.iterdir())) == 8
+    names = [line for process in processes for line in process.communicate()[0].splitlines()]
+    assert len(names) == len(set(names)) == len(list(tmp_path.iterdir())) == 8
 
 
-def test_a_name_says_when_and_what(tmp_path: Path) -> None:
-    directory = claim(config(tmp_path / "deep" / "outputs"), "kd-digits")
+def test_the_name_has_the_time_and_the_title(tmp_path: Path) -> None:
+    directory = make_run_directory(config(tmp_path / "deep" / "outputs"), "kd-digits")
     assert directory.parent == tmp_path / "deep" / "outputs"
     stamp, title, token = directory.name.rsplit("_", 2)
     assert title == "kd-digits"
@@ -81,41 +82,41 @@ def test_a_name_says_when_and_what(tmp_path: Path) -> None:
 def test_further_ranks_find_the_directory_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = claim(config(tmp_path), "kd-digits")
+    first = make_run_directory(config(tmp_path), "kd-digits")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert claim(config(tmp_path), "kd-digits") == first.resolve()
+    assert make_run_directory(config(tmp_path), "kd-digits") == first.resolve()
     assert list(tmp_path.iterdir()) == [first]
 
 
-def test_the_next_job_of_a_process_gets_a_directory_of_its_own(tmp_path: Path) -> None:
-    assert claim(config(tmp_path), "a") != claim(config(tmp_path), "a")
-    assert os.environ[VARIABLE]
+def test_the_next_run_of_a_process_gets_its_own_directory(tmp_path: Path) -> None:
+    assert make_run_directory(config(tmp_path), "a") != make_run_directory(config(tmp_path), "a")
+    assert os.environ[RUN_DIR_VARIABLE]
 
 
-def test_a_stated_directory_is_made_and_used_once(tmp_path: Path) -> None:
+def test_a_given_directory_is_made_and_used_once(tmp_path: Path) -> None:
     cfg = config(tmp_path, run_dir=str(tmp_path / "mine" / "one"))
-    directory = claim(cfg, "unused")
+    directory = make_run_directory(cfg, "unused")
     assert directory == tmp_path / "mine" / "one"
-    assert claim(cfg, "unused") == directory  # empty still
+    assert make_run_directory(cfg, "unused") == directory  # it is still empty
     (directory / "config.yaml").touch()
-    with pytest.raises(UserError, match=r"one holds a run already: go on with it by resume=…"):
-        claim(cfg, "unused")
+    with pytest.raises(UserError, match=r"one already contains a run: resume it with resume=…"):
+        make_run_directory(cfg, "unused")
 
 
 def test_a_resumed_run_stays_where_it_is(tmp_path: Path) -> None:
     cfg = config(tmp_path, resume=str(tmp_path / "old"))
     (tmp_path / "old").mkdir()
-    assert claim(cfg, "unused") == tmp_path / "old"
+    assert make_run_directory(cfg, "unused") == tmp_path / "old"
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_folder_that_cannot_be_made_names_the_key(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_that_cannot_be_made_has_the_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=r"cannot make the folder .*file.*\(run_dir=…\)"):
             make_directory(folder, "run_dir")
     with pytest.raises(UserError, match=r"\(outputs=…\)"):
-        claim(config(tmp_path / "file"), "kd-digits")
+        make_run_directory(config(tmp_path / "file"), "kd-digits")
 
 
 # Resuming
@@ -133,8 +134,8 @@ OLD = {
 }
 
 
-def asked(*overrides: str) -> DictConfig:
-    """What the command that resumes composes to."""
+def composed(*overrides: str) -> DictConfig:
+    """The configuration that the command that resumes composes."""
     dotted = [override.lstrip("+") for override in overrides]
     return OmegaConf.merge(OmegaConf.create(OLD), OmegaConf.from_dotlist(dotted))
 
@@ -146,8 +147,8 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_a_resumed_run_has_its_own_configuration(old: Path) -> None:
-    other_defaults = asked("seed=5", "method.temperature=1")
-    cfg = resumed(old, other_defaults, [f"resume={old}"])
+    other_defaults = composed("seed=5", "method.temperature=1")
+    cfg = load_resumed_config(old, other_defaults, [f"resume={old}"])
     assert (cfg.seed, cfg.method.temperature, cfg.resume) == (0, 4.0, str(old))
 
 
@@ -161,8 +162,8 @@ def test_a_resumed_run_has_its_own_configuration(old: Path) -> None:
         ("evaluation.plots=true", True),
     ],
 )
-def test_what_changes_no_number_may_change(override: str, value, old: Path) -> None:
-    cfg = resumed(old, asked(override), [override])
+def test_keys_that_do_not_change_what_is_learnt_may_change(override: str, value, old: Path) -> None:
+    cfg = load_resumed_config(old, composed(override), [override])
     assert OmegaConf.select(cfg, override.lstrip("+").split("=")[0]) == value
 
 
@@ -173,44 +174,48 @@ def test_what_changes_no_number_may_change(override: str, value, old: Path) -> N
         "callbacks.early_stopping.patience=9",
     ],
 )
-def test_what_would_change_the_mathematics_is_refused(override: str, old: Path) -> None:
-    with pytest.raises(UserError, match=f"'{override}' would change the mathematics"):
-        resumed(old, asked(override), [override])
+def test_keys_that_change_what_is_learnt_are_refused(override: str, old: Path) -> None:
+    with pytest.raises(UserError, match=f"'{override}' would change what the resumed run learns"):
+        load_resumed_config(old, composed(override), [override])
 
 
 def test_a_resumed_run_is_not_shortened(old: Path) -> None:
-    with pytest.raises(UserError, match="may have more epochs, not fewer: 1 after 2"):
-        resumed(old, asked("trainer.max_epochs=1"), ["trainer.max_epochs=1"])
+    with pytest.raises(UserError, match="of a resumed run must be >= 2, as before, got 1"):
+        load_resumed_config(old, composed("trainer.max_epochs=1"), ["trainer.max_epochs=1"])
 
 
 @pytest.mark.parametrize("override", ["experiment=demo", "recipe=digits"])
-def test_what_is_not_kept_in_a_run_directory_cannot_be_set(override: str, old: Path) -> None:
+def test_choices_that_a_run_directory_does_not_store_cannot_be_set(
+    override: str, old: Path
+) -> None:
     with pytest.raises(UserError, match=f"'{override}' cannot be set when a run is resumed"):
-        resumed(old, asked(), [override])
+        load_resumed_config(old, composed(), [override])
 
 
-def test_what_is_shown_may_change_and_what_could_stop_the_run_may_not(old: Path) -> None:
-    shown = asked()
-    shown.callbacks = {"early_stopping": {"patience": 3}}  # as callbacks=quiet would do
-    assert set(resumed(old, shown, ["callbacks=quiet"]).callbacks) == {"early_stopping"}
-    shown.callbacks = {"progress": {"_target_": "new"}}
-    with pytest.raises(UserError, match="'callbacks=default' would change the mathematics"):
-        resumed(old, shown, ["callbacks=default"])
+def test_the_progress_display_may_change_and_other_callbacks_may_not(old: Path) -> None:
+    cfg = composed()
+    cfg.callbacks = {"early_stopping": {"patience": 3}}  # as callbacks=quiet would do
+    assert set(load_resumed_config(old, cfg, ["callbacks=quiet"]).callbacks) == {"early_stopping"}
+    cfg.callbacks = {"progress": {"_target_": "new"}}
+    with pytest.raises(
+        UserError, match="'callbacks=default' would change what the resumed run learns"
+    ):
+        load_resumed_config(old, cfg, ["callbacks=default"])
 
 
-def test_an_override_that_says_what_is_so_is_accepted(old: Path) -> None:
-    assert resumed(old, asked("seed=0"), ["seed=0"]).seed == 0
+def test_an_override_with_the_same_value_is_accepted(old: Path) -> None:
+    assert load_resumed_config(old, composed("seed=0"), ["seed=0"]).seed == 0
 
 
-def test_a_run_that_knew_of_no_evaluation_gets_this_ones(tmp_path: Path) -> None:
-    of_an_older_version = {key: value for key, value in OLD.items() if key != "evaluation"}
-    OmegaConf.save(OmegaConf.create(of_an_older_version), tmp_path / "config.yaml")
-    assert resumed(tmp_path, asked(), []).evaluation == {"plots": False}
+def test_an_older_run_without_evaluation_gets_the_new_one(tmp_path: Path) -> None:
+    older = {key: value for key, value in OLD.items() if key != "evaluation"}
+    OmegaConf.save(OmegaConf.create(older), tmp_path / "config.yaml")
+    assert load_resumed_config(tmp_path, composed(), []).evaluation == {"plots": False}
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run directory: expected config.yaml in it"):
-        resumed(tmp_path, asked(), [])
+        load_resumed_config(tmp_path, composed(), [])
 
 
 @pytest.mark.parametrize("override", ["teacher.seed=1", "+teacher.x=1", "method.teacher.depth=8"])

@@ -98,7 +98,7 @@ def test_running_and_stopped_jobs_are_named_with_their_state(tmp_path):
     stopped = job(tmp_path, "kd", {"seed": 1}, None)
     for started in (running, stopped):
         started.report(phase="train", epoch=1)
-    with running.held():
+    with running.locked():
         (table,) = tables(tmp_path)
     assert list(table.notes[-2:]) == ["job 0 (kd, seed 0): running", "job 1 (kd, seed 1): stopped"]
 

@@ -148,7 +148,7 @@ def test_where_ranks_come_from_outside_it_is_done_apart(
         stage = Case(tmp_path).method.stage()
         fit_stage(cfg, case.data, stage, case.directory, case.said.append)
 
-    monkeypatch.setattr("kd_lightning.running.stages.rank_from_outside", lambda: 0)
+    monkeypatch.setattr("kd_lightning.running.stages.launcher_rank", lambda: 0)
     complete_stage(case.cfg, case.data, case.method, apart=apart, say=case.said.append)
     assert requested == [case.cfg]
     assert torch.equal(weights(case.method), load_file(case.directory / RESULT)["head.weight"])

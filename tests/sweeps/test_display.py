@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kd_lightning.records.jobs import Job, Order, create
+from kd_lightning.records.jobs import Job, JobSpec, create_job
 from kd_lightning.sweeps.display import (
     Monitor,
     ProgressLines,
@@ -20,11 +20,11 @@ from kd_lightning.sweeps.display import (
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
-    def order(number: int) -> Order:
+    def spec(number: int) -> JobSpec:
         axes = {"T": number // 2, "seed": number % 2}
-        return Order(number=number, variant=f"T={number // 2}", axes=axes, overrides=[])
+        return JobSpec(number=number, variant=f"T={number // 2}", axes=axes, overrides=[])
 
-    return [create(tmp_path / "jobs" / f"{number:04d}", order(number)) for number in range(6)]
+    return [create_job(tmp_path / "jobs" / f"{number:04d}", spec(number)) for number in range(6)]
 
 
 def finish(job: Job, seconds: float, accuracy: float = 0.5) -> None:
@@ -61,7 +61,7 @@ def test_the_time_left_is_estimated_from_the_median_job(jobs: list[Job]) -> None
     snapshots = Monitor(jobs, 6)()
     assert seconds_left(snapshots, 6) == pytest.approx(30)
     assert summary(snapshots, 6) == "3 of 6 done, 3 waiting; about 30 s left"
-    with jobs[3].held(), jobs[4].held():
+    with jobs[3].locked(), jobs[4].locked():
         for job in jobs[3:5]:
             job.report(phase="student", begun=time.time() - 4)
         snapshots = Monitor(jobs, 6)()
@@ -76,7 +76,7 @@ def test_trials_of_a_search_that_do_not_exist_yet_are_waiting(jobs: list[Job]) -
 
 def test_a_running_job_shows_its_phase_its_epoch_and_its_time_left(jobs: list[Job]) -> None:
     now = time.time()
-    with jobs[2].held():
+    with jobs[2].locked():
         jobs[2].report(
             phase="teacher mlp", epoch=6, epochs=10, first=2, started=now - 8, accuracy={"a": 0.9}
         )
@@ -130,7 +130,7 @@ def test_the_slot_of_a_job_that_has_ended_counts_for_the_time_left(jobs: list[Jo
     with open("/dev/null", "w") as file:
         console = Console(width=200, record=True, file=file)
         lines = ProgressLines(Monitor(jobs, 6), console)
-        with jobs[1].held():
+        with jobs[1].locked():
             jobs[1].report(phase="student", begun=time.time())
             finish(jobs[0], 10)
             lines.job_ended(jobs[0])
@@ -148,8 +148,8 @@ def test_jobs_that_are_over_are_read_once(jobs: list[Job]) -> None:
 
 def test_square_brackets_in_a_name_are_not_markup(tmp_path: Path) -> None:
     axes = {"logger": ["csv"], "teacher.source": "[/x]"}
-    order = Order(number=0, variant="logger=[csv] teacher.source=[/x]", axes=axes, overrides=[])
-    job = create(tmp_path / "jobs" / "0000", order)
+    spec = JobSpec(number=0, variant="logger=[csv] teacher.source=[/x]", axes=axes, overrides=[])
+    job = create_job(tmp_path / "jobs" / "0000", spec)
     (job.directory / "error.txt").write_text("there is no [/x]")
     with open("/dev/null", "w") as file:
         console = Console(width=200, record=True, file=file)

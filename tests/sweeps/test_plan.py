@@ -14,7 +14,7 @@ from kd_lightning.sweeps.plan import (
     Settings,
     compose_job,
     expand,
-    orders,
+    job_specs,
     settings_of,
     split,
     title_of,
@@ -141,12 +141,12 @@ def test_the_label_of_a_trial_is_rounded_and_its_values_are_not() -> None:
 def test_every_preset_composes(preset: str) -> None:
     settings, _, name = settings_of([f"sweep={preset}"], None)
     jobs = expand(settings, ONE_DATA_SET.get(preset, []))
-    found, first = orders(jobs, folder=".", config_dir=None)
+    found, first = job_specs(jobs, folder=".", config_dir=None)
     assert len(found) == len(jobs) > 0
     assert name == preset
     assert title_of(settings, name, jobs)
     assert first.method
-    rows = {order.variant for order in found}
+    rows = {spec.variant for spec in found}
     for pair in settings.pairs:
         for name in pair:
             label = name.partition(" @ ")[0]  # what follows is a net
@@ -171,24 +171,22 @@ def test_each_row_and_each_data_set_is_composed_but_not_every_combination(monkey
 
     monkeypatch.setattr(plan, "compose_job", count)
     words = ["data=biovid", "method=kd,supervised", "data.fold=0,1,2", "seed=0,1"]
-    found, _ = orders(expand(plain(), words), folder=".", config_dir=None)
+    found, _ = job_specs(expand(plain(), words), folder=".", config_dir=None)
     assert len(found) == 12
     assert [value_of(o) for words in composed for o in words if "fold" in o] == [0, 1, 2, 0]
-    assert {order.variant for order in found} == {"method=kd", "method=supervised"}
+    assert {spec.variant for spec in found} == {"method=kd", "method=supervised"}
 
 
 def test_a_wrong_data_set_among_many_is_refused() -> None:
     words = ["data=biovid", "data.fold=0,1,x"]
     with pytest.raises(UserError, match=r"data\.fold must be a whole number, got x"):
-        orders(expand(plain(), words), folder=".", config_dir=None)
+        job_specs(expand(plain(), words), folder=".", config_dir=None)
 
 
 def test_an_order_has_what_a_launcher_needs() -> None:
     words = ["hardware=ddp", "hardware.devices=2,1", "hardware.accelerator=cpu", "data=digits"]
-    found, _ = orders(expand(plain(), words), folder="here", config_dir=None)
-    assert [
-        (order.devices, order.num_nodes, order.accelerator, order.threads) for order in found
-    ] == [
+    found, _ = job_specs(expand(plain(), words), folder="here", config_dir=None)
+    assert [(spec.devices, spec.num_nodes, spec.accelerator, spec.threads) for spec in found] == [
         (2, 1, "cpu", 1),
         (1, 1, "cpu", 1),
     ]
@@ -196,8 +194,8 @@ def test_an_order_has_what_a_launcher_needs() -> None:
 
 
 def test_a_row_without_a_name_has_the_name_of_its_method() -> None:
-    found, _ = orders(expand(plain(), ["seed=0,1", "method=kd"]), folder=".", config_dir=None)
-    assert {order.variant for order in found} == {"kd"}
+    found, _ = job_specs(expand(plain(), ["seed=0,1", "method=kd"]), folder=".", config_dir=None)
+    assert {spec.variant for spec in found} == {"kd"}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +210,7 @@ def test_a_row_without_a_name_has_the_name_of_its_method() -> None:
 )
 def test_a_wrong_word_is_refused_before_anything_starts(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        orders(expand(plain(), words), folder=".", config_dir=None)
+        job_specs(expand(plain(), words), folder=".", config_dir=None)
 
 
 def test_unknown_keys_of_a_preset_are_refused() -> None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.records.jobs import Job, Order, State, jobs_of
+from kd_lightning.records.jobs import Job, JobSpec, State, jobs_of
 from kd_lightning.sweeps import create, engine
 from kd_lightning.sweeps.plan import settings_of
 from kd_lightning.sweeps.search import Search, Settings, distributions_of, grid_of
@@ -30,17 +30,17 @@ def settings(sampler: str = "tpe", pruner: str = "none", **changed) -> Settings:
     return Settings(**{**preset, "space": SPACE, "trials": 8, **changed})
 
 
-def make_order(number: int, values: dict) -> Order:
-    return Order(number=number, variant=str(values), axes=values, overrides=[])
+def make_spec(number: int, values: dict) -> JobSpec:
+    return JobSpec(number=number, variant=str(values), axes=values, overrides=[])
 
 
 def search(directory: Path, **changed) -> Search:
     directory.mkdir(exist_ok=True)
-    return Search(directory, "study", settings(**changed), make_order)
+    return Search(directory, "study", settings(**changed), make_spec)
 
 
 def finish(job: Job) -> None:
-    temperature = job.order.axes["method.temperature"]
+    temperature = job.spec.axes["method.temperature"]
     (job.directory / "metrics.json").write_text(json.dumps({"objective": 1 / temperature}))
 
 
@@ -89,8 +89,8 @@ def test_a_trial_without_a_directory_gets_one(tmp_path: Path) -> None:
     killed = search(tmp_path)
     killed.study(0).ask(killed.distributions)  # killed before the job's directory was made
     job = next(search(tmp_path).remaining())
-    assert (job.number, job.order.axes) == (0, killed.study().trials[0].params)
-    assert job.order.search["trial"] == 0
+    assert (job.number, job.spec.axes) == (0, killed.study().trials[0].params)
+    assert job.spec.search["trial"] == 0
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
@@ -100,13 +100,13 @@ def test_a_trial_with_only_some_of_its_values_gets_the_others(
 ) -> None:
     space = {"method.temperature": {"low": 1, "high": 5, "step": 2}, "seed": {"choices": [0, 1]}}
     undisturbed = search(tmp_path / "undisturbed", sampler=sampler, space=space)
-    expected = next(undisturbed.remaining()).order.axes
+    expected = next(undisturbed.remaining()).spec.axes
     killed = search(tmp_path / "half", sampler=sampler, space=space)
     drawn = dict(list(killed.distributions.items())[:num_drawn])
     killed.study(0).ask(drawn)  # killed in the middle
     assert len(killed.study().trials[0].params) == num_drawn
     assert (
-        next(search(tmp_path / "half", sampler=sampler, space=space).remaining()).order.axes
+        next(search(tmp_path / "half", sampler=sampler, space=space).remaining()).spec.axes
         == expected
     )
 
@@ -114,7 +114,7 @@ def test_a_trial_with_only_some_of_its_values_gets_the_others(
 def test_a_job_of_a_killed_worker_is_run_at_the_end(tmp_path: Path) -> None:
     killed = search(tmp_path, trials=2)
     first = next(killed.remaining())
-    with first.held():  # by a job that has not noticed yet that its sweep was killed
+    with first.locked():  # by a job that has not noticed yet that its sweep was killed
         source = search(tmp_path, trials=2).remaining()
         second = next(source)
         assert second != first
@@ -137,7 +137,7 @@ def test_two_workers_share_one_search_and_never_one_job(tmp_path: Path) -> None:
         if with_job[i] is None:
             continue
         taken.append(with_job[i])
-        holds[i] = with_job[i].held()
+        holds[i] = with_job[i].locked()
         holds[i].__enter__()
     assert sorted(job.number for job in taken) == list(range(8))
     states = [trial.state for trial in workers[0].study().trials]
@@ -170,7 +170,7 @@ def test_the_best_is_the_best_on_val(tmp_path: Path) -> None:
     for job in finished.remaining():
         finish(job)
         finished.job_ended(job)
-    assert finished.best().order.axes == finished.study().best_params
+    assert finished.best().spec.axes == finished.study().best_params
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_
             rows = (job.directory / "epochs.csv").read_text().splitlines()
             pruned = json.loads((job.directory / "pruned.json").read_text())
             assert len(rows) - 1 == pruned["epoch"] < 9
-            assert job.order.search["trial"] == job.number
+            assert job.spec.search["trial"] == job.number
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{directory}/search.db")
     assert len(study.trials) == 10
     complete = [trial.state is optuna.trial.TrialState.COMPLETE for trial in study.trials]

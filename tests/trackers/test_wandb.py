@@ -153,10 +153,10 @@ def test_a_job_is_grouped_by_its_sweep_and_named_by_what_varies(
 ) -> None:
     axes = {"optimizer.lr": 0.01, "seed": 1}
     overrides = [*small, "logger=wandb", "optimizer.lr=0.01", "seed=1"]
-    job = jobs.create(
-        tmp_path / "jobs/0000", jobs.Order(0, "optimizer.lr=0.01", axes, overrides, "a sweep")
+    job = jobs.create_job(
+        tmp_path / "jobs/0000", jobs.JobSpec(0, "optimizer.lr=0.01", axes, overrides, "a sweep")
     )
-    monkeypatch.setenv(jobs.VARIABLE, str(job.directory))
+    monkeypatch.setenv(jobs.JOB_VARIABLE, str(job.directory))
     distill(*overrides, f"run_dir={job.directory}")
     about = read_wandb(job.directory).about
     assert about.display_name == "optimizer.lr=0.01 seed=1"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import in_bytes
+from kd_lightning.base.files import format_bytes
 from kd_lightning.data.loading.batches import SampleSet
 
 
@@ -44,7 +44,7 @@ def should_be_resident(
         size, free = samples.samples.x.nbytes, torch.cuda.mem_get_info(device)[0]
         if size > free:
             raise UserError(
-                f"data.resident=true would store {in_bytes(size)} of {part} on a device with "
-                f"{in_bytes(free)} of free memory: set data.resident=auto"
+                f"data.resident=true would store {format_bytes(size)} of {part} on a device with "
+                f"{format_bytes(free)} of free memory: set data.resident=auto"
             )
     return True

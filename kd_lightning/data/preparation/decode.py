@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import in_bytes, whole, write_text
+from kd_lightning.base.files import atomic_write, format_bytes, write_text
 from kd_lightning.data.loading.batches import BadImage, Samples
 from kd_lightning.data.loading.image_files import ImageFiles, shorten
 from kd_lightning.data.preparation.output_folder import (
@@ -103,7 +103,7 @@ def allocate_arrays(parts: dict[str, Samples], out: Path, size: int, say: Callab
         allocate_array(out / f"{name}.npy", (len(parts[name]), size, size, 3))
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
     total = sum(map(len, parts.values())) * bytes_per_image(size)
-    say(f"{sizes} images of {size} x {size}: {in_bytes(total)}, in {out}")
+    say(f"{sizes} images of {size} x {size}: {format_bytes(total)}, in {out}")
 
 
 def bytes_per_image(size: int) -> int:
@@ -113,7 +113,7 @@ def bytes_per_image(size: int) -> int:
 def allocate_array(path: Path, shape: tuple[int, ...]) -> None:
     """Writes a .npy file of uint8 whose full size is reserved on disk, but which holds no data."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with whole(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.flush()
         end = file.tell() + int(np.prod(shape))

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import in_bytes, write_text
+from kd_lightning.base.files import format_bytes, write_text
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.image_files import ImageFiles, shorten
@@ -94,8 +94,8 @@ def check_disk_space(needed: int, out: Path, advice: str) -> None:
     """Raises ``UserError`` if the disk has less than ``needed`` bytes left."""
     if needed > (free := shutil.disk_usage(out).free):
         raise UserError(
-            f"the images need {in_bytes(needed)}, but the disk of {out} has {in_bytes(free)} left: "
-            f"{advice}"
+            f"the images need {format_bytes(needed)}, but the disk of {out} has "
+            f"{format_bytes(free)} left: {advice}"
         )
 
 

@@ -46,6 +46,9 @@ class Alternating(Learner):
     def own_modules(self) -> Mapping[str, nn.Module]:
         return {"teacher": self.teacher, "policy": self.policy}
 
+    def unsupported(self) -> Mapping[str, str]:
+        return {"cache": "its teacher learns"}
+
     def attacked(self, key: str, x: Tensor, y: Tensor) -> Tensor:
         """One step up the student's loss; leaves no gradient in its weights."""
         x = x.float() / 255 if x.dtype == torch.uint8 else x
