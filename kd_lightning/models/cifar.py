@@ -53,7 +53,7 @@ def blocks_per_stage(depth: int, layers_per_block: int, extra: int) -> int:
 class ResidualBlock(nn.Module):
     """relu(main(x) + shortcut(x)): the basic block of He et al. 2016, section 4.2.
 
-    Where the shape changes, the shortcut is a 1 x 1 convolution (option B), as in the zoo.
+    Where the shape changes, the shortcut is a 1 x 1 convolution (option B), as in the model zoo.
     """
 
     def __init__(self, num_in: int, num_out: int, stride: int) -> None:
@@ -192,7 +192,7 @@ class InvertedResidual(nn.Module):
 def mobilenetv2(
     *, width: float, expansion: int, block_dropout: float = 0.0, **common: Unpack[CommonArguments]
 ) -> Classifier:
-    """The zoo's MobileNetV2 (Sandler et al. 2018), with other strides for 32 x 32.
+    """The model zoo's MobileNetV2 (Sandler et al. 2018), with other strides for 32 x 32.
 
     Args:
         width: factor on all channels except the 1280 of the last layer; 0.5 in the tables.
@@ -257,7 +257,7 @@ def shufflenetv1(
     block_dropout: float = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
-    """The zoo's ShuffleNet (Zhang et al. 2018), with a 1 x 1 stem for 32 x 32.
+    """The model zoo's ShuffleNet (Zhang et al. 2018), with a 1 x 1 stem for 32 x 32.
 
     Args:
         groups: of the 1 x 1 convolutions; 3 in the tables.
@@ -311,7 +311,7 @@ class ShuffleV2Unit(nn.Module):
 def shufflenetv2(
     *, widths: Sequence[int], block_dropout: float = 0.0, **common: Unpack[CommonArguments]
 ) -> Classifier:
-    """The zoo's ShuffleNetV2 (Ma et al. 2018), with a 1 x 1 stem for 32 x 32.
+    """The model zoo's ShuffleNetV2 (Ma et al. 2018), with a 1 x 1 stem for 32 x 32.
 
     Args:
         widths: channels of the stem, of the three stages (4, 8 and 4 units), and of the last layer.

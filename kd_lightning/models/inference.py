@@ -44,8 +44,8 @@ def teacher_precision(run: str | int, teacher: str | int | None) -> str:
 def no_autocast(device: torch.device) -> AbstractContextManager:
     """A context without autocast, on a device of any kind.
 
-    Whether the device has autocast is not asked while compiling, because the compiler of torch 2.11
-    cannot follow the question. The devices that it compiles for have autocast.
+    The compiler of torch 2.11 cannot follow ``is_autocast_available``, so it is not called while
+    compiling. The devices that torch compiles for have autocast.
     """
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
