@@ -5,6 +5,7 @@ is not committed. By hand: ``python docs/make_reference.py > reference.md``.
 """
 
 import inspect
+import os
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -349,12 +350,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
     Where mkdocs.yml has a ``repo_url`` they lead there, otherwise to the files of this checkout.
     """
-    above = "../" * (len(Path(config.site_dir).relative_to(ROOT).parts) + page.url.count("/"))
+    here = os.path.relpath(ROOT, (Path(config.site_dir) / page.url).parent)
+    base = f"{config.repo_url.rstrip('/')}/blob/main" if config.repo_url else here
 
     def link(match: re.Match) -> str:
         text, place = match.groups()
-        address = f"{config.repo_url.rstrip('/')}/blob/main/" if config.repo_url else above
-        return f'<a href="{address}{place}">{text.replace("`", "")}</a>'
+        return f'<a href="{base}/{place}">{text.replace("`", "")}</a>'
 
     return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", link, markdown)
 
