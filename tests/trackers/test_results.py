@@ -1,4 +1,4 @@
-"""What is logged has the same names everywhere, and these are the names of the documents' tables."""
+"""What is logged has the same names everywhere, and these are the names in the pages' tables."""
 
 import re
 from pathlib import Path
@@ -26,10 +26,9 @@ def names_in_csv(directory: Path) -> set[str]:
 
 def documented(method: str, *, val: bool, scaled: bool = False) -> set[str]:
     """The names that the tables have for a method, one for each alternative."""
-    rows = [re.findall(r"^\| `.*$", table.split("\n## ")[0], re.M) for table in TABLES]
-    assert all(rows)
+    text = "\n".join(table.split("\n## ")[0] for table in TABLES)
     names = set()
-    for row in sum(rows, []):
+    for row in re.findall(r"^\| `.*$", text, re.M):
         name, _, when, methods = re.split(r"(?<!\\) \| ", row.strip("| "))
         said = re.findall(r"`(\w+)`", methods)
         applies = method not in said if methods.startswith("all") else method in said
