@@ -1,12 +1,14 @@
-# make demo: the main job on real data, from nothing.  make test: what is checked; make test-sweeps: with
-# real schedulers and kills.  make bench: what a step costs, beside what it could cost; WRITE=--write: into
-# benchmarks/results too.
+# make demo          the main job on real data, from nothing
+# make test          lint, format and the tests; make fast: without the slow ones
+# make test-sweeps   sweeps with real schedulers and kills
+# make docs          the documents as a website, in build/site
+# make bench         what a step costs, and what it could cost; WRITE=--write: also into benchmarks/results
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-sweeps bench install lint fast clean
+.PHONY: demo test test-sweeps docs bench install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
@@ -16,6 +18,10 @@ test: $(READY) lint
 
 test-sweeps: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
+
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --strict
+	@echo "Open build/site/index.html, or with search: $(BIN)/python -m http.server -d build/site"
 
 bench: $(READY)
 	for table in speed ssd_cost loading growth startup; do $(BIN)/python -m benchmarks.$$table $(WRITE) || exit; done

@@ -65,3 +65,11 @@ def net(
 
 def sgd(lr: float = 0.1) -> Callable:
     return lambda groups: torch.optim.SGD(groups, lr=lr)
+
+
+ROOT = Path(__file__).parent.parent
+# What people read, by its place in the repository.
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}

@@ -176,6 +176,7 @@ def one_device(run: DictConfig) -> DictConfig:
     run.hardware.update(devices=devices[:1] if OmegaConf.is_list(devices) else 1, num_nodes=1)
     run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
     run.evaluation = dict.fromkeys(run.evaluation, False)  # its nets are tested in this run too
+    run.teacher.update(cache=None, cache_top_k=None)  # it is not distilled
     run.update(logger={}, run_dir=None, resume=None, baselines=None)
     return run
 

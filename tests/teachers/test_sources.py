@@ -66,6 +66,12 @@ def test_a_kept_run_is_tested_by_the_run_that_asks_and_shaped_by_none_of_it() ->
     assert asking.evaluation.plots
 
 
+def test_a_cache_of_teacher_outputs_is_for_the_run_alone() -> None:
+    cfg = composed("method=kd", "teacher.cache=2", "teacher.cache_top_k=5")
+    for run in (teacher_run(cfg), baseline_run(cfg)):
+        assert (run.teacher.cache, run.teacher.cache_top_k) == (None, None)
+
+
 def test_baseline_of_a_twin_has_the_teachers_net() -> None:
     cfg = composed("method=stochastic_self_distillation")
     assert baseline_run(cfg).method.students.student == cfg.method.teacher

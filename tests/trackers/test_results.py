@@ -1,10 +1,10 @@
-"""What is logged has the same names everywhere, and these are the names of the README's table."""
+"""What is logged has the same names everywhere, and these are the names in the pages' tables."""
 
 import re
 from pathlib import Path
 
 import pytest
-from helpers import METHODS, of_method
+from helpers import METHODS, PAGES, of_method
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written_runs import read_wandb
@@ -12,7 +12,10 @@ from written_runs import read_wandb
 from kd_lightning.run import distill
 from kd_lightning.trackers.results import files_of, results_of
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+TABLES = [
+    PAGES["docs/tracking.md"].split("\n## Metrics\n")[1],
+    PAGES["docs/methods.md"].split("\n## Metrics of the methods\n")[1],
+]
 FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
 
 
@@ -22,10 +25,10 @@ def names_in_csv(directory: Path) -> set[str]:
 
 
 def documented(method: str, *, val: bool, scaled: bool = False) -> set[str]:
-    """The names that the README's table has for a method, one for each alternative."""
-    table = README.split("### Metrics")[1].split("\n## ")[0]
+    """The names that the tables have for a method, one for each alternative."""
+    text = "\n".join(table.split("\n## ")[0] for table in TABLES)
     names = set()
-    for row in re.findall(r"^\| `.*$", table, re.M):
+    for row in re.findall(r"^\| `.*$", text, re.M):
         name, _, when, methods = re.split(r"(?<!\\) \| ", row.strip("| "))
         said = re.findall(r"`(\w+)`", methods)
         applies = method not in said if methods.startswith("all") else method in said
@@ -37,7 +40,7 @@ def documented(method: str, *, val: bool, scaled: bool = False) -> set[str]:
 
 
 def generalised(names: set[str], students: list[str]) -> set[str]:
-    """``names`` with what varies in them as the README writes it."""
+    """``names`` with what varies in them as the tables write it."""
     one = "|".join(students)
     nets = rf"{one}|teacher|ensemble|vote|uniform_soup|greedy_soup|(?:{one})_labels_only"
     names = {re.sub(rf"^(train|val|lr|last)/(?:{one})(?=/|$)", r"\1/<student>", n) for n in names}
@@ -48,7 +51,7 @@ def generalised(names: set[str], students: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_readme_has_exactly_the_names_that_are_logged(method: str, tiny: list[str]) -> None:
+def test_the_tables_have_exactly_the_names_that_are_logged(method: str, tiny: list[str]) -> None:
     tiny = of_method(method, tiny)
     result = distill(f"method={method}", *tiny, *FEW_PASSES.get(method, []), "logger=csv",
                      "trainer.log_every_n_steps=2")  # fmt: skip

@@ -1,0 +1,215 @@
+"""Every command of the README and of the pages in docs/ works as printed.
+
+Commands that need files get small ones, of the real layout, at the place that is printed. A run is
+made short. One that says nothing which an earlier one has not said is only composed.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from helpers import DISTILLERS, PAGES, ROOT, compose
+from safetensors.torch import save_file
+
+from kd_lightning.config.schema import check_configuration, check_targets
+from kd_lightning.prepare import prepare
+from kd_lightning.run import distill
+from kd_lightning.sweeps import create, plan
+
+
+def printed(kind: str, language: str = "bash") -> list[str]:
+    """The commands of a kind in all pages, each once, without their comments."""
+    lines = [
+        line.split(" #")[0].strip()
+        for page in PAGES.values()
+        for block in re.findall(rf"```{language}\n(.*?)```", page, re.S)
+        for line in block.splitlines()
+    ]
+    return list(dict.fromkeys(line for line in lines if line.startswith(kind)))
+
+
+def topics(words: list[str]) -> set[str]:
+    """What a command uses: choices with what is chosen, other keys without their values."""
+    keys = {word if "=" in word and is_choice(word) else word.split("=")[0] for word in words}
+    chosen = [word for word in words if word.startswith(("method=", "data="))]
+    return {*keys, " ".join(sorted(chosen))}
+
+
+def is_choice(word: str) -> bool:
+    key = word.split("=")[0].lstrip("+~")
+    return "@" in key or "." not in key
+
+
+def with_new_topics(commands: list[str]) -> list[str]:
+    """The commands that use something, or a method with data, that no earlier one uses."""
+    new, seen = [], set()
+    for command in commands:
+        words = topics([w for w in words_of(command) if w not in DDP])
+        if not words <= seen:
+            new.append(command)
+        seen |= words
+    return new
+
+
+def words_of(command: str) -> list[str]:
+    return shlex.split(command)[3:]
+
+
+# tests/test_ddp.py runs on two processes
+DDP = ("hardware=ddp", "hardware.devices=2", "hardware.accelerator=cpu")
+ALL = printed("python -m kd_lightning.run")
+SWEEPS = [command for command in ALL if words_of(command)[:1] == ["-m"]]
+RUNS = [command for command in ALL if command not in SWEEPS]
+FULL = with_new_topics(RUNS)
+PREPARES = printed("python -m kd_lightning.prepare")
+SHORT = ["trainer.max_epochs=1", "callbacks=quiet"]
+SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8"]
+SMALL_IMAGES = ["data.image_size=32", "data.batch_size=8", "data.num_workers=0"]
+
+
+def in_its_place(words: list[str], place: Path) -> list[str]:
+    return [re.sub(r"=/(data|models)", rf"={place}/\1", word) for word in words]
+
+
+def write_stand_ins(place: Path, write_tree, write_fashion) -> None:
+    write_fashion(place / "data" / "FashionMNIST" / "raw", gz=False)
+    wnids = (ROOT / "kd_lightning/data/class_lists/cmc.txt").read_text()
+    counts = {f"{p}/{w}": n for p, n in (("train", 2), ("val", 1)) for w in wnids.split()}
+    write_tree(place / "data" / "imagenet", counts)
+    flowers = {f"{p}/{c}": n for p, n in (("train", 6), ("test", 2)) for c in ("daisy", "rose")}
+    write_tree(place / "data" / "flowers", flowers)
+    for command in PREPARES:
+        words = in_its_place(words_of(command), place)
+        prepare(*words, "data.num_workers=0", "data.image_size=32")
+    numbers = np.random.default_rng(0)
+    x, y = numbers.normal(size=(96, 3, 20)).astype("float32"), np.arange(96) % 4
+    np.savez(place / "data" / "machines.npz", x=x, y=y)
+    (place / "models").mkdir()
+    for name, classes in (("flowers", 2), ("imagenet", 1000)):
+        net = timm.create_model("resnet50", num_classes=classes)
+        save_file(net.state_dict(), place / "models" / f"{name}.safetensors")
+    (example,) = printed_blocks("python", "def small(")
+    (place / "my_networks.py").write_text(example)
+    (example,) = printed_blocks("yaml", "my_networks.small")
+    (place / "my_conf" / "model").mkdir(parents=True)
+    (place / "my_conf" / "model" / "small.yaml").write_text(example)
+
+
+def printed_blocks(language: str, text: str) -> list[str]:
+    """The blocks in a language that contain a text."""
+    blocks = [re.findall(rf"```{language}\n(.*?)```", page, re.S) for page in PAGES.values()]
+    return [block for of_page in blocks for block in of_page if text in block]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("printed")
+
+
+@pytest.fixture
+def in_place(place: Path, write_tree, write_fashion, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)  # as `python -m` does
+    if not (place / "models").exists():
+        write_stand_ins(place, write_tree, write_fashion)
+    return place
+
+
+def made_short(words: list[str], place: Path) -> list[str]:
+    """The command with its files where they are and as little work as shows that it runs."""
+    words = in_its_place(words, place)
+    short = list(SHORT)
+    methods = [word.removeprefix("method=") for word in words if word.startswith("method=")]
+    if not methods or methods[0] in DISTILLERS:  # the default is one
+        short += SHORT_TEACHER
+    if "data=fashion_mnist" in words:
+        short += ["data.batch_size=8"]
+    if any("imagenet" in word or "flowers" in word for word in words):
+        short += SMALL_IMAGES
+    if {"data=image_folder", "data=prepared"} & set(words):
+        # what a command without its own teacher would download
+        short += ["method.teacher.weights=none"]
+    if "data=imagenet100" in words:
+        short += [f"teacher.source={place}/models/imagenet.safetensors"]
+    if "hardware=gpu" in words:
+        short += ["hardware=cpu"]
+    return [*words, *short]
+
+
+def without_config_dir(words: list[str]) -> tuple[list[str], str | None]:
+    if "--config-dir" not in words:
+        return words, None
+    place = words.index("--config-dir")
+    return [*words[:place], *words[place + 2 :]], words[place + 1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the mean weight")  # stand-in teachers are sure of nothing
+@pytest.mark.parametrize("command", FULL)
+def test_a_run_works_as_printed(command: str, in_place: Path) -> None:
+    words, config_dir = without_config_dir(words_of(command))
+    for directory in re.findall(r"outputs/\S*-digits_\w+", command):
+        method = re.search(r"_(\w+)-digits", directory).group(1)
+        if not (in_place / directory).exists():
+            teacher = SHORT_TEACHER if method in DISTILLERS else []
+            own = [] if teacher else ["model@method.students.student=digits/teacher"]
+            distill(f"method={method}", f"run_dir={directory}", *SHORT, *teacher, *own)
+    if any(word.startswith("resume=") for word in words):
+        assert distill(*words).directory == Path(words[0].removeprefix("resume="))
+        return
+    words = [word for word in words if word not in DDP]
+    result = distill(*made_short(words, in_place), config_dir=config_dir)
+    assert (result.directory / "table.md").exists()
+
+
+@pytest.mark.parametrize("command", [command for command in RUNS if command not in FULL])
+def test_a_run_of_known_choices_composes(command: str) -> None:
+    check_configuration(compose(*words_of(command)))
+
+
+@pytest.mark.parametrize("command", SWEEPS)
+def test_the_jobs_of_a_sweep_compose(command: str) -> None:
+    of_sweep, of_jobs = plan.split(words_of(command)[1:])
+    settings, launcher, _ = plan.settings_of(of_sweep, None)
+    check_targets(launcher, "launcher")
+    if settings.search is None:
+        jobs = plan.expand(settings, of_jobs)
+    else:
+        content = {"overrides": [*settings.overrides, *of_jobs]}
+        jobs = [plan.variation_of(content, create.example_values(settings.search))]
+    orders, _ = plan.orders(jobs, folder=".", config_dir=None)
+    assert len(orders) == len(jobs) > 0
+
+
+def test_every_kind_of_command_is_printed() -> None:
+    assert len(FULL) > 15
+    assert len(SWEEPS) > 4
+    assert PREPARES
+
+
+@pytest.mark.slow
+def test_python_example_runs(in_place: Path) -> None:
+    (example,) = printed_blocks("python", "distill(")
+    example = example.replace('max_epochs=5"', 'max_epochs=1", "teacher.trainer.max_epochs=1"')
+    exec(compile(example, "the example", "exec"), {})
+
+
+@pytest.mark.parametrize("module", ["list", "sweep", "report"])
+def test_the_other_commands_are_as_printed(module: str) -> None:
+    commands = printed(f"python -m kd_lightning.{module}")
+    assert commands
+    for command in commands:
+        words = words_of(command)
+        if module == "list":
+            subprocess.run([sys.executable, "-m", "kd_lightning.list", *words], check=True)
+        else:  # tests/test_report.py and sweeps/test_engine.py run them
+            known = subprocess.run(
+                [sys.executable, "-m", f"kd_lightning.{module}", "--help"],
+                capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            assert all(word in known for word in words if word.startswith("--"))
