@@ -21,7 +21,7 @@ STAGES = {
     "build_method": "students and method built",
     "complete_stage": "earlier stage of the method",
     "train_baseline": "labels-only students",
-    "claim": "run directory",
+    "make_run_directory": "run directory",
     "build_trainer": "Trainer built",
     "use_cache": "cache",
     "describe_environment": "environment recorded",

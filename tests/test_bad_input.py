@@ -163,9 +163,9 @@ TOGETHER = {
     "method=kd soft_loss@method.soft_loss=dkd method.soft_loss.target_weight=-1": (
         "soft_loss refuses its settings: target_weight and nontarget_weight must be >= 0"
     ),
-    "callbacks=early_stopping data.val_fraction=0": "early_stopping watches val/accuracy, which is",
+    "callbacks=early_stopping data.val_fraction=0": "early_stopping monitors val/accuracy, which is",
     "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
-        "watches loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
+        "monitors loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
     ),
     "augmentation@data.augmentation=shift": "the augmentation does not suit samples of shape (3,",
     "augmentation@data.augmentation=imagenet": "Interpolation key 'data.image_size' not found",
@@ -259,7 +259,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_teacher_run_of_other_data(refusal, finished: Path) -> None:
     said = refusal(f"teacher.source={finished}")
     assert "must know the data's 10 classes" in said
-    assert "was trained on 4 other ones (teacher.source=…)" in said
+    assert "was trained on 4 other classes (teacher.source=…)" in said
 
 
 def test_a_damaged_or_missing_teacher_run(refusal, finished: Path, tmp_path: Path) -> None:

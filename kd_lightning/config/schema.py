@@ -49,6 +49,7 @@ PLAIN = {
     "hardware.compile": bool,
     "hardware.cuda_graphs": bool,
 }
+# Keys whose values are keys and values.
 SECTIONS = (
     *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "teacher.method"),
     *("trainer", "hardware"),
@@ -62,7 +63,7 @@ SET_BY_PROGRAM = {
     *("default_root_dir", "use_distributed_sampler", "num_sanity_val_steps"),
     *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 }
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 
 
 class Argument(NamedTuple):
@@ -225,13 +226,13 @@ def describe(annotation: Any) -> str:
     origin, inner = get_origin(annotation) or annotation, get_args(annotation)
     if origin in (Union, UnionType):
         words = dict.fromkeys(map(describe, inner))
-        if WORDS[float] in words:
-            words.pop(WORDS[int], None)
+        if TYPE_NAMES[float] in words:
+            words.pop(TYPE_NAMES[int], None)
         return " or ".join(filter(None, words))
     if origin is Literal:
         return " or ".join(map(str, inner))
-    if origin in WORDS:
-        return WORDS[origin]
+    if origin in TYPE_NAMES:
+        return TYPE_NAMES[origin]
     if issubclass(origin, str | PathLike):
         return "text"
     if issubclass(origin, Mapping):
