@@ -163,7 +163,9 @@ TOGETHER = {
     "method=kd soft_loss@method.soft_loss=dkd method.soft_loss.target_weight=-1": (
         "soft_loss refuses its settings: target_weight and nontarget_weight must be >= 0"
     ),
-    "callbacks=early_stopping data.val_fraction=0": "early_stopping monitors val/accuracy, which is",
+    "callbacks=early_stopping data.val_fraction=0": (
+        "early_stopping monitors val/accuracy, which is"
+    ),
     "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
         "monitors loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
     ),
