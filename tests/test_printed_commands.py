@@ -182,8 +182,8 @@ def test_the_jobs_of_a_sweep_compose(command: str) -> None:
     else:
         content = {"overrides": [*settings.overrides, *of_jobs]}
         jobs = [plan.variation_of(content, create.example_values(settings.search))]
-    orders, _ = plan.orders(jobs, folder=".", config_dir=None)
-    assert len(orders) == len(jobs) > 0
+    specs, _ = plan.job_specs(jobs, folder=".", config_dir=None)
+    assert len(specs) == len(jobs) > 0
 
 
 def test_every_kind_of_command_is_printed() -> None:
