@@ -13,15 +13,18 @@ from helpers import TINY
 from PIL import Image
 from torchvision import datasets
 
-from kd_lightning.running.build import quieten
+from kd_lightning.running import build
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# One thread in each of pytest's processes, also in runs without `threads`: more of them than cores
+# slow each other down many times.
 torch.set_num_threads(1)
+build.DEFAULT_THREADS = 1
 
 
 @pytest.fixture(autouse=True)
 def _quiet_libraries() -> None:
-    quieten()
+    build.quieten()
 
 
 @pytest.fixture(autouse=True)
