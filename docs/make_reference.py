@@ -144,7 +144,8 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """A comment as Markdown that may stand in a table."""
-    text = escape(text.replace("``", "`"), quote=False).replace("|", "&#124;")
+    text = escape(text.replace("``", "`"), quote=False)
+    text = text.replace("|", "&#124;").replace("{", "&#123;")  # a cell's end, its attributes
     return re.sub(r"(?<![`\w])(\*|_)", r"\\\1", text)
 
 
