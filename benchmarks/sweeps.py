@@ -1,6 +1,6 @@
 """The time of a sweep compared with single runs, and the effect of SIGKILL at random moments.
 
-    python -m benchmarks.sweeps                       the README's 48 jobs on digits
+    python -m benchmarks.sweeps                       the 48 jobs of docs/sweeps.md
     python -m benchmarks.sweeps --seed 1 method.temperature=1,8 seed=0,1
 
 First some single runs, then an undisturbed sweep, then the same sweep killed three times and

@@ -18,7 +18,7 @@ def log_results(
 
 
 def results_of(metrics: dict[str, Any]) -> dict[str, float]:
-    """The numbers of ``metrics.json``, named as in the README's table of metrics."""
+    """The numbers of ``metrics.json``, named as in docs/tracking.md."""
     numbers = {}
     for net, net_metrics in metrics["nets"].items():
         name = net.replace(", ", "_").replace(" ", "_")  # "a, labels only"
