@@ -176,7 +176,7 @@ class DualStudent(Distiller):
         return {"logits": logits, "confidence": self.confidence_in(x, y, logits)}
 
     def teacher_samples(self, x: Tensor) -> Tensor | None:
-        """Logits of K dropout passes of the teacher, (K, B, C); None if nothing asks for them."""
+        """Logits of K dropout passes of the teacher, (K, B, C); None if none are needed."""
         if not self.confidence_passes:
             return None
         self.seed_step_stream("teacher_masks")

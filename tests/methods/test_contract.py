@@ -6,7 +6,8 @@ So do the methods of ``throwaway/``, which use all that the contract has.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -47,16 +48,7 @@ OF_RUNS = {"everything": ["model@method.teacher=resnet8"],
 FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where stages are kept: each is done once for all tests of this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("stages")
-        patch.setitem(STORE, "outputs", folder)
-        yield folder
-
-
-STORE: dict[str, Path] = {}
+STORE = tempfile.TemporaryDirectory()  # of stages: each is done once for all tests of a process
 
 
 def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
@@ -68,7 +60,7 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
         "data.num_test=16",
         "data.batch_size=16",
         *(["model@method.teacher=resnet8"] if method in WITH_TEACHER else []),
-        *([f"outputs={STORE['outputs']}"] if STORE else []),
+        f"outputs={STORE.name}",
         *FEW_PASSES.get(method, []),
         *more,
     )
