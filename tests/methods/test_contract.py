@@ -242,9 +242,9 @@ def test_a_step_makes_few_calls(method: str) -> None:
 def test_a_checkpoint_is_its_students_and_their_optimizer(method: str, tmp_path: Path) -> None:
     # large enough that what else stands in it does not count; SSD's student is its teacher's twin
     first = next(iter(compose(f"method={method}").method.students))
-    is_twin = method == "stochastic_self_distillation"
+    is_self = method == "stochastic_self_distillation"
     wide = f"method.students.{first}.widths=[600,600]"
-    large = ["model@method.teacher=resnet8x4" if is_twin else wide]
+    large = ["model@method.teacher=resnet8x4" if is_self else wide]
     large += ["method.student_layer=trunk.3"] if method == "everything" else []
     learner, data, _ = built(method, *large)
     run = trainer(tmp_path, max_epochs=1)

@@ -251,7 +251,7 @@ def of_experiment(name: str) -> KnowledgeDistillation:
 @pytest.mark.parametrize(
     ("name", "is_born_with_its_weights"), [("born_again", False), ("continue_training", True)]
 )
-def test_the_student_is_the_teachers_twin(name: str, is_born_with_its_weights: bool) -> None:
+def test_the_student_is_built_as_its_teacher(name: str, is_born_with_its_weights: bool) -> None:
     method = of_experiment(name)
     student, teacher = method.students["student"].state_dict(), method.teacher.state_dict()
     assert [(k, v.shape) for k, v in student.items()] == [(k, v.shape) for k, v in teacher.items()]

@@ -9,32 +9,32 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.methods.running_means import RunningMeans
 
 
-def add(ledger: RunningMeans, values: Mapping[str, float], step: int) -> None:
-    ledger.add(list(values), torch.tensor(list(values.values())), step)
+def add(means: RunningMeans, values: Mapping[str, float], step: int) -> None:
+    means.add(list(values), torch.tensor(list(values.values())), step)
 
 
 def test_means_over_interval_and_epoch() -> None:
-    ledger = RunningMeans()
+    means = RunningMeans()
     for step, value in enumerate([1.0, 3.0]):
-        add(ledger, {"a": value, "b": -value}, step)
-    assert ledger.read_interval() == {"a": 2.0, "b": -2.0}
-    add(ledger, {"a": 5.0, "b": 0.0}, 2)
-    assert ledger.read_interval() == {"a": 5.0, "b": 0.0}
-    assert ledger.read_epoch() == {"a": 3.0, "b": pytest.approx(-4 / 3)}
+        add(means, {"a": value, "b": -value}, step)
+    assert means.read_interval() == {"a": 2.0, "b": -2.0}
+    add(means, {"a": 5.0, "b": 0.0}, 2)
+    assert means.read_interval() == {"a": 5.0, "b": 0.0}
+    assert means.read_epoch() == {"a": 3.0, "b": pytest.approx(-4 / 3)}
 
 
 def test_epochs_are_separate() -> None:
-    ledger = RunningMeans()
-    add(ledger, {"a": 1.0}, 0)
-    ledger.read_epoch()
-    add(ledger, {"a": 9.0}, 1)
-    assert ledger.read_epoch() == {"a": 9.0}
+    means = RunningMeans()
+    add(means, {"a": 1.0}, 0)
+    means.read_epoch()
+    add(means, {"a": 9.0}, 1)
+    assert means.read_epoch() == {"a": 9.0}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_first_bad_step_and_term_are_named(bad: float) -> None:
-    ledger = RunningMeans()
+    means = RunningMeans()
     for step in range(6):
-        add(ledger, {"a/hard": bad if step > 3 else 1.0, "a/soft": bad if step > 2 else 1.0}, step)
+        add(means, {"a/hard": bad if step > 3 else 1.0, "a/soft": bad if step > 2 else 1.0}, step)
     with pytest.raises(UserError, match=r"a/soft was not finite at step 3"):
-        ledger.read_interval()
+        means.read_interval()

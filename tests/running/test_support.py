@@ -17,6 +17,7 @@ REFUSED = {
     "alternating trainer.accumulate_grad_batches=2": r"_batches=2: it has several .*=1\)",
     "alternating trainer.gradient_clip_val=0.5": r"trainer.gradient_clip_val=0.5: it has several",
     "alternating trainer.max_steps=10": r"trainer.max_steps=10: .*\(set trainer.max_steps=-1\)",
+    "branched hardware.compile=true": r"hardware.compile=true: its steps differ",
     "alternating teacher.cache=2": r"not support teacher.cache=2: its teacher learns",
 }
 
