@@ -112,6 +112,9 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     check_installed(cfg.logger)
     use_threads(cfg.threads)
     data = build_data(cfg)
+    if show_table:  # not for a teacher or a baseline, whose data are these too
+        for note in data.notes:
+            say(note)
     if cfg.resume:
         check_unchanged(Path(cfg.resume), "data", data.fingerprint)
     check_run(cfg, data)

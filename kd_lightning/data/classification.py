@@ -81,7 +81,8 @@ class ClassificationData(LightningDataModule):
 
     ``setup`` sets these attributes: ``num_classes``, ``class_names``, ``channels``, ``size`` (side
     of an image, length of a series), ``mean`` and ``std`` of each channel, ``fingerprint`` (hash of
-    the content), ``protocol`` (description of val and test).
+    the content), ``protocol`` (description of val and test). ``load`` and ``setup`` add a sentence
+    to ``notes`` for all that a person should know about how the files were read.
     """
 
     num_classes: int
@@ -136,6 +137,7 @@ class ClassificationData(LightningDataModule):
         self.resident = resident
         self.augmentation = augmentation
         self.mixing = mixing
+        self.notes: list[str] = []
         self.parts: dict[Part, Samples | None] = {}
         self._on_device: dict[tuple[Part, torch.device], Samples] = {}
         self.views: Views | None = None  # None: each epoch augments train anew

@@ -61,6 +61,8 @@ def describe_environment(
             "classes_sha256": data.classes_sha256,
             "class_list_sha256": getattr(data, "class_list_sha256", None),
             "protocol": data.protocol,
+            "class_names": data.class_names,
+            "notes": data.notes,
         },
         "teacher": {
             "fingerprint": teacher and teacher.sha256,
