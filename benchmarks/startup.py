@@ -195,7 +195,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for text in to_first_step(arguments.pairs):
         report.add(text)
     report.add("\n## Imports\n")
-    for text in imports("kd_lightning.run"):
+    for text in imports("kd_lightning.running.run"):
         report.add(text)
     report.add("\n## The demo")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,3 +1,18 @@
-"""Knowledge distillation of classifiers, on images and time series, with numbers to believe."""
+"""Knowledge distillation of classifiers, on images and time series, with numbers to believe.
+
+``kd_lightning.distill`` is a run from Python, ``kd_lightning.load`` loads a student's file. They
+are imported when they are first used: ``import kd_lightning`` imports no large package.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+__all__ = ["distill", "load"]
+
+MODULES = {"distill": "kd_lightning.running.run", "load": "kd_lightning.students.load"}
+
+
+def __getattr__(name: str) -> object:
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
+    raise AttributeError(f"module 'kd_lightning' has no attribute '{name}'")

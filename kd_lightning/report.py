@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_lightning import reports
 from kd_lightning.config.command_line import console, report_errors
 
 
@@ -41,8 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command. A user error is printed as one sentence, with exit code 2."""
+    arguments = build_parser().parse_args(words)
     with report_errors():
-        arguments = build_parser().parse_args(words)
+        from kd_lightning import reports  # here: it imports scipy, which --help does not need
+
         report = reports.build(arguments.directories, arguments.columns, arguments.pair)
         reports.print_report(report, console)
         out = arguments.out or report.source.directory

@@ -22,10 +22,10 @@ import pytest
 import torch
 from helpers import TINY
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.synthetic import Synthetic
 from kd_lightning.models.perceptron import mlp
-from kd_lightning.run import distill
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]  # the first three classes of ImageNet-1k
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
-from kd_lightning.run import distill
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_two_processes_compute_a_cache_together(fails: bool, tmp_path: Path, sto
     # like `python -m kd_lightning.run`, but each process logs the blocks that it computes, or fails
     (tmp_path / "logged.py").write_text(
         "import os, sys, time\n"
-        "from kd_lightning import run\n"
+        "from kd_lightning.run import main\n"
         "from kd_lightning.teacher_cache import files, filling\n"
         "from kd_lightning.base.errors import UserError\n"
         "files.BLOCK, write = 8, filling.write_block\n"
@@ -96,7 +96,7 @@ def test_two_processes_compute_a_cache_together(fails: bool, tmp_path: Path, sto
         "        raise UserError('number 8 must be an image')\n"
         "    write(values, view, indices, *rest)\n"
         "filling.write_block = logged\n"
-        "run.main()\n"
+        "main()\n"
     )
     words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]
     done = subprocess.run(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_lightning import distill
 from kd_lightning.base.ranks import without_ranks
-from kd_lightning.run import distill
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 

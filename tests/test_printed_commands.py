@@ -16,9 +16,9 @@ import timm
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
+from kd_lightning import distill
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
-from kd_lightning.run import distill
 from kd_lightning.sweeps import create, plan
 
 

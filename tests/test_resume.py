@@ -14,10 +14,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.records.run_directory import ADDED_KEYS
-from kd_lightning.run import distill
 
 # everything that draws random numbers, dropout, augmentation and mixing, and a schedule
 SETTING = [

@@ -38,6 +38,12 @@ def is_sweep_key(word: str) -> bool:
     return re.split(r"[@.=]", word.lstrip("+~"))[0] in SWEEP_GROUPS
 
 
+def check_one_run(words: Sequence[str]) -> None:
+    """Raises ``UserError`` for a word that only sweeps take."""
+    for word in filter(is_sweep_key, words):
+        raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
+
+
 def choices(*, of_sweeps: bool = False) -> str:
     """The choices of each group for ``--help``, one line a group.
 

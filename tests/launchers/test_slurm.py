@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.launchers.slurm import Slurm, outside_any_job
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
-from kd_lightning.run import distill
 
 pytest.importorskip("submitit")
 

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kd_lightning
+from kd_lightning import distill
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.stages import complete_stage
 from kd_lightning.teachers.sources import Teacher, build_net

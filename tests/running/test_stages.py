@@ -12,10 +12,10 @@ from methods.throwaway.everything import FitHead
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from kd_lightning import distill
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.stage import Stage
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.stages import RESULT, complete_stage, directory_of, fit_stage
 from kd_lightning.teachers.sources import Teacher, build_net

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from written_runs import read_all_wandb, read_wandb
 
-from kd_lightning import run
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF, compose
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.records import jobs
-from kd_lightning.run import distill
+from kd_lightning.running import run
 from kd_lightning.trackers.run_info import RunInfo, load_value
 from kd_lightning.trackers.wandb import has_key, wandb_logger
 
