@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_files import ImageFiles, read_rgb
+from kd_lightning.data.loading.decoding import read_rgb
+from kd_lightning.data.loading.image_files import ImageFiles
+from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.preparation import decode, output_folder
 from kd_lightning.data.prepared import Prepared
 from kd_lightning.prepare import main, prepare
@@ -48,7 +51,8 @@ def test_the_arrays_have_the_set_size_and_the_index_describes_them(tree, tmp_pat
     assert (index["size"], index["class_names"]) == (9, ["cat", "dog"])
     path = tmp_path / "tree" / "test" / "cat" / "cat_0.JPEG"
     assert torch.equal(
-        torch.from_numpy(arrays[1][0]), decode.central_square(read_rgb(path), 9, 6).permute(1, 2, 0)
+        torch.from_numpy(arrays[1][0]),
+        decode.central_square(read_rgb(path), 9, Resizing(6, "crop", 1.0)).permute(1, 2, 0),
     )
 
 
@@ -159,6 +163,34 @@ def test_a_killed_preparation_resumes(tmp_path, write_tree) -> None:
     assert subprocess.run(command, capture_output=True, check=True).stderr == b""
     found = content(tmp_path / "out")
     assert found == content(prepare(*words, f"out={tmp_path / 'whole'}", "data.num_workers=0"))
+
+
+def test_leaks_and_what_was_passed_over_are_said(tree, tmp_path, capsys) -> None:
+    folder = tmp_path / "tree" / "test" / "cat"
+    shutil.copy(tmp_path / "tree" / "train" / "cat" / "cat_0.JPEG", folder / "copy.jpg")
+    (folder / "notes.txt").touch()
+    prepare(*tree)
+    output = capsys.readouterr().out
+    assert "Passed over in test, by their endings: 1 .txt." in output
+    assert "1 of 9 test samples are in train or val too" in output
+    (folder / "more.txt").touch()  # changes no image
+    prepare(*tree)
+    assert "is already prepared" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"1 of 9 test samples .*data\.on_leak=warn"):
+        prepare(*tree, "data.on_leak=error", f"out={tmp_path / 'other'}")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_finished_folder_of_an_earlier_version_is_recognised(tree, tmp_path, capsys) -> None:
+    out = prepare(*tree, "data.exif=false")
+    index = json.loads((out / "index.json").read_text())
+    for key in ("resize", "interpolation", "exif", "notes"):
+        del index[key]
+    (out / "index.json").write_text(json.dumps(index))
+    prepare(*tree, "data.exif=false")
+    assert "is already prepared" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"its exif differs: False, now True"):
+        prepare(*tree)
 
 
 # Bad images
