@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
-from kd_lightning.models.weights import check_weights_choice, load_weights
+from kd_lightning.models.weights import check_weights_choice, load_weights, say_once
 
 SHAPES = {1: "series (B, C, L)", 2: "images (B, C, H, W)"}
 
@@ -27,7 +27,7 @@ class CommonArguments(TypedDict, total=False):
         dropout: rate before the head.
         mean, std: of each channel of the input; None: no normalization.
         input_size: side to which images are resized; None: no resizing.
-        interpolation: of that resizing: nearest, bilinear or bicubic.
+        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
         weights: "none", or a file of weights.
         weights_key: which of several sets of weights in the file, see ``load_weights``.
     """
@@ -38,7 +38,7 @@ class CommonArguments(TypedDict, total=False):
     mean: Sequence[float] | None
     std: Sequence[float] | None
     input_size: int | None
-    interpolation: str
+    interpolation: str | None
     weights: str
     weights_key: str | None
 
@@ -147,7 +147,7 @@ def build_classifier(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     input_size: int | None = None,
-    interpolation: str = "bilinear",
+    interpolation: str | None = None,
     weights: str = "none",
     weights_key: str | None = None,
     min_size: int = 1,
@@ -165,11 +165,12 @@ def build_classifier(
         mean=mean,
         std=std,
         size=input_size,
-        interpolation=interpolation,
+        interpolation=interpolation or "bilinear",
         min_size=min_size,
     )
     head = nn.Linear(num_features, num_classes)
     net = Classifier(prepare=prepare, trunk=trunk, dropout=dropout, head=head)
     if weights != "none":
-        load_weights(net, weights, weights_key=weights_key)
+        for note in load_weights(net, weights, weights_key=weights_key).notes:
+            say_once(note)
     return net

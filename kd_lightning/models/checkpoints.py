@@ -39,9 +39,15 @@ DATA_TYPES: list[Callable | tuple[Callable, str]] = [
     *(omegaconf.base.ContainerMetadata, omegaconf.base.Metadata),
     *(typing.Any, defaultdict, dict, list, int),
     *(np.dtype, np.ndarray, *(type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "?"))),
-    *((np.float64(0).__reduce__()[0], f"{package}.multiarray.scalar")
-      for package in ("numpy.core", "numpy._core")),
-]  # fmt: skip
+    *(
+        (function, f"{package}.multiarray.{name}")
+        for package in ("numpy.core", "numpy._core")  # of numpy 1 and of numpy 2
+        for function, name in (
+            (np.float64(0).__reduce__()[0], "scalar"),
+            (np.ones(0).__reduce__()[0], "_reconstruct"),
+        )
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -104,12 +110,13 @@ def file_in(folder: Path, key: str) -> Path:
 
 def _states_in(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
     """Each mapping with tensors, and where it is. Keys that are no text, such as those of an
-    optimizer's state, hold no net.
+    optimizer's state, hold no net. ``torch.compile`` puts ``_orig_mod`` anywhere into names.
     """
     if (mapping := as_mapping(content)) is None or depth > MAX_DEPTH:
         return
     named = {name: value for name, value in mapping.items() if isinstance(name, str)}
-    yield where, {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    yield where, {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
     for name, value in named.items():
         yield from _states_in(value, f"{where}.{name}".lstrip("."), depth + 1)
 

@@ -19,7 +19,7 @@ from kd_lightning.models.timm_adaptation import (
     use_small_stem,
 )
 from kd_lightning.models.timm_creation import create_net, timm_config
-from kd_lightning.models.weights import check_weights_choice, load_weights
+from kd_lightning.models.weights import check_weights_choice, load_weights, say_once
 
 IMAGENET_CLASSES = 1000
 
@@ -36,7 +36,7 @@ def timm_classifier(
     drop_path: float = 0.0,
     small_stem: bool = False,
     input_size: int | None = None,
-    interpolation: str = "bilinear",
+    interpolation: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     data_mean: Sequence[float] | None = None,
@@ -63,7 +63,7 @@ def timm_classifier(
         small_stem: a first convolution of 3 x 3 and stride 1 and no pooling, for small images.
         input_size: side to which images are resized; None: no resizing. For nets of one fixed size:
             None: resize to that size; another number: build the net for that size.
-        interpolation: of that resizing: nearest, bilinear or bicubic.
+        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
         mean, std: of each channel, in units of a [0, 1] image.
         data_mean, data_std, data_size: of the data. Images too small for the net raise an error.
         imagenet_rows: the data's classes among those of ImageNet-1k. A head of 1000 classes keeps
@@ -100,7 +100,7 @@ def timm_classifier(
     if small_stem:
         use_small_stem(net, name, pretrained)
     prepare = CheckedPrepare(
-        in_chans, 2, mean=mean, std=std, size=input_size, interpolation=interpolation
+        in_chans, 2, mean=mean, std=std, size=input_size, interpolation=interpolation or "bilinear"
     )
     classifier = Classifier(prepare=prepare, trunk=net, dropout=dropout, head=head)
     classifier.library_head = head_name
@@ -126,6 +126,8 @@ def _load_file(
         given: mean and std that the file's must not replace.
     """
     loaded = load_weights(net, path, weights_key=weights_key, any_classes=True)
+    for note in loaded.notes:
+        say_once(note)
     if given is not None:
         net.prepare.set_statistics(*given)
     elif loaded.facts.mean is None and not loaded.is_own:

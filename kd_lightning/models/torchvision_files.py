@@ -16,6 +16,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
 
 PARTS = ("features.", "encoder.layers.")  # in the names of torchvision's nets that timm names anew
+OTHERS = ("googlenet", "inception*", "*resne*", "regnet*", "shufflenet*", "mnasnet*")
 SIDE = 64  # of the noise images
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
 
@@ -46,9 +47,9 @@ def translated(
         theirs = [f"{head}{k[5:]}" if k.startswith("head.") else k for k in theirs]
         return dict(zip(theirs, values.values(), strict=True))
     raise UserError(
-        f"{path} has the names of torchvision's {name}, and the timm net has other layers or names "
-        "its layers otherwise: choose timm's net of this architecture, or one whose names are "
-        f"torchvision's, such as a ResNet, or train the teacher (teacher.source=train) ({key}=…)"
+        f"{path} has the weights of torchvision's {name}, and this timm net is another one or has "
+        "its layers in another form, so they cannot be used: choose the same net (…name=…), and if "
+        f"it is the same, train timm's on the data (teacher.source=train) ({key}=…)"
     )
 
 
@@ -57,17 +58,14 @@ def find_architecture(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
 
     The names may have a prefix, and the last layer any number of classes.
     """
-    marks = [part for part in PARTS if any(part in name for name in state)]
-    if not marks:
+    if not any(part in name for name in state for part in PARTS):
         return None
+    import torchvision
     from torchvision.models import get_model, list_models
 
-    for name in list_models(module=__import__("torchvision").models):
-        try:
-            with torch.device("meta"):
-                expected = get_model(name, weights=None).state_dict()
-        except NotImplementedError:  # RegNets compute with tensors when they are built
-            continue
+    for name in list_models(module=torchvision.models, exclude=OTHERS):
+        with torch.device("meta"):
+            expected = get_model(name, weights=None).state_dict()
         prefix = next((n.removesuffix(k) for n in state for k in expected if n.endswith(k)), "")
         values = {k: state[prefix + k] for k in expected if prefix + k in state}
         *body, _, _ = expected  # without weight and bias of the head

@@ -5,9 +5,11 @@ of a ``Classifier`` has the names ``trunk.*``, ``head.*``, ``prepare.mean`` and 
 last two are the statistics of the input that the weights were trained with.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from os import PathLike
 
 import torch
@@ -20,6 +22,7 @@ from kd_lightning.models.classifier import STATISTICS, Classifier
 from kd_lightning.models.matching import Fit, fits_of, nearest_fit
 from kd_lightning.models.torchvision_files import translated
 
+log = logging.getLogger(__name__)
 AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?)($|[._])")  # in the place of averaged weights
 
 
@@ -37,6 +40,12 @@ class Loaded:
     facts: Facts
     is_own: bool
     notes: list[str]
+
+
+@cache
+def say_once(note: str) -> None:
+    """Logs a note about a file, which is read more than once in a run."""
+    log.warning(note)
 
 
 def check_weights_choice(weights: str | None, *, allow_pretrained: bool) -> None:
@@ -82,20 +91,36 @@ def load_weights(
     check_finite(fit, checkpoint, key)
     if any_classes and isinstance(net, Classifier):
         _resize_head(net, fit)
-    state, facts = fit.state, checkpoint.facts
-    if "prepare.mean" in state:
-        mean, std = (state[name].tolist() for name in STATISTICS)
-        facts = Facts(mean=mean, std=std).or_else(facts)
-    elif isinstance(net, Classifier) and facts.mean is not None:
-        facts = _for_channels_of(net, facts)
-        state = state | {f"prepare.{k}": torch.tensor(getattr(facts, k)) for k in ("mean", "std")}
+    state, facts = _with_statistics(net, fit.state, checkpoint.facts)
     load_state(net, state, checkpoint, key, fit=fit)
     if fit.passed_over:
-        count, some = len(fit.passed_over), ", ".join(fit.passed_over[:3])
-        more = ", …" if count > 3 else ""
-        notes.append(f"{checkpoint.path.name} also has {count} tensors of other things, which are "
-                     f"not used: {some}{more}")  # fmt: skip
+        notes.append(
+            f"{checkpoint.path.name} also has other tensors, which are not used: "
+            f"{_list_some('', fit.passed_over)}"
+        )
     return Loaded(facts, fit.naming.is_own, notes)
+
+
+def _with_statistics(
+    net: nn.Module, state: dict[str, Tensor], facts: Facts
+) -> tuple[dict[str, Tensor], Facts]:
+    """``state`` with the mean and std that ``facts`` give, and ``facts`` with those of ``state``,
+    which count first.
+    """
+    if not isinstance(net, Classifier):
+        return state, facts
+    if "prepare.mean" in state:
+        mean, std = (state[name].tolist() for name in STATISTICS)
+        return state, replace(facts, mean=mean, std=std)
+    if facts.mean is not None:
+        facts = _for_channels_of(net, facts)
+    if facts.mean is not None:
+        state = {
+            **state,
+            "prepare.mean": torch.tensor(facts.mean),
+            "prepare.std": torch.tensor(facts.std),
+        }
+    return state, facts
 
 
 def choose_fit(
@@ -194,12 +219,14 @@ def _resize_head(net: Classifier, fit: Fit) -> None:
 
 
 def _for_channels_of(net: Classifier, facts: Facts) -> Facts:
-    """The statistics for the net's channels. For grey images, the mean over the colours."""
-    own = net.prepare.state_dict().get("mean")
-    if own is None or own.numel() != 1:
-        return facts
-    mean, std = ([sum(values) / len(values)] for values in (facts.mean, facts.std))
-    return Facts(mean=mean, std=std).or_else(facts)
+    """The facts with statistics for the net's channels: for grey images the mean over the colours;
+    none if they are for another number of channels.
+    """
+    channels = getattr(net.prepare, "in_chans", len(facts.mean))
+    if channels == 1:
+        mean, std = ([sum(values) / len(values)] for values in (facts.mean, facts.std))
+        return replace(facts, mean=mean, std=std)
+    return facts if channels == len(facts.mean) else replace(facts, mean=None, std=None)
 
 
 def load_state(
@@ -272,9 +299,9 @@ def _add_statistics_buffers(net: Classifier, state: dict[str, Tensor]) -> None:
 
 
 def _list_some(kind: str, names: Iterable[str], max_names: int = 3) -> str:
-    """ "missing: a, b, c and 9 more"; "" if there are no names."""
+    """ "missing: a, b, c and 9 more"; "" if there are no names. ``kind`` may be empty."""
     names = list(names)
     if not names:
         return ""
     more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return f"{kind}: {', '.join(names[:max_names])}{more}"
+    return f"{kind}{': ' * bool(kind)}{', '.join(names[:max_names])}{more}"

@@ -14,16 +14,16 @@ AS_DATA = "data.{key}={value}"
 
 
 def given_facts(config: DictConfig, task: DictConfig) -> Facts:
-    """What a person has set for a net. A mean and std that are the data's are the default."""
+    """What a person has set for a net. The default of a mean and a std is null for timm's nets, and
+    the data's for others.
+    """
     facts = {}
     mean, std = config.get("mean"), config.get("std")
-    if mean is not None and std is not None and [*mean, *std] != [*task.mean, *task.std]:
+    is_default = "data_mean" not in config and [mean, std] == [task.mean, task.std]
+    if mean is not None and std is not None and not is_default:
         facts |= {"mean": list(mean), "std": list(std)}
-    interpolation = config.get("interpolation")
     return Facts(
-        input_size=config.get("input_size"),
-        interpolation=None if interpolation == "bilinear" else interpolation,
-        **facts,
+        input_size=config.get("input_size"), interpolation=config.get("interpolation"), **facts
     )
 
 
@@ -31,7 +31,7 @@ def set_input(config: DictConfig, facts: Facts, task: DictConfig) -> None:
     """Sets the size of the net's images and how they are resized, as far as it takes them."""
     if len(task.shape) == 3 and {"input_size", "interpolation"} <= config.keys():
         config.input_size = facts.input_size
-        config.interpolation = facts.interpolation or "bilinear"
+        config.interpolation = facts.interpolation
 
 
 def describe_input(net: nn.Module, origin: str, size: int) -> str:
