@@ -66,12 +66,20 @@ def find_architecture(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
     for name in list_models(module=torchvision.models, exclude=OTHERS):
         with torch.device("meta"):
             expected = get_model(name, weights=None).state_dict()
-        prefix = next((n.removesuffix(k) for n in state for k in expected if n.endswith(k)), "")
-        values = {k: state[prefix + k] for k in expected if prefix + k in state}
-        *body, _, _ = expected  # without weight and bias of the head
-        if len(values) == len(expected) and all(values[k].shape == expected[k].shape for k in body):
-            return name, values
+        first, *_ = expected
+        for prefix in [n.removesuffix(first) for n in state if f".{n}".endswith(f".{first}")]:
+            inside = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+            if _agrees(expected, inside):
+                return name, {k: inside[k] for k in expected}
     return None
+
+
+def _agrees(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """Whether all names are equal, and all shapes but that of the head, which comes last."""
+    *body, _, _ = expected
+    return expected.keys() == state.keys() and all(
+        state[name].shape == expected[name].shape for name in body
+    )
 
 
 @torch.no_grad()

@@ -44,3 +44,11 @@ def test_another_form_of_the_net_is_refused_by_its_name(tmp_path: Path) -> None:
 
 def test_names_that_no_net_of_torchvision_has() -> None:
     assert find_architecture({"stem.weight": torch.ones(1)}) is None
+
+
+def test_a_deeper_net_is_not_taken_for_one_whose_names_it_has_too() -> None:
+    with torch.device("meta"):
+        state = torchvision.models.efficientnet_b1(num_classes=4).state_dict()
+    found = find_architecture({f"model.{name}": value for name, value in state.items()})
+    assert found is not None
+    assert found[0] == "efficientnet_b1"
