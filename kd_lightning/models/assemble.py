@@ -7,12 +7,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Required, TypedDict
 
+import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
-from kd_lightning.models.weights import KEY, check_weights_choice, load_weights
+from kd_lightning.models.weights import check_weights_choice, load_weights, say_once
 
 SHAPES = {1: "series (B, C, L)", 2: "images (B, C, H, W)"}
 
@@ -25,7 +26,10 @@ class CommonArguments(TypedDict, total=False):
         in_chans: channels of the input.
         dropout: rate before the head.
         mean, std: of each channel of the input; None: no normalization.
+        input_size: side to which images are resized; None: no resizing.
+        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
         weights: "none", or a file of weights.
+        weights_key: which of several sets of weights in the file, see ``load_weights``.
     """
 
     num_classes: Required[int]
@@ -33,7 +37,10 @@ class CommonArguments(TypedDict, total=False):
     dropout: float
     mean: Sequence[float] | None
     std: Sequence[float] | None
+    input_size: int | None
+    interpolation: str | None
     weights: str
+    weights_key: str | None
 
 
 class CheckedPrepare(Prepare):
@@ -44,7 +51,7 @@ class CheckedPrepare(Prepare):
         num_dims: 2 for images, 1 for series, None for both.
         min_size: smallest side or length for which the strides of the net leave at least one
             position.
-        mean, std, size: see ``Prepare``.
+        mean, std, size, interpolation: see ``Prepare``.
     """
 
     def __init__(
@@ -55,9 +62,15 @@ class CheckedPrepare(Prepare):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         size: int | None = None,
+        interpolation: str = "bilinear",
         min_size: int = 1,
     ) -> None:
-        super().__init__(mean, std, size)
+        super().__init__(mean, std, size, interpolation)
+        if size is not None and num_dims == 1:
+            raise UserError(
+                f"this net takes series, which are not resized: expected null, got {size} "
+                "(…input_size=…)"
+            )
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != in_chans:
                 raise UserError(
@@ -94,6 +107,15 @@ class GlobalAverage(nn.Module):
         return x.mean(tuple(range(2, x.ndim)))
 
 
+def select_rows(head: nn.Linear, rows: Sequence[int]) -> None:
+    """Leaves these rows of a head, in this order: the logits of these classes."""
+    chosen = torch.tensor(list(rows))
+    head.weight = nn.Parameter(head.weight.detach()[chosen])
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias.detach()[chosen])
+    head.out_features = len(chosen)
+
+
 def build_trunk(
     stages: Sequence[nn.Module],
     block_dropout: float,
@@ -124,22 +146,31 @@ def build_classifier(
     dropout: float = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    input_size: int | None = None,
+    interpolation: str | None = None,
     weights: str = "none",
+    weights_key: str | None = None,
     min_size: int = 1,
 ) -> Classifier:
     """A ``Classifier`` with this trunk, which has ``num_features`` outputs. All factories end here.
 
     Args:
         num_dims, min_size: see ``CheckedPrepare``.
-        num_classes, in_chans, dropout, mean, std, weights: see ``CommonArguments``.
+        num_classes, in_chans, dropout and all others: see ``CommonArguments``.
     """
     check_weights_choice(weights, allow_pretrained=False)
-    net = Classifier(
-        prepare=CheckedPrepare(in_chans, num_dims, mean=mean, std=std, min_size=min_size),
-        trunk=trunk,
-        dropout=dropout,
-        head=nn.Linear(num_features, num_classes),
+    prepare = CheckedPrepare(
+        in_chans,
+        num_dims,
+        mean=mean,
+        std=std,
+        size=input_size,
+        interpolation=interpolation or "bilinear",
+        min_size=min_size,
     )
+    head = nn.Linear(num_features, num_classes)
+    net = Classifier(prepare=prepare, trunk=trunk, dropout=dropout, head=head)
     if weights != "none":
-        load_weights(net, weights, KEY)
+        for note in load_weights(net, weights, weights_key=weights_key).notes:
+            say_once(note)
     return net

@@ -67,6 +67,7 @@ def describe_environment(
         "teacher": {
             "fingerprint": teacher and teacher.sha256,
             "origin": teacher and teacher.origin,
+            "notes": list(teacher.notes) if teacher else [],
         },
     }
 
