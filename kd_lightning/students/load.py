@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
@@ -48,9 +47,9 @@ class Student(nn.Module):
         """
         return self.net(x).logits
 
-    @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
         """The input of the last layer, (B, D)."""
+        # no torch.jit.export: torch.jit.trace cannot check a module with a second scripted method
         return self.net(x).features
 
     def transform(self) -> Callable[[Tensor], Tensor]:
