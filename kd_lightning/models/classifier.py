@@ -8,7 +8,6 @@ the input of the classifier before dropout. And if this is the only dropout, K s
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +15,7 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.models.outputs import ModelOutput
 
 STATISTICS = ("prepare.mean", "prepare.std")  # in the state dict of a ``Classifier``
-INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")  # nearest: torch's nearest-exact
 
 
 class Prepare(nn.Module):
@@ -63,34 +62,41 @@ class Prepare(nn.Module):
         resized = "" if self.interpolation == "bilinear" else f", {self.interpolation}"
         return f"size={self.size}{resized}"
 
-    def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
+            self.check(x)
         x = x.contiguous()  # images of a loader may have another layout than the net
         if x.dtype == torch.uint8:
             x = x.float() / 255
-        if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
+        if self.size is not None:
             x = self.resize(x, self.size)
         if self.mean is not None:
-            shape = (1, -1) + (1,) * (x.ndim - 2)
+            shape = [1, -1] + [1] * (x.ndim - 2)
             x = (x - self.mean.view(shape)) / self.std.view(shape)
         return x
 
-    def resize(self, x: Num[Tensor, "B C H W"], size: int) -> Tensor:
-        if x.ndim != 4:
+    def check(self, x: Tensor) -> None:
+        """Raises ``UserError`` for input that the net cannot take."""
+        if self.size is not None and x.ndim != 4:
             raise UserError("input_size is for images, and these are series (…input_size=null)")
+
+    def resize(self, x: Tensor, size: int) -> Tensor:
+        """Images of any size -> (B, C, size, size)."""
+        if not torch.jit.is_tracing() and list(x.shape[-2:]) == [size, size]:
+            return x
         if self.interpolation == "nearest":
-            return F.interpolate(x, (size, size), mode=INTERPOLATIONS["nearest"])
+            return F.interpolate(x, [size, size], mode="nearest-exact")
         x = F.interpolate(
-            x,
-            (size, size),
-            mode=INTERPOLATIONS[self.interpolation],
-            antialias=True,
-            align_corners=False,
+            x, [size, size], mode=self.interpolation, antialias=True, align_corners=False
         )
         return x.clamp(0, 1) if self.interpolation == "bicubic" else x
 
 
 class Classifier(nn.Module):
     """A net with the parts and the output that the methods expect.
+
+    Shapes of ``forward`` are in docstrings, because TorchScript reads its annotations. This holds
+    for all modules of nets.
 
     Args:
         prepare: raw input -> input of the trunk; usually ``Prepare``.
@@ -115,11 +121,11 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = head
 
-    def features(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """The input of the head before its dropout, (B, D)."""
         return self.trunk(self.prepare(x))
 
-    def forward(self, x: Num[Tensor, "B C *size"]) -> ModelOutput:
+    def forward(self, x: Tensor) -> ModelOutput:
         features = self.features(x)
         return ModelOutput(self.head(self.dropout(features)), features)
 
