@@ -25,6 +25,7 @@ CHANGEABLE_ON_RESUME = (
     "evaluation",
     "data.root",
     "teacher.cache_store",
+    "teacher.check",
     "data.num_workers",
     "data.resident",
     "data.download",
@@ -40,7 +41,7 @@ ADDED_KEYS = {
         *("channels_last", "teacher_precision", "compile_teacher"),
         *("compile", "cuda_graphs"),
     ),
-    "teacher": ("cache", "cache_top_k", "cache_store", "method"),
+    "teacher": ("cache", "cache_top_k", "cache_store", "method", "check", "expect_accuracy"),
     "data": ("resident",),
 }
 
@@ -166,7 +167,7 @@ def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:
 
 
 def changeable_keys(cfg: DictConfig) -> list[str]:
-    """The keys of ``CHANGEABLE_ON_RESUME`` in ``cfg``, except the epochs and the cache's folder."""
-    excluded = ("trainer.max_epochs", "teacher.cache_store")
-    keys = [key for key in CHANGEABLE_ON_RESUME if key not in excluded]
+    """The keys of ``CHANGEABLE_ON_RESUME`` in ``cfg``, except the epochs and those of a teacher."""
+    keys = [key for key in CHANGEABLE_ON_RESUME if key != "trainer.max_epochs"]
+    keys = [key for key in keys if not key.startswith("teacher.")]
     return [key for key in keys if OmegaConf.select(cfg, key, throw_on_missing=False) is not None]

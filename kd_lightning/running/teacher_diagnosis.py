@@ -1,0 +1,194 @@
+"""Finds out why a teacher is often wrong: uses it in other ways on a few of the samples.
+
+The teacher itself does not change. One thing is changed at a time, then the best change of its
+input and the best resize of files together.
+"""
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.batches import Batch, Samples
+from kd_lightning.evaluation.metrics import predict
+from kd_lightning.teacher_cache.cache import some_of
+from kd_lightning.teachers import alternatives
+from kd_lightning.teachers.alternatives import AS_IT_IS, Alternative, Statistics
+from kd_lightning.teachers.significance import BETTER_BY, is_clearly_better
+
+FEW = 200  # samples on which alternatives are tried
+FEWEST = 11  # fewer samples cannot show that an alternative is clearly better
+BATCH = 50  # a batch of the run may not fit on the device with larger images
+# Every third of the samples comes first; an alternative that does not help there is not tried on
+# the rest.
+FIRST = 3
+
+Right = dict[str, Bool[Tensor, " N"]]  # alternative, by its words -> whether the teacher is right
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where nets are evaluated: the device and precision of the run."""
+
+    device: torch.device
+    precision: Callable[[], AbstractContextManager]
+
+    def predicted(
+        self, nets: Mapping[str, nn.Module], batches: Iterable[Batch]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The class that each net predicts for each sample, and the labels."""
+        logits, labels = predict(nets, batches, device=self.device, precision=self.precision)
+        return {name: of_net.argmax(-1) for name, of_net in logits.items()}, labels
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An alternative, and for which samples the teacher is right with it."""
+
+    alternative: Alternative
+    right: Bool[Tensor, " N"]
+
+    @property
+    def accuracy(self) -> float:
+        return self.right.double().mean().item()
+
+
+class Trials:
+    """Uses a teacher on samples in different ways.
+
+    Args:
+        net: in eval mode.
+        samples: of ``data``.
+        place: where the net is evaluated.
+    """
+
+    def __init__(
+        self, net: nn.Module, data: ClassificationData, samples: Samples, place: Place
+    ) -> None:
+        self.net = net
+        self.data = data
+        self.samples = samples
+        self.place = place
+        self.batches = list(self._batches())  # decoded once
+
+    def _batches(self, **changes: Any) -> Iterable[Batch]:
+        size = min(BATCH, self.data.batch_size)
+        return batches_of(self.data, self.samples, batch_size=size, **changes)
+
+    def right(self, tried: Sequence[Alternative]) -> Right:
+        """For each alternative that the net can take, for which samples the teacher is right."""
+        nets = {a.words: alternatives.applied(self.net, a) for a in tried if not a.of_data}
+        possible = {words: net for words, net in nets.items() if self._takes_samples(net)}
+        right = self._right(possible, self.batches) if possible else {}
+        for one in tried:
+            if one.of_data:
+                net = alternatives.applied(self.net, one)
+                right |= self._right({one.words: net}, self._batches(**one.of_data))
+        return right
+
+    def _right(self, nets: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Right:
+        predicted, labels = self.place.predicted(nets, batches)
+        return {words: of_net == labels for words, of_net in predicted.items()}
+
+    def _takes_samples(self, net: nn.Module) -> bool:
+        """Whether the net takes images of this size: some are built for one size only."""
+        try:
+            self.place.predicted({"": net}, [[part[:1] for part in self.batches[0]]])
+        except Exception:  # a user's net can raise anything
+            return False
+        return True
+
+
+def batches_of(data: ClassificationData, samples: Samples, **changes: Any) -> Iterable[Batch]:
+    """Batches (x, y) of samples, in order and without augmentation.
+
+    Args:
+        samples: of a part of ``data``.
+        changes: attributes of ``data`` that differ.
+    """
+    changed = copy.copy(data)
+    vars(changed).update(changes, parts={"val": samples})
+    return changed.loader("val")
+
+
+def diagnose(
+    net: nn.Module,
+    data: ClassificationData,
+    samples: Samples,
+    place: Place,
+    keys: Collection[str],
+) -> Trial | None:
+    """The way to use a teacher that is clearly better than that of the run; None: there is none.
+
+    Args:
+        net: the teacher, in eval mode.
+        samples: the samples that were checked.
+        keys: of the teacher in the configuration.
+    """
+    if len(samples) < FEWEST:
+        return None
+    order = torch.tensor(some_of(len(samples), FEW))
+    is_first = torch.arange(len(order)) % FIRST == 0
+    parts = [samples.subset(order[chosen]) for chosen in (is_first, ~is_first)]
+    first, rest = (Trials(net, data, part, place) for part in parts)
+    candidates = [*of_the_net(first, keys), *alternatives.resizes(data)]
+    before, *found = tried_in_turn(first, rest, candidates)
+    found += best_pair(first, rest, found)
+    clear = [trial for trial in found if is_clearly_better(trial.right, before.right)]
+    return max(clear, key=lambda trial: trial.accuracy, default=None)
+
+
+def of_the_net(trials: Trials, keys: Collection[str]) -> list[Alternative]:
+    """The alternatives that change how the net prepares its input."""
+    net, data = trials.net, trials.data
+    if not alternatives.can_prepare(net):
+        return []
+    is_image = trials.batches[0][0].ndim == 4
+    own = statistics_of(data, trials.batches)
+    found = list(alternatives.normalizations(net.prepare, own, is_image=is_image, keys=keys))
+    if is_image:
+        found += alternatives.channel_orders(data.channels)
+        found += alternatives.input_sizes(net.prepare, data.size, keys)
+    return found
+
+
+def statistics_of(data: ClassificationData, batches: Iterable[Batch]) -> Statistics:
+    """Mean and std of each channel: of the train part, or for image files of these batches."""
+    if isinstance(data.parts["train"].x, Tensor):
+        return data.mean, data.std
+    x = torch.cat([x for x, _ in batches])
+    x = x.float() / (255 if x.dtype == torch.uint8 else 1)
+    return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-6).tolist()
+
+
+def tried_in_turn(first: Trials, rest: Trials, candidates: Sequence[Alternative]) -> list[Trial]:
+    """The teacher as it is, and with each alternative that makes it right more often on the first
+    samples. Only these are tried on the rest.
+    """
+    right = first.right([AS_IT_IS, *candidates])
+    before = right[AS_IT_IS.words].sum()
+    promising = [a for a in candidates if a.words in right and right[a.words].sum() > before]
+    kept = [AS_IT_IS, *promising]
+    more = rest.right(kept)
+    return [Trial(a, torch.cat([right[a.words], more[a.words]])) for a in kept]
+
+
+def best_pair(first: Trials, rest: Trials, found: Sequence[Trial]) -> list[Trial]:
+    """The best change of the net's input and the best resize together, if the pair is better than
+    each of them by far.
+    """
+    groups = [[trial for trial in found if bool(trial.alternative.of_data) == of_data]
+              for of_data in (False, True)]  # fmt: skip
+    if not all(groups):
+        return []
+    of_net, of_files = (max(group, key=lambda trial: trial.accuracy) for group in groups)
+    pair = of_net.alternative.and_also(of_files.alternative)
+    both = Trial(pair, torch.cat([t.right([pair])[pair.words] for t in (first, rest)]))
+    needed = max(of_net.accuracy, of_files.accuracy) + BETTER_BY
+    return [both] if both.accuracy >= needed else []
