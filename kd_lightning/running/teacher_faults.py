@@ -50,7 +50,7 @@ def fault_of(
     if can_be_better or (is_suspicious and source == "pretrained"):
         found = better_use(cfg, data, teacher, place, judged)
     if found is not None:
-        return f"the teacher is right on {judged.in_words()}, but on {found}"
+        return f"the teacher's accuracy is {judged.in_words()}, but {found}"
     if not is_suspicious:
         return None
     judged = checked[0] if is_below else judged
@@ -60,7 +60,7 @@ def fault_of(
         else "not significantly above the share of the most frequent class, "
         f"{percent(judged.most_frequent_class)}"
     )
-    return f"the teacher is right on {judged.in_words()}, {said}: look at {causes(cfg, source)}"
+    return f"the teacher's accuracy is {judged.in_words()}, {said}: look at {causes(cfg, source)}"
 
 
 def kind_of(source: str) -> str:
@@ -97,20 +97,28 @@ def better_use(
     other = diagnose(teacher.net, data, judged.chosen, place, keys)
     order = find_class_order(judged.predicted, judged.labels, data.num_classes)
     if order is not None and (other is None or order.accuracy > other.accuracy):
-        override = class_order_override(cfg, teacher, order.order)
+        override = class_order_override(cfg, teacher, in_the_file(cfg, order.order))
         return (
-            f"{percent(order.accuracy)} of {len(order.right)} of them with its classes in another "
+            f"{percent(order.accuracy)} on {len(order.right)} of them with its classes in another "
             f"order: add {override}, after a look at the class names that it was trained with"
         )
     if other is None:
         return None
     return (
-        f"{percent(other.accuracy)} of {len(other.right)} of them {other.alternative.words}: "
+        f"{percent(other.accuracy)} on {len(other.right)} of them {other.alternative.words}: "
         f"{other.alternative.advice_in_words()}"
     )
 
 
-def class_order_override(cfg: DictConfig, teacher: Teacher, order: Sequence[int]) -> str:
+def in_the_file(cfg: DictConfig, order: Sequence[int]) -> list[int]:
+    """An order of the teacher's outputs -> one of the outputs in its file, which
+    ``teacher.class_order`` may have put into another order already.
+    """
+    given = cfg.teacher.get("class_order")
+    return [order[place] for place in given] if OmegaConf.is_list(given) else list(order)
+
+
+def class_order_override(cfg: DictConfig, teacher: Teacher, order: list[int]) -> str:
     """The override that gives the teacher this order. An order of many classes is written to a
     JSON file.
     """
@@ -119,5 +127,5 @@ def class_order_override(cfg: DictConfig, teacher: Teacher, order: Sequence[int]
     outputs = Path(cfg.outputs)
     make_directory(outputs, "outputs")
     path = outputs / f"class_order-{teacher.sha256}.json"
-    write_json(path, list(order))
+    write_json(path, order)
     return f"teacher.class_order={path}"
