@@ -77,16 +77,19 @@ PAGES = {
 }
 
 
-def ridge_net(data: ClassificationData, *, prepare: Prepare | None = None) -> Classifier:
-    """A linear classifier that is fitted on train in a moment, in eval mode.
+def ridge_net(
+    data: ClassificationData, *, prepare: Prepare | None = None, trunk: nn.Module | None = None
+) -> Classifier:
+    """A linear classifier of features that is fitted on train in a moment, in eval mode.
 
     Args:
         prepare: of its input; None: with the statistics of the data.
+        trunk: gives the features; None: the input itself.
     """
     train = data.parts["train"]
     net = Classifier(
         prepare=prepare or Prepare(data.mean, data.std),
-        trunk=nn.Flatten(),
+        trunk=trunk or nn.Flatten(),
         head=nn.Linear(1, data.num_classes),
         dropout=0.0,
     )

@@ -23,6 +23,7 @@ SETTING = [
     "data.batch_size=16",
     "trainer.max_epochs=2",
     "teacher.trainer.max_epochs=1",
+    "teacher.check=warn",
     "method.confidence_threshold=0.05",  # half of the samples have a lower confidence
     "method.normalize_confidence=true",
     "optimizer=sgd",

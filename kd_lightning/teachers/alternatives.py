@@ -22,16 +22,17 @@ Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std, of each ch
 
 RAW: Statistics = ((0.0,), (1.0,))
 IMAGENET: Statistics = (IMAGENET_MEAN, IMAGENET_STD)
+CIFAR10: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 OF_IMAGES: Mapping[str, Statistics] = {
     "with the mean and std of ImageNet": IMAGENET,
     "with mean 0.5 and std 0.5": ((0.5,), (0.5,)),
     "with inputs in [0, 1]": RAW,
     "with inputs in 0..255": ((0.0,), (1 / 255,)),
 }
-OF_COLOURS: Mapping[str, Statistics] = {
-    "with the mean and std of CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+OF_SMALL_IMAGES: Mapping[int, Mapping[str, Statistics]] = {  # by their channels
+    1: {"with the mean and std of MNIST": ((0.1307,), (0.3081,))},
+    3: {"with the mean and std of CIFAR-10": CIFAR10},
 }
-OF_GREY: Mapping[str, Statistics] = {"with the mean and std of MNIST": ((0.1307,), (0.3081,))}
 SIDES = (32, 64, 128, 224)  # of images, on which most nets are trained
 LARGEST_FACTOR = 8  # between such a side and that of the run; a pass costs its square
 RESIZES: Sequence[Mapping[str, Any]] = (  # values of data.…
@@ -99,11 +100,9 @@ def normalizations(
         keys: of the net in the configuration.
     """
     channels = len(own[0])
-    known = {"with its inputs as they are": RAW}
-    if is_image:
-        known = {**OF_IMAGES, **(OF_GREY if channels == 1 else {})}
-        known |= OF_COLOURS if channels == 3 else {}
-    known["with the mean and std of the data"] = own
+    common = OF_IMAGES if is_image else {"with its inputs as they are": RAW}
+    known = {**common, "with the mean and std of the data": own}
+    known |= OF_SMALL_IMAGES.get(channels, {}) if is_image else {}
     seen = [of_channels((prepare.mean, prepare.std) if prepare.mean is not None else RAW, channels)]
     for words, statistics in known.items():
         values = of_channels(statistics, channels)
