@@ -11,6 +11,7 @@ from kd_lightning.config import command_line
 from kd_lightning.config.command_line import CONF
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.classifier import Classifier, Prepare
+from kd_lightning.running.teacher_diagnosis import batches_of
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
 DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
@@ -86,7 +87,7 @@ def ridge_net(
         prepare: of its input; None: with the statistics of the data.
         trunk: gives the features; None: the input itself.
     """
-    train = data.parts["train"]
+    x, y = map(torch.cat, zip(*batches_of(data, data.parts["train"]), strict=True))
     net = Classifier(
         prepare=prepare or Prepare(data.mean, data.std),
         trunk=trunk or nn.Flatten(),
@@ -94,13 +95,13 @@ def ridge_net(
         dropout=0.0,
     )
     with torch.no_grad():
-        x = net.features(train.x).double()
+        x = net.features(x).double()
         mean = x.mean(0)
         weights = torch.linalg.solve(
             (x - mean).T @ (x - mean) + len(x) / 10 * torch.eye(x.shape[1]),
-            (x - mean).T @ nn.functional.one_hot(train.y, data.num_classes).double(),
+            (x - mean).T @ nn.functional.one_hot(y, data.num_classes).double(),
         )
-        shares = train.y.bincount(minlength=data.num_classes) / len(x)
+        shares = y.bincount(minlength=data.num_classes) / len(x)
         net.head.weight = nn.Parameter(weights.T.float())
         net.head.bias = nn.Parameter((shares - mean @ weights).float())
     return net.eval()

@@ -1,7 +1,7 @@
 """Finds out why a teacher is often wrong: uses it in other ways on a few of the samples.
 
-The teacher itself does not change. One thing is changed at a time, then the best change of its
-input and the best resize of files together.
+The teacher itself does not change. One thing is changed at a time, then the best change
+of its input and a resize of files together.
 """
 
 import copy
@@ -83,13 +83,13 @@ class Trials:
 
     def right(self, tried: Sequence[Alternative]) -> Right:
         """For each alternative that the net can take, for which samples the teacher is right."""
-        nets = {a.words: alternatives.applied(self.net, a) for a in tried if not a.of_data}
-        possible = {words: net for words, net in nets.items() if self._takes_samples(net)}
-        right = self._right(possible, self.batches) if possible else {}
-        for one in tried:
+        nets = {one.words: alternatives.applied(self.net, one) for one in tried}
+        possible = [one for one in tried if self._takes_samples(nets[one.words])]
+        inside = {one.words: nets[one.words] for one in possible if not one.of_data}
+        right = self._right(inside, self.batches) if inside else {}
+        for one in possible:
             if one.of_data:
-                net = alternatives.applied(self.net, one)
-                right |= self._right({one.words: net}, self._batches(**one.of_data))
+                right |= self._right({one.words: nets[one.words]}, self._batches(**one.of_data))
         return right
 
     def _right(self, nets: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Right:
@@ -138,8 +138,10 @@ def diagnose(
     parts = [samples.subset(order[chosen]) for chosen in (is_first, ~is_first)]
     first, rest = (Trials(net, data, part, place) for part in parts)
     candidates = [*of_the_net(first, keys), *alternatives.resizes(data)]
-    before, *found = tried_in_turn(first, rest, candidates)
-    found += best_pair(first, rest, found)
+    before, *found = tried_in_turn(first, rest, AS_IT_IS, candidates)
+    best = max(found, key=lambda trial: trial.accuracy, default=before)
+    found += [pair for pair in pairs(first, rest, best, candidates)
+              if pair.accuracy >= best.accuracy + BETTER_BY]  # fmt: skip
     clear = [trial for trial in found if is_clearly_better(trial.right, before.right)]
     return max(clear, key=lambda trial: trial.accuracy, default=None)
 
@@ -167,28 +169,28 @@ def statistics_of(data: ClassificationData, batches: Iterable[Batch]) -> Statist
     return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-6).tolist()
 
 
-def tried_in_turn(first: Trials, rest: Trials, candidates: Sequence[Alternative]) -> list[Trial]:
-    """The teacher as it is, and with each alternative that makes it right more often on the first
-    samples. Only these are tried on the rest.
+def tried_in_turn(
+    first: Trials, rest: Trials, now: Alternative, candidates: Sequence[Alternative]
+) -> list[Trial]:
+    """The teacher as it is used now, and with each candidate that makes it right more often on the
+    first samples. Only these are tried on the rest.
     """
-    right = first.right([AS_IT_IS, *candidates])
-    before = right[AS_IT_IS.words].sum()
-    promising = [a for a in candidates if a.words in right and right[a.words].sum() > before]
-    kept = [AS_IT_IS, *promising]
+    right = first.right([now, *candidates])
+    before = right[now.words].sum()
+    promising = [c for c in candidates if c.words in right and right[c.words].sum() > before]
+    kept = [now, *promising]
     more = rest.right(kept)
     return [Trial(a, torch.cat([right[a.words], more[a.words]])) for a in kept]
 
 
-def best_pair(first: Trials, rest: Trials, found: Sequence[Trial]) -> list[Trial]:
-    """The best change of the net's input and the best resize together, if the pair is better than
-    each of them by far.
+def pairs(
+    first: Trials, rest: Trials, best: Trial, candidates: Sequence[Alternative]
+) -> list[Trial]:
+    """The best alternative together with each of the other kind: a change of the net's input with
+    a resize of files, or the other way round.
     """
-    groups = [[trial for trial in found if bool(trial.alternative.of_data) == of_data]
-              for of_data in (False, True)]  # fmt: skip
-    if not all(groups):
+    now = best.alternative
+    if now is AS_IT_IS or best.accuracy > 1 - BETTER_BY:
         return []
-    of_net, of_files = (max(group, key=lambda trial: trial.accuracy) for group in groups)
-    pair = of_net.alternative.and_also(of_files.alternative)
-    both = Trial(pair, torch.cat([t.right([pair])[pair.words] for t in (first, rest)]))
-    needed = max(of_net.accuracy, of_files.accuracy) + BETTER_BY
-    return [both] if both.accuracy >= needed else []
+    others = [c for c in candidates if bool(c.of_data) != bool(now.of_data)]
+    return tried_in_turn(first, rest, now, [now.and_also(other) for other in others])[1:]

@@ -67,7 +67,7 @@ def kind_of(source: str) -> str:
     """Where a teacher comes from: "train", "pretrained", "run" or "file"."""
     if source in ("train", "pretrained"):
         return source
-    return "run" if Path(source).expanduser().is_dir() else "file"
+    return "run" if (Path(source).expanduser() / "config.yaml").exists() else "file"
 
 
 def causes(cfg: DictConfig, source: str) -> str:
@@ -97,7 +97,7 @@ def better_use(
     other = diagnose(teacher.net, data, judged.chosen, place, keys)
     order = find_class_order(judged.predicted, judged.labels, data.num_classes)
     if order is not None and (other is None or order.accuracy > other.accuracy):
-        override = class_order_override(cfg, teacher, in_the_file(cfg, order.order))
+        override = class_order_override(cfg, data, teacher, order.order)
         return (
             f"{percent(order.accuracy)} on {len(order.right)} of them with its classes in another "
             f"order: add {override}, after a look at the class names that it was trained with"
@@ -110,18 +110,22 @@ def better_use(
     )
 
 
-def in_the_file(cfg: DictConfig, order: Sequence[int]) -> list[int]:
-    """An order of the teacher's outputs -> one of the outputs in its file, which
-    ``teacher.class_order`` may have put into another order already.
-    """
-    given = cfg.teacher.get("class_order")
-    return [order[place] for place in given] if OmegaConf.is_list(given) else list(order)
-
-
-def class_order_override(cfg: DictConfig, teacher: Teacher, order: list[int]) -> str:
+def class_order_override(
+    cfg: DictConfig, data: ClassificationData, teacher: Teacher, order: list[int]
+) -> str:
     """The override that gives the teacher this order. An order of many classes is written to a
     JSON file.
+
+    Args:
+        order: for each output of the teacher, as the run uses it, the index of a class.
     """
+    given = cfg.teacher.get("class_order")
+    if isinstance(given, str):
+        return f"another teacher.class_order than that in {given}"
+    if given is not None:  # it is for the outputs in the file, in whose order the answer must be
+        names = data.class_names
+        places = [one if isinstance(one, int) else names.index(one) for one in given]
+        order = [order[place] for place in places]
     if len(order) <= SHOWN_CLASSES:
         return f"teacher.class_order=[{','.join(map(str, order))}]"
     outputs = Path(cfg.outputs)

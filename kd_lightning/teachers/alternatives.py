@@ -68,9 +68,13 @@ class Alternative:
         return " and ".join([*added, *(one for one in self.advice if not is_override(one))])
 
     def and_also(self, other: "Alternative") -> "Alternative":
-        """Both at once: the ``prepare`` of this one and the data of the other."""
-        words, advice = f"{self.words} and {other.words}", (*self.advice, *other.advice)
-        return Alternative(words, advice, self.prepare, other.of_data)
+        """Both at once; one of them changes the net's input, the other one the data."""
+        return Alternative(
+            f"{self.words} and {other.words}",
+            (*self.advice, *other.advice),
+            self.prepare or other.prepare,
+            {**self.of_data, **other.of_data},
+        )
 
 
 AS_IT_IS = Alternative("as it is", ())
@@ -101,7 +105,9 @@ def normalizations(
     """
     channels = len(own[0])
     common = OF_IMAGES if is_image else {"with its inputs as they are": RAW}
-    known = {**common, "with the mean and std of the data": own}
+    of_data = {"with the mean and std of the data": own}
+    # the first of equally good ones is named: ImageNet's for photographs, whose own are similar
+    known = {**common, **of_data} if channels == 3 else {**of_data, **common}
     known |= OF_SMALL_IMAGES.get(channels, {}) if is_image else {}
     seen = [of_channels((prepare.mean, prepare.std) if prepare.mean is not None else RAW, channels)]
     for words, statistics in known.items():

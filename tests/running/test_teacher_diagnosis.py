@@ -1,19 +1,22 @@
 """A teacher that is used wrongly is right again with the setting that the diagnosis names."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import ridge_net
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.image_files import IMAGENET_MEAN, IMAGENET_STD, ImageFiles
 from kd_lightning.models.assemble import CheckedPrepare
 from kd_lightning.models.classifier import Classifier, Prepare
-from kd_lightning.teachers.alternatives import IMAGENET_MEAN, IMAGENET_STD
 
 
 def advice(check: Callable, net: Classifier) -> str:
@@ -89,7 +92,41 @@ def test_a_net_for_one_size_is_tried_with_no_other(make_check: Callable) -> None
     check = make_check()
     prepare = Prepare([-1.0], check.data.std)  # wrong, and flat pixels do not fit another size
     net = with_prepare(ridge_net(check.data), prepare)
-    assert advice(check, net).startswith("add method.teacher.mean=[0")
+    assert advice(check, net).startswith("add method.teacher.mean=[0.")
+
+
+@pytest.fixture(scope="session")
+def wide(files: Path) -> Path:
+    """An image tree of pictures 32 x 16: a digit on the left, and one of any class on the right."""
+    digits = np.load(files / "digits.npz")
+    x, y = digits["x"][:, 0].repeat(2, 1).repeat(2, 2), digits["y"]
+    other = np.random.default_rng(0).permutation(len(x))
+    for i in range(700):
+        path = files / "wide" / "train" / str(y[i]) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate([x[i], x[other[i]]], 1)).save(path)
+    return files / "wide"
+
+
+def image_folder(root: Path, **options: Any) -> dict[str, Any]:
+    return {"_target_": "kd_lightning.data.image_folder.ImageFolder", "root": str(root),
+            "batch_size": 64, "image_size": 16, "val_fraction": 0.4, **options}  # fmt: skip
+
+
+@pytest.mark.skipif(
+    "resize" not in inspect.signature(ImageFiles.__init__).parameters,
+    reason="image files are resized in one way",
+)
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_the_right_resize_is_found(normalizes: bool, make_check: Callable, wide: Path) -> None:
+    net = ridge_net(make_check(data=image_folder(wide, resize="squash")).data)
+    check = make_check(data=image_folder(wide))
+    if normalizes:
+        assert advice(check, net) == "add data.resize=squash"
+        return
+    with_prepare(net, Prepare([0.9] * 3, [0.226] * 3))
+    # 0.485 of ImageNet or 0.4914 of CIFAR-10
+    assert advice(check, net).startswith("add data.resize=squash method.teacher.mean=[0.4")
 
 
 def write_series(path: Path, files: Path, *, is_loud: bool = False) -> str:

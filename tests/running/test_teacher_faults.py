@@ -34,11 +34,12 @@ def test_another_order_of_classes_is_given_as_an_override(check: Callable) -> No
     assert "with its classes in another order: add teacher.class_order=[" + shown + "]" in text
 
 
-def test_an_order_is_that_of_the_outputs_in_the_file(make_check: Callable) -> None:
+@pytest.mark.parametrize("kind", [int, str])
+def test_an_order_is_that_of_the_outputs_in_the_file(kind: type, make_check: Callable) -> None:
     # the run has given the outputs an order already, and it is the wrong one
     right = torch.randperm(10, generator=torch.Generator().manual_seed(1))
     given = torch.randperm(10, generator=torch.Generator().manual_seed(2))
-    check = make_check({"teacher.class_order": given.tolist()})
+    check = make_check({"teacher.class_order": [kind(one) for one in given.tolist()]})
     of_file = with_order(ridge_net(check.data), right)
     text = sentence(check, with_order(of_file, given.argsort()))
     assert f"add teacher.class_order=[{','.join(map(str, right.tolist()))}]" in text
@@ -84,6 +85,7 @@ def test_a_teacher_that_the_run_has_trained_is_not_used_in_other_ways(make_check
 
 
 def test_a_teacher_of_another_run_may_be_wrong_itself(make_check: Callable, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
     check = make_check({"teacher.source": str(tmp_path)})
     text = sentence(check, untrained(ridge_net(check.data)))
     assert ": look at that run, or other data than it had (teacher.source, data)" in text
