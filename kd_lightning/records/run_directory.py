@@ -35,7 +35,7 @@ CHANGEABLE_ON_RESUME = (
 
 
 # Keys that were added later, by section. The configuration of an older run lacks them, and their
-# defaults do what that version did.
+# defaults do what that version did (but for teacher.check: its teacher is checked when it resumes).
 ADDED_KEYS = {
     "hardware": (
         *("channels_last", "teacher_precision", "compile_teacher"),

@@ -111,10 +111,9 @@ def parts_of(data: ClassificationData) -> list[Part]:
 def measured(net: nn.Module, data: ClassificationData, part: Part, place: Place) -> Predictions:
     """The predictions of ``net`` on a part, or on random samples of it if it has many."""
     samples = data.parts[part]
-    indices = torch.tensor(some_of(len(samples), MOST[part]))
-    chosen = samples.subset(indices)
+    chosen = samples.subset(torch.tensor(some_of(len(samples), MOST[part])))
     predicted, labels = place.predicted({"teacher": net}, batches_of(data, chosen))
-    return Predictions(part, chosen, predicted["teacher"], labels, len(samples))
+    return Predictions(part, chosen, predicted["teacher"], labels, len(chosen) < len(samples))
 
 
 def sentence_of(checked: list[Predictions], teacher: Teacher) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from kd_lightning.data.classification import ClassificationData
@@ -20,16 +20,21 @@ from kd_lightning.evaluation.metrics import predict
 from kd_lightning.teacher_cache.cache import some_of
 from kd_lightning.teachers import alternatives
 from kd_lightning.teachers.alternatives import AS_IT_IS, Alternative, Statistics
-from kd_lightning.teachers.significance import BETTER_BY, is_clearly_better
+from kd_lightning.teachers.significance import (
+    BETTER_BY,
+    FAIR_AGREEMENT,
+    is_clearly_better,
+    kappa,
+)
 
 FEW = 200  # samples on which alternatives are tried
 FEWEST = 11  # fewer samples cannot show that an alternative is clearly better
 BATCH = 50  # a batch of the run may not fit on the device with larger images
-# Every third of the samples comes first; an alternative that does not help there is not tried on
+# Every fourth of the samples comes first; an alternative that does not help there is not tried on
 # the rest.
-FIRST = 3
+FIRST = 4
 
-Right = dict[str, Bool[Tensor, " N"]]  # alternative, by its words -> whether the teacher is right
+Classes = dict[str, Int[Tensor, " N"]]  # alternative, by its words -> predicted classes
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,26 @@ class Place:
 
 @dataclass(frozen=True)
 class Trial:
-    """An alternative, and for which samples the teacher is right with it."""
+    """An alternative, and the classes that the teacher predicts with it."""
 
     alternative: Alternative
-    right: Bool[Tensor, " N"]
+    predicted: Int[Tensor, " N"]
+    labels: Int[Tensor, " N"]
+
+    @property
+    def right(self) -> Bool[Tensor, " N"]:
+        return self.predicted == self.labels
 
     @property
     def accuracy(self) -> float:
         return self.right.double().mean().item()
+
+    def explains(self, before: "Trial") -> bool:
+        """Whether the teacher is clearly better than ``before``, and good enough that this is no
+        luck: a net without training may be right for one or two whole classes.
+        """
+        is_good = kappa(self.predicted, self.labels) >= FAIR_AGREEMENT
+        return is_good and is_clearly_better(self.right, before.right)
 
 
 class Trials:
@@ -76,25 +93,26 @@ class Trials:
         self.samples = samples
         self.place = place
         self.batches = list(self._batches())  # decoded once
+        self.labels = torch.cat([y for _, y in self.batches])
 
     def _batches(self, **changes: Any) -> Iterable[Batch]:
         size = min(BATCH, self.data.batch_size)
         return batches_of(self.data, self.samples, batch_size=size, **changes)
 
-    def right(self, tried: Sequence[Alternative]) -> Right:
-        """For each alternative that the net can take, for which samples the teacher is right."""
+    def predicted(self, tried: Sequence[Alternative]) -> Classes:
+        """What the teacher predicts with each alternative that it can take."""
         nets = {one.words: alternatives.applied(self.net, one) for one in tried}
         possible = [one for one in tried if self._takes_samples(nets[one.words])]
         inside = {one.words: nets[one.words] for one in possible if not one.of_data}
-        right = self._right(inside, self.batches) if inside else {}
+        found = self.place.predicted(inside, self.batches)[0] if inside else {}
         for one in possible:
             if one.of_data:
-                right |= self._right({one.words: nets[one.words]}, self._batches(**one.of_data))
-        return right
+                batches = self._batches(**one.of_data)
+                found |= self.place.predicted({one.words: nets[one.words]}, batches)[0]
+        return found
 
-    def _right(self, nets: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Right:
-        predicted, labels = self.place.predicted(nets, batches)
-        return {words: of_net == labels for words, of_net in predicted.items()}
+    def right(self, predicted: Int[Tensor, " N"]) -> int:
+        return int((predicted == self.labels).sum())
 
     def _takes_samples(self, net: nn.Module) -> bool:
         """Whether the net takes images of this size: some are built for one size only."""
@@ -142,7 +160,7 @@ def diagnose(
     best = max(found, key=lambda trial: trial.accuracy, default=before)
     found += [pair for pair in pairs(first, rest, best, candidates)
               if pair.accuracy >= best.accuracy + BETTER_BY]  # fmt: skip
-    clear = [trial for trial in found if is_clearly_better(trial.right, before.right)]
+    clear = [trial for trial in found if trial.explains(before)]
     return max(clear, key=lambda trial: trial.accuracy, default=None)
 
 
@@ -175,12 +193,13 @@ def tried_in_turn(
     """The teacher as it is used now, and with each candidate that makes it right more often on the
     first samples. Only these are tried on the rest.
     """
-    right = first.right([now, *candidates])
-    before = right[now.words].sum()
-    promising = [c for c in candidates if c.words in right and right[c.words].sum() > before]
-    kept = [now, *promising]
-    more = rest.right(kept)
-    return [Trial(a, torch.cat([right[a.words], more[a.words]])) for a in kept]
+    begun = first.predicted([now, *candidates])
+    before = first.right(begun[now.words])
+    tried = [one for one in candidates if one.words in begun]
+    kept = [now, *(one for one in tried if first.right(begun[one.words]) > before)]
+    ended = rest.predicted(kept)
+    labels = torch.cat([first.labels, rest.labels])
+    return [Trial(a, torch.cat([begun[a.words], ended[a.words]]), labels) for a in kept]
 
 
 def pairs(

@@ -41,26 +41,34 @@ def fault_of(
     Args:
         checked: the teacher's predictions; the last ones decide whether it is near chance.
     """
-    judged, expected = checked[-1], cfg.teacher.expect_accuracy
-    is_below = expected is not None and checked[0].accuracy < expected
-    is_suspicious = is_below or judged.is_near_chance
-    source = kind_of(cfg.teacher.source)
-    can_be_better = source == "file" and judged.accuracy <= 1 - BETTER_BY
-    found = None
-    if can_be_better or (is_suspicious and source == "pretrained"):
-        found = better_use(cfg, data, teacher, place, judged)
-    if found is not None:
-        return f"the teacher's accuracy is {judged.in_words()}, but {found}"
-    if not is_suspicious:
-        return None
-    judged = checked[0] if is_below else judged
-    said = (
-        f"less than teacher.expect_accuracy={expected}"
-        if is_below
-        else "not significantly above the share of the most frequent class, "
-        f"{percent(judged.most_frequent_class)}"
-    )
-    return f"the teacher's accuracy is {judged.in_words()}, {said}: look at {causes(cfg, source)}"
+    judged, source = checked[-1], kind_of(cfg.teacher.source)
+    reason = doubt(checked, cfg.teacher.expect_accuracy)
+    can_be_better = judged.accuracy <= 1 - BETTER_BY
+    if (source == "file" and can_be_better) or (source == "pretrained" and reason is not None):
+        better = better_use(cfg, data, teacher, place, judged)
+        if better is not None:
+            return f"the teacher's accuracy is {judged.in_words()}, but {better}"
+    return None if reason is None else f"{reason}: look at {causes(cfg, source)}"
+
+
+def doubt(checked: Sequence[Predictions], expected: float | None) -> str | None:
+    """Why the accuracy is too low; None if it is not.
+
+    Args:
+        expected: accuracy that the teacher must have on the first part; None: no number.
+    """
+    whole, judged = checked[0], checked[-1]
+    if judged.is_near_chance:
+        return (
+            f"the teacher's accuracy is {judged.in_words()}, not significantly above the share of "
+            f"the most frequent class, {percent(judged.most_frequent_class)}"
+        )
+    if expected is not None and whole.accuracy < expected:
+        return (
+            f"the teacher's accuracy is {whole.in_words()}, less than "
+            f"teacher.expect_accuracy={expected}"
+        )
+    return None
 
 
 def kind_of(source: str) -> str:

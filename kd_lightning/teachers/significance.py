@@ -15,6 +15,8 @@ from kd_lightning.data.loading.batches import Samples
 ALPHA = 0.01  # of the test that a teacher is better than chance
 # Cohen's kappa below this number is a slight agreement (Landis and Koch 1977, table 1)
 SLIGHT_AGREEMENT = 0.2
+# An agreement from this number on is fair to moderate; what explains a teacher's errors reaches it.
+FAIR_AGREEMENT = 0.4
 # A change makes a teacher clearly better if it adds this share of right samples, and the p-value of
 # the difference is below this number.
 BETTER_BY, BETTER_P = 0.05, 0.001
@@ -32,14 +34,14 @@ class Predictions:
         part: "val" or "train".
         chosen: the samples.
         predicted, labels: class indices.
-        part_size: number of samples of the part, of which these are all or a random choice.
+        is_random: whether they are a random choice of the part's samples.
     """
 
     part: str
     chosen: Samples
     predicted: Int[Tensor, " N"]
     labels: Int[Tensor, " N"]
-    part_size: int
+    is_random: bool
 
     @property
     def right(self) -> Bool[Tensor, " N"]:
@@ -63,20 +65,6 @@ class Predictions:
         return int(self.labels.bincount().max()) / self.samples
 
     @property
-    def chance(self) -> float:
-        """The expected accuracy of predictions that are as frequent as these, and independent of
-        the labels.
-        """
-        predicted, labels = (
-            y.bincount(minlength=self._classes) for y in (self.predicted, self.labels)
-        )
-        return float(predicted.double() @ labels.double()) / self.samples**2
-
-    @property
-    def _classes(self) -> int:
-        return int(max(self.predicted.max(), self.labels.max())) + 1
-
-    @property
     def p_value(self) -> float:
         """That of the accuracy, against the share of the most frequent class."""
         return self._p_value_against(self.most_frequent_class)
@@ -87,8 +75,7 @@ class Predictions:
 
     @property
     def kappa(self) -> float:
-        """Cohen's kappa: 0 for chance, 1 if all predictions are right."""
-        return 0.0 if self.chance == 1 else (self.accuracy - self.chance) / (1 - self.chance)
+        return kappa(self.predicted, self.labels)
 
     @property
     def is_near_chance(self) -> bool:
@@ -100,7 +87,7 @@ class Predictions:
         """
         if self.most_frequent_class == 1 or self.p_value < ALPHA:
             return False
-        agrees = self._p_value_against(self.chance) < ALPHA
+        agrees = self._p_value_against(expected_accuracy(self.predicted, self.labels)) < ALPHA
         return not (agrees and self.kappa >= SLIGHT_AGREEMENT)
 
     def record(self) -> dict[str, Any]:
@@ -110,8 +97,22 @@ class Predictions:
 
     def in_words(self) -> str:
         """Such as "76.8 % on val (230 of 300 samples)"."""
-        some = "random samples" if self.samples < self.part_size else "samples"
+        some = "random samples" if self.is_random else "samples"
         return f"{percent(self.accuracy)} on {self.part} ({self.correct} of {self.samples} {some})"
+
+
+def expected_accuracy(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
+    """That of predictions which are as frequent as these, and independent of the labels."""
+    classes = int(max(predicted.max(), labels.max())) + 1
+    counts = [y.bincount(minlength=classes).double() for y in (predicted, labels)]
+    return float(counts[0] @ counts[1]) / len(labels) ** 2
+
+
+def kappa(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
+    """Cohen's kappa: 0 for chance, 1 if all predictions are right."""
+    accuracy = float((predicted == labels).double().mean())
+    chance = expected_accuracy(predicted, labels)
+    return 0.0 if chance == 1 else (accuracy - chance) / (1 - chance)
 
 
 def mcnemar_p(one: Bool[Tensor, " N"], other: Bool[Tensor, " N"]) -> float:

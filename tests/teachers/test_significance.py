@@ -5,10 +5,10 @@ from kd_lightning.data.loading.batches import Samples
 from kd_lightning.teachers.significance import Predictions, is_clearly_better, mcnemar_p
 
 
-def predictions(predicted, labels, *, part_size: int | None = None) -> Predictions:
+def predictions(predicted, labels, *, is_random: bool = False) -> Predictions:
     predicted, labels = torch.as_tensor(predicted), torch.as_tensor(labels)
     samples = Samples(torch.zeros(len(labels), 1), labels)
-    return Predictions("val", samples, predicted, labels, part_size or len(labels))
+    return Predictions("val", samples, predicted, labels, is_random)
 
 
 def of_pairs(*counts: tuple[int, int, int]) -> Predictions:
@@ -28,7 +28,7 @@ def test_p_value_and_kappa_are_their_formulas() -> None:
 
 
 def test_the_record_and_the_words_have_the_same_numbers() -> None:
-    some = predictions([0, 1, 1], [0, 1, 0], part_size=9)
+    some = predictions([0, 1, 1], [0, 1, 0], is_random=True)
     assert some.record() == {"accuracy": 2 / 3, "correct": 2, "samples": 3,
                              "most_frequent_class": 2 / 3, "p_value": some.p_value,
                              "kappa": some.kappa}  # fmt: skip
