@@ -17,6 +17,9 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.image_files import IMAGENET_MEAN, IMAGENET_STD, ImageFiles
 from kd_lightning.models.assemble import CheckedPrepare
 from kd_lightning.models.classifier import Classifier, Prepare
+from kd_lightning.running.teacher_diagnosis import Trial
+from kd_lightning.teachers.alternatives import AS_IT_IS
+from kd_lightning.teachers.significance import is_clearly_better
 
 
 def advice(check: Callable, net: Classifier) -> str:
@@ -167,6 +170,15 @@ def test_series_that_should_be_normalized_one_by_one_are_reported(
     check = make_check({"data.root": write_series(tmp_path / "x.npz", files, is_loud=True)})
     net = with_prepare(ridge_net(check.data, prepare=EachNormalized()), Prepare())
     assert advice(check, net) == "normalize each series of the files to mean 0 and std 1"
+
+
+@pytest.mark.parametrize(("classes", "explains"), [(2, False), (4, False), (6, True)])
+def test_a_few_classes_that_are_right_by_luck_explain_nothing(classes: int, explains: bool) -> None:
+    labels = torch.arange(200) % 10
+    nothing = Trial(AS_IT_IS, torch.zeros_like(labels), labels)
+    some = Trial(AS_IT_IS, torch.where(labels < classes, labels, (labels + 1) % 10), labels)
+    assert is_clearly_better(some.right, nothing.right)
+    assert some.explains(nothing) == explains
 
 
 def test_a_net_that_prepares_its_input_in_its_own_way_is_checked_too(check: Callable) -> None:
