@@ -19,6 +19,7 @@ STAGES = {
     "check_run": "checks before the run",
     "get_teacher": "teacher, trained or loaded",
     "build_method": "students and method built",
+    "check_on_val": "teacher checked on val",
     "complete_stage": "earlier stage of the method",
     "train_baseline": "labels-only students",
     "make_run_directory": "run directory",

@@ -23,6 +23,7 @@ SETTING = [
     "data.batch_size=16",
     "trainer.max_epochs=2",
     "teacher.trainer.max_epochs=1",
+    "teacher.check=warn",
     "method.confidence_threshold=0.05",  # half of the samples have a lower confidence
     "method.normalize_confidence=true",
     "optimizer=sgd",
@@ -149,6 +150,7 @@ def test_torchrun_starts_the_ranks_and_one_of_them_trains_the_teacher(tmp_path: 
     assert len(list(tmp_path.glob("2*"))) == 1
     assert len(list(tmp_path.glob("2*/metrics.json"))) == 1
     assert done.stdout.count("ensemble of the students") == 1
+    assert len(re.findall(r"Teacher: \d.* % on val \(", done.stdout)) == 1  # by one of the ranks
     assert len(list(tmp_path.glob("teachers/*/metrics.json"))) == 1
 
 

@@ -69,7 +69,7 @@ RUNS = [command for command in ALL if command not in SWEEPS]
 FULL = with_new_topics(RUNS)
 PREPARES = printed("python -m kd_lightning.prepare")
 SHORT = ["trainer.max_epochs=1", "callbacks=quiet"]
-SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8"]
+SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8", "teacher.check=warn"]
 SMALL_IMAGES = ["data.image_size=32", "data.batch_size=8", "data.num_workers=0"]
 
 
@@ -239,7 +239,9 @@ def test_a_student_is_used_as_printed(example: str, run_in_place: Path) -> None:
 @pytest.mark.slow
 def test_python_example_runs(in_place: Path) -> None:
     (example,) = printed_blocks("python", "distill(")
-    example = example.replace('max_epochs=5"', 'max_epochs=1", "teacher.trainer.max_epochs=1"')
+    example = example.replace(
+        'max_epochs=5"', 'max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.check=warn"'
+    )
     exec(compile(example, "the example", "exec"), {})
 
 

@@ -32,6 +32,7 @@ SETTING = [
     "method.students.a.dropout=0.2",
     "trainer.max_epochs=4",
     "teacher.trainer.max_epochs=1",
+    "teacher.check=warn",
     "hardware=cpu",
     "callbacks=quiet",
     "logger=none",

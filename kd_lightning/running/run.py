@@ -46,6 +46,7 @@ from kd_lightning.running.build import build_data, build_method, quieten, use_th
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stage, directory_of, fit_stage
+from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.students.of_run import write_students
 from kd_lightning.teacher_cache.cache import use_cache
@@ -112,6 +113,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if "teacher" in cfg.method:
         teacher = get_teacher(cfg, data, train=train_quietly, say=say)
     method = build_method(cfg, teacher)
+    checked = check_on_val(cfg, data, teacher, say)
     complete_stage(cfg, data, method, apart=stage_apart, say=say)
     baseline = train_baseline(cfg, data)
 
@@ -127,7 +129,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     advice = f"resume with: python -m kd_lightning.run resume={directory}"
     with interruptible(advice), closing_loggers(trainer.loggers, Pruned):
         if trainer.is_global_zero:
-            environment = describe_environment(data, cfg, teacher)
+            environment = describe_environment(data, cfg, teacher, checked)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
             with atomic_write(directory / "config.yaml") as unfinished:
                 OmegaConf.save(cfg, unfinished, resolve=True)

@@ -22,6 +22,17 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in lowe
 SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found")
 
 
+def image_paths(folder: Path) -> list[Path]:
+    """The images below a folder that has no classes, at any depth, sorted."""
+
+    def counts(path: Path) -> bool:
+        names = path.relative_to(folder).parts
+        return not any(name.startswith(".") or name in SYSTEM_FOLDERS for name in names)
+
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    return sorted(path for path in paths if counts(path))
+
+
 class ImageTree:
     """The images of one part.
 
