@@ -308,7 +308,7 @@ ROOTS = {
     "imagenet100": "expected train/ and val/ (an ImageNet tree), or train.X1/ to train.X4/",
     "prepared": "kd_lightning.prepare has made with index.json, found notes.txt in",
     "streamed": "prepare format=litdata has made with stream.json, found notes.txt in",
-    "ucr": "expected OSULeaf/OSULeaf_TRAIN and OSULeaf_TEST as .ts, .tsv or .txt, found notes.txt",
+    "ucr": "expected OSULeaf/OSULeaf_TRAIN and OSULeaf_TEST as .ts, .tsv, .csv or .txt, found",
 }
 
 
