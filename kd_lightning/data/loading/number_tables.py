@@ -69,6 +69,7 @@ def line_of(path: Path, row: int) -> str:
 def is_number(cell: str, dtype: type) -> bool:
     """Whether a cell is a finite number of this type."""
     try:
-        return bool(np.isfinite(dtype(cell.strip())))
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype(cell.strip())))
     except (ValueError, OverflowError):
         return False
