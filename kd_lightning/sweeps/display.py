@@ -146,21 +146,21 @@ def summary(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> str:
 
 
 def table(
-    title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int, cut: bool = False
+    title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int, width: int | None = None
 ) -> Group:
     """The table of all jobs, a line for each.
 
     Args:
         rows: show at most this many jobs: running and failed ones first.
-        cut: cut long names and descriptions if the console is narrow.
+        width: of the console, to which long names and descriptions are cut; None: nothing is cut.
     """
     shown = most_urgent(snapshots, rows)
-    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=cut)
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=width is not None)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True)
-    for ratio in (2, 3):
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio if cut else None)
-    names = short_names(snapshots) if cut else {}
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=width and width // 2)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=width and 1)  # what the others leave
+    names = {} if width is None else short_names(snapshots)
     for snapshot in shown:
         name = names.get(snapshot.name, snapshot.name)
         grid.add_row(*number_and_state(snapshot), Text(name), Text(snapshot.description))

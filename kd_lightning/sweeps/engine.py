@@ -178,7 +178,7 @@ def live_table(title: str, monitor: display.Monitor, console: Console) -> Iterat
 
     def draw() -> Any:
         rows = max(4, console.height - 4)
-        return display.table(title, monitor(), monitor.total, rows=rows, cut=True)
+        return display.table(title, monitor(), monitor.total, rows=rows, width=console.width)
 
     with Live(get_renderable=draw, console=console, refresh_per_second=2, transient=True):
         yield

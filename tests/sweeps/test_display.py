@@ -96,7 +96,7 @@ def test_a_narrow_terminal_cuts_names_and_never_numbers_or_states(
     jobs: list[Job], width: int
 ) -> None:
     (jobs[5].directory / "error.txt").write_text("ValueError: " + "no such thing " * 20)
-    text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=6, cut=True), width=width)
+    text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=6, width=width), width=width)
     (line,) = [line for line in text.splitlines() if "ValueError" in line]
     assert line.split()[:3] == ["5", "failed", "T=2"]
     assert len(line) <= width
@@ -117,8 +117,9 @@ def test_the_live_table_shows_what_varies(tmp_path: Path) -> None:
         "temperature=2 method.x.w=1 method.y.w=1",
         "method.y.w=2",
     ]
-    text = printed(table("sweep", Monitor(jobs, 2)(), 2, rows=2, cut=True), width=80)
+    text = printed(table("sweep", Monitor(jobs, 2)(), 2, rows=2, width=80), width=80)
     assert "GunPoint" not in text
+    assert "temperature=2 method.x.w=1 method.y.w=1" in text
     (job,) = made(tmp_path / "one", ["kd"])
     assert short_names(Monitor([job], 1)()) == {"kd data.name=GunPoint": "kd name=GunPoint"}
 
