@@ -13,6 +13,7 @@ from kd_lightning.reports.page.blocks import (
     Block,
     Commands,
     Examples,
+    Figure,
     Figures,
     Folded,
     Heading,
@@ -57,14 +58,14 @@ def sections_of(report: Report, records: Sequence[RunRecord]) -> list[Section]:
     """The sections that have something to show."""
     done = [record for record in records if record.result.metrics]
     if len(records) == 1 and done:
-        sections = _sections_of_run(done[0])
+        sections = _sections_of_run(report, done[0])
     else:
         sections = _sections_of_runs(report, records, done)
     return [section for section in sections if section.blocks]
 
 
-def _sections_of_run(record: RunRecord) -> Iterator[Section]:
-    yield Section("results", "Results", "", nets_table(record))
+def _sections_of_run(report: Report, record: RunRecord) -> Iterator[Section]:
+    yield Section("results", "Results", "", nets_table(record) or _tables(report))
     yield _front([record])
     yield Section("training", "Training", "", _figures(curve_figures(record)))
     calibration = record.calibration or {}
@@ -79,8 +80,7 @@ def _sections_of_run(record: RunRecord) -> Iterator[Section]:
 def _sections_of_runs(
     report: Report, records: Sequence[RunRecord], done: Sequence[RunRecord]
 ) -> Iterator[Section]:
-    results = [SortableTable(table) for table in report.tables]
-    yield Section("results", "Results", "", results)
+    yield Section("results", "Results", "", _tables(report))
     yield _front(done)
     maps = [table for grid in report.grids for table in heatmap_tables(grid)]
     yield Section("heatmaps", "Heat map of two settings", "", maps)
@@ -127,7 +127,11 @@ def _front(records: Sequence[RunRecord]) -> Section:
     return Section("front", "Accuracy, size and speed", intro, _figures(front_figures(records)))
 
 
-def _figures(figures: Sequence) -> list[Block]:
+def _tables(report: Report) -> list[Block]:
+    return [SortableTable(table) for table in report.tables]
+
+
+def _figures(figures: Sequence[Figure]) -> list[Block]:
     return [Figures(figures)] if figures else []
 
 
