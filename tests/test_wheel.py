@@ -24,7 +24,11 @@ def test_installed_wheel_runs_in_a_clean_directory(tmp_path: Path) -> None:
     python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), cwd=ROOT)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for file in ("conf/config.yaml", "data/class_lists/cmc.txt", "py.typed"):
+    page = [
+        f"reports/page/templates/{name}"
+        for name in ("page.html", "blocks.html", "style.css", "script.js")
+    ]
+    for file in ("conf/config.yaml", "data/class_lists/cmc.txt", "py.typed", *page):
         assert f"kd_lightning/{file}" in names
     assert not any(name.startswith(("tests/", "conf/")) for name in names)
 
