@@ -1,0 +1,11 @@
+"""A trained student as a file for other programs, checked against PyTorch, with a model card.
+
+Each format is one module, of the format's name, with
+
+    FILES    the names of the files that it writes
+    write    (graph, folder, calibration) writes them
+    load     (folder, graph, threads) reads them back: a function, input -> output, both tensors
+
+``formats.py`` lists the formats and what each needs. ``export.py`` writes the formats, checks them
+(``parity.py``), measures them (``measure.py``) and describes the student (``card.py``).
+"""
