@@ -6,6 +6,7 @@ Each format is one module, of the format's name, with
     write    (graph, folder, calibration) writes them
     load     (folder, graph, threads) reads them back: a function, input -> output, both tensors
 
-``formats.py`` lists the formats and what each needs. ``export.py`` writes the formats, checks them
-(``parity.py``), measures them (``measure.py``) and describes the student (``card.py``).
+``formats.py`` lists the formats and what each needs. ``checked_files.py`` writes them, checks them
+(``parity.py``) and measures them (``measure.py``); ``table.py`` shows the result, and ``card.py``
+describes the student.
 """
