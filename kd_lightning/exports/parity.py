@@ -84,7 +84,12 @@ def accuracy(outputs: Float[Tensor, "N C"], labels: Tensor | None) -> float | No
 
 
 def check_parity(
-    name: str, run: Callable[[Tensor], Tensor], graph: Graph, samples: CheckedSamples, *, exact: bool
+    name: str,
+    run: Callable[[Tensor], Tensor],
+    graph: Graph,
+    samples: CheckedSamples,
+    *,
+    exact: bool,
 ) -> Parity:
     """Runs a file on the samples and compares it with PyTorch.
 
@@ -109,7 +114,7 @@ def check_parity(
     if exact and not parity.is_close:
         raise UserError(
             f"the file of --format {name} differs from PyTorch by {parity.difference:.2g}, more "
-            f"than the {parity.allowed:.2g} that rounding explains: nothing is written, try another "
-            "format or --preprocessing"
+            f"than the {parity.allowed:.2g} that rounding explains: nothing is written, choose "
+            "another --format"
         )
     return parity

@@ -29,7 +29,9 @@ def of_part(data: ClassificationData, part: Part, limit: int) -> CheckedSamples:
     some = copy.copy(data)
     some.parts = {"test": samples.subset(chosen)}  # as test: train would be augmented
     batches = list(some.loader("test"))
-    count = f"{len(chosen)} of {len(samples)}" if len(chosen) < len(samples) else f"all {len(chosen)}"
+    count = (
+        f"{len(chosen)} of {len(samples)}" if len(chosen) < len(samples) else f"all {len(chosen)}"
+    )
     x, y = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     return CheckedSamples(x, y, f"{count} {part} samples of the run")
 
@@ -80,7 +82,9 @@ def read_arrays(path: Path, option: str, limit: int) -> tuple[Tensor, Tensor | N
     try:
         arrays = read_npz(path)
         if "x" not in arrays:
-            raise UserError(f"{path} must hold x, it holds {', '.join(sorted(arrays)) or 'nothing'}")
+            raise UserError(
+                f"{path} must hold x, it holds {', '.join(sorted(arrays)) or 'nothing'}"
+            )
         x = to_x(arrays["x"], "x")
     except UserError as error:  # of data=arrays, which has another key
         raise UserError(str(error).replace("data.root=…", f"{option} …")) from error
