@@ -32,7 +32,7 @@ def build(kind: str) -> Classifier:
     if kind == "timm":
         net = timm_classifier("test_resnet", num_classes=5, in_chans=3, input_size=32, **statistics)
     elif kind == "images":
-        net = resnet(depth=8, widths=[4, 4, 8, 16], num_classes=5, in_chans=3, **statistics)
+        net = resnet(depth=8, widths=[8, 16, 32, 64], num_classes=5, in_chans=3, **statistics)
     else:
         net = fcn(widths=[8, 8], kernels=[4, 3], num_classes=5, in_chans=2, mean=[1, 2], std=[3, 4])
     for norm in [module for module in net.modules() if isinstance(module, _BatchNorm)]:
