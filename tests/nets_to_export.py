@@ -20,6 +20,7 @@ class Wrapped(nn.Module):
     def __init__(self, net: Classifier) -> None:
         super().__init__()
         self.net = net
+        self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x).logits

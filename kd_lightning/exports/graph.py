@@ -19,12 +19,12 @@ PREPROCESSING = ("inside", "outside")
 class Probabilities(nn.Module):
     """Raw samples -> probabilities: preprocessing and softmax are part of the graph."""
 
-    def __init__(self, net: Classifier) -> None:
+    def __init__(self, student: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.student = student
 
     def forward(self, x: Num[Tensor, "B *shape"]) -> Float[Tensor, "B C"]:
-        return self.net(x).logits.float().softmax(-1)
+        return self.student(x).float().softmax(-1)
 
 
 class Logits(nn.Module):
@@ -60,21 +60,6 @@ class Graph:
     about: dict[str, str]
 
 
-def classifier_of(student: nn.Module) -> Classifier:
-    """The net in a loaded student.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
-    nets = [module for module in student.modules() if isinstance(module, Classifier)]
-    if len(nets) != 1:
-        raise UserError(
-            f"only a kd_lightning Classifier can be exported, got {type(student).__name__} with "
-            f"{len(nets)} of them"
-        )
-    return nets[0]
-
-
 def build_graph(
     student: nn.Module,
     shape: Sequence[int],
@@ -82,23 +67,26 @@ def build_graph(
     *,
     dtype: torch.dtype = torch.uint8,
 ) -> Graph:
-    """The module that a student's file contains.
+    """The graph of a student.
 
     Args:
-        student: samples -> logits.
+        student: samples -> logits, in eval mode and without gradients; its ``net`` is what a run
+            has trained.
         shape: of one sample, (channels, *size).
         preprocessing: "inside": raw samples -> probabilities; "outside": prepared samples, which
             are float32, normalized and resized -> logits.
-        dtype: of raw images; series are float32.
+        dtype: of raw images, uint8 or float32; series are float32.
+
+    Raises:
+        UserError: there is no such ``preprocessing``, or the net has none of its own.
     """
     if preprocessing not in PREPROCESSING:
         raise unknown("place", preprocessing, PREPROCESSING, "--preprocessing")
-    net = classifier_of(student.eval()).requires_grad_(False)
     kind = "images" if len(shape) == 3 else "series"
     samples = torch.zeros(2, *shape, dtype=dtype if kind == "images" else torch.float32)
     if preprocessing == "inside":
         return Graph(
-            module=Probabilities(net).eval(),
+            module=Probabilities(student).eval(),
             input_name=kind,
             output_name="probabilities",
             to_input=lambda x: as_type(x, samples.dtype),
@@ -106,7 +94,14 @@ def build_graph(
             example=samples,
             about={"preprocessing": preprocessing, "input": describe(samples)},
         )
+    net = student.net
+    if not isinstance(net, Classifier):
+        raise UserError(
+            f"--preprocessing outside is for a kd_lightning Classifier, got {type(net).__name__}: "
+            "leave it inside"
+        )
     prepared = net.prepare(samples)
+    words = f"{describe(prepared)}, {normalization(net, kind)}"
     return Graph(
         module=Logits(net).eval(),
         input_name=kind,
@@ -114,10 +109,7 @@ def build_graph(
         to_input=net.prepare,
         expected=student,
         example=prepared,
-        about={
-            "preprocessing": preprocessing,
-            "input": f"{describe(prepared)}, {normalization(net, kind)}",
-        },
+        about={"preprocessing": preprocessing, "input": words},
     )
 
 

@@ -87,7 +87,7 @@ def test_int8_is_smaller_and_only_reported(tmp_path: Path) -> None:
 
 def test_a_net_that_a_format_cannot_express_is_one_sentence(tmp_path: Path) -> None:
     graph = graph_of("series")
-    graph.module.net.trunk.forward = lambda x: torch.from_numpy(x.numpy()).mean(2)
+    graph.module.student.net.trunk.forward = lambda x: torch.from_numpy(x.numpy()).mean(2)
     with pytest.raises(UserError, match="this net cannot be written as torch_export"):
         write_format("torch_export", graph, tmp_path, None)
 

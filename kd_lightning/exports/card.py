@@ -1,0 +1,212 @@
+"""The model card: a ``README.md`` with metadata as on the Hugging Face hub, made from the student's
+description and from the record of its run alone.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from kd_lightning.base.tables import Table, markdown
+from kd_lightning.exports.graph import Graph
+from kd_lightning.exports.snippets import snippets
+
+FILE = "README.md"
+LISTED_CLASSES = 50
+TASKS = {"image": "image-classification", "series": "time-series-classification"}
+Info = Mapping[str, Any]
+
+
+def model_card(
+    info: Info,
+    record: Info | None,
+    graph: Graph,
+    table: Table,
+    files: Mapping[str, Sequence[str]],
+) -> str:
+    """The text of the card.
+
+    Args:
+        info: the description of the student (``student.json``).
+        record: the content of the run's ``metrics.json``; None: the run is not there.
+        graph: what was exported.
+        table: of the exported files.
+        files: format -> names of its files.
+    """
+    sections = {
+        "Results": results(info, record),
+        "Classes": classes(info),
+        "Input and output": input_and_output(info, graph),
+        "Use": snippets(info, graph, files),
+        "Training": training(info),
+        "Limits": limits(info, table),
+        "Versions": ", ".join(f"{name} {v}" for name, v in info.get("versions", {}).items() if v),
+    }
+    text = [f"---\n{front_matter(info, files)}\n---", f"# {name_of(info)}", summary(info)]
+    text.insert(3, markdown(table, escape_markup=False).strip())
+    text[3:3] = [f"## {title}\n\n{body}" for title, body in list(sections.items())[:4] if body]
+    text += [f"## {title}\n\n{body}" for title, body in list(sections.items())[4:] if body]
+    return "\n\n".join(text) + "\n"
+
+
+def name_of(info: Info) -> str:
+    return f"{info.get('title', 'student')} ({info.get('run', 'kd_lightning')})"
+
+
+def front_matter(info: Info, files: Mapping[str, Sequence[str]]) -> str:
+    """The metadata as YAML, without the lines of dashes around it."""
+    task = TASKS[info["input"]["kind"]]
+    tags = ["knowledge-distillation", "kd_lightning", task]
+    tags += ["timm"] if "timm" in info["architecture"] else []
+    tags += [name for name in ("onnx", "openvino") if name in files]
+    tested = info.get("metrics", {}).get("test", {})
+    named = [(key, tested[key]) for key in ("accuracy", "nll", "ece") if key in tested]
+    data = info.get("data", {}).get("name", "unknown")
+    return ModelCardData(
+        library_name="kd_lightning",
+        pipeline_tag=task if task == "image-classification" else None,
+        tags=tags,
+        metrics=["accuracy"],
+        model_name=name_of(info),
+        eval_results=[
+            EvalResult(
+                task_type=task,
+                dataset_type=data,
+                dataset_name=data,
+                dataset_split="test",
+                metric_type=key,
+                metric_value=round(value, 6),
+            )
+            for key, value in named
+        ],
+    ).to_yaml()
+
+
+def summary(info: Info) -> str:
+    """What the student is, in two or three sentences."""
+    method, teacher = info.get("method", {}), info.get("teacher")
+    kind = {"image": "images", "series": "time series"}[info["input"]["kind"]]
+    sentences = [
+        f"A classifier of {kind} with {len(info['class_names'])} classes and "
+        f"{info['parameters']:,} parameters." if "parameters" in info else ""
+        f"A classifier of {kind} with {len(info['class_names'])} classes.",
+        f"It is a student, trained with the method {method['name']}." if method else "",
+        f"Its teacher was {teacher['title'].removeprefix('teacher · ')}." if teacher else "",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def results(info: Info, record: Info | None) -> str:
+    """The numbers on test, with what they are and are not."""
+    metrics = info.get("metrics")
+    if metrics is None:
+        return "Not recorded in the student's file."
+    tested, count = metrics["test"], test_count(metrics["protocol"])
+    rows = [["test accuracy", with_interval(tested["accuracy"], count)]]
+    rows += [[key.upper(), f"{tested[key]:.3f}"] for key in ("nll", "ece") if key in tested]
+    nets = {} if record is None else record["nets"]
+    if "teacher" in nets:
+        rows.append(["teacher's test accuracy", f"{nets['teacher']['test']['accuracy']:.2%}"])
+    if (agreement := nets.get(info["key"], {}).get("agreement")) is not None:
+        rows.append(["agreement with the teacher", f"{agreement:.2%}"])
+    notes = [
+        f"{metrics['protocol']}.",
+        f"The weights are {metrics['weights']}. Test was used once, at the end.",
+        f"One seed ({info['seed']}): how much another seed would change is not known."
+        " The interval is Wilson's, and only for the choice of the test samples."
+        " NLL: mean negative log-likelihood in nats. ECE: expected calibration error, 15 bins.",
+    ]
+    lines = ["| | on test |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join([*lines, "", *notes])
+
+
+def test_count(protocol: str) -> int | None:
+    """The number of test samples, from "(train / val / test samples)" in a protocol."""
+    found = re.search(r"\((\d+) / (\d+) / (\d+) samples\)", protocol)
+    return int(found[3]) if found else None
+
+
+def with_interval(accuracy: float, count: int | None) -> str:
+    """An accuracy with its 95 % interval by Wilson, for ``count`` independent samples."""
+    if count is None:
+        return f"{accuracy:.2%}"
+    from scipy.stats import binomtest  # takes a second
+
+    interval = binomtest(round(accuracy * count), count).proportion_ci(0.95, method="wilson")
+    return f"{accuracy:.2%} (95 %: {interval.low:.2%} to {interval.high:.2%})"
+
+
+def classes(info: Info) -> str:
+    names = [f"{number}: {name}" for number, name in enumerate(info["class_names"])]
+    shown = ", ".join(names[:LISTED_CLASSES])
+    more = len(names) - LISTED_CLASSES
+    return f"{shown} and {more} more, listed in `student.json`" if more > 0 else shown
+
+
+def input_and_output(info: Info, graph: Graph) -> str:
+    """What the exported files take and return."""
+    given = info["input"]
+    lines = [
+        f"The exported files take `{graph.input_name}`, {graph.about['input']}, and return "
+        f"`{graph.output_name}` of shape (batch, {len(info['class_names'])}).",
+    ]
+    if given["kind"] == "series":
+        lines.append("Series are in the units of the training data.")
+        return " ".join(lines)
+    colours = {1: "grey", 3: "RGB"}.get(given["channels"], f"{given['channels']} channels")
+    lines.append(f"Images are {colours}, squares with a side of {given['size']}. {resizing(given)}")
+    if graph.about["preprocessing"] == "inside":
+        lines.append("Normalization and softmax are part of the files.")
+    return " ".join(lines)
+
+
+def resizing(given: Info) -> str:
+    """How val and test images got their size."""
+    if given["resize"] != "crop":
+        way = {"squash": "to that square", "letterbox": "by the long side, with black borders"}
+        how = f"resized {way[given['resize']]}"
+    elif given["crop_fraction"] == 1:
+        how = "resized by the short side, then cropped to the centre"
+    else:
+        side = round(given["size"] / given["crop_fraction"])
+        how = f"resized to {side} by the short side, then cropped to the centre"
+    return f"Images of another size are {how} ({given['interpolation']}, antialiased)."
+
+
+def training(info: Info) -> str:
+    """How the student was trained."""
+    method = info.get("method")
+    if method is None:
+        return ""
+    lines = [
+        f"- method: {method['name']}, {plain(method['settings'])}",
+        f"- {method['epochs']} epochs, batches of {method['batch_size']}, optimizer: "
+        f"{plain(method['optimizer'])}",
+        f"- data: {info['data']['name']}; {info['data']['protocol']}",
+    ]
+    if teacher := info.get("teacher"):
+        lines.append(f"- {teacher['title']}: {teacher['origin']}")
+    lines.append(f"- command: `{shlex.join(info['command'])}`")
+    return "\n".join(lines)
+
+
+def plain(settings: Mapping[str, Any]) -> str:
+    """Settings as "key value", without those that are not set."""
+    names = {key: str(value).rpartition(".")[2] if key == "_target_" else value
+             for key, value in settings.items()}  # fmt: skip
+    shown = [f"{key.strip('_')} {value}" for key, value in names.items() if value is not None]
+    return ", ".join(shown) or "no settings"
+
+
+def limits(info: Info, table: Table) -> str:
+    lines = [
+        "- Every input gets one of the classes, also an input of none of them.",
+        "- The accuracy is that of samples like those of the test part; for others it can be far "
+        "lower.",
+        "- Probabilities are not recalibrated: see ECE.",
+    ]
+    if any(row[0].startswith("int8") for row in table.rows):
+        lines.append("- The int8 file computes something else than the student: see its accuracy.")
+    return "\n".join(lines)
