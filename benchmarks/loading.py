@@ -31,7 +31,7 @@ from benchmarks.paired_timing import Step
 from benchmarks.ratio_table import ratio_row, table
 from benchmarks.report import Report
 from kd_lightning.config.command_line import compose
-from kd_lightning.data.loading import image_files
+from kd_lightning.data.loading import decoding
 from kd_lightning.prepare import prepare
 from kd_lightning.running.build import build_data, quieten
 
@@ -81,11 +81,11 @@ def batches(source: Iterable) -> Step:
 
 @contextmanager
 def without_simplejpeg() -> Iterator[None]:
-    decoder, image_files.simplejpeg = image_files.simplejpeg, None
+    decoder, decoding.simplejpeg = decoding.simplejpeg, None
     try:
         yield
     finally:
-        image_files.simplejpeg = decoder
+        decoding.simplejpeg = decoder
 
 
 def with_pil(step: Step) -> Step:

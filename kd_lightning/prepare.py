@@ -4,7 +4,8 @@
     python -m kd_lightning.run data=prepared data.root=/data/in100 recipe=imagenet100
 
 The short side of each image is resized to ``size`` (by default that of evaluation, 256 for images
-of 224), and the central square is kept. ``data.num_workers`` processes decode. The same command
+of 224), and the central square is kept; with ``data.resize=squash`` or ``letterbox``, the whole
+image is resized to this square. ``data.num_workers`` processes decode. The same command
 resumes an interrupted preparation. With ``format=litdata`` the files are not decoded but packed
 unchanged into chunks, which ``data=streamed`` reads from a folder or from remote storage.
 """
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.config.command_line import as_user_errors, compose, console, report_errors
 from kd_lightning.config.schema import check_targets, check_value
-from kd_lightning.data.loading.image_files import ImageFiles, short_side
+from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.preparation.decode import decode_tree
 from kd_lightning.data.preparation.pack import pack_tree
 from kd_lightning.data.streamed import Streamed
@@ -48,7 +49,7 @@ def prepare(*overrides: str, config_dir: str | Path | None = None) -> Path:
                 "data=streamed is already packed: copy its folder, or pack the original images "
                 "(data=…)"
             )
-        size = short_side(data.image_size, data.crop_fraction) if cfg.size is None else cfg.size
+        size = data.eval_transform().side if cfg.size is None else cfg.size
         out = Path(cfg.out).expanduser()
         data.prepare_data()
         if cfg.format == "litdata":

@@ -55,6 +55,7 @@ from kd_lightning.running.environment import check_unchanged, describe_environme
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stage, directory_of, fit_stage
 from kd_lightning.running.trainer import build_trainer, describe_run
+from kd_lightning.students.of_run import write_students
 from kd_lightning.teacher_cache.cache import use_cache
 from kd_lightning.teachers.sources import baseline_run, get_teacher
 from kd_lightning.teachers.store import find_or_train
@@ -152,6 +153,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         calibration.write(curves, directory, plots=cfg.evaluation.plots)
         write_text(directory / "table.md", table.markdown(metrics))
         write_text(directory / "table.csv", table.as_csv(metrics))
+        write_students(directory, cfg, data, metrics, environment)
         # written last: a run that has it is finished
         write_json(directory / "metrics.json", metrics)
         log_results(trainer.loggers, metrics, directory, trainer.global_step)

@@ -15,7 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_files import ImageFiles, read_rgb
+from kd_lightning.data.loading.decoding import read_rgb
+from kd_lightning.data.loading.image_files import ImageFiles
+from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.preparation import decode, output_folder
 from kd_lightning.data.prepared import Prepared
 from kd_lightning.prepare import main, prepare
@@ -48,7 +50,8 @@ def test_the_arrays_have_the_set_size_and_the_index_describes_them(tree, tmp_pat
     assert (index["size"], index["class_names"]) == (9, ["cat", "dog"])
     path = tmp_path / "tree" / "test" / "cat" / "cat_0.JPEG"
     assert torch.equal(
-        torch.from_numpy(arrays[1][0]), decode.central_square(read_rgb(path), 9, 6).permute(1, 2, 0)
+        torch.from_numpy(arrays[1][0]),
+        decode.central_square(read_rgb(path), 9, Resizing(6, "crop", 1.0)).permute(1, 2, 0),
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.base.errors import UserError
@@ -206,13 +207,18 @@ class Resize(BatchTransform):
     """Resizes the short side to ``size`` and keeps the aspect ratio.
 
     For uint8 images, GPU and CPU results differ by at most 1.
+
+    Args:
+        size: new length of the short side.
+        interpolation: a name in torchvision's ``InterpolationMode``.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, interpolation: str = "bilinear") -> None:
         self.size = size
+        self.interpolation = InterpolationMode(interpolation)
 
     def __call__(self, x: Images, rng: PerSampleRandom) -> Images:
-        return tv.resize(x, [self.size], antialias=True)
+        return tv.resize(x, [self.size], interpolation=self.interpolation, antialias=True)
 
 
 class CenterCrop(BatchTransform):

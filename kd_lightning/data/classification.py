@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -146,10 +146,12 @@ class ClassificationData(LightningDataModule):
     def load(self) -> Parts:
         """Reads the data set. It is called once on every rank, after ``prepare_data``."""
 
-    @staticmethod  # so that workers get only this function and not the whole data module
-    def decode(path: Path) -> Tensor:
-        """Reads a file as (C, H, W) uint8, for data sets of files. Raises ``BadImage``."""
-        raise NotImplementedError
+    @property
+    def decode(self) -> Callable[[Any], Tensor] | None:
+        """For data sets of files: the function that reads a file as (C, H, W) uint8, or raises
+        ``BadImage``. Workers get it, so it must not hold the data module. None: there are no files.
+        """
+        return None
 
     def eval_transform(self) -> Callable[[Tensor], Tensor] | None:
         """The transform that brings samples to one size; None if they already have one size.

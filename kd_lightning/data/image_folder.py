@@ -30,8 +30,8 @@ class ImageFolder(ImageFiles):
             split is stratified by class and follows from ``split_seed``.
     """
 
-    def __init__(self, *, test_fraction: float = 0.2, **common) -> None:
-        super().__init__(**common)
+    def __init__(self, *, test_fraction: float = 0.2, exif: bool = True, **common) -> None:
+        super().__init__(exif=exif, **common)
         if not 0 < test_fraction < 1:
             raise UserError(f"data.test_fraction must be in (0, 1), got {test_fraction}")
         self.test_fraction = test_fraction

@@ -6,6 +6,7 @@ nothing, augments whole batches, and stores the images on the GPU if they fit.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,9 @@ from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.folders import check_folder
-from kd_lightning.data.loading.image_files import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    check_sizes,
-    short_side,
-)
+from kd_lightning.data.loading.image_files import IMAGENET_MEAN, IMAGENET_STD
+from kd_lightning.data.loading.prepared_facts import EARLIER, resolve_prepared
+from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.loading.splits import resolve_split_seed
 
 FORMAT = 3
@@ -43,8 +41,11 @@ class Prepared(ClassificationData):
         split_seed: seed of the train/val split; None: that of preparation. If the test part was
             split off from train during preparation, no other seed is accepted.
         image_size: side of the images that the networks get.
-        crop_fraction: for val and test, and for train without augmentation, the images are resized
-            to ``image_size / crop_fraction``, then the centre is cropped to ``image_size``.
+        crop_fraction: only for ``resize=crop``: for val and test, and for train without
+            augmentation, the images are resized to ``image_size / crop_fraction``, then the centre
+            is cropped to ``image_size``.
+        resize, interpolation, exif: how the images were read and resized; None: as in preparation.
+            No other value is accepted.
 
     Attributes:
         class_list_sha256: hash of the class list; None: the source data set had none.
@@ -59,6 +60,9 @@ class Prepared(ClassificationData):
         split_seed: int | None = None,
         image_size: int = 224,
         crop_fraction: float = 0.875,
+        resize: str | None = None,
+        interpolation: str | None = None,
+        exif: bool | None = None,
         **common,
     ) -> None:
         super().__init__(
@@ -66,17 +70,18 @@ class Prepared(ClassificationData):
             split_seed=0 if split_seed is None else split_seed,
             **common,
         )
-        check_sizes(image_size, crop_fraction)
         self.image_size = image_size
         self.crop_fraction = crop_fraction
+        self._requested = {"resize": resize, "interpolation": interpolation, "exif": exif}
+        self._use_facts(EARLIER | {k: v for k, v in self._requested.items() if v is not None})
         self._use_prepared_val_fraction = val_fraction is None
         self._requested_split_seed = split_seed
         self._side = 0  # S; ``load`` sets it
 
     def load(self) -> Parts:
         root, index = read_index(self.root)
-        self._side = index["size"]
-        side = short_side(self.image_size, self.crop_fraction)
+        self._use_facts(index)
+        self._side, side = index["size"], self._resizing().side
         if side > self._side:
             raise UserError(
                 f"data.image_size={self.image_size} and data.crop_fraction={self.crop_fraction} "
@@ -99,9 +104,19 @@ class Prepared(ClassificationData):
         )
 
     def eval_transform(self) -> BatchTransform:
-        side = short_side(self.image_size, self.crop_fraction)
-        steps: list[BatchTransform] = [] if side == self._side else [Resize(side)]
-        return Compose([*steps, CenterCrop(self.image_size)])
+        # a prepared image is a square: only its side is left to change, whatever ``resize`` is
+        side = self._resizing().side
+        resize = [] if side == self._side else [Resize(side, self.interpolation)]
+        return Compose([*resize, CenterCrop(self.image_size)])
+
+    def _resizing(self) -> Resizing:
+        return Resizing(self.image_size, self.resize, self.crop_fraction, self.interpolation)
+
+    def _use_facts(self, facts: Mapping[str, Any]) -> None:
+        """Sets ``resize``, ``interpolation`` and ``exif``, and checks all that depends on them."""
+        for key, requested in self._requested.items():
+            setattr(self, key, resolve_prepared(facts, key, requested))
+        self._resizing()
 
     def _measure(self, train: Samples) -> None:
         self.channels, self.size = 3, self.image_size
@@ -137,7 +152,9 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
         UserError: the array is missing, or does not match the index.
     """
     facts, path = index["parts"][part], root / f"{part}.npy"
-    content_id = " ".join(str(v) for v in (facts["source"], index["image_size"], CROP_VERSION))
+    read_by = [index[key] for key in EARLIER if index.get(key, EARLIER[key]) != EARLIER[key]]
+    facts_of_pixels = (facts["source"], index["image_size"], CROP_VERSION, *read_by)
+    content_id = " ".join(str(fact) for fact in facts_of_pixels)
     rows = torch.ones(len(facts["labels"]), dtype=torch.bool)
     rows[facts["bad"]] = False
     rows = rows.nonzero().flatten()

@@ -5,8 +5,10 @@
 describes them. Images are decoded when a batch needs them.
 """
 
+import functools
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.decoding import read_rgb_from
 from kd_lightning.data.loading.folders import check_folder
-from kd_lightning.data.loading.image_files import ImageFiles, read_rgb_from
+from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.packed_files import PackedFile, check_litdata, download
+from kd_lightning.data.loading.prepared_facts import resolve_prepared
 from kd_lightning.data.loading.splits import resolve_split_seed
 
 FORMAT = 2
@@ -39,6 +43,8 @@ class Streamed(ImageFiles):
         val_fraction: share of train that becomes val; None: that of preparation.
         split_seed: seed of the train/val split; None: that of preparation. If the test part was
             split off from train during preparation, no other seed is accepted.
+        exif: whether images are turned as their orientation tag says; None: as in preparation. No
+            other value is accepted.
 
     Attributes:
         class_list_sha256: hash of the class list; None: the source data set had none.
@@ -52,6 +58,7 @@ class Streamed(ImageFiles):
         root: str | None = None,
         val_fraction: float | None = None,
         split_seed: int | None = None,
+        exif: bool | None = None,
         **common,
     ) -> None:
         is_address = root is not None and "://" in str(root)
@@ -64,15 +71,17 @@ class Streamed(ImageFiles):
             root=None if is_address else root,  # a Path would change the address
             val_fraction=0.0 if val_fraction is None else val_fraction,
             split_seed=0 if split_seed is None else split_seed,
+            exif=bool(exif),
             **common,
         )
         self.address = str(root).rstrip("/") if is_address else None
         self._use_prepared_val_fraction = val_fraction is None
         self._requested_split_seed = split_seed
+        self._requested_exif = exif
 
-    @staticmethod
-    def decode(path: PackedFile) -> UInt8[Tensor, "3 H W"]:
-        return read_rgb_from(path.open(), path.name)
+    @property
+    def decode(self) -> Callable[[PackedFile], UInt8[Tensor, "3 H W"]]:
+        return functools.partial(read_packed_rgb, exif=self.exif)
 
     def load(self) -> Parts:
         location, facts = self._read_index()
@@ -80,6 +89,7 @@ class Streamed(ImageFiles):
         if self._use_prepared_val_fraction:
             self.val_fraction = facts["val_fraction"]
         self.split_seed = resolve_split_seed(facts, self._requested_split_seed)
+        self.exif = resolve_prepared(facts, "exif", self._requested_exif)
         self.imagenet_rows = facts["imagenet_rows"]
         self.class_list_sha256 = facts["class_list_sha256"]
         samples = {}
@@ -120,3 +130,8 @@ class Streamed(ImageFiles):
                 "it again (data.root=…)"
             )
         return str(location), facts
+
+
+def read_packed_rgb(file: PackedFile, *, exif: bool) -> UInt8[Tensor, "3 H W"]:
+    """``read_rgb`` for a packed file."""
+    return read_rgb_from(file.open(), file.name, exif=exif)

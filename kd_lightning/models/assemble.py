@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Required, TypedDict
 
-from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
@@ -68,7 +67,7 @@ class CheckedPrepare(Prepare):
         self.num_dims = num_dims
         self.min_size = min_size
 
-    def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+    def check(self, x: Tensor) -> None:
         if self.num_dims is not None and x.ndim != 2 + self.num_dims:
             raise UserError(
                 f"this net takes {SHAPES[self.num_dims]}, got a batch of shape {tuple(x.shape)}: "
@@ -78,20 +77,19 @@ class CheckedPrepare(Prepare):
             raise UserError(
                 f"this net was built for {self.in_chans} channels, got {x.shape[1]} (…in_chans=…)"
             )
-        x = super().forward(x)
-        if min(x.shape[2:]) < self.min_size:
+        size = tuple(x.shape[2:]) if self.size is None else (self.size, self.size)
+        if min(size) < self.min_size:
             raise UserError(
-                f"this net needs a size of {self.min_size} or more, got {tuple(x.shape[2:])}: "
+                f"this net needs a size of {self.min_size} or more, got {size}: "
                 f"choose another net (model@…=…)"
             )
-        return x
 
 
 class GlobalAverage(nn.Module):
     """Mean over all positions: (B, D, *size) -> (B, D)."""
 
-    def forward(self, x: Float[Tensor, "B D *size"]) -> Float[Tensor, "B D"]:
-        return x.mean(tuple(range(2, x.ndim)))
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(list(range(2, x.ndim)))
 
 
 def build_trunk(

@@ -11,14 +11,11 @@ from functools import partial
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
-
-Images = Float[Tensor, "B C H W"]
 
 
 def conv(
@@ -66,7 +63,7 @@ class ResidualBlock(nn.Module):
             nn.Identity() if same else nn.Sequential(*conv_norm(num_in, num_out, 1, stride))
         )
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.main(x) + self.shortcut(x))
 
 
@@ -85,7 +82,7 @@ class PreActivationBlock(nn.Module):
         same = stride == 1 and num_in == num_out
         self.shortcut = None if same else conv(num_in, num_out, 1, stride)
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Tensor) -> Tensor:
         activated = self.activate(x)
         return self.main(activated) + (x if self.shortcut is None else self.shortcut(activated))
 
@@ -185,7 +182,7 @@ class InvertedResidual(nn.Module):
         )
         self.add = stride == 1 and num_in == num_out
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.main(x) if self.add else self.main(x)
 
 
@@ -244,7 +241,7 @@ class ShuffleUnit(nn.Module):
         )
         self.shrink = nn.AvgPool2d(3, 2, 1)
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Tensor) -> Tensor:
         if self.stride == 2:
             return torch.relu(torch.cat([self.main(x), self.shrink(x)], 1))
         return torch.relu(self.main(x) + x)
@@ -303,8 +300,10 @@ class ShuffleV2Unit(nn.Module):
             )
         self.shuffle = nn.ChannelShuffle(2)
 
-    def forward(self, x: Images) -> Images:
-        first, second = (x, x) if self.stride == 2 else x.chunk(2, 1)
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x, x
+        if self.stride == 1:
+            first, second = x.chunk(2, 1)
         return self.shuffle(torch.cat([self.other(first), self.main(second)], 1))
 
 

@@ -8,7 +8,6 @@ the input of the classifier before dropout. And if this is the only dropout, K s
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,22 +46,30 @@ class Prepare(nn.Module):
     def extra_repr(self) -> str:
         return f"size={self.size}"
 
-    def forward(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            self.check(x)
         x = x.contiguous()  # images of a loader may have another layout than the net
         if x.dtype == torch.uint8:
             x = x.float() / 255
-        if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
-            x = F.interpolate(
-                x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
-            )
+        if self.size is not None:
+            size = [self.size, self.size]
+            if list(x.shape[-2:]) != size:
+                x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
         if self.mean is not None:
-            shape = (1, -1) + (1,) * (x.ndim - 2)
+            shape = [1, -1] + [1] * (x.ndim - 2)
             x = (x - self.mean.view(shape)) / self.std.view(shape)
         return x
+
+    def check(self, x: Tensor) -> None:
+        """Raises ``UserError`` for input that the net cannot take; here none is known."""
 
 
 class Classifier(nn.Module):
     """A net with the parts and the output that the methods expect.
+
+    Shapes of ``forward`` are in docstrings, because TorchScript reads its annotations. This holds
+    for all modules of nets.
 
     Args:
         prepare: raw input -> input of the trunk; usually ``Prepare``.
@@ -81,11 +88,11 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = head
 
-    def features(self, x: Num[Tensor, "B C *size"]) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """The input of the head before its dropout, (B, D)."""
         return self.trunk(self.prepare(x))
 
-    def forward(self, x: Num[Tensor, "B C *size"]) -> ModelOutput:
+    def forward(self, x: Tensor) -> ModelOutput:
         features = self.features(x)
         return ModelOutput(self.head(self.dropout(features)), features)
 

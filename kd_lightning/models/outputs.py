@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Float
 from torch import Tensor
 
 
@@ -10,9 +9,9 @@ class ModelOutput(NamedTuple):
     """A net's output for a batch.
 
     Attributes:
-        logits: unnormalized log-probabilities.
-        features: the input of the classifier, flattened, *before* its dropout.
+        logits: unnormalized log-probabilities, (B, C).
+        features: (B, D), the input of the classifier, flattened, *before* its dropout.
     """
 
-    logits: Float[Tensor, "B C"]
-    features: Float[Tensor, "B D"]
+    logits: Tensor
+    features: Tensor

@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
-
-Series = Float[Tensor, "B C L"]
 
 
 class SamePaddingConv(nn.Conv1d):
@@ -32,8 +29,10 @@ class SamePaddingConv(nn.Conv1d):
         nn.init.xavier_uniform_(self.weight)
         self.ahead = 1 - kernel % 2
 
-    def forward(self, x: Series) -> Series:
-        return super().forward(F.pad(x, (0, self.ahead)) if self.ahead else x)
+    def forward(self, x: Tensor) -> Tensor:
+        if self.ahead > 0:
+            x = F.pad(x, (0, self.ahead))
+        return self._conv_forward(x, self.weight, self.bias)
 
 
 def conv_norm(num_in: int, num_out: int, kernel: int) -> list[nn.Module]:
@@ -52,7 +51,7 @@ class ResidualBlock(nn.Module):
         projection = [SamePaddingConv(num_in, num_out, 1)] if projects else []
         self.shortcut = nn.Sequential(*projection, nn.BatchNorm1d(num_out))
 
-    def forward(self, x: Series) -> Series:
+    def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.main(x) + self.shortcut(x))
 
 
@@ -71,10 +70,11 @@ class InceptionModule(nn.Module):
         self.pooled = nn.Sequential(nn.MaxPool1d(3, 1, 1), SamePaddingConv(num_in, width, 1))
         self.norm = nn.BatchNorm1d(width * (len(kernels) + 1))
 
-    def forward(self, x: Series) -> Series:
+    def forward(self, x: Tensor) -> Tensor:
         narrow = self.bottleneck(x)
         branches = [conv(narrow) for conv in self.convs]
-        return torch.relu(self.norm(torch.cat([*branches, self.pooled(x)], 1)))
+        branches.append(self.pooled(x))
+        return torch.relu(self.norm(torch.cat(branches, 1)))
 
 
 def fcn(

@@ -22,7 +22,7 @@ from kd_lightning.methods.stage import Stage
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teachers.sources import one_device, sha256_of
-from kd_lightning.teachers.store import IMMATERIAL, find_or_make, shape_hash
+from kd_lightning.teachers.store import IMMATERIAL, find_or_make, shape_hash, without_earlier
 
 RESULT = "result.safetensors"
 
@@ -64,7 +64,7 @@ def complete_stage(
 def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Path:
     """The directory of a stage's result."""
     method = cfg.method._target_.split(".")[-2]
-    samples = OmegaConf.to_container(cfg.data, resolve=True)
+    samples = without_earlier(OmegaConf.to_container(cfg.data, resolve=True))
     shape = shape_hash(
         type(stage).__qualname__,
         {"epochs": stage.max_epochs, "settings": stage.settings(), "method": cfg.method._target_},

@@ -32,9 +32,13 @@ from kd_lightning.records.run_directory import make_directory
 from kd_lightning.teacher_cache.files import CachedOutputs, all_blocks, block_of, check_room
 from kd_lightning.teacher_cache.filling import Filling, TeacherOutputs, fill, hashed
 from kd_lightning.teachers.sources import Teacher
+from kd_lightning.teachers.store import without_earlier
 
 FORMAT = 1
-IMMATERIAL = ("root", "num_workers", "resident", "download", "batch_size", "seed", "mixing")
+IMMATERIAL = (
+    *("root", "num_workers", "resident", "download", "on_leak"),
+    *("batch_size", "seed", "mixing"),
+)
 
 
 def use_cache(
@@ -142,7 +146,7 @@ def facts_of(
     cfg: DictConfig, data: ClassificationData, teacher: Teacher, count: int, device: torch.device
 ) -> dict[str, Any]:
     """What the teacher's outputs depend on, except whether its fast copy computes them."""
-    shown = OmegaConf.to_container(cfg.data, resolve=True)
+    shown = without_earlier(OmegaConf.to_container(cfg.data, resolve=True))
     net = OmegaConf.to_container(cfg.method.teacher, resolve=True)
     precision = teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision)
     if precision == "best":

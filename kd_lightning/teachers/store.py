@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from kd_lightning.records.run_directory import make_directory
 
 # Keys that say where, how fast or how verbosely, and change no weight.
 IMMATERIAL = {
-    "data": {"root", "num_workers", "resident", "download"},
+    "data": {"root", "num_workers", "resident", "download", "on_leak"},
     "trainer": {"log_every_n_steps"},
 }
-
+# Newer keys of data, with the values that mean what was done before. They are left out of hashes,
+# so that earlier results are found again. null is the value of preparation, which the fingerprint
+# covers.
+EARLIER = {"resize": ("crop", None), "interpolation": ("bilinear", None), "exif": (False, None)}
 
 FORMAT = 1  # of the kept results; a new number makes all earlier ones unknown
 
@@ -39,7 +42,13 @@ def shape_of(cfg: DictConfig) -> dict[str, Any]:
     shape = {key: plain[key] for key in ("method", "optimizer", "scheduler", "seed")}
     for key, immaterial in IMMATERIAL.items():
         shape[key] = {k: v for k, v in plain[key].items() if k not in immaterial}
+    shape["data"] = without_earlier(shape["data"])
     return shape
+
+
+def without_earlier(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of data without newer keys whose value means what was done before."""
+    return {k: v for k, v in data.items() if k not in EARLIER or v not in EARLIER[k]}
 
 
 def shape_hash(*facts: Any) -> str:

@@ -52,6 +52,10 @@ def training() -> Training:
 
 IMMATERIAL = {
     "data.root": "/elsewhere",
+    "data.on_leak": "error",
+    "data.resize": "crop",  # newer keys, with what was done before they existed
+    "data.interpolation": "bilinear",
+    "data.exif": False,
     "data.num_workers": 4,
     "trainer.log_every_n_steps": 1,
     "teacher.store": "/elsewhere",
@@ -75,6 +79,9 @@ MATERIAL = {
     "data.batch_size": 8,
     "data.split_seed": 1,
     "data.val_fraction": 0.2,
+    "data.resize": "squash",
+    "data.interpolation": "bicubic",
+    "data.exif": True,
     "data.augmentation": {"_target_": "any"},
 }
 

@@ -1,34 +1,28 @@
-"""The base class of data sets of image files, and their tools: find, label and decode images.
+"""The base class of data sets of image files, and their tools: find and label images.
 
 The files are in an image tree ``<part>/<class>/…``: each folder of a part is a class, and each
 image in it, at any depth, is a sample. Names that begin with a dot and files with other extensions
 are ignored.
 """
 
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.data.loading.batches import BadImage, Samples
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.folders import contents
+from kd_lightning.data.loading.resizing import Resizing
 
-try:  # kd_lightning[jpeg]
-    import simplejpeg
-except ImportError:
-    simplejpeg = None
-
-JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG file
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in lower or upper case
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], the usual normalisation of photographs
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,110 +31,56 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageFiles(ClassificationData):
     """Image files that are decoded to RGB when a batch needs them.
 
-    Orientation tags (EXIF) are ignored, as in all published results on ImageNet.
-
     Args:
         image_size: side of the images that the networks get.
-        crop_fraction: for val and test, and for train without augmentation, the short side is
-            resized to ``image_size / crop_fraction``, then the centre is cropped to ``image_size``.
+        resize: how val and test, and train without augmentation, get this size: ``crop``,
+            ``squash`` or ``letterbox`` (``data/loading/resizing.py``).
+        crop_fraction: for ``crop``, the short side is resized to ``image_size / crop_fraction``,
+            then the centre is cropped to ``image_size``.
+        interpolation: of this resizing: ``nearest``, ``nearest-exact``, ``bilinear``, ``bicubic``.
+        exif: whether images are turned as their orientation tag (EXIF) says, as cameras and
+            phones expect. False: tags are ignored, as in all published results on ImageNet.
         on_bad_image: what happens if a file cannot be decoded: ``error``, or ``skip``, which leaves
             it out of its batch with a warning.
+
+    ``eval_transform`` reads the attributes ``image_size``, ``resize``, ``crop_fraction`` and
+    ``interpolation`` when it is called, so a copy of the data set can be tested in another way.
     """
 
     def __init__(
         self,
         *,
         image_size: int = 224,
+        resize: str = "crop",
         crop_fraction: float = 0.875,
+        interpolation: str = "bilinear",
+        exif: bool = False,
         on_bad_image: str = "error",
         **common,
     ) -> None:
         super().__init__(**common)
-        check_sizes(image_size, crop_fraction)
         if on_bad_image not in ("error", "skip"):
             raise unknown("choice", on_bad_image, ["error", "skip"], "data.on_bad_image")
         self.image_size = image_size
+        self.resize = resize
         self.crop_fraction = crop_fraction
+        self.interpolation = interpolation
+        self.exif = exif
         self.skip_bad = on_bad_image == "skip"
+        self.eval_transform()  # checks the values
 
-    @staticmethod
-    def decode(path: Path) -> UInt8[Tensor, "3 H W"]:
-        return read_rgb(path)
+    @property
+    def decode(self) -> Callable[[Path], UInt8[Tensor, "3 H W"]]:
+        return functools.partial(read_rgb, exif=self.exif)
 
-    def eval_transform(self) -> Callable[[Tensor], Tensor]:
-        resize = v2.Resize(short_side(self.image_size, self.crop_fraction), antialias=True)
-        return v2.Compose([resize, v2.CenterCrop(self.image_size)])
+    def eval_transform(self) -> Resizing:
+        return Resizing(self.image_size, self.resize, self.crop_fraction, self.interpolation)
 
     def _measure(self, train: Samples) -> None:
         self.channels, self.size = 3, self.image_size
         self.mean, self.std = list(IMAGENET_MEAN), list(IMAGENET_STD)
         photo = (3, 2 * self.image_size, 2 * self.image_size + 1)
         self._check_augmentation(torch.zeros(photo, dtype=torch.uint8))
-
-
-def check_sizes(image_size: int, crop_fraction: float) -> None:
-    """Raises ``UserError`` for an image size or a crop fraction out of range."""
-    if image_size < 1:
-        raise UserError(f"data.image_size must be >= 1, got {image_size}")
-    if not 0 < crop_fraction <= 1:
-        raise UserError(f"data.crop_fraction must be in (0, 1], got {crop_fraction}")
-
-
-def short_side(image_size: int, crop_fraction: float) -> int:
-    """The short side to which images are resized before the centre crop of val and test."""
-    return round(image_size / crop_fraction)
-
-
-def read_rgb(path: Path) -> UInt8[Tensor, "3 H W"]:
-    """Decodes an image file of any colour mode to RGB; transparency is dropped.
-
-    A JPEG is decoded by simplejpeg if the result equals PIL's, anything else by PIL.
-    ``torchvision.io.decode_image`` is not used: it is deprecated, reads fewer formats, and returns
-    the same values for a JPEG.
-
-    Raises:
-        BadImage: the file is missing, truncated, or not an image.
-    """
-    return read_rgb_from(path, path)
-
-
-def read_rgb_from(source: Path | BytesIO, name: Path | str) -> UInt8[Tensor, "3 H W"]:
-    """``read_rgb`` for a file or its content; ``name`` is the name in error messages."""
-    if (pixels := read_jpeg(source)) is not None:
-        return pixels
-    try:
-        with Image.open(source) as image:
-            if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it at 255
-                image = image.point(lambda value: value * (1 / 256)).convert("L")
-            return v2.functional.pil_to_tensor(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(repr(source), str(name))
-        raise BadImage(
-            f"{name} must be an image: {reason} (repair it, or data.on_bad_image=skip)"
-        ) from None
-
-
-def read_jpeg(source: Path | BytesIO) -> UInt8[Tensor, "3 H W"] | None:
-    """Decodes a JPEG to RGB with simplejpeg: the same pixels as PIL, faster (benchmarks.loading).
-
-    Returns None if PIL must decode the file: simplejpeg is not installed, the file is damaged or in
-    another format, its mode is CMYK (which simplejpeg converts differently), or PIL would warn that
-    it is too large.
-    """
-    if simplejpeg is None:
-        return None
-    try:
-        with source.open("rb") if isinstance(source, Path) else BytesIO(source.getvalue()) as file:
-            first_bytes = file.read(len(JPEG))
-            if first_bytes != JPEG:
-                return None
-            data = first_bytes + file.read()
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "RGB", "Gray") or height * width > Image.MAX_IMAGE_PIXELS:
-            return None
-        return torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)
-    except (OSError, ValueError):
-        return None
 
 
 def class_folders(*parts: Path) -> dict[str, list[Path]]:

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +21,12 @@ import torchvision
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write, format_bytes, write_text
 from kd_lightning.data.loading.batches import BadImage, Samples
 from kd_lightning.data.loading.image_files import ImageFiles, shorten
+from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.preparation.output_folder import (
     WRITTEN_BLOCKS_FILE,
     check_disk_space,
@@ -60,7 +61,8 @@ def decode_tree(data: ImageFiles, out: Path, size: int, say: Callable[[str], Non
     Args:
         data: the data set; ``setup`` has not been called, because val is split off from train only
             when the prepared images are used.
-        size: S; the short side of an image is resized to S, and the central S x S square is kept.
+        size: S; of each image a square of S x S pixels is kept. For ``data.resize=crop`` the short
+            side is resized to S and the centre is kept; else it is the image, resized.
 
     Raises:
         UserError: ``out`` holds something else, the disk is too full, or an image cannot be
@@ -73,6 +75,8 @@ def decode_tree(data: ImageFiles, out: Path, size: int, say: Callable[[str], Non
         "format": FORMAT,
         "size": size,
         "image_size": data.image_size,  # central_square depends on it
+        "resize": data.resize,
+        "interpolation": data.interpolation,
         "made_by": {"pillow": version("pillow"), "torchvision": torchvision.__version__},
     }
     with open_output_folder(out, facts, INDEX_FILE, say) as is_unfinished:
@@ -185,7 +189,7 @@ class BlockWriter(Dataset):
         self.paths = paths
         self.out = out
         self.size = size
-        self.image_size = data.image_size
+        self.resizing = data.eval_transform()
         self.decode = data.decode
         self.skip_bad = data.skip_bad
 
@@ -208,7 +212,7 @@ class BlockWriter(Dataset):
                     raise
                 bad.append(row)
             else:
-                images[i] = central_square(image, self.size, self.image_size).permute(1, 2, 0)
+                images[i] = prepared_square(image, self.size, self.resizing).permute(1, 2, 0)
         with (self.out / f"{block.part}.npy").open("r+b") as file:
             to_end = (len(self.paths[block.part]) - block.start) * bytes_per_image(self.size)
             file.seek(-to_end, os.SEEK_END)
@@ -218,18 +222,25 @@ class BlockWriter(Dataset):
         return WrittenBlock(*block, bad)
 
 
-def central_square(
-    image: UInt8[Tensor, "3 H W"], size: int, image_size: int
+def prepared_square(
+    image: UInt8[Tensor, "3 H W"], size: int, resizing: Resizing
 ) -> UInt8[Tensor, "3 size size"]:
-    """Resizes the short side to ``size`` as evaluation does, and crops the central square.
+    """The square of side ``size`` that is kept of an image, resized as evaluation does."""
+    if resizing.resize == "crop":
+        return central_square(image, size, resizing)
+    return replace(resizing, image_size=size)(image)
+
+
+def central_square(
+    image: UInt8[Tensor, "3 H W"], size: int, resizing: Resizing
+) -> UInt8[Tensor, "3 size size"]:
+    """Resizes the short side to ``size``, and crops the central square.
 
     If the number of surplus pixels is odd, the square cannot be exactly central. It is then placed
     such that the centre crop of ``image_size`` of the square equals that of the resized image.
     """
-    image = tv.resize(image, [size], antialias=True)
-    top, left = (
-        crop_start(side, image_size) - crop_start(size, image_size) for side in image.shape[1:]
-    )
+    image, crop = resizing.resized(image, [size]), resizing.image_size
+    top, left = (crop_start(side, crop) - crop_start(size, crop) for side in image.shape[1:])
     return image[:, top : top + size, left : left + size]
 
 

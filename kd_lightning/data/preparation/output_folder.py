@@ -19,6 +19,7 @@ from kd_lightning.base.files import format_bytes, write_text
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.image_files import ImageFiles, shorten
+from kd_lightning.data.loading.prepared_facts import EARLIER
 from kd_lightning.data.prepared import UNFINISHED_FILE
 
 WRITTEN_BLOCKS_FILE = "done.jsonl"  # one line for each block that is on disk
@@ -40,6 +41,7 @@ def load_parts_and_facts(data: ImageFiles) -> tuple[dict[str, Samples], dict[str
         "class_names": loaded.class_names,
         "class_list_sha256": getattr(data, "class_list_sha256", None),
         "imagenet_rows": data.imagenet_rows,
+        "exif": data.exif,
         "parts": {
             name: {"source": fingerprint(part), "labels": part.y.tolist()}
             for name, part in parts.items()
@@ -101,9 +103,10 @@ def check_disk_space(needed: int, out: Path, advice: str) -> None:
 
 def check_same_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
     """Raises ``UserError`` if the facts in the file ``path`` differ from ``facts``."""
-    old = json.loads(path.read_text())
+    old = EARLIER | json.loads(path.read_text())
     for part in old.get("parts", {}).values():
         part.pop("bad", None)
+    facts = EARLIER | facts
     if different := [key for key in {**facts, **old} if facts.get(key) != old.get(key)]:
         key, values = different[0], [str(each.get(different[0])) for each in (old, facts)]
         detail = ": " + ", now ".join(values) if max(map(len, values)) < 100 else ""

@@ -1,182 +1,28 @@
+import copy
 import pickle
-import random
-import warnings
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
-import sklearn
 import torch
 from PIL import Image
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.augmentation import PerSampleRandom, RandomErasing
-from kd_lightning.data.loading import image_files
 from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet
+from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.image_files import (
     class_folders,
     image_paths,
     imagenet_rows,
     label_images,
-    read_jpeg,
-    read_rgb,
 )
+from kd_lightning.data.loading.resizing import Resizing
 
 
 def save(path, pixels, mode=None, **kwargs):
     image = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
     (image.convert(mode) if mode else image).save(path, **kwargs)
     return path
-
-
-RED = np.full((6, 5, 3), (250, 0, 0))
-
-
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
-def test_every_format_is_decoded_to_rgb_bytes(tmp_path, ending):
-    x = read_rgb(save(tmp_path / f"red.{ending}", RED))
-    assert x.dtype == torch.uint8
-    assert x.shape == (3, 6, 5)
-    assert (x.float().mean((1, 2)) - torch.tensor([250.0, 0, 0])).abs().max() < 6
-
-
-@pytest.mark.parametrize(
-    ("ending", "mode"), [("jpg", "L"), ("jpg", "CMYK"), ("png", "RGBA"), ("png", "P"), ("png", "1")]
-)
-def test_every_colour_mode_is_decoded_to_three_channels(tmp_path, ending, mode):
-    grey = save(tmp_path / f"grey.{ending}", np.full((6, 5, 3), 255), mode)
-    assert read_rgb(grey).shape == (3, 6, 5)
-    assert (read_rgb(grey) > 250).all()
-
-
-def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
-    values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
-    Image.fromarray(values).save(tmp_path / "grey.png")
-    assert read_rgb(tmp_path / "grey.png")[1].tolist() == [[0, 1, 128, 255]]
-
-
-def test_the_format_is_read_from_the_content_and_not_from_the_extension(tmp_path):
-    x = read_rgb(save(tmp_path / "photo.JPEG", RED, format="PNG"))  # ImageNet has such a file
-    assert x[:, 0, 0].tolist() == [250, 0, 0]
-
-
-def test_orientation_tags_are_not_applied(tmp_path):
-    tags = Image.Exif()
-    tags[0x0112] = 6  # turned by 90 degrees
-    assert read_rgb(save(tmp_path / "turned.jpg", RED, exif=tags)).shape == (3, 6, 5)
-
-
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp"])
-@pytest.mark.parametrize("keep", [0, 30, -40])
-def test_a_damaged_file_is_named(tmp_path, ending, keep):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
-    path = save(tmp_path / f"damaged.{ending}", pixels)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(BadImage, match=rf"damaged\.{ending} must be an image"):
-        read_rgb(path)
-
-
-def test_a_damaged_chunk_or_header_is_a_bad_image_too(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (160, 160, 3))
-    content = bytearray(save(tmp_path / "chunk.png", pixels).read_bytes())
-    second = content.index(b"IDAT", content.index(b"IDAT") + 1)
-    content[second : second + 4] = b"\x9bO\xa5\xca"
-    (tmp_path / "chunk.png").write_bytes(content)
-    content = bytearray(save(tmp_path / "huge.bmp", pixels).read_bytes())
-    content[18:26] = (100_000).to_bytes(4, "little") * 2  # width and height
-    (tmp_path / "huge.bmp").write_bytes(content)
-    for name in ("chunk.png", "huge.bmp"):
-        with pytest.raises(BadImage, match=name):
-            read_rgb(tmp_path / name)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BadImage, match=r"gone\.jpg"):
-        read_rgb(tmp_path / "gone.jpg")
-
-
-# JPEGs with simplejpeg
-
-PHOTOS = [
-    Path(sklearn.__file__).parent / f"datasets/images/{name}.jpg" for name in ("china", "flower")
-]
-PHOTOS.append(Path(matplotlib.__file__).parent / "mpl-data/sample_data/grace_hopper.jpg")
-
-
-@pytest.fixture
-def simplejpeg():
-    return pytest.importorskip("simplejpeg")
-
-
-def by_pil(path, monkeypatch):
-    """The file decoded by PIL; None if PIL refuses it."""
-    with monkeypatch.context() as patched, warnings.catch_warnings():
-        patched.setattr(image_files, "simplejpeg", None)
-        warnings.simplefilter("ignore")  # PIL warns of damaged tags
-        try:
-            return read_rgb(path)
-        except BadImage:
-            return None
-
-
-@pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
-def test_photographs_have_the_same_pixels_as_with_pil(simplejpeg, path, monkeypatch):
-    assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
-
-
-@pytest.mark.parametrize("size", [(160, 107), (97, 61), (1, 1), (1, 50)])
-@pytest.mark.parametrize(
-    "how",
-    [
-        *({"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)),
-        {"mode": "L"},
-        {"keep_rgb": True, "subsampling": 0},
-    ],
-    ids=str,
-)
-def test_every_kind_of_jpeg_has_the_same_pixels_as_with_pil(
-    simplejpeg, tmp_path, monkeypatch, size, how
-):
-    with Image.open(PHOTOS[0]) as photo:
-        pixels = np.asarray(photo.resize(size))
-    path = save(tmp_path / "photo.jpg", pixels, **{"quality": 85, **how})
-    assert torch.equal(read_jpeg(path), by_pil(path, monkeypatch))
-
-
-def test_files_that_pil_must_decode_are_left_to_pil(simplejpeg, tmp_path, monkeypatch):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
-    sound = save(tmp_path / "sound.jpg", pixels)
-    assert read_jpeg(sound) is not None
-    cut = tmp_path / "cut.jpg"
-    cut.write_bytes(sound.read_bytes()[:-40])
-    others = [save(tmp_path / "four.jpg", pixels, "CMYK"), save(tmp_path / "a.png", pixels)]
-    assert [read_jpeg(path) for path in (*others, cut, tmp_path / "gone.jpg")] == [None] * 4
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1599)
-    assert read_jpeg(sound) is None
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
-    monkeypatch.setattr(image_files, "simplejpeg", None)
-    assert read_jpeg(sound) is None
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # PIL warns of damaged tags
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(
-    simplejpeg, tmp_path, monkeypatch, progressive
-):
-    with Image.open(PHOTOS[0]) as photo:
-        pixels = np.asarray(photo.resize((97, 61)))
-    path = save(tmp_path / "photo.jpg", pixels, progressive=progressive)
-    sound, rng, read = path.read_bytes(), random.Random(0), 0
-    for _ in range(300):
-        damaged = bytearray(sound)
-        damaged[rng.randrange(len(sound))] = rng.randrange(256)
-        path.write_bytes(damaged[: rng.choice([None, rng.randrange(len(sound))])])
-        found, expected = read_jpeg(path), by_pil(path, monkeypatch)
-        if found is not None:
-            read += 1
-            assert torch.equal(found, expected)
-    assert read > 20
 
 
 def test_images_are_found_at_any_depth_with_extensions_in_any_case(tmp_path):
@@ -236,11 +82,32 @@ def test_val_and_test_use_the_centre_of_an_image(stand_in, tmp_path):
 
 
 def test_the_resized_side_follows_the_image_size(stand_in):
-    def resized(image_size):
-        data = stand_in("image_folder", f"data.image_size={image_size}")
-        return data.eval_transform().transforms[0].size
+    data = stand_in("image_folder", "data.image_size=224")
+    assert data.eval_transform() == Resizing(224, "crop", 0.875, "bilinear")
+    assert data.eval_transform().side == 256
 
-    assert resized(224) == [256]
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("resize", "squash"),
+        ("resize", "letterbox"),
+        ("crop_fraction", 1.0),
+        ("interpolation", "bicubic"),
+    ],
+)
+def test_a_copy_of_the_data_is_shown_in_another_way(stand_in, build, tmp_path, name, value):
+    data = stand_in("image_folder", "data.crop_fraction=0.5")
+    data.setup()
+    variant = copy.copy(data)
+    setattr(variant, name, value)
+    images = [torch.cat([x for x, _ in each.loader("val")]) for each in (data, variant)]
+    assert not torch.equal(*images)
+    options = ["data.batch_size=8", "data.image_size=6", "data.crop_fraction=0.5"]
+    root = f"data.root={tmp_path / 'image_folder'}"
+    chosen = build("image_folder", *options, root, f"data.{name}={value}", "data.num_workers=0")
+    chosen.setup()
+    assert torch.equal(images[1], torch.cat([x for x, _ in chosen.loader("val")]))
 
 
 def test_train_without_augmentation_is_cropped_like_val(stand_in):
@@ -287,6 +154,8 @@ def test_a_bad_image_stops_the_run_or_is_skipped_with_a_warning(stand_in, tmp_pa
     ("override", "message"),
     [
         ("data.image_size=0", r"data\.image_size must be >= 1, got 0"),
+        ("data.resize=squish", r"unknown way to resize 'squish': did you mean squash\?"),
+        ("data.interpolation=lanczos", r"'lanczos': expected .*bicubic.* \(data\.interpolation"),
         ("data.crop_fraction=1.5", r"data\.crop_fraction must be in \(0, 1\], got 1\.5"),
         (
             "data.on_bad_image=skp",

@@ -1,0 +1,127 @@
+"""Decodes image files to RGB, turned as their orientation tag (EXIF) says."""
+
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import ExifTags, Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from kd_lightning.data.loading.batches import BadImage
+
+try:  # kd_lightning[jpeg]
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG file
+ORIENTATION_TAGS = (b"Exif\x00\x00", b"tiff:Orientation")  # a JPEG without them has no orientation
+# Of each orientation: whether rows become columns, and then the dimensions (rows, columns) whose
+# order is reversed.
+TURNS = {
+    2: (False, [1]),
+    3: (False, [0, 1]),
+    4: (False, [0]),
+    5: (True, []),
+    6: (True, [1]),
+    7: (True, [0, 1]),
+    8: (True, [0]),
+}
+
+
+def read_rgb(path: Path, *, exif: bool = False) -> UInt8[Tensor, "3 H W"]:
+    """Decodes an image file of any colour mode to RGB; transparency is dropped.
+
+    A JPEG is decoded by simplejpeg if the result equals PIL's, anything else by PIL.
+    ``torchvision.io.decode_image`` is not used: it is deprecated, reads fewer formats, and returns
+    the same values for a JPEG. Of a file with several pages the first one is read.
+
+    Args:
+        exif: whether the image is turned as its orientation tag says, as PIL's ``exif_transpose``
+            does. A tag that cannot be read is ignored. PIL turns TIFF files in any case.
+
+    Raises:
+        BadImage: the file is missing, truncated, not an image, or has pixels of unknown range.
+    """
+    return read_rgb_from(path, path, exif=exif)
+
+
+def read_rgb_from(
+    source: Path | BytesIO, name: Path | str, *, exif: bool = False
+) -> UInt8[Tensor, "3 H W"]:
+    """``read_rgb`` for a file or its content; ``name`` is the name in error messages."""
+    if (pixels := read_jpeg(source, exif=exif)) is not None:
+        return pixels
+    try:
+        with Image.open(source) as image:
+            pixels = tv.pil_to_tensor(with_8_bits(image).convert("RGB"))
+            return turned(pixels, orientation(image)) if exif else pixels
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(repr(source), str(name))
+        raise BadImage(
+            f"{name} must be an image: {reason} (repair it, or data.on_bad_image=skip)"
+        ) from None
+
+
+def with_8_bits(image: Image.Image) -> Image.Image:
+    """The image, or its 16-bit grey values as 8-bit ones: PIL would clip them at 255.
+
+    Raises:
+        ValueError: the values have 32 bits, so that it is unknown which of them is white.
+    """
+    if image.mode == "F" or (image.mode == "I" and not is_16_bit(*image.getextrema())):
+        raise ValueError("its pixels are 32-bit numbers, which have no agreed range")
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    return image
+
+
+def is_16_bit(low: int, high: int) -> bool:
+    return low >= 0 and high < 1 << 16
+
+
+def read_jpeg(source: Path | BytesIO, *, exif: bool = False) -> UInt8[Tensor, "3 H W"] | None:
+    """Decodes a JPEG to RGB with simplejpeg: the same pixels as PIL, faster (benchmarks.loading).
+
+    Returns None if PIL must decode the file: simplejpeg is not installed, the file is damaged or in
+    another format, its mode is CMYK (which simplejpeg converts differently), or PIL would warn that
+    it is too large.
+    """
+    if simplejpeg is None:
+        return None
+    try:
+        with source.open("rb") if isinstance(source, Path) else BytesIO(source.getvalue()) as file:
+            first_bytes = file.read(len(JPEG))
+            if first_bytes != JPEG:
+                return None
+            data = first_bytes + file.read()
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "RGB", "Gray") or height * width > Image.MAX_IMAGE_PIXELS:
+            return None
+        pixels = torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)
+        if exif and any(tag in data for tag in ORIENTATION_TAGS):
+            with Image.open(BytesIO(data)) as image:  # reads the header and decodes nothing
+                return turned(pixels, orientation(image))
+        return pixels
+    except (OSError, ValueError):
+        return None
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation in an image's EXIF or XMP data, 1 to 8; 1 (not turned) if there is none."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # PIL raises many kinds of errors for damaged tags; the pixels are sound
+        return 1
+
+
+def turned(pixels: UInt8[Tensor, "3 H W"], orientation: int) -> UInt8[Tensor, "3 H2 W2"]:
+    """The image as it is looked at; the result keeps channels last in memory, as is fastest."""
+    if orientation not in TURNS:
+        return pixels
+    is_transposed, reversed_dims = TURNS[orientation]
+    rows = pixels.permute(1, 2, 0)
+    rows = rows.transpose(0, 1) if is_transposed else rows
+    return rows.flip(reversed_dims).contiguous().permute(2, 0, 1)

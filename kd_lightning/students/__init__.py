@@ -1,0 +1,1 @@
+"""Students after their run: a file that stands by itself, and the net that is loaded from it."""

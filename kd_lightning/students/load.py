@@ -1,0 +1,150 @@
+"""``kd_lightning.load``: a student, ready to use, from its file or from its run.
+
+student = kd_lightning.load("outputs/<run>")
+probabilities = student(images).softmax(1)
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tv
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.resizing import Resizing
+from kd_lightning.students.architecture import build
+from kd_lightning.students.file import WEIGHTS_FILE, read_info, write_student
+from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
+
+
+class Student(nn.Module):
+    """A trained student in eval mode. Its weights do not require a gradient.
+
+    Args:
+        net: raw input -> ``ModelOutput``.
+        info: the description in its file (``student.json``).
+
+    Attributes:
+        class_names: one for each of the C logits, in their order.
+    """
+
+    def __init__(self, net: nn.Module, info: dict[str, Any]) -> None:
+        super().__init__()
+        self.net = net
+        self.info = info
+        self.class_names: list[str] = list(info["class_names"])
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits, (B, C).
+
+        Args:
+            x: images (B, C, H, W), uint8 or in [0, 1], or series (B, C, L) in the units of the
+                data. The net itself normalizes them.
+        """
+        return self.net(x).logits
+
+    @torch.jit.export
+    def features(self, x: Tensor) -> Tensor:
+        """The input of the last layer, (B, D)."""
+        return self.net(x).features
+
+    def transform(self) -> Callable[[Tensor], Tensor]:
+        """The transform of one sample before it is put into a batch.
+
+        Of an image: uint8 (C, H, W) of any size -> uint8 (C, S, S), as val and test saw it. Of a
+        series: nothing changes. It can be pickled, for use in other processes.
+        """
+        given = self.info["input"]
+        if given["kind"] == "series":
+            return unchanged
+        values = [given[key] for key in ("size", "resize", "crop_fraction", "interpolation")]
+        return ImageTransform(given["channels"], Resizing(*values))
+
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Gives an image the channels and the size that a student takes.
+
+    Args:
+        channels: 1: colours become grey; 3: grey becomes colours.
+        resizing: of images of any size to squares.
+    """
+
+    channels: int
+    resizing: Resizing
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if image.shape[0] != self.channels:
+            if {image.shape[0], self.channels} != {1, 3}:
+                raise UserError(
+                    f"the student takes images of {self.channels} channels, got {image.shape[0]}"
+                )
+            to_channels = tv.rgb_to_grayscale if self.channels == 1 else tv.grayscale_to_rgb
+            image = to_channels(image)
+        return self.resizing(image)
+
+
+def load(path: str | PathLike, *, student: str | None = None, allow: Sequence[str] = ()) -> Student:
+    """The student in a file, a folder or a run directory, in float32 on the CPU.
+
+    Args:
+        path: a student file (``.safetensors``); a folder with one; or a run directory.
+        student: of a run directory with several students, the name of one. None: the one that was
+            best on val.
+        allow: packages whose functions the file may call to build the net, as in
+            ``["my_networks"]``. The nets of this package and of timm are always allowed. Give only
+            packages that you trust.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or its net cannot be built.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() and is_run(path):
+        key = student_of(path, student)
+        if not file_of(path, key).is_file():
+            return _load_older(path, key, allow)
+        path = file_of(path, key)
+    elif student is not None:
+        raise UserError(f"student={student} is for a run directory, {path} is none")
+    path = find_file(path)
+    info = read_info(path)
+    return Student(build(info, path, allow), info)
+
+
+def find_file(path: Path) -> Path:
+    """The student file at ``path`` or in this folder."""
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        named = [file for file in files if file.name == WEIGHTS_FILE] or files
+        if len(named) != 1:
+            found = ", ".join(file.name for file in named[:5]) or "none"
+            raise UserError(
+                f"expected one student file (.safetensors) in {path}, or a run directory; found "
+                f"{found}"
+            )
+        return named[0]
+    if path.suffix != ".safetensors" or not path.is_file():
+        reason = "which does not exist" if not path.exists() else "which is another kind of file"
+        raise UserError(
+            "expected a student file (.safetensors), a folder with one or a run directory, got "
+            f"{path}, {reason}"
+        )
+    return path
+
+
+def _load_older(directory: Path, key: str, allow: Sequence[str]) -> Student:
+    """A student of a run of a version that wrote no student files."""
+    state, info = read_older_run(directory, key)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_student(Path(folder), state, info)
+        return Student(build(info, path, allow), info)

@@ -1,0 +1,90 @@
+"""The students of a run: writes their files, and finds them again in the run directory."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.models.weights import read_state
+from kd_lightning.students.architecture import with_names_of_file
+from kd_lightning.students.describe import describe, resizing_of
+from kd_lightning.students.file import WEIGHTS_FILE, write_student
+
+FOLDER = "students"
+RECORDS = ("metrics.json", "environment.json")
+
+
+def write_students(
+    directory: Path,
+    cfg: DictConfig,
+    data: ClassificationData,
+    metrics: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> None:
+    """Writes a file for each student, with the weights that were chosen on val, and for each soup.
+
+    Args:
+        directory: of the run, with its checkpoints.
+        metrics, environment: the content of ``metrics.json`` and ``environment.json``.
+    """
+    for key, path in checkpoints(directory, cfg, metrics).items():
+        state = read_state(path)
+        info = describe(key, cfg, state, resizing_of(attributes(data)), metrics, environment)
+        tensors = with_names_of_file(state, info["architecture"])
+        write_student(directory / FOLDER / key, tensors, info)
+
+
+def checkpoints(directory: Path, cfg: DictConfig, metrics: Mapping[str, Any]) -> dict[str, Path]:
+    """Name -> checkpoint of each student and each soup."""
+    paths = {key: directory / f"best-{key}.ckpt" for key in cfg.method.students}
+    soups = [name for name, net in metrics["nets"].items() if "members" in net]
+    return paths | {name: directory / f"{name}.ckpt" for name in soups}
+
+
+def attributes(data: ClassificationData) -> dict[str, Any]:
+    names = ("crop_fraction", "resize", "interpolation", "exif")
+    return {name: getattr(data, name, None) for name in names}
+
+
+def is_run(directory: Path) -> bool:
+    return (directory / "config.yaml").is_file()
+
+
+def student_of(directory: Path, student: str | None) -> str:
+    """The name of a run's student: the requested one, or the only one, or the best on val.
+
+    Raises:
+        UserError: the run is not finished, or has no such student.
+    """
+    if missing := [name for name in RECORDS if not (directory / name).is_file()]:
+        raise UserError(
+            f"{directory} is no finished run: it has no {missing[0]} (resume it with python -m "
+            f"kd_lightning.run resume={directory})"
+        )
+    metrics = json.loads((directory / "metrics.json").read_text())
+    cfg = OmegaConf.load(directory / "config.yaml")
+    if student is None:
+        nets = metrics["nets"]
+        return max(cfg.method.students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
+    names = checkpoints(directory, cfg, metrics)
+    if student not in names:
+        raise unknown(f"student of {directory}", student, names, "student")
+    return student
+
+
+def file_of(directory: Path, key: str) -> Path:
+    return directory / FOLDER / key / WEIGHTS_FILE
+
+
+def read_older_run(directory: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights and the description of a student of a run that wrote no student files."""
+    cfg = OmegaConf.load(directory / "config.yaml")
+    metrics, environment = (json.loads((directory / name).read_text()) for name in RECORDS)
+    state = read_state(checkpoints(directory, cfg, metrics)[key])
+    info = describe(key, cfg, state, resizing_of(cfg.data), metrics, environment)
+    return with_names_of_file(state, info["architecture"]), info
