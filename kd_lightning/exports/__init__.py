@@ -6,7 +6,7 @@ Each format is one module, of the format's name, with
     write    (graph, folder, calibration) writes them
     load     (folder, graph, threads) reads them back: a function, input -> output, both tensors
 
-``formats.py`` lists the formats and what each needs. ``checked_files.py`` writes them, checks them
-(``parity.py``) and measures them (``measure.py``); ``table.py`` shows the result, and ``card.py``
-describes the student.
+``formats.py`` lists the formats and what each needs. ``write_export.py`` is one export from
+beginning to end: the student (``source.py``), its graph (``graph.py``), the samples of the check
+(``samples.py``), the files (``checked_files.py``, ``parity.py``), the table and the model card.
 """

@@ -35,20 +35,20 @@ def model_card(
         table: of the exported files.
         files: format -> names of its files.
     """
+    versions = [f"{name} {v}" for name, v in info.get("versions", {}).items() if v]
     sections = {
         "Results": results(info, record),
-        "Classes": classes(info),
         "Input and output": input_and_output(info, graph),
         "Use": snippets(info, graph, files),
+        "Classes": classes(info),
         "Training": training(info),
-        "Limits": limits(info, table),
-        "Versions": ", ".join(f"{name} {v}" for name, v in info.get("versions", {}).items() if v),
+        "Limits": limits(files),
+        "Versions": ", ".join(versions),
     }
-    text = [f"---\n{front_matter(info, files)}\n---", f"# {name_of(info)}", summary(info)]
-    text.insert(3, markdown(table, escape_markup=False).strip())
-    text[3:3] = [f"## {title}\n\n{body}" for title, body in list(sections.items())[:4] if body]
-    text += [f"## {title}\n\n{body}" for title, body in list(sections.items())[4:] if body]
-    return "\n\n".join(text) + "\n"
+    texts = [f"## {title}\n\n{text.strip()}\n" for title, text in sections.items() if text]
+    texts.insert(1, markdown(table))
+    head = f"---\n{front_matter(info, files)}\n---\n\n# {name_of(info)}\n\n{summary(info)}\n"
+    return "\n".join([head, *texts])
 
 
 def name_of(info: Info) -> str:
@@ -85,17 +85,16 @@ def front_matter(info: Info, files: Mapping[str, Sequence[str]]) -> str:
 
 
 def summary(info: Info) -> str:
-    """What the student is, in two or three sentences."""
-    method, teacher = info.get("method", {}), info.get("teacher")
+    """What the student is, in one to three sentences."""
+    method, teacher = info.get("method"), info.get("teacher")
     kind = {"image": "images", "series": "time series"}[info["input"]["kind"]]
-    sentences = [
-        f"A classifier of {kind} with {len(info['class_names'])} classes and "
-        f"{info['parameters']:,} parameters." if "parameters" in info else ""
-        f"A classifier of {kind} with {len(info['class_names'])} classes.",
-        f"It is a student, trained with the method {method['name']}." if method else "",
-        f"Its teacher was {teacher['title'].removeprefix('teacher · ')}." if teacher else "",
-    ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    size = f" and {info['parameters']:,} parameters" if "parameters" in info else ""
+    sentences = [f"A classifier of {kind} with {len(info['class_names'])} classes{size}."]
+    if method:
+        sentences.append(f"It is a student, trained with the method {method['name']}.")
+    if teacher:
+        sentences.append(f"Its teacher was {teacher['title'].removeprefix('teacher · ')}.")
+    return " ".join(sentences)
 
 
 def results(info: Info, record: Info | None) -> str:
@@ -115,7 +114,7 @@ def results(info: Info, record: Info | None) -> str:
         f"{metrics['protocol']}.",
         f"The weights are {metrics['weights']}. Test was used once, at the end.",
         f"One seed ({info['seed']}): how much another seed would change is not known."
-        " The interval is Wilson's, and only for the choice of the test samples."
+        " The interval (Wilson) is for the choice of the test samples alone."
         " NLL: mean negative log-likelihood in nats. ECE: expected calibration error, 15 bins.",
     ]
     lines = ["| | on test |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)]
@@ -181,32 +180,43 @@ def training(info: Info) -> str:
     if method is None:
         return ""
     lines = [
-        f"- method: {method['name']}, {plain(method['settings'])}",
+        f"- method: {method['name']}: {plain(method['settings'])}",
         f"- {method['epochs']} epochs, batches of {method['batch_size']}, optimizer: "
         f"{plain(method['optimizer'])}",
         f"- data: {info['data']['name']}; {info['data']['protocol']}",
     ]
     if teacher := info.get("teacher"):
         lines.append(f"- {teacher['title']}: {teacher['origin']}")
-    lines.append(f"- command: `{shlex.join(info['command'])}`")
+    lines.append(f"- command: `{command_of(info['command'])}`")
     return "\n".join(lines)
 
 
-def plain(settings: Mapping[str, Any]) -> str:
-    """Settings as "key value", without those that are not set."""
-    names = {key: str(value).rpartition(".")[2] if key == "_target_" else value
-             for key, value in settings.items()}  # fmt: skip
-    shown = [f"{key.strip('_')} {value}" for key, value in names.items() if value is not None]
-    return ", ".join(shown) or "no settings"
+def plain(value: Any) -> str:
+    """A setting in words: "kl_soft_loss", "AdamW (lr 0.003, weight_decay 0.01)"."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    name = str(value.get("_target_", "")).rpartition(".")[2]
+    inner = ", ".join(
+        f"{key} {plain(one)}"
+        for key, one in value.items()
+        if one is not None and not key.startswith("_")
+    )
+    return f"{name} ({inner})" if name and inner else name or inner
 
 
-def limits(info: Info, table: Table) -> str:
+def command_of(words: Sequence[str]) -> str:
+    """The command of the run, as it can be typed again."""
+    module = "python -m kd_lightning.run" if words[0] == "run.py" else shlex.quote(words[0])
+    return " ".join([module, *map(shlex.quote, words[1:])])
+
+
+def limits(files: Mapping[str, Sequence[str]]) -> str:
     lines = [
         "- Every input gets one of the classes, also an input of none of them.",
         "- The accuracy is that of samples like those of the test part; for others it can be far "
         "lower.",
         "- Probabilities are not recalibrated: see ECE.",
     ]
-    if any(row[0].startswith("int8") for row in table.rows):
+    if "int8" in files:
         lines.append("- The int8 file computes something else than the student: see its accuracy.")
     return "\n".join(lines)

@@ -1,9 +1,8 @@
 """Writes a graph in several formats. Each file is run and compared with PyTorch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +31,6 @@ class CheckedFile:
     size: int
     parity: Parity
     speed: Speed
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def write_checked(

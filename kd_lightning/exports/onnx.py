@@ -36,6 +36,8 @@ def write_onnx(graph: Graph, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # lines of source code, with their paths on this machine
     program.model.metadata_props.update(graph.about)
     program.save(path)
 

@@ -20,6 +20,8 @@ def write(graph: Graph, folder: Path, calibration: Tensor | None = None) -> None
             (graph.example,),
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # has paths of this machine
         torch.export.save(program, folder / FILES[0])
 
 

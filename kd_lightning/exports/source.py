@@ -1,0 +1,50 @@
+"""The student that is exported, and its run, if that is here."""
+
+import json
+import shutil
+from pathlib import Path
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import write_json
+from kd_lightning.students.file import JSON_FILE, WEIGHTS_FILE, read_info, write_student
+from kd_lightning.students.load import find_file
+from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
+
+DEPTH = 3  # folders from <run>/students/<student>/student.safetensors up to the run
+
+
+def run_of(source: Path) -> Path | None:
+    """The run directory of a student file, or ``source`` itself; None: a file without its run."""
+    source = source.expanduser().resolve()
+    return next(filter(is_run, [source, *source.parents[:DEPTH]]), None)
+
+
+def copy_student(source: Path, student: str | None, folder: Path) -> None:
+    """Copies the student file and its description into ``folder``.
+
+    Args:
+        source: a run directory, or a student file, or a folder with one.
+        student: of a run directory, the name of one; None: the best on val.
+
+    Raises:
+        UserError: there is no such student.
+    """
+    source = source.expanduser()
+    if source.is_dir() and is_run(source):
+        key = student_of(source, student)
+        path = file_of(source, key)
+        if not path.is_file():  # a run of a version that wrote no student files
+            write_student(folder, *read_older_run(source, key))
+            return
+    elif student is not None:
+        raise UserError(f"--student {student} is for a run directory, {source} is none")
+    else:
+        path = find_file(source)
+    write_json(folder / JSON_FILE, read_info(path))
+    shutil.copyfile(path, folder / WEIGHTS_FILE)
+
+
+def record_of(run: Path | None) -> dict | None:
+    """The content of the run's ``metrics.json``; None where there is none."""
+    path = None if run is None else run / "metrics.json"
+    return json.loads(path.read_text()) if path is not None and path.is_file() else None
