@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,10 @@ def samples_of(
     if request.samples is not None:
         return of_path(request.samples, shape, student.transform(), "--samples", request.limit)
     if data is not None:
-        return of_part(data, "test", request.limit)
+        samples = of_part(data, "test", request.limit)
+        if data.fingerprint == student.info.get("data", {}).get("fingerprint"):
+            return samples
+        return replace(samples, about=f"{samples.about}, whose data have changed since")
     if request.calibration is not None:
         path = request.calibration
         return of_path(path, shape, student.transform(), "--calibration", request.limit)
