@@ -47,14 +47,14 @@ class Prepare(nn.Module):
         return f"size={self.size}"
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
+        if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
             self.check(x)
         x = x.contiguous()  # images of a loader may have another layout than the net
         if x.dtype == torch.uint8:
             x = x.float() / 255
         if self.size is not None:
             size = [self.size, self.size]
-            if list(x.shape[-2:]) != size:
+            if torch.jit.is_tracing() or list(x.shape[-2:]) != size:
                 x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
         if self.mean is not None:
             shape = [1, -1] + [1] * (x.ndim - 2)

@@ -7,8 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kd_lightning.models.weights import STATISTICS
-from kd_lightning.students.architecture import describe_architecture
+from kd_lightning.students.architecture import describe_architecture, statistics
 
 MEANINGS = {
     "accuracy": "share of samples whose class is predicted correctly; 0 to 1, higher is better",
@@ -49,7 +48,7 @@ def describe(
         "key": key,
         "title": net["title"],
         "run": metrics["title"],
-        "architecture": describe_architecture(config),
+        "architecture": describe_architecture(config, state),
         "class_names": environment["data"]["class_names"],
         "input": describe_input(cfg.task, config, state, resizing),
         "parameters": net["parameters"],
@@ -102,7 +101,7 @@ def describe_input(
     ``mean`` and ``std``, by which the net itself normalizes, are in units of a [0, 1] image or of
     the raw series.
     """
-    mean, std = (state[name].tolist() if name in state else None for name in STATISTICS)
+    mean, std = statistics(state)
     is_series = len(task.shape) == 2
     return {
         "kind": "series" if is_series else "image",

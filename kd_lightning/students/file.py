@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
@@ -23,7 +23,11 @@ FORMAT = 1
 METADATA = "kd_lightning"
 WEIGHTS_FILE = "student.safetensors"
 JSON_FILE = "student.json"
-NEEDED = ("architecture", "class_names", "input")
+# What must be known about the samples that the net takes (``describe.describe_input``).
+INPUT_KEYS = {
+    *("kind", "channels", "size", "mean", "std", "net_size"),
+    *("resize", "crop_fraction", "interpolation", "exif"),
+}
 
 
 def write_student(folder: Path, state: Mapping[str, Tensor], info: Mapping[str, Any]) -> Path:
@@ -47,8 +51,8 @@ def to_stored(value: Tensor) -> Tensor:
     return value.detach().to("cpu", dtype, copy=True).contiguous()
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """The description in a student file.
+def read_student(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description in a student file, and its tensors.
 
     Raises:
         UserError: the file is damaged, is no student file, or has another format; or a weight is
@@ -57,7 +61,7 @@ def read_info(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(METADATA)
-            bad = [name for name in file.keys() if not is_finite(file.get_tensor(name))]  # noqa: SIM118
+        state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is not a complete safetensors file: {first_line(error)}"
@@ -68,13 +72,10 @@ def read_info(path: Path) -> dict[str, Any]:
             f"its folder students/<student>/{WEIGHTS_FILE}"
         )
     info = parse_info(text, path)
-    if bad:
-        raise UserError(f"the weights {bad[0]} in {path} are not all finite: the file is unusable")
-    return info
-
-
-def is_finite(value: Tensor) -> bool:
-    return bool(value.isfinite().all())
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise UserError(f"the weights {name} in {path} are not all finite")
+    return info, state
 
 
 def parse_info(text: str, path: Path) -> dict[str, Any]:
@@ -88,6 +89,31 @@ def parse_info(text: str, path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format {found}, this version of kd_lightning reads format {FORMAT}"
         )
-    if missing := [key for key in NEEDED if key not in info]:
-        raise UserError(f"the description in {path} lacks {', '.join(missing)}")
+    check_info(info, path)
     return info
+
+
+def check_info(info: Mapping[str, Any], path: Path) -> None:
+    """Raises ``UserError`` for a description that lacks what is needed to build the net."""
+    architecture, names, given = (info.get(key) for key in ("architecture", "class_names", "input"))
+    valid = {
+        "architecture": is_architecture(architecture),
+        "class_names": isinstance(names, list) and all(isinstance(name, str) for name in names),
+        "input": isinstance(given, dict) and given.keys() >= INPUT_KEYS,
+    }
+    if faults := [key for key, is_valid in valid.items() if not is_valid]:
+        raise UserError(f"the description in {path} has no valid {' and '.join(faults)}")
+    count = architecture["arguments"].get("num_classes", len(names))
+    if count != len(names):
+        raise UserError(f"{path} has {len(names)} class names for a net of {count} classes")
+
+
+def is_architecture(value: Any) -> bool:
+    """Whether it has one of the two forms of ``architecture.py``."""
+    if not isinstance(value, dict) or not isinstance(value.get("arguments"), dict):
+        return False
+    if "timm" not in value:
+        return isinstance(value.get("constructor"), str)
+    counts = [value["arguments"].get(key) for key in ("num_classes", "in_chans")]
+    names = [value["timm"], value.get("head")]
+    return all(isinstance(n, int) for n in counts) and all(isinstance(n, str) for n in names)

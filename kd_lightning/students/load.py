@@ -4,7 +4,6 @@ student = kd_lightning.load("outputs/<run>")
 probabilities = student(images).softmax(1)
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,7 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.students.architecture import build
-from kd_lightning.students.file import WEIGHTS_FILE, read_info, write_student
+from kd_lightning.students.file import WEIGHTS_FILE, read_student
 from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
 
 
@@ -112,13 +111,14 @@ def load(path: str | PathLike, *, student: str | None = None, allow: Sequence[st
     if path.is_dir() and is_run(path):
         key = student_of(path, student)
         if not file_of(path, key).is_file():
-            return _load_older(path, key, allow)
+            info, state = read_older_run(path, key)
+            return Student(build(info, state, path, allow), info)
         path = file_of(path, key)
     elif student is not None:
         raise UserError(f"student={student} is for a run directory, {path} is none")
     path = find_file(path)
-    info = read_info(path)
-    return Student(build(info, path, allow), info)
+    info, state = read_student(path)
+    return Student(build(info, state, path, allow), info)
 
 
 def find_file(path: Path) -> Path:
@@ -140,11 +140,3 @@ def find_file(path: Path) -> Path:
             f"{path}, {reason}"
         )
     return path
-
-
-def _load_older(directory: Path, key: str, allow: Sequence[str]) -> Student:
-    """A student of a run of a version that wrote no student files."""
-    state, info = read_older_run(directory, key)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_student(Path(folder), state, info)
-        return Student(build(info, path, allow), info)

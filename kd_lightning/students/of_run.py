@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.weights import read_state
-from kd_lightning.students.architecture import with_names_of_file
+from kd_lightning.students.architecture import to_file
 from kd_lightning.students.describe import describe, resizing_of
 from kd_lightning.students.file import WEIGHTS_FILE, write_student
 
@@ -35,7 +35,7 @@ def write_students(
     for key, path in checkpoints(directory, cfg, metrics).items():
         state = read_state(path)
         info = describe(key, cfg, state, resizing_of(attributes(data)), metrics, environment)
-        tensors = with_names_of_file(state, info["architecture"])
+        tensors = to_file(state, info["architecture"])
         write_student(directory / FOLDER / key, tensors, info)
 
 
@@ -81,10 +81,10 @@ def file_of(directory: Path, key: str) -> Path:
     return directory / FOLDER / key / WEIGHTS_FILE
 
 
-def read_older_run(directory: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights and the description of a student of a run that wrote no student files."""
+def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What ``read_student`` returns, for a run of a version that wrote no student files."""
     cfg = OmegaConf.load(directory / "config.yaml")
     metrics, environment = (json.loads((directory / name).read_text()) for name in RECORDS)
     state = read_state(checkpoints(directory, cfg, metrics)[key])
     info = describe(key, cfg, state, resizing_of(cfg.data), metrics, environment)
-    return with_names_of_file(state, info["architecture"]), info
+    return info, to_file(state, info["architecture"])
