@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, default=1000, help="most samples to check with (1000)")
     parser.add_argument("--batch", type=int, default=64, help="of the measured throughput (64)")
     parser.add_argument(
-        "--allow", action="append", default=[], help="a package of your own nets, which you trust"
+        "--allow", nargs="+", default=[], help="packages whose nets the file may build; trust them"
     )
     return parser
 

@@ -1,0 +1,1 @@
+"""``kd_lightning.predict``: reads images or series, predicts their classes, writes a table."""

@@ -1,0 +1,121 @@
+"""Samples from arrays and tables: ``x`` of an .npz file, rows of a .csv or .tsv file.
+
+A sample of an .npz file is an image (C, H, W), uint8 or in [0, 1], or a series (C, L); series of
+one channel may be (L). A row of a .csv or .tsv file is a series of one channel, without a label. A
+first row without numbers is a header.
+"""
+
+import csv
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Transform = Callable[[Tensor], Tensor]
+SUFFIXES = {".npz": None, ".csv": ",", ".tsv": "\t"}  # -> what separates two values
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample, or the reason why there is none.
+
+    Attributes:
+        file: that has it.
+        index: its number in the file, from 0; None: the file is the sample.
+        x: (C, *size); None if there is an error.
+        error: one sentence; "" if there is none.
+    """
+
+    file: Path
+    index: int | None = None
+    x: Tensor | None = None
+    error: str = ""
+
+
+def read_table(path: Path, given: Mapping[str, Any], transform: Transform) -> Iterator[Sample]:
+    """The samples of an .npz, .csv or .tsv file; a single one with an error if it is unreadable.
+
+    Args:
+        given: the student's ``info["input"]``.
+        transform: of ``Student.transform``, for images of another size than the student's.
+    """
+    separator = SUFFIXES[path.suffix.lower()]
+    try:
+        values = read_npz(path, given) if separator is None else read_rows(path, separator)
+        for index, value in enumerate(values):
+            yield to_sample(path, index, value, given, transform)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, csv.Error) as error:
+        reason = " ".join(str(error).split())
+        yield Sample(path, error=f"{path} cannot be read: {reason}")
+
+
+def read_npz(path: Path, given: Mapping[str, Any]) -> np.ndarray:
+    """The samples of an .npz file, (N, C, *size).
+
+    Raises:
+        ValueError: ``x`` holds no numbers, or has another shape.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        x = arrays["x"]
+    shape = "(N, C, H, W)" if given["kind"] == "image" else "(N, C, L) or (N, L)"
+    if given["kind"] == "series" and x.ndim == 2:
+        x = x[:, None]
+    if x.ndim != (4 if given["kind"] == "image" else 3) or x.dtype.kind not in "iuf":
+        raise ValueError(f"x must be numbers of shape {shape}, got {x.dtype} of shape {x.shape}")
+    return x
+
+
+def read_rows(path: Path, separator: str) -> Iterator[np.ndarray | str]:
+    """The rows of a text file as series (1, L); for a row with anything but numbers, the error."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = filter(None, csv.reader(file, delimiter=separator))
+        for number, row in enumerate(rows):
+            try:
+                yield np.array([[float(value) for value in row]], dtype=np.float32)
+            except ValueError as error:
+                if number or any(map(is_number, row)):
+                    yield f"not all values are numbers: {error}"
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def to_sample(
+    path: Path,
+    index: int,
+    value: np.ndarray | str,
+    given: Mapping[str, Any],
+    transform: Transform,
+) -> Sample:
+    """A sample of the size that the student takes; with an error if it cannot be that."""
+    if isinstance(value, str):
+        return Sample(path, index, error=value)
+    x = torch.from_numpy(value if value.dtype == np.uint8 else value.astype(np.float32))
+    if fault := fault_of(x, given):
+        return Sample(path, index, error=fault)
+    size = [given["size"]] * (x.ndim - 1)
+    # a sample that has the student's size is used as it is: it may have been resized already
+    return Sample(path, index, x if list(x.shape[1:]) == size else transform(x))
+
+
+def fault_of(x: Tensor, given: Mapping[str, Any]) -> str:
+    """Why the student cannot take this sample; "" if it can."""
+    if x.shape[0] != given["channels"]:
+        return f"{x.shape[0]} channels, the student takes {given['channels']}"
+    if given["kind"] == "series" and x.shape[1] != given["size"]:
+        return f"{x.shape[1]} values, the student takes series of {given['size']}"
+    if not x.isfinite().all():
+        return "NaN or infinite values"
+    if given["kind"] == "image" and x.is_floating_point() and not (x.min() >= 0 and x.max() <= 1):
+        return f"images must be uint8 or in [0, 1], got values from {x.min():g} to {x.max():g}"
+    return ""
