@@ -55,12 +55,20 @@ def statistics(state: State) -> list[list[float] | None]:
     return [state[name].tolist() if name in state else None for name in STATISTICS]
 
 
+def net_size(config: Mapping[str, Any]) -> int | None:
+    """The side to which a net itself resizes images; None: it takes them as they are."""
+    side = config.get("input_size")
+    if side is None and config["_target_"] == TIMM:
+        facts = timm_config(config["name"], pretrained=False)
+        return facts.input_size[-1] if facts.fixed_input_size else None
+    return side
+
+
 def _describe_timm(config: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: config[key] for key in ("num_classes", "in_chans")}
     facts = timm_config(config["name"], pretrained=False)
-    side = config.get("input_size")
-    if facts.fixed_input_size and side not in (None, facts.input_size[-1]):
-        arguments["img_size"] = side
+    if facts.fixed_input_size and net_size(config) != facts.input_size[-1]:
+        arguments["img_size"] = net_size(config)
     architecture = {"timm": config["name"], "arguments": arguments}
     return {**architecture, "head": head_name(outline(architecture))}
 

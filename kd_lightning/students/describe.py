@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kd_lightning.students.architecture import describe_architecture, statistics
+from kd_lightning.students.architecture import describe_architecture, net_size, statistics
 
 MEANINGS = {
     "accuracy": "share of samples whose class is predicted correctly; 0 to 1, higher is better",
@@ -110,7 +110,7 @@ def describe_input(
         "mean": mean,
         "std": std,
         **(dict.fromkeys(RESIZING) if is_series else resizing),
-        "net_size": config.get("input_size"),
+        "net_size": net_size(config),
     }
 
 

@@ -36,7 +36,7 @@ class Student(nn.Module):
         super().__init__()
         self.net = net
         self.info = info
-        self.class_names: list[str] = list(info["class_names"])
+        self.class_names = list(info["class_names"])
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
