@@ -130,15 +130,15 @@ def test_a_file_alone_is_checked_with_noise_or_with_given_samples(
     assert "noise" not in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_series_are_exported_too(tmp_path: Path, store: Path) -> None:
     words = ["method=supervised", "data.kind=series", "model@method.students.student=fcn"]
     short = [word for word in TINY if not word.startswith("teacher.")]
     run = distill(*words, *short, f"outputs={tmp_path}").directory
     out = tmp_path / "out"
-    main([str(run), "--format", "onnx", "--format", "int8", "--out", str(out)])
+    main([str(run), "--out", str(out)])
     formats = json.loads((out / RECORD).read_text())["formats"]
     assert formats["onnx"]["parity"]["agreement"] == 1
-    assert formats["int8"]["parity"]["agreement"] > 0.8
     assert onnxruntime.InferenceSession(out / "student.onnx").get_inputs()[0].name == "series"
 
 
@@ -218,6 +218,7 @@ def test_the_code_of_the_card_runs(exported: Path, monkeypatch: pytest.MonkeyPat
         assert names["probabilities"].shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_the_timm_code_of_the_card_computes_the_students_logits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

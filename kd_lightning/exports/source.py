@@ -1,12 +1,10 @@
 """The student that is exported, and its run, if that is here."""
 
 import json
-import shutil
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import write_json
-from kd_lightning.students.file import JSON_FILE, WEIGHTS_FILE, read_info, write_student
+from kd_lightning.students.file import read_student, write_student
 from kd_lightning.students.load import find_file
 from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
 
@@ -20,7 +18,7 @@ def run_of(source: Path) -> Path | None:
 
 
 def copy_student(source: Path, student: str | None, folder: Path) -> None:
-    """Copies the student file and its description into ``folder``.
+    """Writes a copy of the student file and its description into ``folder``.
 
     Args:
         source: a run directory, or a student file, or a folder with one.
@@ -33,15 +31,13 @@ def copy_student(source: Path, student: str | None, folder: Path) -> None:
     if source.is_dir() and is_run(source):
         key = student_of(source, student)
         path = file_of(source, key)
-        if not path.is_file():  # a run of a version that wrote no student files
-            write_student(folder, *read_older_run(source, key))
-            return
+        # a run of an earlier version has no student files
+        info, state = read_student(path) if path.is_file() else read_older_run(source, key)
     elif student is not None:
         raise UserError(f"--student {student} is for a run directory, {source} is none")
     else:
-        path = find_file(source)
-    write_json(folder / JSON_FILE, read_info(path))
-    shutil.copyfile(path, folder / WEIGHTS_FILE)
+        info, state = read_student(find_file(source))
+    write_student(folder, state, info)
 
 
 def record_of(run: Path | None) -> dict | None:

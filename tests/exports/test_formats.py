@@ -1,6 +1,8 @@
 """Every format computes what PyTorch computes, for every kind of net and any batch size."""
 
 import importlib.util
+import os
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -9,6 +11,7 @@ import pytest
 import torch
 from nets_to_export import graph_of, samples_of
 
+import kd_lightning
 from kd_lightning.base.errors import UserError
 from kd_lightning.exports import formats, parity
 from kd_lightning.exports.checked_files import write_checked, write_format
@@ -71,6 +74,7 @@ def test_outside_takes_normalized_samples_and_gives_logits(tmp_path: Path) -> No
     assert "mean [1.0, 2.0], std [3.0, 4.0]" in session.get_modelmeta().custom_metadata_map["input"]
 
 
+@pytest.mark.slow
 def test_int8_is_smaller_and_only_reported(tmp_path: Path) -> None:
     graph, samples = graph_of("images"), samples_of("images")
     exact, small = write_checked(
@@ -100,3 +104,11 @@ def test_a_format_is_known_and_its_packages_are_installed(monkeypatch) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda n: None if n == "openvino" else real(n))
     with pytest.raises(UserError, match=r'needs openvino: pip install "kd_lightning\[export,openv'):
         check_formats(["onnx", "openvino"])
+
+
+def test_torchscript_and_torch_export_files_have_no_path_of_this_machine(tmp_path: Path) -> None:
+    for name in ("torchscript", "torch_export"):
+        write_format(name, graph_of("images"), tmp_path, None)
+        with zipfile.ZipFile(tmp_path / format_module(name).FILES[0]) as file:
+            content = b"".join(file.read(part) for part in file.namelist())
+        assert os.fsencode(Path(kd_lightning.__file__).parent) not in content
