@@ -64,23 +64,21 @@ def export(arguments: argparse.Namespace, formats: list[str]) -> None:
     from kd_lightning.running.build import quieten
 
     quieten()
-    run = run_of(arguments.source)
-    table = write_export(
-        Request(
-            source=arguments.source,
-            student=arguments.student,
-            formats=formats,
-            out=arguments.out,
-            preprocessing=arguments.preprocessing,
-            samples=arguments.samples,
-            calibration=arguments.calibration,
-            limit=arguments.limit,
-            batch=arguments.batch,
-            allow=arguments.allow,
-        ),
-        run,
-        None if run is None else data_of(run),
+    request = Request(
+        source=arguments.source,
+        out=arguments.out.expanduser().resolve(),
+        formats=formats,
+        student=arguments.student,
+        preprocessing=arguments.preprocessing,
+        samples=arguments.samples,
+        calibration=arguments.calibration,
+        limit=arguments.limit,
+        batch=arguments.batch,
+        allow=arguments.allow,
     )
+    request.check()  # before the data are read
+    run = run_of(arguments.source)
+    table = write_export(request, run, None if run is None else data_of(run))
     print_tables([table], console, split_heads=False)
     say(f"Written: {arguments.out}")
 

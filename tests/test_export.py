@@ -232,3 +232,15 @@ def test_the_timm_code_of_the_card_computes_the_students_logits(
     exec(compile(code, "the card", "exec"), names)
     expected = kd_lightning.load(".")(names["images"])
     torch.testing.assert_close(names["logits"].detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_without_student_files_is_exported_from_its_checkpoints(
+    run: Path, tmp_path: Path
+) -> None:
+    older = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(older / "students")
+    main([str(older), "--format", "torchscript", "--out", str(tmp_path / "out")])
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    tested = json.loads((run / "metrics.json").read_text())["nets"]["student"]["test"]
+    parity = record["formats"]["torchscript"]["parity"]
+    assert parity["accuracy"] == pytest.approx(tested["accuracy"], abs=1e-6)

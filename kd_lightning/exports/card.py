@@ -108,7 +108,7 @@ def results(info: Info, record: Info | None) -> str:
     nets = {} if record is None else record["nets"]
     if "teacher" in nets:
         rows.append(["teacher's test accuracy", f"{nets['teacher']['test']['accuracy']:.2%}"])
-    if (agreement := nets.get(info["key"], {}).get("agreement")) is not None:
+    if (agreement := nets.get(info.get("key"), {}).get("agreement")) is not None:
         rows.append(["agreement with the teacher", f"{agreement:.2%}"])
     notes = [
         f"{metrics['protocol']}.",

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
 
 PREPROCESSING = ("inside", "outside")
@@ -78,10 +78,8 @@ def build_graph(
         dtype: of raw images, uint8 or float32; series are float32.
 
     Raises:
-        UserError: there is no such ``preprocessing``, or the net has none of its own.
+        UserError: the net has no preprocessing of its own that could be left outside.
     """
-    if preprocessing not in PREPROCESSING:
-        raise unknown("place", preprocessing, PREPROCESSING, "--preprocessing")
     kind = "images" if len(shape) == 3 else "series"
     samples = torch.zeros(2, *shape, dtype=dtype if kind == "images" else torch.float32)
     if preprocessing == "inside":

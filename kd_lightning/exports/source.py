@@ -1,7 +1,9 @@
 """The student that is exported, and its run, if that is here."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.students.file import read_student, write_student
@@ -40,7 +42,15 @@ def copy_student(source: Path, student: str | None, folder: Path) -> None:
     write_student(folder, state, info)
 
 
-def record_of(run: Path | None) -> dict | None:
-    """The content of the run's ``metrics.json``; None where there is none."""
+def record_of(run: Path | None, info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of the run's ``metrics.json``; None if it is not the run of this student.
+
+    Args:
+        info: the description of the student.
+    """
     path = None if run is None else run / "metrics.json"
-    return json.loads(path.read_text()) if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    tested = record["nets"].get(info.get("key"), {}).get("test")
+    return record if tested and tested == info.get("metrics", {}).get("test") else None

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.files import write_json, write_text
 from kd_lightning.base.tables import Table
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.evaluation.metrics import count_parameters
 from kd_lightning.exports import card
 from kd_lightning.exports.checked_files import CheckedFile, write_checked
-from kd_lightning.exports.graph import Graph, build_graph
+from kd_lightning.exports.graph import PREPROCESSING, Graph, build_graph
 from kd_lightning.exports.measure import bytes_of, speed_of
-from kd_lightning.exports.output_folder import RECORD, replace_folder
+from kd_lightning.exports.output_folder import RECORD, check_replaceable, replace_folder
 from kd_lightning.exports.parity import CheckedSamples, accuracy, run_all
 from kd_lightning.exports.samples import noise, of_part, of_path
 from kd_lightning.exports.source import copy_student, record_of
@@ -35,7 +35,7 @@ class Request:
 
     Attributes:
         source: a run directory, or a student file, or a folder with one.
-        out: the folder to write.
+        out: the folder to write, an absolute path.
         formats: names in ``formats.FORMATS``.
         student: of a run with several, the name of one; None: the best on val.
         preprocessing: "inside" or "outside" of the graph.
@@ -58,12 +58,17 @@ class Request:
     allow: Sequence[str] = field(default_factory=tuple)
 
     def check(self) -> None:
-        """Raises ``UserError`` for a number out of range, or an option without effect."""
+        """Raises ``UserError`` for a value that is no choice or out of range, an option without
+        effect, or a folder that must not be replaced.
+        """
+        if self.preprocessing not in PREPROCESSING:
+            raise unknown("place", self.preprocessing, PREPROCESSING, "--preprocessing")
         for name in ("limit", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be >= 1, got {getattr(self, name)}")
         if self.calibration is not None and "int8" not in self.formats:
             raise UserError("--calibration has no effect without --format int8: remove it")
+        check_replaceable(self.out)
 
 
 def write_export(
@@ -72,32 +77,30 @@ def write_export(
     """Writes the folder of an export and returns its table.
 
     Args:
-        request: what to write.
+        request: what to write, checked.
         run: the run of the student, for the record of its teacher; None: it is not here.
         data: the data of the run; None: they are not here.
 
     Raises:
         UserError: the export is impossible, or a file differs from PyTorch. No file is left.
     """
-    request.check()
-    with replace_folder(request.out.expanduser()) as folder, torch.no_grad():
+    with replace_folder(request.out) as folder, torch.no_grad():
         copy_student(request.source, request.student, folder)
         student = load(folder, allow=request.allow)
         graph = build_graph(
             student, shape_of(student.info), request.preprocessing, dtype=image_type(data)
         )
         graph.about.update(facts_of(student.info))
+        record = record_of(run, student.info)
         calibration = calibration_of(request, student, data)
         samples = samples_of(request, student, data)
         batch = first(samples.x, request.batch)
         # before other runtimes, whose threads would slow it down
         row = student_row(student, graph, samples, batch, folder)
         files = write_checked(graph, request.formats, folder, samples, calibration, batch)
-        table = table_of(
-            files, row, samples, record_of(run), kind=graph.input_name, batch=len(batch)
-        )
+        table = table_of(files, row, samples, record, kind=graph.input_name, batch=len(batch))
         names = {file.format: file.files for file in files}
-        text = card.model_card(student.info, record_of(run), graph, table, names)
+        text = card.model_card(student.info, record, graph, table, names)
         write_text(folder / card.FILE, text)
         write_record(folder, request, samples, files)
     return table
