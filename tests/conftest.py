@@ -13,6 +13,7 @@ from helpers import TINY
 from PIL import Image
 from torchvision import datasets
 
+from kd_lightning.run import distill
 from kd_lightning.running import build
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,7 +46,28 @@ def tiny(tmp_path: Path, store: Path) -> list[str]:
     return [*TINY, f"outputs={tmp_path}", f"teacher.store={store}"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory: pytest.TempPathFactory, write_tree) -> Path:
+    """The directory of a finished run on image files, with two students and soups of them. The
+    files are in ``<outputs>/photos``, beside it.
+    """
+    place = tmp_path_factory.mktemp("image_run")
+    counts = {f"{p}/{c}": n for p, n in (("train", 12), ("test", 7)) for c in ("cat", "dog")}
+    write_tree(place / "photos", counts)
+    words = (
+        "method=mutual_learning",
+        "data=image_folder",
+        f"data.root={place / 'photos'}",
+        *("data.image_size=16", "data.batch_size=8", "data.num_workers=0", "data.val_fraction=0.3"),
+        *(f"model@method.students.{key}=timm" for key in "ab"),
+        *(f"method.students.{key}.name=test_resnet" for key in "ab"),
+        *("trainer.max_epochs=2", "evaluation.soups=true", "seed=3"),
+        *("hardware=cpu", "callbacks=quiet", "logger=none", f"run_dir={place / 'run'}"),
+    )
+    return distill(*words).directory
+
+
+@pytest.fixture(scope="session")
 def write_tree():
     """write_tree(root, {"train/cat": 3}): that many JPEGs, of different sizes, in each folder."""
 

@@ -127,7 +127,7 @@ def describe_metrics(
         "test": net["test"],
         "val": net["val"],
         "epoch": net.get("epoch"),
-        "meaning": {name: MEANINGS[name] for name in net["test"]},
+        "meaning": {name: MEANINGS[name] for name in net["test"] if name in MEANINGS},
         "weights": weights,
         "measured": f"{metrics['device']}, precision {cfg.hardware.precision}",
         "protocol": metrics["protocol"],

@@ -5,17 +5,13 @@ probabilities = student(images).softmax(1)
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.students.architecture import build
 from kd_lightning.students.file import WEIGHTS_FILE, read_student
 from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
@@ -48,9 +44,9 @@ class Student(nn.Module):
         """
         return self.net(x).logits
 
-    @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
         """The input of the last layer, (B, D)."""
+        # no torch.jit.export: torch.jit.trace cannot check a module with a second scripted method
         return self.net(x).features
 
     def transform(self) -> Callable[[Tensor], Tensor]:
@@ -59,38 +55,10 @@ class Student(nn.Module):
         Of an image: uint8 (C, H, W) of any size -> uint8 (C, S, S), as val and test saw it. Of a
         series: nothing changes. It can be pickled, for use in other processes.
         """
-        given = self.info["input"]
-        if given["kind"] == "series":
-            return unchanged
-        values = [given[key] for key in ("size", "resize", "crop_fraction", "interpolation")]
-        return ImageTransform(given["channels"], Resizing(*values))
+        # here, because it imports the data sets, which takes seconds
+        from kd_lightning.students.transform import transform_of
 
-
-def unchanged(x: Tensor) -> Tensor:
-    return x
-
-
-@dataclass(frozen=True)
-class ImageTransform:
-    """Gives an image the channels and the size that a student takes.
-
-    Args:
-        channels: 1: colours become grey; 3: grey becomes colours.
-        resizing: of images of any size to squares.
-    """
-
-    channels: int
-    resizing: Resizing
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if image.shape[0] != self.channels:
-            if {image.shape[0], self.channels} != {1, 3}:
-                raise UserError(
-                    f"the student takes images of {self.channels} channels, got {image.shape[0]}"
-                )
-            to_channels = tv.rgb_to_grayscale if self.channels == 1 else tv.grayscale_to_rgb
-            image = to_channels(image)
-        return self.resizing(image)
+        return transform_of(self.info["input"])
 
 
 def load(path: str | PathLike, *, student: str | None = None, allow: Sequence[str] = ()) -> Student:

@@ -3,17 +3,19 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.weights import read_state
 from kd_lightning.students.architecture import to_file
 from kd_lightning.students.describe import describe, resizing_of
 from kd_lightning.students.file import WEIGHTS_FILE, write_student
+
+if TYPE_CHECKING:  # importing it takes seconds, and ``kd_lightning.load`` does not need it
+    from kd_lightning.data.classification import ClassificationData
 
 FOLDER = "students"
 RECORDS = ("metrics.json", "environment.json")
@@ -22,7 +24,7 @@ RECORDS = ("metrics.json", "environment.json")
 def write_students(
     directory: Path,
     cfg: DictConfig,
-    data: ClassificationData,
+    data: "ClassificationData",
     metrics: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> None:
@@ -46,7 +48,7 @@ def checkpoints(directory: Path, cfg: DictConfig, metrics: Mapping[str, Any]) ->
     return paths | {name: directory / f"{name}.ckpt" for name in soups}
 
 
-def attributes(data: ClassificationData) -> dict[str, Any]:
+def attributes(data: "ClassificationData") -> dict[str, Any]:
     names = ("crop_fraction", "resize", "interpolation", "exif")
     return {name: getattr(data, name, None) for name in names}
 

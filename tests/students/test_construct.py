@@ -104,7 +104,7 @@ def test_a_package_is_not_allowed_by_the_beginning_of_its_name(my_blocks: str) -
 
 
 def test_a_missing_package_and_a_failing_constructor_are_one_sentence(my_blocks: str) -> None:
-    with pytest.raises(UserError, match="needs not_there.net, which cannot be imported"):
+    with pytest.raises(UserError, match=r"needs not_there.net, which cannot be imported"):
         construct({"_target_": "not_there.net"}, FILE, ["not_there"])
-    with pytest.raises(UserError, match="another version of my_blocks.fails: division by zero"):
+    with pytest.raises(UserError, match=r"another version of my_blocks.fails: division by zero"):
         construct({"_target_": f"{my_blocks}.fails"}, FILE, [my_blocks])

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from torchvision.transforms.v2 import functional as tv
 import kd_lightning
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.resizing import Resizing
-from kd_lightning.students.load import ImageTransform, Student
+from kd_lightning.students.load import Student
+from kd_lightning.students.transform import ImageTransform
 
 NETS = {
     "mlp": ("grey", {"widths": [4]}),
@@ -83,6 +86,17 @@ def test_the_package_imports_load_when_it_is_asked_for() -> None:
     assert load is kd_lightning.load
     with pytest.raises(AttributeError, match="has no attribute 'other'"):
         kd_lightning.other  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_student_needs_torch_and_no_more(tmp_path: Path) -> None:
+    _, path = make_student(tmp_path, net_config("mlp", "grey", widths=[4]), "grey")
+    program = (
+        "import sys, torch, kd_lightning; "
+        f"kd_lightning.load({str(path)!r})(torch.rand(1, 1, 8, 8)); "
+        "assert not {'lightning', 'torchvision', 'timm', 'hydra'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_net_of_another_package_must_be_allowed(

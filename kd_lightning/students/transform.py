@@ -1,0 +1,50 @@
+"""How one sample becomes what a student takes, as val and test of its run saw it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.resizing import Resizing
+
+
+def transform_of(given: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """The transform of ``Student.transform``.
+
+    Args:
+        given: the student's ``info["input"]``.
+    """
+    if given["kind"] == "series":
+        return unchanged
+    values = [given[key] for key in ("size", "resize", "crop_fraction", "interpolation")]
+    return ImageTransform(given["channels"], Resizing(*values))
+
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Gives an image the channels and the size that a student takes.
+
+    Args:
+        channels: 1: colours become grey; 3: grey becomes colours.
+        resizing: of images of any size to squares.
+    """
+
+    channels: int
+    resizing: Resizing
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if image.shape[0] != self.channels:
+            if {image.shape[0], self.channels} != {1, 3}:
+                raise UserError(
+                    f"the student takes images of {self.channels} channels, got {image.shape[0]}"
+                )
+            to_channels = tv.rgb_to_grayscale if self.channels == 1 else tv.grayscale_to_rgb
+            image = to_channels(image)
+        return self.resizing(image)

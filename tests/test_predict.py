@@ -1,0 +1,56 @@
+"""The command: its options, its exit codes, and what it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kd_lightning import predict
+
+
+def test_the_command_writes_what_it_says(
+    image_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "broken.jpg").touch()
+    photos, out = image_run.parent / "photos" / "test", tmp_path / "p.jsonl"
+    words = [str(image_run), str(photos), str(tmp_path / "broken.jpg"), "--out", str(out)]
+    words += ["--student", "b", "--top-k", "1", "--workers", "0", "--device", "cpu"]
+    predict.main(words)
+    said = f"14 samples predicted, 1 could not be read (column error): {out}\n"
+    assert capsys.readouterr().err == said
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 15
+    assert list(rows[0]) == ["file", "index", "class", "probability", "error"]
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([*words, "--strict"])
+    assert stopped.value.code == 1
+    predict.main([*words[:2], *words[3:], "--strict"])  # without the broken file
+
+
+def test_a_mistake_is_one_sentence_with_exit_code_2(
+    image_run: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([str(image_run), "nowhere"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", "Error: there is no file or folder nowhere\n")
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; from kd_lightning import predict; parser = predict.build_parser(); "
+        "parser.format_help(); assert not {'torch', 'timm', 'lightning'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.slow
+def test_a_reader_of_the_rows_may_stop_early(image_run: Path) -> None:
+    words = [sys.executable, "-m", "kd_lightning.predict", str(image_run)]
+    words += [str(image_run.parent / "photos"), "--batch-size", "1", "--workers", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
