@@ -157,7 +157,9 @@ def input_and_output(info: Info, graph: Graph) -> str:
     colours = {1: "grey", 3: "RGB"}.get(given["channels"], f"{given['channels']} channels")
     lines.append(f"Images are {colours}, squares with a side of {given['size']}. {resizing(given)}")
     if graph.about["preprocessing"] == "inside":
-        lines.append("Normalization and softmax are part of the files.")
+        side = given["net_size"]
+        resized = f"Resizing to {side}, normalization" if side else "Normalization"
+        lines.append(f"{resized} and softmax are part of the files.")
     return " ".join(lines)
 
 

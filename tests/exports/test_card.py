@@ -83,6 +83,12 @@ def test_the_interval_is_wilsons() -> None:
     assert count_of_test("some") is None
 
 
+def test_the_card_says_what_is_part_of_the_files() -> None:
+    assert "Normalization and softmax are part of the files." in card_of(INFO)
+    info = INFO | {"input": INFO["input"] | {"net_size": 32}}
+    assert "Resizing to 32, normalization and softmax" in card_of(info)
+
+
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
