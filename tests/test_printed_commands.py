@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+import torch
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
@@ -93,6 +94,9 @@ def write_stand_ins(place: Path, write_tree, write_fashion) -> None:
     for name, classes in (("flowers", 2), ("imagenet", 1000)):
         net = timm.create_model("resnet50", num_classes=classes)
         save_file(net.state_dict(), place / "models" / f"{name}.safetensors")
+        wrapped = {f"model.{key}": value for key, value in net.state_dict().items()}
+        content = {"state_dict": {**wrapped, "criterion.weight": torch.ones(classes)}}
+        torch.save(content, place / "models" / f"{name}.ckpt")
     (example,) = printed_blocks("python", "def small(")
     (place / "my_networks.py").write_text(example)
     (example,) = printed_blocks("yaml", "my_networks.small")
