@@ -16,8 +16,10 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream
 from kd_lightning.data.arrays import read_npz, to_x
 from kd_lightning.data.classification import ClassificationData, Part
-from kd_lightning.data.loading.image_files import image_paths, read_rgb
+from kd_lightning.data.loading.decoding import read_rgb
+from kd_lightning.data.loading.image_files import image_paths
 from kd_lightning.exports.parity import CheckedSamples
+from kd_lightning.students.load import Student
 
 NOISE = 64  # samples of random numbers
 
@@ -42,20 +44,20 @@ def spread(count: int, limit: int) -> Int[Tensor, " N"]:
 
 
 def of_path(
-    path: Path, shape: Sequence[int], transform: Callable[[Tensor], Tensor], option: str, limit: int
+    path: Path, shape: Sequence[int], read: Callable[[Path], Tensor], option: str, limit: int
 ) -> CheckedSamples:
     """At most ``limit`` samples of a folder of images, or of an .npz file with x and maybe y.
 
     Args:
         shape: of one sample, as the student takes it.
-        transform: one decoded image of any size -> an image of this shape.
+        read: an image file -> an image of this shape; see ``image_reader``.
         option: of the command line, for messages.
 
     Raises:
         UserError: there are none, or they have another shape.
     """
     if path.is_dir():
-        x, y = read_images(path, transform, option, limit), None
+        x, y = read_images(path, read, option, limit), None
     elif path.is_file() and is_zipfile(path):
         x, y = read_arrays(path, option, limit)
     else:
@@ -68,14 +70,17 @@ def of_path(
     return CheckedSamples(x, y, f"{len(x)} samples of {path.name}")
 
 
-def read_images(
-    folder: Path, transform: Callable[[Tensor], Tensor], option: str, limit: int
-) -> Tensor:
+def image_reader(student: Student) -> Callable[[Path], Tensor]:
+    """Reads an image file as the student's val and test parts were read."""
+    transform, exif = student.transform(), bool(student.info["input"]["exif"])
+    return lambda path: transform(read_rgb(path, exif=exif))
+
+
+def read_images(folder: Path, read: Callable[[Path], Tensor], option: str, limit: int) -> Tensor:
     paths = image_paths(folder)
     if not paths:
         raise UserError(f"there is no image in {folder} ({option} …)")
-    chosen = [paths[i] for i in spread(len(paths), limit).tolist()]
-    return torch.stack([transform(read_rgb(path)) for path in chosen])
+    return torch.stack([read(paths[i]) for i in spread(len(paths), limit).tolist()])
 
 
 def read_arrays(path: Path, option: str, limit: int) -> tuple[Tensor, Tensor | None]:

@@ -20,7 +20,7 @@ from kd_lightning.exports.graph import PREPROCESSING, Graph, build_graph
 from kd_lightning.exports.measure import bytes_of, speed_of
 from kd_lightning.exports.output_folder import RECORD, check_replaceable, replace_folder
 from kd_lightning.exports.parity import CheckedSamples, accuracy, run_all
-from kd_lightning.exports.samples import noise, of_part, of_path
+from kd_lightning.exports.samples import image_reader, noise, of_part, of_path
 from kd_lightning.exports.source import copy_student, record_of
 from kd_lightning.exports.table import StudentRow, table_of
 from kd_lightning.students.file import JSON_FILE, WEIGHTS_FILE
@@ -134,7 +134,7 @@ def samples_of(
     """The samples for the check: from the command line, the run's test part, or noise."""
     shape = shape_of(student.info)
     if request.samples is not None:
-        return of_path(request.samples, shape, student.transform(), "--samples", request.limit)
+        return of_path(request.samples, shape, image_reader(student), "--samples", request.limit)
     if data is not None:
         samples = of_part(data, "test", request.limit)
         if data.fingerprint == student.info.get("data", {}).get("fingerprint"):
@@ -142,7 +142,7 @@ def samples_of(
         return replace(samples, about=f"{samples.about}, whose data have changed since")
     if request.calibration is not None:
         path = request.calibration
-        return of_path(path, shape, student.transform(), "--calibration", request.limit)
+        return of_path(path, shape, image_reader(student), "--calibration", request.limit)
     return noise(shape, torch.uint8 if len(shape) == 3 else torch.float32)
 
 
@@ -163,7 +163,7 @@ def calibration_of(
             "--format int8 needs real samples, and the data of the run are not here: give a folder "
             "of images or an .npz file (--calibration …)"
         )
-    return of_path(path, shape_of(student.info), student.transform(), option, CALIBRATION).x
+    return of_path(path, shape_of(student.info), image_reader(student), option, CALIBRATION).x
 
 
 def first(x: Tensor, count: int) -> Tensor:

@@ -1,14 +1,17 @@
 """The samples of a check: evenly spaced, as val and test see them, from the run or from a path."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.digits import Digits
-from kd_lightning.exports.samples import noise, of_part, of_path, spread
+from kd_lightning.data.loading.decoding import read_rgb
+from kd_lightning.exports.samples import image_reader, noise, of_part, of_path, spread
 
 
 def test_samples_are_evenly_spaced() -> None:
@@ -32,13 +35,28 @@ def test_a_part_gives_its_samples_without_augmentation() -> None:
 def test_a_folder_of_images_is_read_and_transformed(tmp_path: Path, write_tree) -> None:
     write_tree(tmp_path, {"a": 3, "b": 2})
 
-    def crop(image: torch.Tensor) -> torch.Tensor:
-        return image[:, :8, :8]
+    def read(path: Path) -> torch.Tensor:
+        return read_rgb(path)[:, :8, :8]
 
-    samples = of_path(tmp_path, (3, 8, 8), crop, "--samples", 4)
+    samples = of_path(tmp_path, (3, 8, 8), read, "--samples", 4)
     assert samples.x.shape == (4, 3, 8, 8)
     assert samples.x.dtype == torch.uint8
     assert samples.y is None
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_an_image_is_turned_if_those_of_the_run_were(tmp_path: Path, exif: bool) -> None:
+    class Turning:
+        info: ClassVar = {"input": {"exif": exif}}
+
+        def transform(self):
+            return torch.clone
+
+    tag = Image.Exif()
+    tag[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (4, 2)).save(tmp_path / "a.png", exif=tag)
+    shape = image_reader(Turning())(tmp_path / "a.png").shape
+    assert shape == ((3, 4, 2) if exif else (3, 2, 4))
 
 
 def test_an_npz_file_gives_samples_and_labels_if_it_has_them(tmp_path: Path) -> None:
