@@ -15,6 +15,8 @@ COMMANDS = {
     "run": "train students, test them once, write the record; with -m a sweep",
     "sweep": "show or resume a sweep",
     "report": "tables and a web page from runs and sweeps",
+    "predict": "classes and probabilities of your own samples",
+    "export": "a student as ONNX, TorchScript, OpenVINO or int8, with a model card",
     "list": "all methods, models, data sets and other choices",
     "prepare": "decode or pack images once",
     "doctor": "versions, devices, what is missing, and how long a step takes",

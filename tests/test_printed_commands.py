@@ -17,7 +17,7 @@ import torch
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
-from kd_lightning import distill, predict
+from kd_lightning import distill, export, predict
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
 from kd_lightning.sweeps import create, plan
@@ -224,6 +224,14 @@ def test_a_prediction_works_as_printed(
     predict.main([*words, "--device", "cpu", "--workers", "0"])
     assert re.search(r"\d samples predicted", capsys.readouterr().err)
     assert "--out" not in words or Path(words[words.index("--out") + 1]).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", printed("python -m kd_lightning.export"))
+def test_an_export_works_as_printed(command: str, run_in_place: Path) -> None:
+    words = words_of(command)
+    export.main(words)
+    assert Path(words[words.index("--out") + 1], "README.md").is_file()
 
 
 @pytest.mark.slow
