@@ -17,7 +17,7 @@ from kd_lightning.base.streams import stream
 from kd_lightning.data.arrays import read_npz, to_x
 from kd_lightning.data.classification import ClassificationData, Part
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.image_files import image_paths
+from kd_lightning.data.loading.image_trees import image_paths
 from kd_lightning.exports.parity import CheckedSamples
 from kd_lightning.students.load import Student
 
