@@ -16,6 +16,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream
 from kd_lightning.data.arrays import read_npz, to_x
 from kd_lightning.data.classification import ClassificationData, Part
+from kd_lightning.data.loading.array_labels import as_texts
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.image_trees import image_paths
 from kd_lightning.exports.parity import CheckedSamples
@@ -44,12 +45,18 @@ def spread(count: int, limit: int) -> Int[Tensor, " N"]:
 
 
 def of_path(
-    path: Path, shape: Sequence[int], read: Callable[[Path], Tensor], option: str, limit: int
+    path: Path,
+    shape: Sequence[int],
+    class_names: Sequence[str],
+    read: Callable[[Path], Tensor],
+    option: str,
+    limit: int,
 ) -> CheckedSamples:
     """At most ``limit`` samples of a folder of images, or of an .npz file with x and maybe y.
 
     Args:
         shape: of one sample, as the student takes it.
+        class_names: of the student; a label is a name, or an index of it.
         read: an image file -> an image of this shape; see ``image_reader``.
         option: of the command line, for messages.
 
@@ -59,7 +66,7 @@ def of_path(
     if path.is_dir():
         x, y = read_images(path, read, option, limit), None
     elif path.is_file() and is_zipfile(path):
-        x, y = read_arrays(path, option, limit)
+        x, y = read_arrays(path, class_names, option, limit)
     else:
         raise UserError(f"{option} must be a folder of images or an .npz file, got {path}")
     if tuple(x.shape[1:]) != tuple(shape):
@@ -83,7 +90,9 @@ def read_images(folder: Path, read: Callable[[Path], Tensor], option: str, limit
     return torch.stack([read(paths[i]) for i in spread(len(paths), limit).tolist()])
 
 
-def read_arrays(path: Path, option: str, limit: int) -> tuple[Tensor, Tensor | None]:
+def read_arrays(
+    path: Path, class_names: Sequence[str], option: str, limit: int
+) -> tuple[Tensor, Tensor | None]:
     try:
         arrays = read_npz(path)
         if "x" not in arrays:
@@ -91,10 +100,23 @@ def read_arrays(path: Path, option: str, limit: int) -> tuple[Tensor, Tensor | N
                 f"{path} must hold x, it holds {', '.join(sorted(arrays)) or 'nothing'}"
             )
         x = to_x(arrays["x"], "x")
+        texts = as_texts(arrays["y"], "y", "integers or names") if "y" in arrays else None
     except UserError as error:  # of data=arrays, which has another key
         raise UserError(str(error).replace("data.root=…", f"{option} …")) from error
     chosen = spread(len(x), limit)
-    return x[chosen], torch.from_numpy(arrays["y"]).long()[chosen] if "y" in arrays else None
+    y = None if texts is None else labels_of(texts, class_names, path, option)[chosen]
+    return x[chosen], y
+
+
+def labels_of(
+    texts: Sequence[str], class_names: Sequence[str], path: Path, option: str
+) -> Int[Tensor, " N"]:
+    """Class indices of labels that are all names, or all indices from 0."""
+    for known in (list(class_names), [str(i) for i in range(len(class_names))]):
+        if set(texts) <= set(known):
+            return torch.tensor([known.index(text) for text in texts])
+    odd = next(text for text in texts if text not in class_names)
+    raise UserError(f"{path} has the label '{odd}', which is no class of the student ({option} …)")
 
 
 def noise(shape: Sequence[int], dtype: torch.dtype) -> CheckedSamples:

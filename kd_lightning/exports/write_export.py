@@ -132,17 +132,16 @@ def samples_of(
     request: Request, student: Student, data: ClassificationData | None
 ) -> CheckedSamples:
     """The samples for the check: from the command line, the run's test part, or noise."""
-    shape = shape_of(student.info)
     if request.samples is not None:
-        return of_path(request.samples, shape, image_reader(student), "--samples", request.limit)
+        return samples_at(request.samples, student, "--samples", request.limit)
     if data is not None:
         samples = of_part(data, "test", request.limit)
         if data.fingerprint == student.info.get("data", {}).get("fingerprint"):
             return samples
         return replace(samples, about=f"{samples.about}, whose data have changed since")
     if request.calibration is not None:
-        path = request.calibration
-        return of_path(path, shape, image_reader(student), "--calibration", request.limit)
+        return samples_at(request.calibration, student, "--calibration", request.limit)
+    shape = shape_of(student.info)
     return noise(shape, torch.uint8 if len(shape) == 3 else torch.float32)
 
 
@@ -163,7 +162,12 @@ def calibration_of(
             "--format int8 needs real samples, and the data of the run are not here: give a folder "
             "of images or an .npz file (--calibration …)"
         )
-    return of_path(path, shape_of(student.info), image_reader(student), option, CALIBRATION).x
+    return samples_at(path, student, option, CALIBRATION).x
+
+
+def samples_at(path: Path, student: Student, option: str, limit: int) -> CheckedSamples:
+    shape, read = shape_of(student.info), image_reader(student)
+    return of_path(path, shape, student.class_names, read, option, limit)
 
 
 def first(x: Tensor, count: int) -> Tensor:

@@ -13,6 +13,8 @@ from kd_lightning.data.digits import Digits
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.exports.samples import image_reader, noise, of_part, of_path, spread
 
+NAMES = [*"abcdef"]
+
 
 def test_samples_are_evenly_spaced() -> None:
     assert spread(10, 4).tolist() == [0, 2, 5, 7]
@@ -38,7 +40,7 @@ def test_a_folder_of_images_is_read_and_transformed(tmp_path: Path, write_tree) 
     def read(path: Path) -> torch.Tensor:
         return read_rgb(path)[:, :8, :8]
 
-    samples = of_path(tmp_path, (3, 8, 8), read, "--samples", 4)
+    samples = of_path(tmp_path, (3, 8, 8), NAMES, read, "--samples", 4)
     assert samples.x.shape == (4, 3, 8, 8)
     assert samples.x.dtype == torch.uint8
     assert samples.y is None
@@ -63,16 +65,27 @@ def test_an_npz_file_gives_samples_and_labels_if_it_has_them(tmp_path: Path) -> 
     x, y = np.random.default_rng(0).normal(size=(6, 2, 30)), np.arange(6)
     path = tmp_path / "some.npz"
     np.savez(path, x=x, y=y)
-    samples = of_path(path, (2, 30), torch.clone, "--samples", 3)
+    samples = of_path(path, (2, 30), NAMES, torch.clone, "--samples", 3)
     assert samples.x.dtype == torch.float32
     assert samples.y.tolist() == [0, 2, 4]
     np.savez(path, x=x)
-    assert of_path(path, (2, 30), torch.clone, "--samples", 3).y is None
+    assert of_path(path, (2, 30), NAMES, torch.clone, "--samples", 3).y is None
+
+
+@pytest.mark.parametrize("labels", [[*"facade"], [5, 0, 2, 0, 3, 4]])
+def test_labels_are_names_or_indices_of_the_classes(tmp_path: Path, labels: list) -> None:
+    path = tmp_path / "some.npz"
+    np.savez(path, x=np.zeros((6, 2, 30)), y=labels)
+    samples = of_path(path, (2, 30), NAMES, torch.clone, "--samples", 6)
+    assert samples.y.tolist() == [5, 0, 2, 0, 3, 4]
+    np.savez(path, x=np.zeros((2, 2, 30)), y=["a", "z"])
+    with pytest.raises(UserError, match="the label 'z', which is no class of the student"):
+        of_path(path, (2, 30), NAMES, torch.clone, "--samples", 6)
 
 
 def test_what_is_no_sample_is_one_sentence(tmp_path: Path) -> None:
     def read(path: Path, shape: tuple[int, ...] = (2, 30)) -> None:
-        of_path(path, shape, torch.clone, "--samples", 3)
+        of_path(path, shape, NAMES, torch.clone, "--samples", 3)
 
     with pytest.raises(UserError, match=r"--samples must be a folder of images or an .npz file"):
         read(tmp_path / "none")
