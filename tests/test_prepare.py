@@ -171,7 +171,7 @@ def test_leaks_and_what_was_passed_over_are_said(tree, tmp_path, capsys) -> None
     (folder / "notes.txt").touch()
     prepare(*tree)
     output = capsys.readouterr().out
-    assert "Passed over in test, by their endings: 1 .txt." in output
+    assert "Passed over in test: 1 .txt (read are " in output
     assert "1 of 9 test samples are in train or val too" in output
     (folder / "more.txt").touch()  # changes no image
     prepare(*tree)

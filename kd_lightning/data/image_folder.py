@@ -4,7 +4,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.loading.batches import Samples
-from kd_lightning.data.loading.class_notes import note_on_balance, note_on_classes
+from kd_lightning.data.loading.classes import class_notes
 from kd_lightning.data.loading.image_files import ImageFiles, imagenet_rows
 from kd_lightning.data.loading.image_trees import ImageTree
 from kd_lightning.data.loading.part_folders import find_parts
@@ -39,13 +39,13 @@ class ImageFolder(ImageFiles):
         classes = list(trees["train"].classes)
         for tree in trees.values():
             tree.check_no_extra(classes)
-        self.notes += [*notes, note_on_classes(classes)]
+        self.notes += notes
         samples = {part: self.read_tree(tree, classes) for part, tree in trees.items()}
         self.imagenet_rows = imagenet_rows(classes)
         train, test, test_is = samples["train"], samples.get("test"), "the folder's own test part"
         if test is None:
             train, test, test_is = self._split_off_test(train)
-        self.notes.append(note_on_balance(train.y, classes))
+        self.notes += class_notes(classes, train.y)
         return Parts(
             train=train,
             val=samples.get("val"),

@@ -134,10 +134,9 @@ def note(data, start):
 
 def test_the_classes_and_their_sizes_are_said(folder):
     data = folder({"train/a": 3, "train/b": 40, "test/a": 1, "test/b": 1})
-    assert note(data, "Classes") == "Classes: 0 = a, 1 = b."
-    assert note(data, "Training samples") == (
-        "Training samples of a class: from 3 (a) to 40 (b); the classes are unbalanced, so "
-        "accuracy says little about the small ones."
+    assert note(data, "Classes") == "Classes: 0 = a (3), 1 = b (40)"
+    assert note(data, "The classes are unbalanced").startswith(
+        "The classes are unbalanced: b has 40 samples, a has 3."
     )
 
 
@@ -176,7 +175,8 @@ def test_tif_files_are_read_and_other_endings_are_counted(folder, tmp_path):
     data = folder(counts_of("a", train=9) | counts_of("ab", test=2))
     assert sizes(data)[0] + sizes(data)[1] == 49
     assert note(data, "Passed over in train") == (
-        "Passed over in train, by their endings: 40 .gif, 2 .txt, 1 without ending."
+        "Passed over in train: 40 .gif, 2 .txt, 1 without ending (read are .jpg, .jpeg, .png, "
+        ".webp, .bmp, .tif, .tiff)."
     )
     assert sum(len(y) for _, y in data.loader("val")) == sizes(data)[1]
 

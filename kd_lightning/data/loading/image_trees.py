@@ -116,9 +116,10 @@ class ImageTree:
             notes.append(f"Left out of {self.part}, as they cannot be read: {count} ({names}).")
         if self._passed_over:
             kinds = [f"{number} {ending}" for ending, number in self._passed_over.most_common()]
-            notes.append(f"Passed over in {self.part}, by their endings: {shorten(kinds)}.")
+            read = ", ".join(ENDINGS)
+            notes.append(f"Passed over in {self.part}: {shorten(kinds)} (read are {read}).")
         if self._loose:
-            notes.append(f"Passed over in {self.part}, in no class folder: {self._loose} images.")
+            notes.append(f"Passed over in {self.part}: {self._loose} images in no class folder.")
         return notes
 
     def _images(self, folder: Path) -> list[Path]:

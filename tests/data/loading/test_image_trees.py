@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_trees import ImageTree
+from kd_lightning.data.loading.image_trees import ENDINGS, ImageTree
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def test_images_are_found_at_any_depth_with_endings_in_any_case(write):
     tree = ImageTree("train", root)
     assert tree.label(["cat"], "").x == [root / "cat" / name for name in wanted]
     (note,) = tree.notes(skip_bad=False)
-    assert note == "Passed over in train, by their endings: 1 .txt, 1 without ending."
+    assert (
+        note == f"Passed over in train: 1 .txt, 1 without ending (read are {', '.join(ENDINGS)})."
+    )
 
 
 def test_class_folders_of_several_parts_are_merged(write):
@@ -54,7 +56,7 @@ def test_a_folder_without_classes_is_refused(write):
 def test_images_outside_class_folders_are_counted(write):
     tree = ImageTree("val", write("a/1.jpg", "1.jpg", "2.png", "readme.txt"))
     assert read(tree) == ["a/1.jpg"]
-    assert tree.notes(skip_bad=False) == ["Passed over in val, in no class folder: 2 images."]
+    assert tree.notes(skip_bad=False) == ["Passed over in val: 2 images in no class folder."]
 
 
 def test_labels_are_indices_in_the_list_of_classes(tmp_path, write_tree):
