@@ -30,7 +30,8 @@ def disk_kernel(radius: float, softness: float) -> np.ndarray:
     offsets = np.arange(-reach, reach + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(float)
     window = 1 if radius <= DISK_RADIUS else 2
-    return ndimage.gaussian_filter(disk / disk.sum(), softness, radius=window, mode="constant")
+    kernel = ndimage.gaussian_filter(disk, softness, radius=window, mode="mirror")
+    return kernel / kernel.sum()
 
 
 def motion_kernel(radius: int, sigma: float, angle: float) -> np.ndarray:

@@ -159,7 +159,8 @@ def rows_of(
     kinds: Mapping[str, Sequence[Mapping[str, float]]], clean: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One row a kind, between those of the clean samples and of the mean over all kinds."""
-    rows = [{"kind": "none", **{name: clean[name] for name in METRICS}}]
+    no_values = {f"severity_{s}": None for s in SEVERITIES}
+    rows = [{"kind": "none", **no_values, **{name: clean[name] for name in METRICS}}]
     for kind, cells in kinds.items():
         severities = {
             f"severity_{s}": cell["accuracy"] for s, cell in zip(SEVERITIES, cells, strict=True)

@@ -47,7 +47,18 @@ class Section:
     def write(self, folder: Path) -> None:
         """Writes ``<name>.md``, and ``<name>.csv`` at full precision."""
         write_text(folder / f"{self.name}.md", markdown(self.table()))
-        write_text(folder / f"{self.name}.csv", csv_text(self.rows))
+        write_text(folder / f"{self.name}.csv", csv_text(map(without_pairs, self.rows)))
+
+
+def without_pairs(row: Row) -> dict[str, Any]:
+    """The values, with two for an interval: ``interval_low`` and ``interval_high``."""
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, tuple):
+            values[f"{key}_low"], values[f"{key}_high"] = value
+        else:
+            values[key] = value
+    return values
 
 
 def interval_text(interval: Sequence[float]) -> str:
