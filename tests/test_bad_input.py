@@ -246,7 +246,7 @@ def test_a_teacher_file_with_other_classes(refusal, tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "seven.ckpt")
     said = refusal(f"teacher.source={tmp_path / 'seven.ckpt'}")
     assert "expected weights for 10 classes" in said
-    assert "has 7 (teacher.source=…)" in said
+    assert "has 7: give weights that were trained on the data's classes" in said
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,8 @@ def test_the_values_of_a_resumed_run_are_checked_too(finished: Path) -> None:
 def test_weights_that_need_a_network(refusal, outputs: Path) -> None:
     said = refusal("teacher.source=pretrained", "model@method.teacher=resnet18")
     assert "there is no network to load them from" in said
-    assert "(method.teacher.weights=…)" in said
+    assert "(teacher.source=…)" in said
+    assert "model@method.teacher=resnet18 teacher.source=train" in said
     assert not outputs.exists()
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+import torch
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
+from kd_lightning import predict
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
 from kd_lightning.run import distill
@@ -93,6 +95,9 @@ def write_stand_ins(place: Path, write_tree, write_fashion) -> None:
     for name, classes in (("flowers", 2), ("imagenet", 1000)):
         net = timm.create_model("resnet50", num_classes=classes)
         save_file(net.state_dict(), place / "models" / f"{name}.safetensors")
+        wrapped = {f"model.{key}": value for key, value in net.state_dict().items()}
+        content = {"state_dict": {**wrapped, "criterion.weight": torch.ones(classes)}}
+        torch.save(content, place / "models" / f"{name}.ckpt")
     (example,) = printed_blocks("python", "def small(")
     (place / "my_networks.py").write_text(example)
     (example,) = printed_blocks("yaml", "my_networks.small")
@@ -190,6 +195,46 @@ def test_every_kind_of_command_is_printed() -> None:
     assert len(FULL) > 15
     assert len(SWEEPS) > 4
     assert PREPARES
+
+
+@pytest.fixture
+def run_in_place(in_place: Path) -> Path:
+    """The run on flowers that is printed, with small nets."""
+    (name,) = {
+        name
+        for page in PAGES.values()
+        for name in re.findall(r"outputs/\S+-image_folder_\w+", page)
+    }
+    if not (in_place / name).exists():
+        nets = [
+            f"model@method.students.{key}={net}"
+            for key, net in (("a", "resnet18"), ("b", "resnet8"))
+        ]
+        flowers = [f"data.root={in_place}/data/flowers", *SMALL_IMAGES, "hardware=cpu"]
+        words = ("method=mutual_learning", "data=image_folder", f"run_dir={name}")
+        distill(*words, *nets, *flowers, *SHORT)
+    return in_place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", printed("python -m kd_lightning.predict"))
+def test_a_prediction_works_as_printed(
+    command: str, run_in_place: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = [re.sub(r"^/data", f"{run_in_place}/data", word) for word in words_of(command)]
+    predict.main([*words, "--device", "cpu", "--workers", "0"])
+    assert re.search(r"\d samples predicted", capsys.readouterr().err)
+    assert "--out" not in words or Path(words[words.index("--out") + 1]).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "example",
+    printed_blocks("python", "/students/") + printed_blocks("python", "kd_lightning.load("),
+)
+def test_a_student_is_used_as_printed(example: str, run_in_place: Path) -> None:
+    example = example.replace('"/data', f'"{run_in_place}/data')
+    exec(compile(example, "the example", "exec"), {})
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+THIS_COMMAND = "<this command>"  # in a message; the command line puts what was typed in its place
+
 
 class UserError(ValueError):
     """A mistake of the user. The message is one sentence: what was expected, what came, and which

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from kd_lightning.base.errors import UserError, unknown, with_full_keys
+from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank
 
@@ -125,7 +126,7 @@ def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
     chain = _chain(error, lambda e: e.__cause__)
     for link in chain:
         if isinstance(link, UserError):
-            return _with_full_keys(_message(link), chain)
+            return _with_command(_with_full_keys(_message(link), chain), overrides)
     for link in chain:
         if sentence := _hydra_message(link, overrides):
             return sentence
@@ -155,6 +156,13 @@ def _with_full_keys(message: str, chain: list[BaseException]) -> str:
         if isinstance(link, InstantiationException):
             return with_full_keys(message, _key(link))
     return message
+
+
+def _with_command(message: str, overrides: Sequence[str]) -> str:
+    """``message`` with the command that the user typed, where it speaks of that."""
+    return message.replace(
+        THIS_COMMAND, f"python -m kd_lightning.run {shlex.join(overrides)}".strip()
+    )
 
 
 def _key(error: InstantiationException) -> str:

@@ -32,6 +32,8 @@ PLAIN = {
     "dropout.head": float,
     "dropout.blocks": float,
     "teacher.source": str,
+    "teacher.weights_key": str | None,
+    "teacher.class_order": str | list[str | int] | None,
     "teacher.seed": int,
     "teacher.store": str,
     "teacher.other_data": bool,

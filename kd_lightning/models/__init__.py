@@ -11,6 +11,7 @@ from kd_lightning.models.assemble import (
     GlobalAverage,
     build_classifier,
     build_trunk,
+    select_rows,
 )
 from kd_lightning.models.averages import (
     are_alike,
@@ -18,6 +19,8 @@ from kd_lightning.models.averages import (
     mean_state,
     refresh_batch_norm,
 )
+from kd_lightning.models.checkpoint_facts import Facts
+from kd_lightning.models.checkpoints import Checkpoint, read_checkpoint
 from kd_lightning.models.cifar import (
     mobilenetv2,
     resnet,
@@ -59,16 +62,19 @@ from kd_lightning.models.stochastic import (
     sample_logits,
 )
 from kd_lightning.models.time_series import fcn, inception_time, resnet1d
-from kd_lightning.models.timm_nets import timm_classifier
-from kd_lightning.models.weights import load_state, load_weights, read_state
+from kd_lightning.models.timm_nets import timm_classifier, timm_facts, timm_statistics
+from kd_lightning.models.weights import Loaded, load_weights
 
 __all__ = [
     "CheckedPrepare",
+    "Checkpoint",
     "Classifier",
     "CommonArguments",
     "CompiledClassifier",
+    "Facts",
     "GlobalAverage",
     "LayerOutputs",
+    "Loaded",
     "ModelOutput",
     "PrecisionWrapper",
     "Prepare",
@@ -91,14 +97,13 @@ __all__ = [
     "inception_time",
     "layer_shapes",
     "learning_layers",
-    "load_state",
     "load_weights",
     "mean_state",
     "mlp",
     "mobilenetv2",
     "no_autocast",
     "no_tf32",
-    "read_state",
+    "read_checkpoint",
     "refresh_batch_norm",
     "relative_rms_error",
     "require_dropout",
@@ -106,10 +111,13 @@ __all__ = [
     "resnet1d",
     "sample_features",
     "sample_logits",
+    "select_rows",
     "shufflenetv1",
     "shufflenetv2",
     "teacher_precision",
     "timm_classifier",
+    "timm_facts",
+    "timm_statistics",
     "to_channels_last",
     "vgg",
     "wide_resnet",

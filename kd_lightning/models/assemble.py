@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Required, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
-from kd_lightning.models.weights import KEY, check_weights_choice, load_weights
+from kd_lightning.models.weights import check_weights_choice, load_weights, say_once
 
 SHAPES = {1: "series (B, C, L)", 2: "images (B, C, H, W)"}
 
@@ -24,7 +25,10 @@ class CommonArguments(TypedDict, total=False):
         in_chans: channels of the input.
         dropout: rate before the head.
         mean, std: of each channel of the input; None: no normalization.
+        input_size: side to which images are resized; None: no resizing.
+        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
         weights: "none", or a file of weights.
+        weights_key: which of several sets of weights in the file, see ``load_weights``.
     """
 
     num_classes: Required[int]
@@ -32,7 +36,10 @@ class CommonArguments(TypedDict, total=False):
     dropout: float
     mean: Sequence[float] | None
     std: Sequence[float] | None
+    input_size: int | None
+    interpolation: str | None
     weights: str
+    weights_key: str | None
 
 
 class CheckedPrepare(Prepare):
@@ -43,7 +50,7 @@ class CheckedPrepare(Prepare):
         num_dims: 2 for images, 1 for series, None for both.
         min_size: smallest side or length for which the strides of the net leave at least one
             position.
-        mean, std, size: see ``Prepare``.
+        mean, std, size, interpolation: see ``Prepare``.
     """
 
     def __init__(
@@ -54,9 +61,15 @@ class CheckedPrepare(Prepare):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         size: int | None = None,
+        interpolation: str = "bilinear",
         min_size: int = 1,
     ) -> None:
-        super().__init__(mean, std, size)
+        super().__init__(mean, std, size, interpolation)
+        if size is not None and num_dims == 1:
+            raise UserError(
+                f"this net takes series, which are not resized: expected null, got {size} "
+                "(…input_size=…)"
+            )
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != in_chans:
                 raise UserError(
@@ -68,6 +81,7 @@ class CheckedPrepare(Prepare):
         self.min_size = min_size
 
     def check(self, x: Tensor) -> None:
+        super().check(x)
         if self.num_dims is not None and x.ndim != 2 + self.num_dims:
             raise UserError(
                 f"this net takes {SHAPES[self.num_dims]}, got a batch of shape {tuple(x.shape)}: "
@@ -90,6 +104,15 @@ class GlobalAverage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(list(range(2, x.ndim)))
+
+
+def select_rows(head: nn.Linear, rows: Sequence[int]) -> None:
+    """Leaves these rows of a head, in this order: the logits of these classes."""
+    chosen = torch.tensor(list(rows))
+    head.weight = nn.Parameter(head.weight.detach()[chosen])
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias.detach()[chosen])
+    head.out_features = len(chosen)
 
 
 def build_trunk(
@@ -122,22 +145,31 @@ def build_classifier(
     dropout: float = 0.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    input_size: int | None = None,
+    interpolation: str | None = None,
     weights: str = "none",
+    weights_key: str | None = None,
     min_size: int = 1,
 ) -> Classifier:
     """A ``Classifier`` with this trunk, which has ``num_features`` outputs. All factories end here.
 
     Args:
         num_dims, min_size: see ``CheckedPrepare``.
-        num_classes, in_chans, dropout, mean, std, weights: see ``CommonArguments``.
+        num_classes, in_chans, dropout and all others: see ``CommonArguments``.
     """
     check_weights_choice(weights, allow_pretrained=False)
-    net = Classifier(
-        prepare=CheckedPrepare(in_chans, num_dims, mean=mean, std=std, min_size=min_size),
-        trunk=trunk,
-        dropout=dropout,
-        head=nn.Linear(num_features, num_classes),
+    prepare = CheckedPrepare(
+        in_chans,
+        num_dims,
+        mean=mean,
+        std=std,
+        size=input_size,
+        interpolation=interpolation or "bilinear",
+        min_size=min_size,
     )
+    head = nn.Linear(num_features, num_classes)
+    net = Classifier(prepare=prepare, trunk=trunk, dropout=dropout, head=head)
     if weights != "none":
-        load_weights(net, weights, KEY)
+        for note in load_weights(net, weights, weights_key=weights_key).notes:
+            say_once(note)
     return net

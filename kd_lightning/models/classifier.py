@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.models.outputs import ModelOutput
+
+STATISTICS = ("prepare.mean", "prepare.std")  # in the state dict of a ``Classifier``
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")  # nearest: torch's nearest-exact
 
 
 class Prepare(nn.Module):
@@ -24,7 +27,9 @@ class Prepare(nn.Module):
     Args:
         mean, std: of each channel, in the units of a [0, 1] image or of the raw series; None: no
             normalization. They are saved with the weights, which were trained with them.
-        size: side to which images are resized (bilinear, antialiased); None: no resizing.
+        size: side to which images are resized (antialiased); None: no resizing.
+        interpolation: of that resizing: nearest, bilinear or bicubic. Bicubic values are clipped to
+            [0, 1], as those of an image file are.
     """
 
     def __init__(
@@ -32,19 +37,30 @@ class Prepare(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         size: int | None = None,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
+        if size is not None and size < 1:
+            raise UserError(f"input_size must be >= 1 or null, got {size} (…input_size=…)")
+        if interpolation not in INTERPOLATIONS:
+            raise unknown("interpolation", interpolation, INTERPOLATIONS, "…interpolation")
+        self.size = size
+        self.interpolation = interpolation
+        self.set_statistics(mean, std)
+
+    def set_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Sets or replaces the statistics with which the input is normalized; None: none."""
         if (mean is None) != (std is None):
             raise UserError(f"mean and std must be given together, got mean={mean} and std={std}")
         if std is not None and not all(s > 0 for s in std):
             raise UserError(f"every std must be > 0, got {list(std)}")
-        self.size = size
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else torch.tensor(list(values), dtype=torch.float32)
             self.register_buffer(name, buffer)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}"
+        resized = "" if self.interpolation == "bilinear" else f", {self.interpolation}"
+        return f"size={self.size}{resized}"
 
     def forward(self, x: Tensor) -> Tensor:
         if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
@@ -53,16 +69,27 @@ class Prepare(nn.Module):
         if x.dtype == torch.uint8:
             x = x.float() / 255
         if self.size is not None:
-            size = [self.size, self.size]
-            if torch.jit.is_tracing() or list(x.shape[-2:]) != size:
-                x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+            x = self.resize(x, self.size)
         if self.mean is not None:
             shape = [1, -1] + [1] * (x.ndim - 2)
             x = (x - self.mean.view(shape)) / self.std.view(shape)
         return x
 
     def check(self, x: Tensor) -> None:
-        """Raises ``UserError`` for input that the net cannot take; here none is known."""
+        """Raises ``UserError`` for input that the net cannot take."""
+        if self.size is not None and x.ndim != 4:
+            raise UserError("input_size is for images, and these are series (…input_size=null)")
+
+    def resize(self, x: Tensor, size: int) -> Tensor:
+        """Images of any size -> (B, C, size, size)."""
+        if list(x.shape[-2:]) == [size, size] and not torch.jit.is_tracing():
+            return x
+        if self.interpolation == "nearest":
+            return F.interpolate(x, [size, size], mode="nearest-exact")
+        x = F.interpolate(
+            x, [size, size], mode=self.interpolation, antialias=True, align_corners=False
+        )
+        return x.clamp(0, 1) if self.interpolation == "bicubic" else x
 
 
 class Classifier(nn.Module):
@@ -76,7 +103,13 @@ class Classifier(nn.Module):
         trunk: prepared input -> features (B, D), flattened.
         head: (B, D) -> logits (B, C).
         dropout: rate before the head.
+
+    Attributes:
+        library_head: if the trunk is the net of a library without its head: the name of the head in
+            that net, and so in the library's files; None: files have the names of this class.
     """
+
+    library_head: str | None = None
 
     def __init__(
         self, *, trunk: nn.Module, head: nn.Module, dropout: float, prepare: nn.Module | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.weights import KEY, first_line
+from kd_lightning.models.checkpoints import KEY, first_line
 
 Outputs = Mapping[str, list]  # name of a module ("" is the net) -> its outputs, one for each call
 

@@ -14,10 +14,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.models.weights import KEY, first_line
+from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown
+from kd_lightning.models.checkpoints import KEY, first_line
 
 TIMEOUT = 5.0  # seconds without a response until the network counts as missing
+
+
+class NoNetwork(UserError):
+    """timm's weights are neither on this machine nor can they be downloaded.
+
+    Args:
+        name: of the timm net.
+        reason: why there is no network.
+        url: of the weights.
+        key: the configuration key that asks for the weights.
+        instead: the override with which the run does without them.
+    """
+
+    def __init__(
+        self, name: str, reason: object, url: str, key: str = KEY, instead: str = f"{KEY}=none"
+    ) -> None:
+        super().__init__(
+            f"timm's weights for {name} are not on this machine and there is no network to load "
+            f"them from ({reason}): download {url} on another machine and give that file "
+            f"({key}=…), or do without them: {THIS_COMMAND} {instead}"
+        )
+        self.facts = (name, reason, url)
 
 
 def timm_config(name: str, pretrained: bool) -> Any:
@@ -148,7 +170,15 @@ def require_network(config: Any, name: str) -> None:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLError):
                 return  # a response too, and the library has certificates of its own
-    raise UserError(
-        f"timm's weights for {name} are not on this machine and there is no network to load them "
-        f"from ({reason}): run once with a network, or give none or a file ({KEY}=…)"
-    )
+    raise NoNetwork(name, reason, weights_url(config))
+
+
+def weights_url(config: Any) -> str:
+    """The address of a net's weights."""
+    from huggingface_hub import hf_hub_url
+
+    if not config.hf_hub_id:
+        return config.url
+    repo, _, revision = config.hf_hub_id.partition("@")
+    filename = config.hf_hub_filename or "model.safetensors"
+    return hf_hub_url(repo, filename, revision=revision or None)

@@ -4,14 +4,13 @@
 off and adapts its stages and its stem.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.assemble import CheckedPrepare
+from kd_lightning.models.assemble import CheckedPrepare, select_rows
+from kd_lightning.models.checkpoint_facts import Facts, facts_of
 from kd_lightning.models.classifier import Classifier, check_rate
 from kd_lightning.models.timm_adaptation import (
     add_block_dropout,
@@ -20,14 +19,7 @@ from kd_lightning.models.timm_adaptation import (
     use_small_stem,
 )
 from kd_lightning.models.timm_creation import create_net, timm_config
-from kd_lightning.models.weights import (
-    KEY,
-    STATISTICS,
-    check_weights_choice,
-    is_classifier_state,
-    load_state,
-    read_state,
-)
+from kd_lightning.models.weights import check_weights_choice, load_weights, say_once
 
 IMAGENET_CLASSES = 1000
 
@@ -38,11 +30,13 @@ def timm_classifier(
     num_classes: int,
     in_chans: int,
     weights: str = "none",
+    weights_key: str | None = None,
     dropout: float = 0.0,
     block_dropout: float = 0.0,
     drop_path: float = 0.0,
     small_stem: bool = False,
     input_size: int | None = None,
+    interpolation: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     data_mean: Sequence[float] | None = None,
@@ -62,12 +56,14 @@ def timm_classifier(
         num_classes: C of the logits.
         in_chans: channels of the input. timm adapts its weights to other numbers than 3.
         weights: "none"; "pretrained" (timm's); or a file, saved from a ``Classifier`` or from timm.
+        weights_key: which of several sets of weights in the file, see ``load_weights``.
         dropout: rate before the head.
         block_dropout: rate after each stage that the net's ``feature_info`` names.
         drop_path: stochastic depth, the rate at the last block.
         small_stem: a first convolution of 3 x 3 and stride 1 and no pooling, for small images.
         input_size: side to which images are resized; None: no resizing. For nets of one fixed size:
             None: resize to that size; another number: build the net for that size.
+        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
         mean, std: of each channel, in units of a [0, 1] image.
         data_mean, data_std, data_size: of the data. Images too small for the net raise an error.
         imagenet_rows: the data's classes among those of ImageNet-1k. A head of 1000 classes keeps
@@ -89,15 +85,9 @@ def timm_classifier(
         input_size = input_size or native
     # images larger than the net's own size always work, and a pass with them would be slow
     side = input_size or min(data_size or native, native)
-    state = {} if weights in ("none", "pretrained") else read_state(weights)
-    if mean is None and std is None:
-        mean, std = data_mean, data_std
-        if pretrained or (state and not is_classifier_state(state)):
-            mean, std = (
-                _statistics_for_channels(s, in_chans, name) for s in (config.mean, config.std)
-            )
-    else:  # the statistics in the file would overwrite them
-        state = {key: value for key, value in state.items() if key not in STATISTICS}
+    given = mean is not None or std is not None
+    if not given:
+        mean, std = timm_statistics(name, in_chans) if pretrained else (data_mean, data_std)
 
     classes = config.num_classes if pretrained else num_classes
     net = create_net(name, config, pretrained, classes, in_chans, drop_path, input_size)
@@ -109,68 +99,63 @@ def timm_classifier(
         add_block_dropout(net, name, block_dropout, outputs)
     if small_stem:
         use_small_stem(net, name, pretrained)
-    classifier = Classifier(
-        prepare=CheckedPrepare(in_chans, 2, mean=mean, std=std, size=input_size),
-        trunk=net,
-        dropout=dropout,
-        head=head,
+    prepare = CheckedPrepare(
+        in_chans, 2, mean=mean, std=std, size=input_size, interpolation=interpolation or "bilinear"
     )
-    if state:
-        classes = _load_with_any_head(classifier, state, head_name, weights)
+    classifier = Classifier(prepare=prepare, trunk=net, dropout=dropout, head=head)
+    classifier.library_head = head_name
+    if weights not in ("none", "pretrained"):
+        _load_file(classifier, weights, weights_key, name, given=(mean, std) if given else None)
+        classes = classifier.head.out_features
     if weights != "none":
         _adapt_head(classifier, classes, num_classes, imagenet_rows, require_head)
     return classifier
 
 
-def _statistics_for_channels(values: Sequence[float], in_chans: int, name: str) -> list[float]:
-    """timm's statistics for this number of channels. For one (grey), the mean over the colours."""
-    if len(values) == in_chans:
-        return list(values)
+def _load_file(
+    net: Classifier,
+    path: str,
+    weights_key: str | None,
+    name: str,
+    *,
+    given: tuple[Sequence[float], Sequence[float]] | None,
+) -> None:
+    """Loads weights for any number of classes, and the statistics of the input that belong to them.
+
+    Args:
+        given: mean and std that the file's must not replace.
+    """
+    loaded = load_weights(net, path, weights_key=weights_key, any_classes=True)
+    for note in loaded.notes:
+        say_once(note)
+    if given is not None:
+        net.prepare.set_statistics(*given)
+    elif loaded.facts.mean is None and not loaded.is_own:
+        net.prepare.set_statistics(*timm_statistics(name, net.prepare.in_chans))
+
+
+def timm_statistics(name: str, in_chans: int) -> tuple[list[float], list[float]]:
+    """timm's mean and std of the input of a net. For one channel (grey), the mean over the colours.
+
+    Raises:
+        UserError: timm's are for another number of channels.
+    """
+    config = timm_config(name, pretrained=False)
+    mean, std = config.mean, config.std
+    if len(mean) == in_chans:
+        return list(mean), list(std)
     if in_chans == 1:
-        return [sum(values) / len(values)]
+        return [sum(mean) / len(mean)], [sum(std) / len(std)]
     raise UserError(
-        f"timm's mean and std for {name} are for {len(values)} channels, the data have {in_chans}: "
+        f"timm's mean and std for {name} are for {len(mean)} channels, the data have {in_chans}: "
         "set them for the data (…mean=…, …std=…)"
     )
 
 
-def _to_classifier_state(state: Mapping[str, Tensor], head_name: str) -> dict[str, Tensor]:
-    """A state dict with timm's names -> one with the names of a ``Classifier``."""
-    converted = {}
-    for key, value in state.items():
-        if key == f"{head_name}.weight":
-            converted["head.weight"] = value.flatten(1)  # a 1 x 1 convolution becomes linear
-        elif key == f"{head_name}.bias":
-            converted["head.bias"] = value
-        else:
-            converted[f"trunk.{key}"] = value
-    return converted
-
-
-def _to_timm_name(name: str, head_name: str) -> str:
-    """The inverse of ``_to_classifier_state`` for one name."""
-    part, _, rest = name.partition(".")
-    return f"{head_name}.{rest}" if part == "head" else rest
-
-
-def _load_with_any_head(
-    classifier: Classifier, state: Mapping[str, Tensor], head_name: str, path: str
-) -> int:
-    """Loads weights for any number of classes, with any names, and returns the number of classes.
-
-    Args:
-        head_name: timm's name of the head.
-        path: of the file, for messages.
-    """
-    name_in_file = str
-    if not is_classifier_state(state):
-        state = _to_classifier_state(state, head_name)
-        name_in_file = partial(_to_timm_name, head_name=head_name)
-    head = classifier.head
-    classes = len(state.get("head.weight", head.weight))
-    classifier.head = nn.Linear(head.in_features, classes, bias=head.bias is not None)
-    load_state(classifier, state, path, KEY, name_in_file=name_in_file)
-    return classes
+def timm_facts(name: str) -> Facts:
+    """What timm says about the input that its weights for a net were trained with."""
+    config = timm_config(name, pretrained=False)
+    return facts_of(vars(config))
 
 
 def _adapt_head(
@@ -189,11 +174,8 @@ def _adapt_head(
     """
     head = classifier.head
     if classes == IMAGENET_CLASSES and imagenet_rows is not None:
-        rows = torch.tensor(list(imagenet_rows))
-        head.weight = nn.Parameter(head.weight.detach()[rows])
-        if head.bias is not None:
-            head.bias = nn.Parameter(head.bias.detach()[rows])
-        head.out_features = classes = len(rows)
+        select_rows(head, imagenet_rows)
+        classes = head.out_features
     if classes == num_classes:
         return
     if require_head:

@@ -1,32 +1,57 @@
-"""Loads weights from a file, and reports what is wrong with a file in one sentence.
+"""Loads weights from a file into a net, and says what is wrong with a file in one sentence.
 
-The state dict of a ``Classifier`` has the names ``trunk.*``, ``head.*``, ``prepare.mean`` and
-``prepare.std``; the last two are the statistics of the input that the weights were trained with.
-``timm_nets.py`` converts timm's names to these, and ``timm_creation.py`` finds timm's own weights.
+``checkpoints.py`` reads the file, and ``matching.py`` finds the net's weights in it. The state dict
+of a ``Classifier`` has the names ``trunk.*``, ``head.*``, ``prepare.mean`` and ``prepare.std``; the
+last two are the statistics of the input that the weights were trained with.
 """
 
-import pickle
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from os import PathLike
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.classifier import Classifier
+from kd_lightning.models.checkpoint_facts import Facts
+from kd_lightning.models.checkpoints import KEY, Checkpoint, read_checkpoint
+from kd_lightning.models.classifier import STATISTICS, Classifier
+from kd_lightning.models.matching import Fit, fits_of, nearest_fit
+from kd_lightning.models.torchvision_files import translated
 
-STATISTICS = ("prepare.mean", "prepare.std")
-KEY = "…weights"  # the keys of all nets of a run end like this
+log = logging.getLogger(__name__)
+AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?)($|[._])")  # in the place of averaged weights
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded.
+
+    Attributes:
+        facts: what the file says about its net; ``mean`` and ``std`` are those that the net got.
+        is_own: whether the file has the names of a ``Classifier``, and so was written by this
+            package.
+        notes: sentences of what a person should know about the choice of the weights.
+    """
+
+    facts: Facts
+    is_own: bool
+    notes: list[str]
+
+
+@cache
+def say_once(note: str) -> None:
+    """Logs a note about a file, which is read more than once in a run."""
+    log.warning(note)
 
 
 def check_weights_choice(weights: str | None, *, allow_pretrained: bool) -> None:
     """Raises ``UserError`` unless ``weights`` is "none", a file, or "pretrained" where allowed.
 
-    ``read_state`` checks whether the file can be read.
+    ``read_checkpoint`` checks whether the file can be read.
     """
     if not isinstance(weights, str | PathLike):
         raise UserError(f"weights must be none, pretrained or a file, got {weights} ({KEY}=…)")
@@ -34,145 +59,237 @@ def check_weights_choice(weights: str | None, *, allow_pretrained: bool) -> None
         raise UserError(f"this net has no pretrained weights: expected none or a file ({KEY}=…)")
 
 
-def read_state(path: str | PathLike, key: str = KEY) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by name, on the CPU.
+def load_weights(
+    net: nn.Module,
+    source: str | PathLike | Checkpoint,
+    key: str = KEY,
+    *,
+    weights_key: str | None = None,
+    key_of_weights_key: str = f"{KEY}_key",
+    any_classes: bool = False,
+) -> Loaded:
+    """Loads a file into ``net``. All names and shapes must agree, but for a prefix of the names and
+    the name of the head.
 
-    Reads ``.safetensors`` files and files of ``torch.save``: a state dict, or one inside
-    ``{"state_dict": …}`` or ``{"model": …}`` at any depth. Prefixes of wrappers (``module.``,
-    ``_orig_mod.``) are removed from the names. No code in the file is executed.
-
-    Args:
-        path: of the file.
-        key: the configuration key of the file, for messages.
-
-    Raises:
-        UserError: there is no such file, it is damaged, it needs code to be run, or it has no
-            tensors.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"weights must be none, pretrained or a file, and there is no file {path} ({key}=…)"
-        )
-    content = _load_safetensors(path, key) if path.suffix == ".safetensors" else _load(path, key)
-    while isinstance(content, Mapping):
-        inner = [content[name] for name in ("state_dict", "model") if name in content]
-        if not inner or not isinstance(inner[0], Mapping):
-            break
-        content = inner[0]
-    items = content.items() if isinstance(content, Mapping) else ()
-    state = {
-        strip_wrapper_prefixes(name): value for name, value in items if isinstance(value, Tensor)
-    }
-    if not state:
-        raise UserError(
-            f"{path} has no tensors, neither at the top nor under state_dict or model ({key}=…)"
-        )
-    return state
-
-
-def _load_safetensors(path: Path, key: str) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a complete safetensors file: {error} ({key}=…)") from error
-
-
-def _load(path: Path, key: str) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, before it refuses them
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch raises the same error for a file that would run code and for one that is no pickle
-        if "Unsupported" in str(error):
-            raise UserError(
-                f"{path} has other objects than tensors, and loading those could run code: save "
-                f"the net's state_dict() alone and give that file ({key}=…)"
-            ) from error
-        raise UserError(f"{path} is not a file of weights ({key}=…)") from error
-    except Exception as error:  # a file that is no pickle can raise anything
-        raise UserError(f"{path} is damaged or cut short: {first_line(error)} ({key}=…)") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, up to a full stop, to be quoted in a sentence."""
-    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-
-
-def strip_wrapper_prefixes(name: str) -> str:
-    """A parameter's name without the prefixes of DataParallel, DDP and ``torch.compile``."""
-    name = name.replace("_orig_mod.", "")
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
-
-
-def is_classifier_state(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has the names of a ``Classifier``."""
-    tops = {name.partition(".")[0] for name in state}
-    return "trunk" in tops and tops <= {"prepare", "trunk", "head"}
-
-
-def load_weights(net: nn.Module, path: str | PathLike, key: str = KEY) -> None:
-    """Loads a file into ``net``. All names and shapes must agree.
-
-    If the file has the statistics of the input that its weights were trained with, the net gets
+    If the file says with which statistics of the input its weights were trained, the net gets
     them; if not, the net keeps its own.
 
+    Args:
+        source: the file, or what ``read_checkpoint`` has read.
+        key, key_of_weights_key: the configuration keys of the two arguments, for messages.
+        weights_key: which of several sets of weights in the file: where it is, or the beginning or
+            the end of that. None: the only one that fits; of a net and its moving average, the
+            average, as timm does.
+        any_classes: whether the head takes the number of classes of the file.
+
     Raises:
-        UserError: see ``read_state``; or the checkpoint has another number of classes or of input
-            channels, or other names or shapes than the net.
+        UserError: see ``read_checkpoint``; or no weights in it fit the net, several do, or some of
+            their values are not finite.
     """
-    load_state(net, read_state(path, key), path, key)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source, key)
+    fit, notes = choose_fit(net, checkpoint, key, weights_key, key_of_weights_key)
+    check_finite(fit, checkpoint, key)
+    if any_classes and isinstance(net, Classifier):
+        _resize_head(net, fit)
+    state, facts = _with_statistics(net, fit.state, checkpoint.facts)
+    load_state(net, state, checkpoint, key, fit=fit)
+    if fit.passed_over:
+        notes.append(
+            f"{checkpoint.path.name} also has other tensors, which are not used: "
+            f"{_list_some('', fit.passed_over)}"
+        )
+    return Loaded(facts, fit.naming.is_own, notes)
+
+
+def _with_statistics(
+    net: nn.Module, state: dict[str, Tensor], facts: Facts
+) -> tuple[dict[str, Tensor], Facts]:
+    """``state`` with the mean and std that ``facts`` give, and ``facts`` with those of ``state``,
+    which count first.
+    """
+    if not isinstance(net, Classifier):
+        return state, facts
+    if "prepare.mean" in state:
+        mean, std = (state[name].tolist() for name in STATISTICS)
+        return state, replace(facts, mean=mean, std=std)
+    if facts.mean is not None:
+        facts = _for_channels_of(net, facts)
+    if facts.mean is not None:
+        state = {
+            **state,
+            "prepare.mean": torch.tensor(facts.mean),
+            "prepare.std": torch.tensor(facts.std),
+        }
+    return state, facts
+
+
+def choose_fit(
+    net: nn.Module, checkpoint: Checkpoint, key: str, weights_key: str | None, its_key: str
+) -> tuple[Fit, list[str]]:
+    """The weights in the file that fit the net, and notes for people.
+
+    Args:
+        its_key: the configuration key of ``weights_key``.
+    """
+    states = checkpoint.states
+    fits = [fit for where, state in states.items() for fit in fits_of(net, where, state)]
+    if weights_key is not None:
+        fits = _chosen_fits(fits, weights_key, checkpoint, its_key)
+    notes = []
+    averages = [fit for fit in fits if AVERAGE.search(fit.where)]
+    if len(fits) == 2 and len(averages) == 1:
+        (other,) = (fit for fit in fits if fit not in averages)
+        name = other.where or "its top"
+        notes.append(
+            f"{checkpoint.path.name} has weights ({name}) and their moving average "
+            f"({averages[0].where}): the average is used"
+            + (f" ({its_key}={name} for the other)" if other.where else "")
+        )
+        fits = averages
+    if len(fits) > 1 and not all(_same(fits[0], other) for other in fits[1:]):
+        raise UserError(
+            f"{checkpoint.path} has {len(fits)} sets of weights that fit the net: choose one with "
+            f"{its_key}={' or '.join(fit.where for fit in fits if fit.where)}"
+        )
+    if fits:
+        return fits[0], notes
+    return _fit_by_translation(net, checkpoint, key), notes
+
+
+def _chosen_fits(
+    fits: Sequence[Fit], weights_key: str, checkpoint: Checkpoint, its_key: str
+) -> list[Fit]:
+    """The fits at this place: equal to it, or it is their beginning or their end."""
+    places = [f".{fit.where}." for fit in fits]
+    wanted = f".{weights_key}."
+    exact = [fit for fit, place in zip(fits, places, strict=True) if place == wanted]
+    inside = [
+        fit
+        for fit, place in zip(fits, places, strict=True)
+        if place.startswith(wanted) or place.endswith(wanted)
+    ]
+    if exact or inside or not fits:
+        return exact or inside
+    raise UserError(
+        f"{checkpoint.path} has no weights for the net under {weights_key}: expected "
+        f"{' or '.join(fit.where or 'null' for fit in fits)} ({its_key}=…)"
+    )
+
+
+def _same(first: Fit, second: Fit) -> bool:
+    return first.state.keys() == second.state.keys() and all(
+        torch.equal(value, second.state[name]) for name, value in first.state.items()
+    )
+
+
+def _fit_by_translation(net: nn.Module, checkpoint: Checkpoint, key: str) -> Fit:
+    """The fit of weights with torchvision's names.
+
+    Raises:
+        UserError: they have other names.
+    """
+    fit, hits = nearest_fit(net, checkpoint.states)
+    if hits == len(fit.naming.needed):  # all names, other shapes
+        load_state(net, fit.state, checkpoint, key, fit=fit)
+    for where, state in checkpoint.states.items():
+        theirs = translated(net, state, checkpoint.path, key)
+        if theirs is not None:
+            (fit,) = fits_of(net, where, theirs)
+            return fit
+    load_state(net, fit.state, checkpoint, key, fit=fit)
+    raise AssertionError("weights that fit no net were loaded")
+
+
+def check_finite(fit: Fit, checkpoint: Checkpoint, key: str) -> None:
+    """Raises ``UserError`` if a tensor has a value that is infinite or no number."""
+    bad = [name for name, value in fit.state.items() if not value.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(fit.state)} tensors in {checkpoint.path} have values that are not "
+            f"finite, the first is {fit.names[bad[0]]}: its training failed, so give another file "
+            f"({key}=…)"
+        )
+
+
+def _resize_head(net: Classifier, fit: Fit) -> None:
+    """Gives the net a head for the number of classes of the file."""
+    weight, head = fit.state.get("head.weight"), net.head
+    if isinstance(head, nn.Linear) and weight is not None and len(weight) != head.out_features:
+        net.head = nn.Linear(head.in_features, len(weight), bias=head.bias is not None)
+
+
+def _for_channels_of(net: Classifier, facts: Facts) -> Facts:
+    """The facts with statistics for the net's channels: for grey images the mean over the colours;
+    none if they are for another number of channels.
+    """
+    channels = getattr(net.prepare, "in_chans", len(facts.mean))
+    if channels == 1:
+        mean, std = ([sum(values) / len(values)] for values in (facts.mean, facts.std))
+        return replace(facts, mean=mean, std=std)
+    return facts if channels == len(facts.mean) else replace(facts, mean=None, std=None)
 
 
 def load_state(
-    net: nn.Module,
-    state: Mapping[str, Tensor],
-    path: str | PathLike,
-    key: str,
-    *,
-    name_in_file: Callable[[str], str] = str,
+    net: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, key: str, *, fit: Fit
 ) -> None:
-    """``load_weights`` for a state dict that was already read.
+    """Loads a state dict with the net's names.
 
     Args:
-        path, key: of the file and of its configuration key, for messages.
-        name_in_file: name in ``state`` -> name in the file, for messages.
+        checkpoint, key: of the file and of its configuration key, for messages.
+        fit: what ``state`` is in the file, for messages.
+
+    Raises:
+        UserError: the file has another number of classes or of input channels, or other names or
+            shapes than the net.
     """
     if isinstance(net, Classifier):
         _add_statistics_buffers(net, state)
-    own = net.state_dict()
+    own, path = net.state_dict(), checkpoint.path
+    state = {name: value for name, value in state.items() if name in own}
     missing = [name for name in own if name not in state and name not in STATISTICS]
-    unexpected = [name for name in state if name not in own]
-    reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if reshaped and all(name.startswith("head.") for name in reshaped):
-        expected, found = own["head.weight"].shape, state["head.weight"].shape
-        if expected[1:] == found[1:]:
-            raise UserError(
-                f"expected weights for {expected[0]} classes, {path} has {found[0]} ({key}=…)"
-            )
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    reshaped = [name for name in state if own[name].shape != state[name].shape]
+    _check_classes(own, state, reshaped, path, key)
     if statistics := [name for name in reshaped if name in STATISTICS]:
         expected, found = (of[statistics[0]].numel() for of in (own, state))
         raise UserError(
             f"expected weights for {expected} input channels, {path} has {found} ({key}=…)"
         )
     shapes = [
-        f"{name_in_file(n)} {list(state[n].shape)}, expected {list(own[n].shape)}" for n in reshaped
+        f"{fit.names[n]} {list(state[n].shape)}, expected {list(own[n].shape)}" for n in reshaped
     ]
+    is_foreign = fit.naming.is_own and not any(name.startswith("trunk.") for name in fit.names)
+    names = [fit.naming.name_in_file(name, fit.prefix) for name in missing]
     problems = (
-        _list_some("missing", map(name_in_file, missing)),
-        _list_some("unexpected", map(name_in_file, unexpected)),
+        _list_some("missing", [n.removeprefix("trunk.") if is_foreign else n for n in names]),
+        _list_some("unexpected", fit.unexpected),
         _list_some("of another shape", shapes),
     )
     if any(problems):
         message = "; ".join(problem for problem in problems if problem)
-        raise UserError(f"the weights in {path} do not fit the net: {message} ({key}=…)")
-    net.load_state_dict(own | dict(state))
+        of = checkpoint.facts.architecture
+        says = f", which says that it is of {of}," if of else ""
+        raise UserError(f"the weights in {path}{says} do not fit the net: {message} ({key}=…)")
+    net.load_state_dict(own | state)
 
 
-def _add_statistics_buffers(net: Classifier, state: Mapping[str, Tensor]) -> None:
+def _check_classes(
+    own: dict[str, Tensor],
+    state: dict[str, Tensor],
+    reshaped: Sequence[str],
+    path: PathLike,
+    key: str,
+) -> None:
+    """Raises ``UserError`` if nothing but the number of classes is different."""
+    if "head.weight" in reshaped and all(name.startswith("head.") for name in reshaped):
+        expected, found = own["head.weight"].shape, state["head.weight"].shape
+        if expected[1:] == found[1:]:
+            raise UserError(
+                f"expected weights for {expected[0]} classes, {path} has {found[0]} ({key}=…)"
+            )
+
+
+def _add_statistics_buffers(net: Classifier, state: dict[str, Tensor]) -> None:
     """Adds buffers for the statistics in ``state`` to a net that was built without statistics."""
     device = next(net.parameters()).device
     for name in STATISTICS:
@@ -182,9 +299,9 @@ def _add_statistics_buffers(net: Classifier, state: Mapping[str, Tensor]) -> Non
 
 
 def _list_some(kind: str, names: Iterable[str], max_names: int = 3) -> str:
-    """ "missing: a, b, c and 9 more"; "" if there are no names."""
+    """ "missing: a, b, c and 9 more"; "" if there are no names. ``kind`` may be empty."""
     names = list(names)
     if not names:
         return ""
     more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return f"{kind}: {', '.join(names[:max_names])}{more}"
+    return f"{kind}{': ' * bool(kind)}{', '.join(names[:max_names])}{more}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.weights import first_line
+from kd_lightning.models.checkpoints import first_line
 from kd_lightning.predictions.outputs import Row, check_output, open_output
 from kd_lightning.predictions.progress import showing_progress
 from kd_lightning.predictions.samples import Batch, find_files, is_table, read_batches

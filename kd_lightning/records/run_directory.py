@@ -40,7 +40,10 @@ ADDED_KEYS = {
         *("channels_last", "teacher_precision", "compile_teacher"),
         *("compile", "cuda_graphs"),
     ),
-    "teacher": ("cache", "cache_top_k", "cache_store", "method"),
+    "teacher": (
+        *("cache", "cache_top_k", "cache_store", "method"),
+        *("weights_key", "class_order"),
+    ),
     "data": ("resident",),
 }
 

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.models.classifier import STATISTICS
 from kd_lightning.models.timm_adaptation import head_name
 from kd_lightning.models.timm_creation import timm_config
 from kd_lightning.models.timm_nets import timm_classifier
-from kd_lightning.models.weights import STATISTICS
 from kd_lightning.students.construct import construct
 
 TIMM = "kd_lightning.models.timm_nets.timm_classifier"
 # Arguments that matter only before or while a net is trained.
-OF_TRAINING = ("weights", "imagenet_rows", "require_head", "drop_path")
+OF_TRAINING = ("weights", "weights_key", "imagenet_rows", "require_head", "drop_path")
 
 State = Mapping[str, Tensor]
 
@@ -140,6 +140,7 @@ def _build_timm(info: Mapping[str, Any]) -> nn.Module:
         num_classes=architecture["arguments"]["num_classes"],
         in_chans=architecture["arguments"]["in_chans"],
         input_size=given["net_size"],
+        interpolation=given["net_interpolation"],
         mean=given["mean"],
         std=given["std"],
         data_size=given["size"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.models.weights import first_line
+from kd_lightning.models.checkpoints import first_line
 
 OUR_MODULES = tuple(
     f"kd_lightning.models.{name}" for name in ("cifar", "perceptron", "time_series", "timm_nets")

@@ -97,7 +97,8 @@ def describe_input(
 ) -> dict[str, Any]:
     """What the student takes: a batch of samples of this kind, with so many channels and this size.
 
-    ``size`` is that of the samples, ``net_size`` that to which the net itself resizes them.
+    ``size`` is that of the samples, ``net_size`` that to which the net itself resizes them by
+    ``net_interpolation``.
     ``mean`` and ``std``, by which the net itself normalizes, are in units of a [0, 1] image or of
     the raw series.
     """
@@ -111,6 +112,7 @@ def describe_input(
         "std": std,
         **(dict.fromkeys(RESIZING) if is_series else resizing),
         "net_size": net_size(config),
+        "net_interpolation": config.get("interpolation") or "bilinear",
     }
 
 

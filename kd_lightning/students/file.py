@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write, write_json
-from kd_lightning.models.weights import first_line
+from kd_lightning.models.checkpoints import first_line
 
 FORMAT = 1
 METADATA = "kd_lightning"
@@ -25,7 +25,7 @@ WEIGHTS_FILE = "student.safetensors"
 JSON_FILE = "student.json"
 # What must be known about the samples that the net takes (``describe.describe_input``).
 INPUT_KEYS = {
-    *("kind", "channels", "size", "mean", "std", "net_size"),
+    *("kind", "channels", "size", "mean", "std", "net_size", "net_interpolation"),
     *("resize", "crop_fraction", "interpolation", "exif"),
 }
 

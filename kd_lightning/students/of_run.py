@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.models.weights import read_state
 from kd_lightning.students.architecture import to_file
 from kd_lightning.students.describe import describe, resizing_of
 from kd_lightning.students.file import WEIGHTS_FILE, write_student
@@ -35,7 +35,7 @@ def write_students(
         metrics, environment: the content of ``metrics.json`` and ``environment.json``.
     """
     for key, path in checkpoints(directory, cfg, metrics).items():
-        state = read_state(path)
+        state = read_checkpoint(path)
         info = describe(key, cfg, state, resizing_of(attributes(data)), metrics, environment)
         tensors = to_file(state, info["architecture"])
         write_student(directory / FOLDER / key, tensors, info)
@@ -46,6 +46,10 @@ def checkpoints(directory: Path, cfg: DictConfig, metrics: Mapping[str, Any]) ->
     paths = {key: directory / f"best-{key}.ckpt" for key in cfg.method.students}
     soups = [name for name, net in metrics["nets"].items() if "members" in net]
     return paths | {name: directory / f"{name}.ckpt" for name in soups}
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
 
 
 def attributes(data: "ClassificationData") -> dict[str, Any]:
@@ -87,6 +91,6 @@ def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str,
     """What ``read_student`` returns, for a run of a version that wrote no student files."""
     cfg = OmegaConf.load(directory / "config.yaml")
     metrics, environment = (json.loads((directory / name).read_text()) for name in RECORDS)
-    state = read_state(checkpoints(directory, cfg, metrics)[key])
+    state = read_checkpoint(checkpoints(directory, cfg, metrics)[key])
     info = describe(key, cfg, state, resizing_of(cfg.data), metrics, environment)
     return info, to_file(state, info["architecture"])

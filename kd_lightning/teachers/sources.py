@@ -1,10 +1,10 @@
 """Finds the teacher that a run needs, or trains it. A frozen teacher is never untrained."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.models.assemble import select_rows
 from kd_lightning.models.weights import load_weights
+from kd_lightning.teachers.files import with_timm_weights, with_weights_of
+from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
 from kd_lightning.teachers.store import find_or_train
 
+NO_FILES = ("train", "untrained", "pretrained")  # values of ``teacher.source``
 SUPERVISED = "kd_lightning.methods.supervised.Supervised"
 
 
@@ -29,11 +33,15 @@ class Teacher:
     Attributes:
         origin: where its weights come from, in words.
         name: of the net, for people.
+        class_names: of its outputs; None: they are only assumed to be the data's.
+        notes: sentences of what a person should know about how it was loaded.
     """
 
     net: nn.Module
     origin: str
     name: str
+    class_names: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -68,51 +76,82 @@ def get_teacher(
     Raises:
         UserError: the source does not exist, cannot be read, or has other classes than the data.
     """
+    teacher = find_teacher(cfg, data, train=train, say=say)
+    for note in teacher.notes:
+        say(note)
+    return teacher
+
+
+def find_teacher(
+    cfg: DictConfig,
+    data: ClassificationData,
+    *,
+    train: Callable[[DictConfig], Any],
+    say: Callable[[str], None],
+) -> Teacher:
+    """``get_teacher`` without saying the notes."""
     source, config = str(cfg.teacher.source), deepcopy(cfg.method.teacher)
+    classes = list(data.class_names)
+    path = Path(source).expanduser()
+    run = run_and_student(path)
+    is_file = source not in NO_FILES and path.exists() and run is None
+    check_file_keys(cfg, source, is_file=is_file)
+    build = partial(build_net, seed=cfg.teacher.seed, key="teacher")
     if source == "train":
         name = f"teacher-{factory(config)}"
-        run, store = teacher_run(cfg), Path(cfg.teacher.store)
-        directory = find_or_train(run, store, name, data.fingerprint, train=train, say=say)
+        own_run, store = teacher_run(cfg), Path(cfg.teacher.store)
+        directory = find_or_train(own_run, store, name, data.fingerprint, train=train, say=say)
         net = load_student(directory, "student")
-        return Teacher(net, f"trained, {directory}", describe(config))
+        return Teacher(net, f"trained, {directory}", describe(config), classes)
     if source == "untrained":
-        net = build_net(config, cfg.teacher.seed, "teacher")
-        return Teacher(net, "untrained at first, trained with the students", describe(config))
+        origin = "untrained at first, trained with the students"
+        return Teacher(build(config), origin, describe(config), classes)
     if source == "pretrained":
-        if "require_head" not in config:
-            raise UserError(
-                f"teacher.source=pretrained needs a timm net, got {describe(config)}: choose one "
-                "with model@method.teacher=…, or set teacher.source=train"
-            )
-        config.update(weights="pretrained", require_head=True)
+        found = with_timm_weights(config, cfg, data, build)
         origin = "the library's weights, which have seen all of ImageNet-1k's training images"
-        return Teacher(build_net(config, cfg.teacher.seed, "teacher"), origin, describe(config))
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return teacher_of_a_run(path, cfg, data)
+        return Teacher(found.net, origin, describe(config), found.class_names, tuple(found.notes))
+    if run is not None:
+        return teacher_of_a_run(*run, cfg, data)
     if not path.exists():
         raise UserError(
             f"teacher.source must be train, pretrained, a checkpoint file or a run directory, got "
             f"'{source}'"
         )
-    if "require_head" in config:
-        config.update(weights=str(path), require_head=True)
-        net = build_net(config, cfg.teacher.seed, "teacher")
-    else:
-        net = build_net(config, cfg.teacher.seed, "teacher")
-        load_weights(net, path, "teacher.source")
-    return Teacher(net, str(path), describe(config))
+    found = with_weights_of(path, config, cfg, data, build)
+    return Teacher(found.net, str(path), describe(config), found.class_names, tuple(found.notes))
 
 
-def teacher_of_a_run(directory: Path, cfg: DictConfig, data: ClassificationData) -> Teacher:
-    """The best student of another run, with the dropout rates of this run's teacher."""
-    key = the_student_of(directory)
-    check_same_data(directory, cfg, data)
+def check_file_keys(cfg: DictConfig, source: str, *, is_file: bool) -> None:
+    """Raises ``UserError`` for keys that say something about a file, if the source is none."""
+    for key in ("weights_key", "class_order"):
+        if cfg.teacher[key] is not None and not is_file:
+            raise UserError(
+                f"teacher.{key} is for a file of weights, and teacher.source={source} is none: "
+                f"leave it out, or set teacher.source=<file>"
+            )
+
+
+def teacher_of_a_run(
+    directory: Path, key: str | None, cfg: DictConfig, data: ClassificationData
+) -> Teacher:
+    """A student of another run, with the dropout rates of this run's teacher.
+
+    Args:
+        key: of the student; None: the best one.
+    """
+    best = the_student_of(directory)
+    key = key or best
+    rows = check_same_data(directory, cfg, data)
     config = OmegaConf.load(directory / "config.yaml").method.students[key]
     ours = cfg.method.teacher
     rates = {k: ours[k] for k in ("dropout", "block_dropout") if k in config and k in ours}
     config.update(rates)
-    return Teacher(load_student(directory, key, rates), f"{key} of {directory}", describe(config))
+    net = load_student(directory, key, rates)
+    if rows.rows is not None:
+        select_rows(net.head, rows.rows)
+    notes = (rows.note,) if rows.note else ()
+    origin = f"{key} of {directory}"
+    return Teacher(net, origin, describe(config), list(data.class_names), notes)
 
 
 def teacher_run(cfg: DictConfig) -> DictConfig:
@@ -196,38 +235,12 @@ def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = 
     return net
 
 
-def the_student_of(directory: Path) -> str:
-    """The student of a run directory: its only one, or the one that did best on val."""
-    if not (directory / "metrics.json").exists():
-        raise UserError(
-            f"teacher.source={directory} is no finished run: expected metrics.json, config.yaml and"
-            " best-<key>.ckpt in it"
-        )
-    nets = json.loads((directory / "metrics.json").read_text())["nets"]
-    students = OmegaConf.load(directory / "config.yaml").method.students
-    return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
-
-
-def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) -> None:
-    """Raises ``UserError`` if a run had other classes, or may have seen our val or test part."""
-    was = json.loads((directory / "environment.json").read_text())["data"]
-    if was["classes_sha256"] != data.classes_sha256:
-        count = OmegaConf.load(directory / "config.yaml").task.num_classes
-        raise UserError(
-            f"the teacher must know the data's {data.num_classes} classes, {directory} was trained "
-            f"on {count} other classes (teacher.source=…)"
-        )
-    if was["fingerprint"] != data.fingerprint and not cfg.teacher.other_data:
-        raise UserError(
-            f"{directory} was trained on other data or another split ({was['protocol']}), so it "
-            "may have seen this run's val or test part: set data.… as it was there, or "
-            "teacher.other_data=true if it has not"
-        )
-
-
 # Arguments that say nothing about the architecture.
 COMMON = frozenset(
-    ("num_classes", "in_chans", "num_inputs", "weights", "dropout", "block_dropout", "mean", "std")
+    (
+        *("num_classes", "in_chans", "num_inputs", "weights", "weights_key"),
+        *("dropout", "block_dropout", "mean", "std", "input_size", "interpolation"),
+    )
 )
 
 

@@ -22,13 +22,12 @@ BLOCKS = {  # of which the nets in cifar.py and time_series.py are built
     "stack_blocks",
 }
 WEIGHTS = {  # steps of load_weights and checks of its arguments
-    "check_weights_choice",
-    "first_line",
-    "is_classifier_state",
-    "strip_wrapper_prefixes",
+    *("check_weights_choice", "check_finite", "choose_fit", "load_state"),
+    *("as_mapping", "facts_of", "file_in", "first_line"),
 }
 LAYERS = {"is_layer_output", "listing", "outline"}  # parts of layer_shapes and of error messages
-STEPS = ("timm_creation", "timm_adaptation")  # modules with the steps of timm_classifier
+# modules with the steps of timm_classifier and of load_weights
+STEPS = ("timm_creation", "timm_adaptation", "matching", "torchvision_files")
 EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchmetrics"}
 
 

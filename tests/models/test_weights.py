@@ -1,21 +1,12 @@
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier, Prepare
-from kd_lightning.models.weights import (
-    check_weights_choice,
-    is_classifier_state,
-    load_weights,
-    read_state,
-    strip_wrapper_prefixes,
-)
+from kd_lightning.models.weights import check_weights_choice, load_weights
 
 
 def net(classes: int = 3, mean: list[float] | None = None) -> Classifier:
@@ -31,80 +22,6 @@ def assert_same(state: dict, other: dict) -> None:
     assert state.keys() == other.keys()
     for name in state:
         assert torch.equal(state[name], other[name]), name
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"state_dict": state, "epoch": 3},
-        lambda state: {"model": state},
-        lambda state: {"model": {"state_dict": state}},
-        lambda state: {f"module.{name}": value for name, value in state.items()},
-        lambda state: {"state_dict": {f"_orig_mod.module.{k}": v for k, v in state.items()}},
-    ],
-    ids=["raw", "state_dict", "model", "nested", "DataParallel", "compiled"],
-)
-def test_every_kind_of_file_gives_the_same_tensors(tmp_path: Path, wrap: Callable) -> None:
-    state = net().state_dict()
-    torch.save(wrap(state), tmp_path / "net.pt")
-    assert_same(read_state(tmp_path / "net.pt"), state)
-
-
-def test_safetensors_are_read(tmp_path: Path) -> None:
-    state = net().state_dict()
-    save_file(state, tmp_path / "net.safetensors")
-    assert_same(read_state(tmp_path / "net.safetensors"), state)
-
-
-def test_wrapper_prefixes_are_removed_from_names() -> None:
-    assert strip_wrapper_prefixes("module.trunk._orig_mod.conv.weight") == "trunk.conv.weight"
-    assert strip_wrapper_prefixes("trunk.module.weight") == "trunk.module.weight"
-
-
-class CreatesFile:
-    """An object whose unpickling would create a file."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple:
-        return open, (str(self.proof), "w")
-
-
-def test_code_in_a_checkpoint_raises_an_error_and_does_not_run(tmp_path: Path) -> None:
-    proof = tmp_path / "created"
-    torch.save({"state_dict": {}, "x": CreatesFile(proof)}, tmp_path / "net.pt")
-    with pytest.raises(UserError, match=r"could run code.*state_dict.*\(teacher.source=…\)"):
-        read_state(tmp_path / "net.pt", "teacher.source")
-    assert not proof.exists()
-
-
-def test_every_damaged_file_gives_one_sentence(tmp_path: Path) -> None:
-    torch.save(net().state_dict(), tmp_path / "whole.pt")
-    save_file(net().state_dict(), tmp_path / "whole.safetensors")
-    for name in ("whole.pt", "whole.safetensors"):
-        whole = (tmp_path / name).read_bytes()
-        (tmp_path / f"cut-{name}").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty.pt").touch()
-    (tmp_path / "empty.safetensors").touch()
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    (tmp_path / "pickle.pt").write_bytes(pickle.dumps([1, 2], protocol=2))
-    names = ["cut-whole.pt", "cut-whole.safetensors", "empty.pt", "empty.safetensors"]
-    for name in [*names, "text.pt", "pickle.pt", "missing.pt"]:
-        with pytest.raises(UserError) as raised:
-            read_state(tmp_path / name)
-        message = str(raised.value)
-        assert name in message
-        assert message.endswith("(…weights=…)")
-        assert "\n" not in message
-
-
-def test_a_file_without_tensors_raises_an_error(tmp_path: Path) -> None:
-    for content in ({"epoch": 3}, [torch.zeros(2)], {"state_dict": {"epoch": 3}}):
-        torch.save(content, tmp_path / "net.pt")
-        with pytest.raises(UserError, match="has no tensors"):
-            read_state(tmp_path / "net.pt")
 
 
 def test_a_saved_classifier_can_be_loaded(tmp_path: Path) -> None:
@@ -161,12 +78,60 @@ def test_the_first_names_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     assert_same(target.state_dict(), before)
 
 
-def test_the_state_of_a_classifier_is_recognized() -> None:
-    assert is_classifier_state(net(mean=[0.5]).state_dict())
-    assert not is_classifier_state(
-        {"head.weight": torch.zeros(1), "blocks.0.weight": torch.zeros(1)}
-    )
-    assert not is_classifier_state({"head.weight": torch.zeros(1)})
+def test_a_file_of_another_program_gets_no_names_of_this_package(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "net.pt")
+    with pytest.raises(UserError) as raised:
+        load_weights(net(), tmp_path / "net.pt", "key")
+    message = str(raised.value)
+    assert "missing: 1.weight, 1.bias, head.weight" in message
+    assert "unexpected: conv1.weight" in message
+    assert "trunk" not in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    state = net().state_dict()
+    state["trunk.1.bias"][2] = value
+    state["head.weight"].fill_(value)
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"2 of 4 tensors in .*net.pt have values that are not finit"
+                       r"e, the first is module.trunk.1.bias: .*\(key=…\)"):  # fmt: skip
+        load_weights(net(), tmp_path / "net.pt", "key")
+
+
+def test_the_head_takes_the_number_of_classes_of_the_file_if_it_may(tmp_path: Path) -> None:
+    torch.save(net(classes=7).state_dict(), tmp_path / "net.pt")
+    target = net(classes=3)
+    load_weights(target, tmp_path / "net.pt", "key", any_classes=True)
+    assert target.head.out_features == len(target.head.weight) == 7
+
+
+def test_statistics_beside_the_weights_are_loaded_too(tmp_path: Path) -> None:
+    content = {"model": net().state_dict(), "mean": [0.25, 0.75], "std": [1.0, 2.0]}
+    torch.save(content, tmp_path / "net.pt")
+    two, three = net(mean=[0.1] * 2), net(mean=[0.1] * 3)
+    for target, channels in ((two, 2), (three, 3)):
+        target.prepare.in_chans = channels
+        facts = load_weights(target, tmp_path / "net.pt", "key").facts
+    assert two.prepare.mean.tolist() == [0.25, 0.75]
+    assert three.prepare.mean.tolist() == pytest.approx([0.1] * 3)  # the file's are not for it
+    assert facts.mean is None
+
+
+def test_equal_copies_in_a_file_are_no_choice(tmp_path: Path) -> None:
+    state = net().state_dict()
+    torch.save({"first": state, "second": state}, tmp_path / "net.pt")
+    target = net()
+    load_weights(target, tmp_path / "net.pt", "key")
+    assert_same(target.state_dict(), state)
+
+
+def test_a_key_that_begins_like_another_means_the_exact_one(tmp_path: Path) -> None:
+    states = {"student": net().state_dict(), "student.old": net().state_dict()}
+    torch.save(states, tmp_path / "net.pt")
+    target = net()
+    load_weights(target, tmp_path / "net.pt", "key", weights_key="student")
+    assert_same(target.state_dict(), states["student"])
 
 
 def test_weights_are_none_pretrained_or_a_file() -> None:

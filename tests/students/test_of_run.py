@@ -63,6 +63,7 @@ def test_the_description_is_that_of_the_run(image_run: Path) -> None:
         assert (info["seed"], info["teacher"]) == (3, None)
         assert info["input"] | {"mean": None, "std": None} == {
             **{"kind": "image", "channels": 3, "size": 16, "net_size": None},
+            **{"net_interpolation": "bilinear"},
             **{"resize": "crop", "crop_fraction": 0.875, "interpolation": "bilinear"},
             **{"exif": True, "mean": None, "std": None},
         }

@@ -1,0 +1,62 @@
+"""A teacher that is the student of another run: which one, and whether its data are this run's."""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.models.checkpoints import IN_FOLDERS
+from kd_lightning.teachers.class_order import Rows, by_names
+
+
+def run_and_student(path: Path) -> tuple[Path, str | None] | None:
+    """The run directory that a folder is, or is the ``students/<key>`` of, with that key; None if
+    the folder holds a file of weights and no run, or is no folder.
+    """
+    if not path.is_dir():
+        return None
+    if path.parent.name == "students" and (path.parents[1] / "metrics.json").exists():
+        return path.parents[1], path.name
+    has_weights = any((path / name).is_file() for name in IN_FOLDERS)
+    is_run = (path / "metrics.json").exists() or not has_weights
+    return (path, None) if is_run else None
+
+
+def the_student_of(directory: Path) -> str:
+    """The student of a run directory: its only one, or the one that did best on val."""
+    if not (directory / "metrics.json").exists():
+        raise UserError(
+            f"teacher.source={directory} is no finished run: expected metrics.json, config.yaml and"
+            f" best-<key>.ckpt in it, or {' or '.join(IN_FOLDERS)}"
+        )
+    nets = json.loads((directory / "metrics.json").read_text())["nets"]
+    students = OmegaConf.load(directory / "config.yaml").method.students
+    return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
+
+
+def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) -> Rows:
+    """The rows of a run's head for our classes.
+
+    Raises:
+        UserError: the run had other classes, or may have seen our val or test part.
+    """
+    was = json.loads((directory / "environment.json").read_text())["data"]
+    rows = Rows(None, True, "")
+    if was["classes_sha256"] != data.classes_sha256:
+        names = was.get("class_names", [])
+        if not set(data.class_names) <= set(names):
+            count = OmegaConf.load(directory / "config.yaml").task.num_classes
+            raise UserError(
+                f"the teacher must know the data's {data.num_classes} classes, {directory} was "
+                f"trained on {count} other classes (teacher.source=…)"
+            )
+        rows = by_names(data.class_names, names, f"the names in {directory}")
+    if was["fingerprint"] != data.fingerprint and not cfg.teacher.other_data:
+        raise UserError(
+            f"{directory} was trained on other data or another split ({was['protocol']}), so it "
+            "may have seen this run's val or test part: set data.… as it was there, or "
+            "teacher.other_data=true if it has not"
+        )
+    return rows
