@@ -17,7 +17,7 @@ import torch
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
-from kd_lightning import predict
+from kd_lightning import evaluate, predict
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
 from kd_lightning.run import distill
@@ -225,6 +225,16 @@ def test_a_prediction_works_as_printed(
     predict.main([*words, "--device", "cpu", "--workers", "0"])
     assert re.search(r"\d samples predicted", capsys.readouterr().err)
     assert "--out" not in words or Path(words[words.index("--out") + 1]).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", printed("python -m kd_lightning.evaluate"))
+def test_an_evaluation_works_as_printed(command: str, run_in_place: Path) -> None:
+    words = [re.sub(r"=/data", f"={run_in_place}/data", word) for word in words_of(command)]
+    if "data=image_folder" in words:
+        words.insert(1, "data.num_workers=0")
+    evaluate.main([*words, "--device", "cpu"])
+    assert "--out" not in words or Path(words[words.index("--out") + 1], "evaluation.json").exists()
 
 
 @pytest.mark.slow

@@ -41,9 +41,15 @@ def load_data(
         check(cfg)
         data = instantiate(cfg.data, _convert_="object")
         check_effect(data, words)
-        data.prepare_data()
-        data.setup()
+        set_up(data)
         return take_split(data, name_of(cfg.data), cfg.split)
+
+
+def set_up(data: ClassificationData) -> None:
+    batch_size, data.batch_size = data.batch_size, 1  # a small train part is no fault here
+    data.prepare_data()
+    data.setup()
+    data.batch_size = batch_size
 
 
 def own_config(run: Path) -> DictConfig:
