@@ -50,7 +50,7 @@ def magnitude_warp(x: Series, mean: Series, std: Series, level: float, rng: Rand
 def missing_channels(x: Series, mean: Series, std: Series, level: float, rng: Random) -> Series:
     """This share of the channels, at least one and never all, is replaced by their means."""
     channels = len(x)
-    count = min(channels - 1, max(1, round(level * channels)))
+    count = max(1, round(level * channels))  # never all, because no level is above 0.7
     chosen = rng.permutation(channels)[:count]
     missing = x.copy()
     missing[chosen] = mean[chosen]

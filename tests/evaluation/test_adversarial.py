@@ -75,19 +75,36 @@ def test_a_larger_epsilon_fools_more_and_uint8_is_in_the_same_unit() -> None:
         assert (row["accuracy"], row["robust_accuracy"], row["n"]) == (1, robust, 40)
 
 
+class Wave(nn.Module):
+    """A net that is right about an image of mean m where sin(20 m) > 0."""
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        height = (20 * x.float().flatten(1).mean(1)).sin()
+        return ModelOutput(torch.stack([height, -height], 1), x.flatten(1))
+
+
+def test_an_image_that_was_wrong_is_not_robust_where_the_attack_makes_it_right() -> None:
+    x, y = torch.full((1, 1, 2, 2), 0.2), torch.zeros(1, dtype=torch.int64)
+    assert Wave()(x + 0.15).logits.argmax(1) == y  # where the only step of fgsm ends
+    assert not attacked(Wave(), x, y, "fgsm", 0.15, 1)
+
+
 def test_rows_are_of_each_attack_and_of_all_of_them_and_repeat() -> None:
-    x = images(100)
-    y = (x.flatten(1) @ WEIGHTS > 0).long()
-    subject = Subject("a", "", linear(), ["no", "yes"], FORM, ("", ""))
+    x = torch.full((200, 1, 2, 2), 0.15)  # fgsm jumps over the valley that pgd falls into
+    subject = Subject("a", "", Wave(), ["no", "yes"], FORM, ("", ""))
+    data = labelled(x, torch.zeros(200, dtype=torch.int64))
+    attacks = Attacks(["fgsm", "pgd"], Fraction(1, 4), 10, 200)
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    rows = measure([subject], labelled(x, y), ATTACKS, torch.device("cpu"), int)
+    rows = measure([subject], data, attacks, torch.device("cpu"), int)
     assert torch.equal(torch.get_rng_state(), state)
     assert [row["attack"] for row in rows] == ["fgsm", "pgd", "all of them"]
-    assert all(row["interval"][0] < row["robust_accuracy"] < row["interval"][1] for row in rows)
-    assert rows[2]["robust_accuracy"] <= min(row["robust_accuracy"] for row in rows[:2])
+    fgsm, pgd, both = (row["robust_accuracy"] for row in rows)
+    assert 0.02 < pgd < 0.9
+    assert (fgsm, both) == (1, pgd)
+    assert rows[1]["interval"][0] < pgd < rows[1]["interval"][1]
     torch.manual_seed(1)
-    assert measure([subject], labelled(x, y), ATTACKS, torch.device("cpu"), int) == rows
+    assert measure([subject], data, attacks, torch.device("cpu"), int) == rows
 
 
 def test_labels_follow_the_names_of_the_classes() -> None:

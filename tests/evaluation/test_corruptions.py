@@ -1,17 +1,22 @@
 import numpy as np
 import pytest
 import torch
+from helpers import net
+from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.data.digits import Digits
 from kd_lightning.evaluation import image_corruptions
 from kd_lightning.evaluation.corruptions import (
     ImageCorruption,
     SeriesCorruption,
     choose_kinds,
     mean_of,
+    measure,
     rows_of,
 )
-from kd_lightning.evaluation.labelled_set import Form
+from kd_lightning.evaluation.labelled_set import Form, Subject, take_split
+from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.students.transform import unchanged
 
 IMAGES, SERIES = Form("image", 3, 32, unchanged), Form("series", 1, 30, unchanged)
@@ -69,3 +74,37 @@ def test_rows_are_means_over_severities_and_kinds() -> None:
     assert mean["accuracy"] == pytest.approx(0.4) == mean_of(kinds, "accuracy")
     assert len(rows_of({"fog": kinds["fog"]}, clean)) == 2  # no mean of one kind
     assert np.isclose(mean["ece"], 0.2)
+
+
+class Turned(nn.Module):
+    """A net with its classes in the opposite order."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> ModelOutput:
+        output = self.net(x)
+        return ModelOutput(output.logits.flip(1), output.features)
+
+
+def test_classes_are_found_by_name_and_students_see_the_same_samples() -> None:
+    data = Digits(batch_size=64)
+    data.setup()
+    labelled = take_split(data, "digits", "val")
+    form, names = Form("image", 1, 8, unchanged), data.class_names
+    own = net(64, classes=10)
+    subjects = [
+        Subject("own", "", own, names, form, ("", "")),
+        Subject("turned", "", Turned(own), names[::-1], form, ("", "")),
+    ]
+    told: list[int] = []
+    cpu = torch.device("cpu")
+    found = measure(subjects, labelled, ["gaussian_noise", "fog"], cpu, told.append)
+    assert list(found["own"]) == ["gaussian_noise", "fog"]
+    assert [len(cells) for cells in found["own"].values()] == [5, 5]
+    for kind, cells in found["own"].items():
+        for cell, other in zip(cells, found["turned"][kind], strict=True):
+            assert cell == pytest.approx(other, abs=1e-5)
+    assert sum(told) == 10 * len(labelled)
+    assert found["own"]["fog"][0] != found["own"]["fog"][4]
