@@ -69,6 +69,7 @@ def reference() -> str:
     for group in order:
         page += group_section(group)
     page += ["## Preparing images { #prepare }\n", *file_section(CONF / "prepare.yaml", "")]
+    page += ["## Evaluating students { #evaluate }\n", *file_section(CONF / "evaluate.yaml", "")]
     return "\n".join(page)
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "show or resume a sweep",
     "report": "tables and a web page from runs and sweeps",
     "predict": "classes and probabilities of your own samples",
+    "evaluate": "test students on other data: per class, corrupted, unknown or attacked",
     "export": "a student as ONNX, TorchScript, OpenVINO or int8, with a model card",
     "list": "all methods, models, data sets and other choices",
     "prepare": "decode or pack images once",

@@ -17,7 +17,7 @@ import torch
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
-from kd_lightning import distill, export, predict
+from kd_lightning import distill, evaluate, export, predict
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
 from kd_lightning.sweeps import create, plan
@@ -232,6 +232,16 @@ def test_an_export_works_as_printed(command: str, run_in_place: Path) -> None:
     words = words_of(command)
     export.main(words)
     assert Path(words[words.index("--out") + 1], "README.md").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", printed("python -m kd_lightning.evaluate"))
+def test_an_evaluation_works_as_printed(command: str, run_in_place: Path) -> None:
+    words = [re.sub(r"=/data", f"={run_in_place}/data", word) for word in words_of(command)]
+    if "data=image_folder" in words:
+        words.insert(1, "data.num_workers=0")
+    evaluate.main([*words, "--device", "cpu"])
+    assert "--out" not in words or Path(words[words.index("--out") + 1], "evaluation.json").exists()
 
 
 @pytest.mark.slow

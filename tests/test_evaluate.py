@@ -1,0 +1,264 @@
+"""The command on real runs: its numbers are those of the run, and a mistake is one sentence."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kd_lightning import distill, evaluate
+from kd_lightning.evaluation import image_corruptions
+
+QUIET = ("hardware=cpu", "callbacks=quiet", "logger=none", "threads=1")
+METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two students of digits, well enough trained to be hurt by corruptions."""
+    place = tmp_path_factory.mktemp("digits")
+    words = ("method=mutual_learning", "data=digits", "trainer.max_epochs=6", *QUIET)
+    return distill(*words, f"run_dir={place / 'run'}").directory
+
+
+@pytest.fixture(scope="module")
+def series_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("series")
+    generator = np.random.default_rng(0)
+    y = np.arange(120) % 2
+    x = generator.normal(size=(120, 2, 24)).astype("float32") + y[:, None, None]
+    np.savez(place / "data.npz", x=x, y=y)
+    words = ("method=supervised", "data=arrays", f"data.root={place / 'data.npz'}")
+    return distill(*words, "trainer.max_epochs=1", "data.batch_size=32", *QUIET,
+                   f"run_dir={place / 'run'}").directory  # fmt: skip
+
+
+def report_of(*words: object) -> dict:
+    """The content of ``evaluation.json``."""
+    arguments = evaluate.build_parser().parse_intermixed_args([*map(str, words), "--device", "cpu"])
+    return evaluate.evaluate(arguments).report
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def written(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command writes with everything that it can measure."""
+    out = tmp_path_factory.mktemp("evaluation") / "all"
+    words = [str(digits_run), "--corruptions", "gaussian_noise,contrast,fog"]
+    words += ["--ood", "synthetic", "split=val", "--adversarial", "--samples", "40", "--steps", "3"]
+    evaluate.main([*words, "--epsilon", "16/255", "--out", str(out), "--device", "cpu"])
+    return out
+
+
+def test_the_metrics_are_those_of_the_run(digits_run: Path, written: Path) -> None:
+    report = json.loads((written / "evaluation.json").read_text())
+    nets = json.loads((digits_run / "metrics.json").read_text())["nets"]
+    assert list(report["students"]) == ["a", "b"]
+    for key, found in report["students"].items():
+        expected = nets[key]["test"]
+        assert {name: found[name] for name in METRICS} == pytest.approx(expected, abs=1e-6)
+        assert found["interval"][0] < found["accuracy"] < found["interval"][1]
+        assert sum(row["n"] for row in found["classes"]) == found["n"] == 359
+    assert report["notes"] == []
+    assert (report["data"]["name"], report["data"]["split"]) == ("digits", "test")
+
+
+def test_the_folder_has_every_table_and_picture(written: Path) -> None:
+    stems = ["evaluation", "comparison", "ood", "adversarial"]
+    stems += [f"{name}-{key}" for name in ("classes", "corruptions") for key in "ab"]
+    expected = {f"{stem}.{ending}" for stem in stems for ending in ("md", "csv")}
+    expected |= {f"confusion-{key}.{ending}" for key in "ab" for ending in ("csv", "png")}
+    assert {path.name for path in written.iterdir()} == {*expected, "evaluation.json"}
+    with Image.open(written / "confusion-a.png") as picture:
+        assert min(picture.size) > 400
+    rows = read(written / "confusion-b.csv")
+    assert sum(int(row[name]) for row in rows for name in row if name.isdigit()) == 359
+    assert float(read(written / "evaluation.csv")[0]["interval_low"]) > 0.3
+
+
+def test_the_pair_agrees_with_the_two_accuracies(written: Path) -> None:
+    report = json.loads((written / "evaluation.json").read_text())
+    a, b = (report["students"][key]["accuracy"] for key in "ab")
+    (row,) = report["comparison"]
+    assert (row["student"], row["compared_with"]) == ("b", "a")
+    assert row["difference"] == pytest.approx(b - a, abs=1e-6)
+    assert row["p"] == row["p_holm"]
+
+
+def test_the_highest_severity_hurts_a_trained_net_most(written: Path) -> None:
+    report = json.loads((written / "evaluation.json").read_text())
+    for key in "ab":
+        clean, found = report["students"][key]["accuracy"], report["corruptions"][key]
+        for kind in ("contrast", "fog"):
+            accuracies = [cell["accuracy"] for cell in found["kinds"][kind]]
+            assert accuracies[4] < accuracies[0] - 0.05
+        noise = [cell["accuracy"] for cell in found["kinds"]["gaussian_noise"]]
+        assert noise[4] <= noise[0] + 0.02
+        assert found["accuracy"] < clean
+        last = read(written / f"corruptions-{key}.csv")[-1]
+        assert float(last["accuracy"]) == pytest.approx(found["accuracy"])
+
+
+def test_the_other_data_and_the_attacks_are_as_asked_for(written: Path) -> None:
+    report = json.loads((written / "evaluation.json").read_text())
+    assert (report["ood"]["data"]["name"], report["ood"]["data"]["split"]) == ("synthetic", "val")
+    scores = report["ood"]["scores"]
+    assert [(row["student"], row["score"]) for row in scores[:4]] == [
+        *(("a", name) for name in ("max probability", "entropy", "energy")),
+        ("b", "max probability"),
+    ]
+    assert "become 1 x 8 x 8, as the student takes them" in (written / "ood.md").read_text()
+    attacks = report["adversarial"]
+    assert (attacks["epsilon"], attacks["steps"]) == (pytest.approx(16 / 255), 3)
+    for row in attacks["results"]:
+        assert row["n"] == 40
+        assert row["robust_accuracy"] <= row["accuracy"]
+
+
+def test_without_names_all_kinds_are_measured(digits_run: Path) -> None:
+    file = digits_run / "students" / "b" / "student.safetensors"
+    (found,) = report_of(file, "data=digits", "split=val", "--corruptions")["corruptions"].values()
+    assert list(found["kinds"]) == list(image_corruptions.KINDS)
+
+
+def test_files_of_one_name_are_compared_with_the_first(digits_run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(digits_run / "students" / "a", tmp_path / "copied")
+    report = report_of(
+        digits_run / "students" / "b", copy, digits_run / "students/a", "data=digits"
+    )
+    assert list(report["students"]) == ["b", "copied", "a"]
+    first, second = report["comparison"]
+    assert (first["gained"], first["lost"]) == (second["gained"], second["lost"])
+    assert first["p_holm"] == pytest.approx(min(1, 2 * first["p"]))
+    again = report_of(copy, copy, "data=digits")
+    assert list(again["students"]) == ["copied", "copied'"]
+    assert again["comparison"][0]["p"] == 1
+
+
+def test_the_split_is_chosen_and_what_was_trained_on_is_said(digits_run: Path) -> None:
+    seen = {
+        "train": (1295, "were trained on it"),
+        "val": (143, "whose weights were chosen on it"),
+        "all": (1797, "were trained on parts of it"),
+    }
+    for split, (count, why) in seen.items():
+        report = report_of(digits_run, f"split={split}", "--student", "b")
+        assert report["data"]["n"] == count
+        (note,) = report["notes"]
+        assert note.startswith(f"split={split} is no test for b, ")
+        assert note.endswith(f"{why}.")
+    (note,) = report_of(digits_run, "data.split_seed=3", "--student", "b")["notes"]
+    assert note.startswith("b: trained on digits with other samples or another split")
+
+
+def test_image_files_are_evaluated_as_the_run_did(image_run: Path) -> None:
+    report = report_of(image_run)
+    nets = json.loads((image_run / "metrics.json").read_text())["nets"]
+    for key in "ab":
+        found = {name: report["students"][key][name] for name in METRICS}
+        assert found == pytest.approx(nets[key]["test"], abs=1e-5)
+
+
+def test_classes_are_found_by_name_in_any_order(
+    image_run: Path, write_tree, tmp_path: Path
+) -> None:
+    own = image_run.parent / "photos" / "test"
+    for old, new in (("cat", "dog"), ("dog", "cat")):  # turned: all that was right is wrong
+        shutil.copytree(own / old, tmp_path / "turned" / "train" / new)
+    words = ("data=image_folder", f"data.root={tmp_path / 'turned'}", "split=all")
+    words += ("data.num_workers=0",)
+    right, turned = (report_of(image_run, *w, "--student", "a") for w in ((), words))
+    accuracies = [r["students"]["a"]["accuracy"] for r in (right, turned)]
+    assert sum(accuracies) == pytest.approx(1)
+    assert turned["notes"] == [
+        "a: trained on image_folder with other samples or another split, so some of these samples "
+        "may have been in the train part."
+    ]
+
+
+def test_series_are_corrupted_too(series_run: Path) -> None:
+    report = report_of(series_run, "--corruptions", "missing_channels,drift")
+    (found,) = report["corruptions"].values()
+    assert list(found["kinds"]) == ["missing_channels", "drift"]
+    assert all(0 <= cell["accuracy"] <= 1 for cell in found["kinds"]["drift"])
+
+
+def test_without_a_folder_nothing_is_written(
+    digits_run: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = sorted(digits_run.rglob("*"))
+    evaluate.main([str(digits_run), "--student", "b", "--device", "cpu"])
+    said = capsys.readouterr().out
+    assert "digits, test part: 359 samples" in said
+    assert "most confused with" in said
+    assert "Not written: name a folder for it (--out)." in said
+    assert sorted(digits_run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["{file}"], "a student file has no data with it: say on which to evaluate (data=…)"),
+        (["data=digits"], "name a run or a student file to evaluate, got only data=digits"),
+        (["{run}", "split=tset"], "unknown split 'tset': did you mean test"),
+        (["{run}", "data.rot=x"], "unknown key 'data.rot': did you mean data.root"),
+        (["{run}", "data=digitss"], "unknown data 'digitss': did you mean digits"),
+        (["{run}", "data.batch_size=many"], "data.batch_size must be a whole number, got many"),
+        (["{run}", "data.val_fraction=0", "split=val"], "these data have no val part"),
+        (["{run}", "data=synthetic"], "a and the data must have the same classes, by name"),
+        (["{run}", "--student", "c"], "unknown student of"),
+        (["{run}", "--corruptions", "fogg"], "unknown corruption of image samples 'fogg'"),
+        (["{run}", "--ood", "fashion"], "unknown data 'fashion': did you mean fashion_mnist"),
+        (["{run}", "--adversarial", "pgdd"], "unknown attack 'pgdd'"),
+        (["{run}", "--out", "{run}"], "expected a new or an empty folder for the results"),
+        (["{run}", "--device", "gpu7"], "--device must be auto, cpu or a GPU"),
+        (["{series}", "--adversarial"], "--adversarial is for images"),
+        (["{series}", "data=digits"], "must have the same classes"),
+        (["{photos}", "data.resize=squash"], "data.resize has no effect on an evaluation"),
+        (["nowhere"], "which does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_exit_code_2(
+    words: list[str],
+    sentence: str,
+    digits_run: Path,
+    series_run: Path,
+    image_run: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    places = {"run": digits_run, "series": series_run, "photos": image_run}
+    places["file"] = digits_run / "students" / "a" / "student.safetensors"
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([word.format(**places) for word in words])
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; from kd_lightning import evaluate; parser = evaluate.build_parser(); "
+        "parser.format_help(); assert not {'torch', 'timm', 'lightning'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_results_do_not_depend_on_the_state_of_the_generator(digits_run: Path) -> None:
+    words = (digits_run, "--student", "b", "--corruptions", "snow", "--adversarial", "pgd")
+    torch.manual_seed(0)
+    first = report_of(*words, "--samples", 20)
+    torch.manual_seed(1)
+    assert report_of(*words, "--samples", 20) == first
