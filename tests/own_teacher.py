@@ -20,7 +20,7 @@ PICTURES = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.pn
             "gravel.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
             "rocket.jpg")  # fmt: skip
 COUNTS = {"train": 60, "val": 20, "test": 20}  # of each class
-SIDE = 48
+SIDE = 32
 
 
 def pictures() -> Path:

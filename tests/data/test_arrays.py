@@ -18,7 +18,8 @@ PARTS = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]}
 def made(tmp_path):
     def make(arrays, **kwargs):
         np.savez(tmp_path / "mine.npz", **arrays)
-        arguments = {"root": str(tmp_path / "mine.npz"), "batch_size": 2, "val_fraction": 0.2}
+        arguments = {"root": str(tmp_path / "mine.npz"), "batch_size": 2, "val_fraction": 0.2,
+                     "on_leak": "ignore"}  # fmt: skip
         data = Arrays(**{**arguments, **kwargs})
         data.setup()
         return data

@@ -263,7 +263,7 @@ def test_a_question_mark_is_a_missing_value_only_as_a_whole_value(tmp_path):
 
 def test_notes_say_which_series_were_resampled_and_what_the_classes_are(tmp_path):
     rows = ["walk\t0\t1\t2", "sit\t0\t1", "walk\t0\t1\t2", "walk\t0\t1\t2"]
-    write(tmp_path, "Made", ".tsv", rows, rows[:1])
+    write(tmp_path, "Made", ".tsv", rows, ["walk\t3\t1\t2"])
     assert made(tmp_path).notes == [
         "1 of 5 series had 2 steps and are resampled to 3 (data.length=…): their durations are "
         "lost",
