@@ -33,7 +33,7 @@ from kd_lightning.running.build import build_data
 
 ROOT = Path(__file__).parent.parent
 DEMO = ("experiment=demo",)
-SHORT = ("trainer.max_epochs=1", "teacher.trainer.max_epochs=1")
+SHORT = ("trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.check=warn")
 MIN_SHARE = 0.01  # packages with a smaller share of the import time are not listed
 BUILD_NETS = """
 import json, os, sys, torch
@@ -195,7 +195,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for text in to_first_step(arguments.pairs):
         report.add(text)
     report.add("\n## Imports\n")
-    for text in imports("kd_lightning.run"):
+    for text in imports("kd_lightning.running.run"):
         report.add(text)
     report.add("\n## The demo")
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ STAGES = {
     "check_run": "checks before the run",
     "get_teacher": "teacher, trained or loaded",
     "build_method": "students and method built",
+    "check_on_val": "teacher checked on val",
     "complete_stage": "earlier stage of the method",
     "train_baseline": "labels-only students",
     "make_run_directory": "run directory",
@@ -55,10 +56,11 @@ def time_stages(module: object, stages: dict[str, float]) -> None:
             setattr(module, name, timed(name, getattr(module, name)))
 
 
-def main() -> None:
+def record() -> None:
     """The command line."""
     file, *words = sys.argv[1:]
-    from kd_lightning import run
+    from kd_lightning.run import main
+    from kd_lightning.running import run
 
     MOMENTS["imported"] = time.time()
     from lightning.pytorch import LightningModule
@@ -80,11 +82,11 @@ def main() -> None:
     LightningModule.optimizer_step = timed_step
     run.run = timed_run
     sys.argv[1:] = words
-    run.main()
+    main()
     MOMENTS["over"] = time.time()
     with open(file, "w") as opened:
         json.dump({"moments": MOMENTS, "stages": stages}, opened)
 
 
 if __name__ == "__main__":
-    main()
+    record()

@@ -23,7 +23,7 @@ from benchmarks.paired_timing import Ratio, Step, Times, ratio
 from benchmarks.ratio_table import Row, Rows
 from benchmarks.steps import Case, build_case
 from kd_lightning.callbacks.best_students import BestStudents
-from kd_lightning.run import build_trainer
+from kd_lightning.running.trainer import build_trainer
 from kd_lightning.trackers.run_info import RunInfo
 
 WORDS = ("method=dual_student", "data=ucr", "data.name=GunPoint", "model@method.teacher=fcn",

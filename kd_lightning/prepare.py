@@ -14,16 +14,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.config.command_line import as_user_errors, compose, console, report_errors
-from kd_lightning.config.schema import check_targets, check_value
-from kd_lightning.data.loading.image_files import ImageFiles
-from kd_lightning.data.preparation.decode import decode_tree
-from kd_lightning.data.preparation.pack import pack_tree
-from kd_lightning.data.streamed import Streamed
+
+# Packages that take seconds to import are imported in the functions: --help needs none of them.
 
 FORMATS = ("arrays", "litdata")
 RUN_ONLY_KEYS = ("train_per_class", "label_noise", "mixing")  # preparation keeps all samples
@@ -35,6 +31,13 @@ def prepare(*overrides: str, config_dir: str | Path | None = None) -> Path:
     Raises:
         UserError: the request is impossible; the message says what to change.
     """
+    from hydra.utils import instantiate
+
+    from kd_lightning.data.loading.image_files import ImageFiles
+    from kd_lightning.data.preparation.decode import decode_tree
+    from kd_lightning.data.preparation.pack import pack_tree
+    from kd_lightning.data.streamed import Streamed
+
     with as_user_errors(overrides):
         cfg = compose(overrides, config_dir, name="prepare")
         check_config(cfg)
@@ -61,6 +64,8 @@ def prepare(*overrides: str, config_dir: str | Path | None = None) -> Path:
 
 def check_config(cfg: DictConfig) -> None:
     """Raises ``UserError`` for a value that is missing, has the wrong type, or has no effect."""
+    from kd_lightning.config.schema import check_targets, check_value
+
     if OmegaConf.is_missing(cfg, "out"):
         raise UserError("say where the prepared images go (out=…)")
     check_value(cfg, "out", str, "out")

@@ -2,16 +2,17 @@
 
     python -m kd_lightning.report outputs/sweeps/2026-11-22_10-00-00_grid_1f2e
     python -m kd_lightning.report <sweep> <sweep> --columns val/accuracy 'test/*/ece' --out both
+    python -m kd_lightning.report <run> --html report.html
 
 The tables of one sweep are written into its directory. The tables of several sweeps, or of single
-runs, are only printed, unless --out names a folder.
+runs, are only printed, unless --out names a folder. --html writes a page with charts and examples.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_lightning import reports
+from kd_lightning.base.files import format_bytes
 from kd_lightning.config.command_line import console, report_errors
 
 
@@ -36,21 +37,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", help="write into this folder, with the files that the report can be made from"
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="also write a page with tables, charts and examples: one file, to open in a browser",
+    )
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command. A user error is printed as one sentence, with exit code 2."""
+    arguments = build_parser().parse_args(words)
     with report_errors():
-        arguments = build_parser().parse_args(words)
+        from kd_lightning import reports  # here: it imports scipy, which --help does not need
+
         report = reports.build(arguments.directories, arguments.columns, arguments.pair)
         reports.print_report(report, console)
         out = arguments.out or report.source.directory
-        if out is None:
+        if out is not None:
+            reports.write(report, out)
+            _print(f"Written: {Path(out)}")
+        elif arguments.html is None:
             _print("Not written: name a folder for it (--out).")
-            return
-        reports.write(report, out)
-        _print(f"Written: {Path(out)}")
+        if arguments.html is not None:
+            # imported here: most reports are without a page
+            from kd_lightning.reports.page import write_page
+
+            page = write_page(report, arguments.directories, arguments.html)
+            _print(f"Page: {page} ({format_bytes(page.stat().st_size)})")
 
 
 def _print(sentence: str) -> None:

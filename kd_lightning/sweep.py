@@ -12,8 +12,8 @@ from pathlib import Path
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import launcher_rank
 from kd_lightning.config.command_line import as_user_errors, console, report_errors
-from kd_lightning.running.build import quieten
-from kd_lightning.sweeps import create, engine
+
+# Packages that take seconds to import are imported in the functions: --help needs none of them.
 
 
 def sweep(*words: str, config_dir: str | Path | None = None) -> Path:
@@ -41,6 +41,9 @@ def start(words: Sequence[str], config_dir: str | None) -> tuple[Path, bool]:
             "a sweep starts the processes of its jobs itself: start it without torchrun or srun "
             "(launcher=slurm submits its jobs to SLURM)"
         )
+    from kd_lightning.running.build import quieten
+    from kd_lightning.sweeps import create, engine
+
     quieten()
     directory = create.create_sweep(words, config_dir, console)
     launcher = create.build_launcher(engine.launcher_config(directory, []))
@@ -56,6 +59,9 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments = parser.parse_intermixed_args()
     with report_errors():
+        from kd_lightning.running.build import quieten
+        from kd_lightning.sweeps import create, engine
+
         directory = arguments.directory.resolve()
         if not arguments.resume:
             if arguments.words:

@@ -21,9 +21,9 @@ from kd_lightning.base.files import write_text
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
-from kd_lightning.config.command_line import user_message
+from kd_lightning.config.command_line import compose, user_message
 from kd_lightning.records.jobs import JOB_VARIABLE, Job
-from kd_lightning.run import compose, run
+from kd_lightning.running.run import run
 
 # The files of a job that do not belong to its run. All others are removed when the run is started
 # from the beginning.

@@ -13,7 +13,7 @@ from helpers import TINY
 from PIL import Image
 from torchvision import datasets
 
-from kd_lightning.run import distill
+from kd_lightning import distill
 from kd_lightning.running import build
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from kd_lightning.config import command_line
 from kd_lightning.config.command_line import CONF
-from kd_lightning.models.classifier import Classifier
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.models.classifier import Classifier, Prepare
+from kd_lightning.running.teacher_diagnosis import batches_of
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
 DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
@@ -22,6 +24,7 @@ TINY = (
     "data.batch_size=16",
     "trainer.max_epochs=2",
     "teacher.trainer.max_epochs=1",
+    "teacher.check=warn",  # after one epoch a teacher is near chance
     "hardware=cpu",
     "callbacks=quiet",
     "logger=none",
@@ -73,3 +76,40 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
+
+
+def ridge_net(
+    data: ClassificationData, *, prepare: Prepare | None = None, trunk: nn.Module | None = None
+) -> Classifier:
+    """A linear classifier of features that is fitted on train in a moment, in eval mode.
+
+    Args:
+        prepare: of its input; None: with the statistics of the data.
+        trunk: gives the features; None: the input itself.
+    """
+    x, y = map(torch.cat, zip(*batches_of(data, data.parts["train"]), strict=True))
+    net = Classifier(
+        prepare=prepare or Prepare(data.mean, data.std),
+        trunk=trunk or nn.Flatten(),
+        head=nn.Linear(1, data.num_classes),
+        dropout=0.0,
+    )
+    with torch.no_grad():
+        x = net.features(x).double()
+        mean = x.mean(0)
+        weights = torch.linalg.solve(
+            (x - mean).T @ (x - mean) + len(x) / 10 * torch.eye(x.shape[1]),
+            (x - mean).T @ nn.functional.one_hot(y, data.num_classes).double(),
+        )
+        shares = y.bincount(minlength=data.num_classes) / len(x)
+        net.head.weight = nn.Parameter(weights.T.float())
+        net.head.bias = nn.Parameter((shares - mean @ weights).float())
+    return net.eval()
+
+
+def with_order(net: nn.Module, order: Tensor) -> nn.Module:
+    """The net whose output i is for the class ``order[i]`` of the data."""
+    with torch.no_grad():
+        net.head.weight.copy_(net.head.weight[order])
+        net.head.bias.copy_(net.head.bias[order])
+    return net

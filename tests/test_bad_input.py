@@ -22,10 +22,10 @@ import pytest
 import torch
 from helpers import TINY
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.synthetic import Synthetic
 from kd_lightning.models.perceptron import mlp
-from kd_lightning.run import distill
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]  # the first three classes of ImageNet-1k
 
@@ -309,7 +309,7 @@ ROOTS = {
     "imagenet100": "expected train/ and val/ (an ImageNet tree), or train.X1/ to train.X4/",
     "prepared": "kd_lightning.prepare has made with index.json, found notes.txt in",
     "streamed": "prepare format=litdata has made with stream.json, found notes.txt in",
-    "ucr": "expected OSULeaf/OSULeaf_TRAIN and OSULeaf_TEST as .ts, .tsv or .txt, found notes.txt",
+    "ucr": "expected OSULeaf/OSULeaf_TRAIN and OSULeaf_TEST as .ts, .tsv, .csv or .txt, found",
 }
 
 
@@ -340,8 +340,11 @@ def test_bad_arrays(refusal, tmp_path: Path) -> None:
     series[7, 0, 3] = np.nan
     y = np.arange(60) % 3
     for changes, expected in (
-        ({"y": y + 1}, "labels must be the integers 0..2, as there are 3 classes; y has 1, 2, 3"),
-        ({"y": np.where(y == 1, 5, y)}, "y has 0, 2, 5"),
+        (
+            {"y": y + 1, "class_names": np.array(["a", "b", "c"])},
+            "0..2, as there are 3 class_names",
+        ),
+        ({"y": y / 2}, "y must be one row of integers or names, got float64"),
         ({"x": series}, "x has NaN or infinite values, in 1 samples, the first is number 7"),
         ({"class_names": np.array(["a", "b", "c", "d"])}, "1 of 4 have none: d"),
     ):

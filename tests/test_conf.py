@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.config.command_line import CONF
 from kd_lightning.config.schema import arguments_of, check_configuration
 from kd_lightning.data.loading.batches import Samples, SampleSet
+from kd_lightning.models import by_shape
 from kd_lightning.running.trainer import bare_trainer
 
 # wandb_sweep.yaml is for wandb itself: trackers/test_wandb.py
@@ -36,6 +37,8 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 def targets(node: Any) -> list[DictConfig]:
     """All nodes in ``node`` with a ``_target_``, at any depth."""
     found = [node] if OmegaConf.is_dict(node) and "_target_" in node else []
+    if found and node._target_ == by_shape.TARGET:  # its nets share arguments
+        return found + [by_shape.net_for(node, kind) for kind in by_shape.KINDS]
     if OmegaConf.is_dict(node):
         keys = [key for key in node if not OmegaConf.is_missing(node, key)]
     else:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
-from kd_lightning.run import distill
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +23,7 @@ SETTING = [
     "data.batch_size=16",
     "trainer.max_epochs=2",
     "teacher.trainer.max_epochs=1",
+    "teacher.check=warn",
     "method.confidence_threshold=0.05",  # half of the samples have a lower confidence
     "method.normalize_confidence=true",
     "optimizer=sgd",
@@ -84,7 +85,7 @@ def test_two_processes_compute_a_cache_together(fails: bool, tmp_path: Path, sto
     # like `python -m kd_lightning.run`, but each process logs the blocks that it computes, or fails
     (tmp_path / "logged.py").write_text(
         "import os, sys, time\n"
-        "from kd_lightning import run\n"
+        "from kd_lightning.run import main\n"
         "from kd_lightning.teacher_cache import files, filling\n"
         "from kd_lightning.base.errors import UserError\n"
         "files.BLOCK, write = 8, filling.write_block\n"
@@ -96,7 +97,7 @@ def test_two_processes_compute_a_cache_together(fails: bool, tmp_path: Path, sto
         "        raise UserError('number 8 must be an image')\n"
         "    write(values, view, indices, *rest)\n"
         "filling.write_block = logged\n"
-        "run.main()\n"
+        "main()\n"
     )
     words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]
     done = subprocess.run(
@@ -149,6 +150,7 @@ def test_torchrun_starts_the_ranks_and_one_of_them_trains_the_teacher(tmp_path: 
     assert len(list(tmp_path.glob("2*"))) == 1
     assert len(list(tmp_path.glob("2*/metrics.json"))) == 1
     assert done.stdout.count("ensemble of the students") == 1
+    assert len(re.findall(r"Teacher: \d.* % on val \(", done.stdout)) == 1  # by one of the ranks
     assert len(list(tmp_path.glob("teachers/*/metrics.json"))) == 1
 
 

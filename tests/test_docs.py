@@ -13,6 +13,7 @@ from helpers import DATA, METHODS, PAGES, ROOT
 
 MOST_BYTES_OF_README = 12_288
 MADE = "docs/reference.md"  # by `make docs`
+FOLDERS = ("kd_lightning/", "kd_lightning/data/", "kd_lightning/reports/")  # that have folders
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 LINKS = [(page, *link) for page, text in PAGES.items() for link in LINK.findall(text)]
 INSIDE = [link for link in LINKS if not link[1].startswith("http")]
@@ -74,7 +75,7 @@ def test_the_layout_names_every_folder_and_command() -> None:
     for name in [*(f"  {folder}/ " for folder in folders), *commands]:
         assert name in layout, name
     for name in re.findall(r"\S+\.py|\w+/", layout):
-        places = (name, f"kd_lightning/{name}", f"kd_lightning/data/{name}")
+        places = [f"{folder}{name}" for folder in ("", *FOLDERS)]
         assert any((ROOT / place).exists() for place in places), name
 
 

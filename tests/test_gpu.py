@@ -7,11 +7,11 @@ import torch
 from helpers import METHODS, of_method
 
 from benchmarks.steps import build_case
+from kd_lightning import distill
 from kd_lightning.callbacks.averaging import AveragedStudents
 from kd_lightning.data.loading.loaders import ResidentLoader
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.inference import TOLERANCE, checked_fast_copy, no_tf32, relative_rms_error
-from kd_lightning.run import distill
 
 pytestmark = [
     pytest.mark.gpu,

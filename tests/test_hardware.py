@@ -6,12 +6,12 @@ from helpers import compose
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.inference import PrecisionWrapper
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.sources import Teacher, build_net
 

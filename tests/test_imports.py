@@ -63,8 +63,8 @@ def fault(module, imported):
     """Why ``module`` may not import ``imported``; None if it may."""
     folder, layer = folder_and_layer(module)
     target, target_layer = folder_and_layer(imported)
-    if module == "" and imported == "students.load":
-        return None  # kd_lightning.load, imported when it is first asked for
+    if module == "" and imported in ("running.run", "students.load"):
+        return None  # kd_lightning.distill and load, imported when they are first asked for
     if folder in ("base", "losses", "uncertainty") and target != folder:
         return f"{folder} imports nothing of ours from elsewhere"
     if target_layer >= layer and target != folder:

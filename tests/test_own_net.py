@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.run import distill
+from kd_lightning import distill
 
 NET = """
 from torch import nn

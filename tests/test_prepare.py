@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,34 @@ def test_a_killed_preparation_resumes(tmp_path, write_tree) -> None:
     assert subprocess.run(command, capture_output=True, check=True).stderr == b""
     found = content(tmp_path / "out")
     assert found == content(prepare(*words, f"out={tmp_path / 'whole'}", "data.num_workers=0"))
+
+
+def test_leaks_and_what_was_passed_over_are_said(tree, tmp_path, capsys) -> None:
+    folder = tmp_path / "tree" / "test" / "cat"
+    shutil.copy(tmp_path / "tree" / "train" / "cat" / "cat_0.JPEG", folder / "copy.jpg")
+    (folder / "notes.txt").touch()
+    prepare(*tree)
+    output = capsys.readouterr().out
+    assert "Passed over in test: 1 .txt (read are " in output
+    assert "1 of 9 test samples are in train or val too" in output
+    (folder / "more.txt").touch()  # changes no image
+    prepare(*tree)
+    assert "is already prepared" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"1 of 9 test samples .*data\.on_leak=warn"):
+        prepare(*tree, "data.on_leak=error", f"out={tmp_path / 'other'}")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_finished_folder_of_an_earlier_version_is_recognised(tree, tmp_path, capsys) -> None:
+    out = prepare(*tree, "data.exif=false")
+    index = json.loads((out / "index.json").read_text())
+    for key in ("resize", "interpolation", "exif", "notes"):
+        del index[key]
+    (out / "index.json").write_text(json.dumps(index))
+    prepare(*tree, "data.exif=false")
+    assert "is already prepared" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"its exif differs: False, now True"):
+        prepare(*tree)
 
 
 # Bad images

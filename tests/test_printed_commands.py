@@ -17,10 +17,9 @@ import torch
 from helpers import DISTILLERS, PAGES, ROOT, compose
 from safetensors.torch import save_file
 
-from kd_lightning import evaluate, predict
+from kd_lightning import distill, evaluate, export, predict
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
-from kd_lightning.run import distill
 from kd_lightning.sweeps import create, plan
 
 
@@ -70,7 +69,7 @@ RUNS = [command for command in ALL if command not in SWEEPS]
 FULL = with_new_topics(RUNS)
 PREPARES = printed("python -m kd_lightning.prepare")
 SHORT = ["trainer.max_epochs=1", "callbacks=quiet"]
-SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8"]
+SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8", "teacher.check=warn"]
 SMALL_IMAGES = ["data.image_size=32", "data.batch_size=8", "data.num_workers=0"]
 
 
@@ -228,6 +227,14 @@ def test_a_prediction_works_as_printed(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", printed("python -m kd_lightning.export"))
+def test_an_export_works_as_printed(command: str, run_in_place: Path) -> None:
+    words = words_of(command)
+    export.main(words)
+    assert Path(words[words.index("--out") + 1], "README.md").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("command", printed("python -m kd_lightning.evaluate"))
 def test_an_evaluation_works_as_printed(command: str, run_in_place: Path) -> None:
     words = [re.sub(r"=/data", f"={run_in_place}/data", word) for word in words_of(command)]
@@ -250,7 +257,9 @@ def test_a_student_is_used_as_printed(example: str, run_in_place: Path) -> None:
 @pytest.mark.slow
 def test_python_example_runs(in_place: Path) -> None:
     (example,) = printed_blocks("python", "distill(")
-    example = example.replace('max_epochs=5"', 'max_epochs=1", "teacher.trainer.max_epochs=1"')
+    example = example.replace(
+        'max_epochs=5"', 'max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.check=warn"'
+    )
     exec(compile(example, "the example", "exec"), {})
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.records.run_directory import ADDED_KEYS
-from kd_lightning.run import distill
 
 # everything that draws random numbers, dropout, augmentation and mixing, and a schedule
 SETTING = [
@@ -32,6 +32,7 @@ SETTING = [
     "method.students.a.dropout=0.2",
     "trainer.max_epochs=4",
     "teacher.trainer.max_epochs=1",
+    "teacher.check=warn",
     "hardware=cpu",
     "callbacks=quiet",
     "logger=none",

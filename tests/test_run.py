@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import DISTILLERS, METHODS, compose
 
-from kd_lightning.run import distill
+from kd_lightning import distill
 from kd_lightning.teachers.sources import load_student
 
 SHORT = {"digits": 8, "ucr": 30}

@@ -55,7 +55,7 @@ def test_every_second_is_counted_once() -> None:
 
 
 def test_the_stages_are_functions_that_a_run_calls() -> None:
-    from kd_lightning import run
+    from kd_lightning.running import run
 
     assert [name for name in timed_run.STAGES if not hasattr(run, name)] == []
 

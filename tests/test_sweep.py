@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import jobs_of
-from kd_lightning.run import distill, sweep_requested
+from kd_lightning.run import sweep_requested
 from kd_lightning.sweep import sweep
 from kd_lightning.sweeps import create, engine
 

@@ -1,4 +1,6 @@
-"""Files that are written atomically: an error leaves no half-written file. Sizes as text."""
+"""Files that are written atomically: an error leaves no half-written file. Paths and sizes as
+text.
+"""
 
 import json
 import os
@@ -34,6 +36,14 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def printable(path: str | os.PathLike) -> str:
+    r"""A path as text for messages: bytes that are not UTF-8 become ``\xe9``.
+
+    Python keeps such bytes as surrogates, which cannot be printed or encoded.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def format_bytes(size: int) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
+
+from kd_lightning.base.table_layout import print_rows, print_words
 
 # characters that LaTeX would read as commands or cannot print -> what is written instead
 LATEX = {
@@ -112,25 +111,18 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def print_tables(tables: Sequence[Table], console: Console, *, split_heads: bool = True) -> None:
-    """Prints tables at the width that they need: a wrapped line is better than a cut number.
+    """Prints tables at the width of the console (see ``table_layout``).
 
     Args:
         split_heads: break a head at its last "/" (the metric, or the unit), because heads are
             often longer than the cells under them.
     """
     for table in tables:
-        grid = RichTable(title=escape(table.title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for number, head in enumerate(table.heads):
-            words = "\n".join(head.rsplit("/", 1)) if number and split_heads else head
-            justify = "right" if number else "left"
-            grid.add_column(escape(words), justify=justify, no_wrap=True)
-        for row in table.rows:
-            grid.add_row(*map(escape, row), style="bold" if row[0].endswith(" *") else None)
-        needed = console.measure(grid, options=console.options.update(width=1000)).maximum
-        console.width = max(console.width, needed)
+        names, *others = table.heads
+        heads = [[names], *(head.rsplit("/", 1) if split_heads else [head] for head in others)]
         if table.rows:
-            console.print(grid, highlight=False)
+            print_rows(table.title, heads, table.rows, console)
         else:
-            console.print(table.title, markup=False, highlight=False)
+            print_words(table.title, console)
         for note in table.notes:
-            console.print(note, soft_wrap=True, markup=False, highlight=False, style="dim")
+            print_words(note, console, "dim")

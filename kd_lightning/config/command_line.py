@@ -39,6 +39,12 @@ def is_sweep_key(word: str) -> bool:
     return re.split(r"[@.=]", word.lstrip("+~"))[0] in SWEEP_GROUPS
 
 
+def check_one_run(words: Sequence[str]) -> None:
+    """Raises ``UserError`` for a word that only sweeps take."""
+    for word in filter(is_sweep_key, words):
+        raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
+
+
 def choices(*, of_sweeps: bool = False) -> str:
     """The choices of each group for ``--help``, one line a group.
 
@@ -57,7 +63,16 @@ def choices(*, of_sweeps: bool = False) -> str:
 OmegaConf.register_new_resolver("choices", choices, replace=True)
 OmegaConf.register_new_resolver("sweep_choices", lambda: choices(of_sweeps=True), replace=True)
 
-console = Console(quiet=not is_first_rank())
+FILE_WIDTH = 140  # characters of a line where the output is no terminal
+
+
+def make_console() -> Console:
+    """The console of the commands, as wide as its terminal, or as COLUMNS says."""
+    is_free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(quiet=not is_first_rank(), width=FILE_WIDTH if is_free else None)
+
+
+console = make_console()
 
 
 def compose(

@@ -37,6 +37,8 @@ PLAIN = {
     "teacher.seed": int,
     "teacher.store": str,
     "teacher.other_data": bool,
+    "teacher.check": Literal["error", "warn", "off", False],
+    "teacher.expect_accuracy": float | None,
     "teacher.batch_size": int,
     "teacher.cache": int | None,
     "teacher.cache_top_k": int | None,

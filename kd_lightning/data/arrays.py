@@ -4,7 +4,8 @@ Write the file with ``np.savez("mine.npz", x=x, y=y)`` and use it with ``data=ar
 data.root=mine.npz``. It holds either ``x`` and ``y``, from which a test part is split off, or
 ``x_train``, ``y_train``, ``x_test`` and ``y_test``, and optionally ``x_val`` and ``y_val``. If the
 samples come from subjects, ``groups`` (or ``groups_train`` …) holds the subject of each sample, as
-a number or a name, and every split is by subject. ``class_names``, in label order, is optional.
+a number or a name, and every split is by subject. Labels are numbers or names. ``class_names``, in
+label order, is optional.
 """
 
 from pathlib import Path
@@ -12,13 +13,16 @@ from zipfile import is_zipfile
 
 import numpy as np
 import torch
-from jaxtyping import Num, Shaped
+from jaxtyping import Int, Num, Shaped
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import ClassificationData, Parts
+from kd_lightning.data.loading.array_labels import encode_arrays, renaming_notes
 from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.classes import class_notes
+from kd_lightning.data.loading.shapes import shape_notes
 from kd_lightning.data.loading.splits import split
 
 ACCEPTED_ARRAYS = (
@@ -45,8 +49,15 @@ class Arrays(ClassificationData):
     def load(self) -> Parts:
         arrays = read_npz(self.root)
         ids = subject_ids(arrays)
-        samples = {part: to_samples(arrays, part, ids) for part in part_suffixes(arrays)}
-        class_names = name_classes(arrays.get("class_names"), [s.y for s in samples.values()])
+        suffixes = part_suffixes(arrays)
+        labels = {f"y{part}": arrays[f"y{part}"] for part in suffixes}
+        y, class_names = encode_arrays(labels, arrays.get("class_names"))
+        samples = {part: to_samples(arrays, part, y[f"y{part}"], ids) for part in suffixes}
+        for part in suffixes:
+            self.notes += shape_notes(f"x{part}", samples[part].x, str(arrays[f"x{part}"].dtype))
+        if "class_names" not in arrays:
+            self.notes += renaming_notes(class_names, labels)
+        self.notes += class_notes(class_names, torch.cat(list(y.values())))
         if "" in samples:
             train, test, test_is = self._split_off_test(samples[""])
             return Parts(train=train, test=test, class_names=class_names, test_is=test_is)
@@ -84,7 +95,8 @@ def read_npz(path: Path | None) -> dict[str, Shaped[np.ndarray, "..."]]:
             except ValueError as error:
                 raise UserError(
                     f"'{name}' in {path} must be an array of numbers or text, not of Python "
-                    f"objects: {error} (data.root=…)"
+                    f"objects, which astype(str) or astype(float) makes of them: {error} "
+                    "(data.root=…)"
                 ) from None
     return arrays
 
@@ -116,19 +128,17 @@ def subject_ids(arrays: dict[str, np.ndarray]) -> dict[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def to_samples(arrays: dict[str, np.ndarray], part: str, ids: dict[str, int]) -> Samples:
-    """Checks the arrays of a part and makes its samples."""
-    x, y, groups = to_x(arrays[f"x{part}"], f"x{part}"), arrays[f"y{part}"], None
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise UserError(
-            f"y{part} must be one row of integers, got {y.dtype} of shape {y.shape} (data.root=…)"
-        )
+def to_samples(
+    arrays: dict[str, np.ndarray], part: str, y: Int[Tensor, "N"], ids: dict[str, int]
+) -> Samples:
+    """Checks the arrays of a part and makes its samples, with the class indices ``y``."""
+    x, groups = to_x(arrays[f"x{part}"], f"x{part}"), None
     if f"groups{part}" in arrays:
         groups = torch.tensor([ids[str(subject)] for subject in arrays[f"groups{part}"]])
     for name, array in ((f"y{part}", y), (f"groups{part}", groups)):
         if array is not None and len(array) != len(x):
             raise UserError(f"x{part} has {len(x)} samples, {name} has {len(array)} (data.root=…)")
-    return Samples(x, torch.from_numpy(y.astype(np.int64)), groups)
+    return Samples(x, y, groups)
 
 
 def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
@@ -141,7 +151,14 @@ def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
             f"{name} must be numbers of shape (N, C, H, W), (N, C, L) or (N, L), got {x.dtype} of "
             f"shape {x.shape} (data.root=…)"
         )
-    x = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
+    if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:
+        raise UserError(
+            f"images must be square, with the axes (samples, channels, height, width), {name} has "
+            f"the shape {x.shape}: if its last axis is the channels, save "
+            f"{name}.transpose(0, 3, 1, 2) (data.root=…)"
+        )
+    with np.errstate(over="ignore"):  # an infinite value is refused below
+        x = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
     x = x.unsqueeze(1) if x.ndim == 2 else x
     bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
@@ -155,26 +172,6 @@ def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
             f"{x.max():g} (data.root=…)"
         )
     return x
-
-
-def name_classes(names: np.ndarray | None, labels: list[Tensor]) -> list[str]:
-    """The class names of the file, or the label numbers if it has no names.
-
-    Raises:
-        UserError: a label has no name; or there are no names, and the labels are not 0..C-1.
-    """
-    present = torch.cat(labels).unique().tolist()
-    if names is None:
-        names = np.arange(len(present))
-    if names.ndim != 1 or names.dtype.kind not in "iuU" or len(set(names.tolist())) < len(names):
-        raise UserError(f"class_names must be different names, got {names.tolist()} (data.root=…)")
-    if present[0] < 0 or present[-1] >= len(names):
-        shown = ", ".join(map(str, present[:10])) + (", …" if len(present) > 10 else "")
-        raise UserError(
-            f"labels must be the integers 0..{len(names) - 1}, as there are {len(names)} classes; "
-            f"y has {shown} (data.root=…)"
-        )
-    return [str(name) for name in names.tolist()]
 
 
 def check_parts(samples: dict[str, Samples]) -> None:

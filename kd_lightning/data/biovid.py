@@ -17,7 +17,9 @@ from jaxtyping import Float
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.classes import class_notes
 from kd_lightning.data.loading.folders import check_folder, contents
+from kd_lightning.data.loading.number_tables import read_numbers
 
 LEVELS = ["BL1", "PA1", "PA2", "PA3", "PA4"]  # no pain, then pain levels 1 to 4 (T0 to T4)
 FOLDER = "biosignals_filtered"
@@ -66,6 +68,7 @@ class BioVid(ClassificationData):
                 f"subjects in {root / FOLDER}, got {self.fold}"
             )
         samples = self._read(root / FOLDER, subjects)
+        self.notes += class_notes(self.classes, samples.y)
         is_test = samples.groups == self.fold
         train = samples.subset((~is_test).nonzero().flatten())
         test = samples.subset(is_test.nonzero().flatten())
@@ -108,16 +111,13 @@ def read_signals(
     path: Path, channels: Sequence[str], length: int
 ) -> Float[np.ndarray, "C {length}"]:
     """Reads the columns ``channels`` of one sample file."""
-    with path.open() as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         columns = file.readline().strip().split("\t")
-        for channel in channels:
-            if channel not in columns:
-                raise unknown(f"column in {path.name}", channel, columns, "data.channels")
-        try:
-            use = [columns.index(channel) for channel in channels]
-            values = np.loadtxt(file, dtype=np.float32, delimiter="\t", usecols=use, ndmin=2)
-        except ValueError as error:
-            raise UserError(f"{path} must be a table of numbers: {error} (data.root=…)") from None
+    for channel in channels:
+        if channel not in columns:
+            raise unknown(f"column in {path}, line 1", channel, columns, "data.channels")
+    use = [columns.index(channel) for channel in channels]
+    values = read_numbers(path, np.float32, use=use, delimiter="\t", skip=1)
     if len(values) != length:
         raise UserError(f"{path} must have {length} rows, it has {len(values)} (data.length=…)")
     return values.T

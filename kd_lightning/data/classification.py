@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
 from kd_lightning.data.loading.checks import (
     check_augmentation,
@@ -25,6 +25,7 @@ from kd_lightning.data.loading.checks import (
     check_samples,
     fingerprint,
 )
+from kd_lightning.data.loading.leaks import CHOICES, check_leak
 from kd_lightning.data.loading.limited_labels import limit_labels
 from kd_lightning.data.loading.loaders import ResidentLoader, make_loader, no_collate
 from kd_lightning.data.loading.resident import should_be_resident
@@ -74,6 +75,9 @@ class ClassificationData(LightningDataModule):
             there, without loading processes. "auto": yes if the part is one array and its
             augmentation takes whole batches, and in addition: on a GPU, the part takes less than a
             quarter of the free memory; on a CPU, it is a tensor and ``num_workers`` is 0.
+        on_leak: what happens if test samples have the same content as samples of train or val:
+            ``warn``, which adds to ``notes``; ``error``; ``ignore``. Prepared and streamed images
+            are checked in preparation.
         augmentation: transform of training samples: a ``BatchTransform``, or a function (C, *size)
             -> (C, *size) such as torchvision's transforms v2.
         mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, still without ``num_classes``;
@@ -108,6 +112,7 @@ class ClassificationData(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
+        on_leak: str = "warn",
         augmentation: Transform | None = None,
         mixing: Callable[..., Callable] | None = None,
     ) -> None:
@@ -124,6 +129,8 @@ class ClassificationData(LightningDataModule):
             raise UserError(f"data.train_per_class must be >= 1 or null, got {train_per_class}")
         if not 0 <= label_noise < 1:
             raise UserError(f"data.label_noise must be in [0, 1), got {label_noise}")
+        if on_leak not in CHOICES:
+            raise unknown("choice", str(on_leak), CHOICES, "data.on_leak")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be >= 0, got {num_workers}")
         self.batch_size = batch_size
@@ -135,6 +142,7 @@ class ClassificationData(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.resident = resident
+        self.on_leak = on_leak
         self.augmentation = augmentation
         self.mixing = mixing
         self.notes: list[str] = []
@@ -193,6 +201,7 @@ class ClassificationData(LightningDataModule):
             f"({len(train)} / {0 if val is None else len(val)} / {len(parts.test)} samples)"
         )
         self._measure(train)
+        self.notes += check_leak(train, val, parts.test, self.on_leak)
         if self.mixing is not None:
             check_mixing(self.mixing, self.num_classes)
         self.parts = {"train": train, "val": val, "test": parts.test}

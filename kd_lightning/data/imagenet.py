@@ -7,13 +7,8 @@ A class is named by its wnid, the identifier of a WordNet entry, such as n014407
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.loading.folders import check_folder
-from kd_lightning.data.loading.image_files import (
-    ImageFiles,
-    check_no_extra_classes,
-    class_folders,
-    imagenet_rows,
-    label_images,
-)
+from kd_lightning.data.loading.image_files import ImageFiles, imagenet_rows
+from kd_lightning.data.loading.image_trees import ImageTree
 
 TEST_IS = "ImageNet's official val part, as the labels of its test part are not public"
 
@@ -27,9 +22,9 @@ class ImageNet(ImageFiles):
 
     def load(self) -> Parts:
         root = check_folder(self.root, ["train", "val"], "an ImageNet tree")
-        train, val = class_folders(root / "train"), class_folders(root / "val")
-        classes = list(train)
-        check_no_extra_classes(val, classes, "val")
+        train, val = (ImageTree(part, root / part) for part in ("train", "val"))
+        classes = list(train.classes)
+        val.check_no_extra(classes)
         self.imagenet_rows = imagenet_rows(classes)
         if self.imagenet_rows is None:
             raise UserError(
@@ -37,8 +32,8 @@ class ImageNet(ImageFiles):
                 "n01440764: for other classes use data=image_folder"
             )
         return Parts(
-            train=label_images(train, classes, "train", "data.root=…"),
-            test=label_images(val, classes, "val", "data.root=…"),
+            train=self.read_tree(train, classes),
+            test=self.read_tree(val, classes),
             class_names=classes,
             test_is=TEST_IS,
         )

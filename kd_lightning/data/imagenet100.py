@@ -12,12 +12,8 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.imagenet import TEST_IS
 from kd_lightning.data.loading.folders import check_folder, contents
-from kd_lightning.data.loading.image_files import (
-    ImageFiles,
-    class_folders,
-    imagenet_rows,
-    label_images,
-)
+from kd_lightning.data.loading.image_files import ImageFiles, imagenet_rows
+from kd_lightning.data.loading.image_trees import ImageTree
 
 LISTS = Path(__file__).parent / "class_lists"
 
@@ -51,10 +47,13 @@ class ImageNet100(ImageFiles):
                 f"(data.class_list={self.class_list})"
             )
         keys = f"data.root=…, or another list than data.class_list={self.class_list}"
-        train, val = (class_folders(*folders) for folders in find_parts(self.root))
+        train, val = (
+            ImageTree(part, *folders)
+            for part, folders in zip(("train", "val"), find_parts(self.root), strict=True)
+        )
         return Parts(
-            train=label_images(train, self.wnids, "train", keys),
-            test=label_images(val, self.wnids, "val", keys),
+            train=self.read_tree(train, self.wnids, keys),
+            test=self.read_tree(val, self.wnids, keys),
             class_names=self.wnids,
             test_is=TEST_IS,
         )

@@ -81,6 +81,7 @@ class Prepared(ClassificationData):
     def load(self) -> Parts:
         root, index = read_index(self.root)
         self._use_facts(index)
+        self.notes += index.get("notes", [])
         self._side, side = index["size"], self._resizing().side
         if side > self._side:
             raise UserError(
@@ -152,9 +153,9 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
         UserError: the array is missing, or does not match the index.
     """
     facts, path = index["parts"][part], root / f"{part}.npy"
-    read_by = [index[key] for key in EARLIER if index.get(key, EARLIER[key]) != EARLIER[key]]
-    facts_of_pixels = (facts["source"], index["image_size"], CROP_VERSION, *read_by)
-    content_id = " ".join(str(fact) for fact in facts_of_pixels)
+    now = {key: index.get(key, was) for key, was in EARLIER.items()}
+    newer = [f"{key}={value}" for key, value in now.items() if value != EARLIER[key]]
+    content_id = " ".join([facts["source"], f"{index['image_size']} {CROP_VERSION}", *newer])
     rows = torch.ones(len(facts["labels"]), dtype=torch.bool)
     rows[facts["bad"]] = False
     rows = rows.nonzero().flatten()

@@ -90,6 +90,7 @@ class Streamed(ImageFiles):
             self.val_fraction = facts["val_fraction"]
         self.split_seed = resolve_split_seed(facts, self._requested_split_seed)
         self.exif = resolve_prepared(facts, "exif", self._requested_exif)
+        self.notes += facts.get("notes", [])
         self.imagenet_rows = facts["imagenet_rows"]
         self.class_list_sha256 = facts["class_list_sha256"]
         samples = {}

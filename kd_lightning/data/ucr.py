@@ -1,18 +1,20 @@
 """Time series of the UCR and UEA archives: https://www.timeseriesclassification.com.
 
-A problem is a folder ``<Name>`` with the files ``<Name>_TRAIN`` and ``<Name>_TEST``, as .ts, .tsv
-(the UCR archive of 2018) or .txt. Eight problems are part of the package aeon and need no download.
+A problem is a folder ``<Name>`` with the files ``<Name>_TRAIN`` and ``<Name>_TEST``, as .ts, .csv,
+.txt or .tsv (the UCR archive of 2018). Eight problems are part of the package aeon and need no
+download.
 
 Dimensions: N series, C channels, L samples in time.
 """
 
 import importlib.util
-from collections.abc import Iterator
+import re
+from dataclasses import dataclass
+from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
 from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from filelock import FileLock
 from jaxtyping import Float
@@ -22,9 +24,9 @@ from torch.nn import functional as F
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.classes import class_notes, sorted_names
 from kd_lightning.data.loading.folders import contents
-
-Row = tuple[int, str, list[list[str]]]  # line number, label, values of each channel as text
+from kd_lightning.data.loading.series_text import is_missing, read_table, read_ts, to_numbers
 
 
 class UCR(ClassificationData):
@@ -55,17 +57,15 @@ class UCR(ClassificationData):
     def load(self) -> Parts:
         folder = aeon_folder() if self.root is None else self.root
         train, test = (read_part(path) for path in problem_files(folder, self.name))
-        channels = {series.shape[0] for series in train[0] + test[0]}
-        if len(channels) > 1:
-            raise UserError(
-                f"every series of {self.name} must have the same channels, they have "
-                f"{' or '.join(map(str, sorted(channels)))} (data.root=…)"
-            )
-        length = self.length or max(series.shape[1] for series in train[0])
-        (train_y, test_y), class_names = encode_labels(train[1], test[1])
+        check_channels(train, test)
+        length = self.length or max(series.shape[1] for series in train.series)
+        (train_y, test_y), class_names = encode_labels(train.labels, test.labels)
+        check_classes(test, test_y, train_y)
+        self.notes += resampling_notes(train.series + test.series, length)
+        self.notes += class_notes(class_names, torch.cat([train_y, test_y]))
         return Parts(
-            train=Samples(resample(train[0], length), train_y),
-            test=Samples(resample(test[0], length), test_y),
+            train=Samples(resample(train.series, length), train_y),
+            test=Samples(resample(test.series, length), test_y),
             class_names=class_names,
             test_is="the archive's own test part",
         )
@@ -119,7 +119,7 @@ def problem_files(folder: Path, name: str) -> tuple[Path, Path]:
     names = list_problems(folder)
     if name in names:
         return part_file(folder, name, "TRAIN"), part_file(folder, name, "TEST")
-    expected = f"{name}/{name}_TRAIN and {name}_TEST as .ts, .tsv or .txt"
+    expected = f"{name}/{name}_TRAIN and {name}_TEST as .ts, .tsv, .csv or .txt"
     if not names:
         raise UserError(f"expected {expected}, found {contents(folder)} (data.root=…)")
     raise UserError(
@@ -129,53 +129,79 @@ def problem_files(folder: Path, name: str) -> tuple[Path, Path]:
     )
 
 
-def read_part(path: Path) -> tuple[list[Float[Tensor, "C _"]], list[str]]:
+@dataclass(frozen=True)
+class Part:
+    """The series of one file.
+
+    Attributes:
+        series: (C, L) each, with its own length.
+        labels: of each series, as text.
+        lines: of the file, from 1, in which each series stands.
+    """
+
+    path: Path
+    series: list[Float[Tensor, "C _"]]
+    labels: list[str]
+    lines: list[int]
+
+    def where(self, index: int) -> str:
+        """The file and the line of a series, for errors."""
+        return f"{self.path}, line {self.lines[index]}"
+
+
+def read_part(path: Path) -> Part:
     """The series of a file, each with its own length, and their labels as text."""
-    series, labels = [], []
+    part = Part(path, [], [], [])
     for number, label, channels in READERS[path.suffix](path):
-        try:
-            values = np.array(channels, dtype=np.float32)
-        except ValueError:
-            raise UserError(
-                f"{path}, line {number}: a series must hold numbers and have channels of equal "
-                "length (data.root=…)"
-            ) from None
-        series.append(trim_padding(torch.from_numpy(values), f"{path}, line {number}"))
-        labels.append(label)
-    if not series:
+        where = f"{path}, line {number}"
+        if is_missing(label):
+            raise UserError(f"{where}: a series must have a label, got '{label}' (data.root=…)")
+        values = torch.from_numpy(to_numbers(channels, where))
+        part.series.append(trim_padding(values, where))
+        part.labels.append(label)
+        part.lines.append(number)
+    if not part.series:
         raise UserError(f"{path} has no series (data.root=…)")
-    return series, labels
+    return part
 
 
-def read_ts(path: Path) -> Iterator[Row]:
-    """A .ts file: a header up to ``@data``, then lines ``1,2,…:3,4,…:label`` of two channels."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    tags = [line.lower().split() if line.startswith("@") else [] for line in lines]
-    if ["@data"] not in tags:
-        raise UserError(f"{path} is not a .ts file, it has no line @data (data.root=…)")
-    start = tags.index(["@data"]) + 1
-    header = {tag[0]: tag[1] for tag in tags[:start] if len(tag) > 1}
-    if header.get("@classlabel") != "true":
+READERS = {".ts": read_ts, ".tsv": read_table, ".csv": read_table, ".txt": read_table}
+
+
+def check_channels(train: Part, test: Part) -> None:
+    """Raises ``UserError`` for a series with other channels than the first training series."""
+    expected = train.series[0].shape[0]
+    for part in (train, test):
+        for index, series in enumerate(part.series):
+            if series.shape[0] != expected:
+                raise UserError(
+                    f"{part.where(index)}: every series must have the same channels, expected "
+                    f"{expected} as in {train.where(0)}, got {series.shape[0]} (data.root=…)"
+                )
+
+
+def check_classes(test: Part, test_y: Tensor, train_y: Tensor) -> None:
+    """Raises ``UserError`` for a test series of a class that has no training series."""
+    unknown = ~torch.isin(test_y, train_y)
+    if unknown.any():
+        first = int(unknown.nonzero()[0])
         raise UserError(
-            f"{path} is not a classification problem: no @classLabel true (data.name=…)"
+            f"{test.where(first)}: no training series has the label '{test.labels[first]}' "
+            "(data.root=…)"
         )
-    if header.get("@timestamps") == "true":
-        raise UserError(f"{path} has time stamps, which are not supported (data.name=…)")
-    for number, line in enumerate(lines[start:], start + 1):
-        if line.strip():
-            *channels, label = line.strip().replace("?", "nan").split(":")
-            yield number, label, [channel.split(",") for channel in channels]
 
 
-def read_table(path: Path) -> Iterator[Row]:
-    """A .tsv or .txt file: each line is the label and then a series of one channel."""
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip():
-            label, *values = line.replace(",", " ").split()
-            yield number, label, [values]
-
-
-READERS = {".ts": read_ts, ".tsv": read_table, ".txt": read_table}
+def resampling_notes(series: list[Float[Tensor, "C _"]], length: int) -> list[str]:
+    """How many series had another length, if any had."""
+    others = {one.shape[1] for one in series} - {length}
+    if not others:
+        return []
+    count = sum(one.shape[1] in others for one in series)
+    lengths = " to ".join(map(str, sorted({min(others), max(others)})))
+    return [
+        f"{count} of {len(series)} series had {lengths} steps and are resampled to {length} "
+        "(data.length=…): their durations are lost"
+    ]
 
 
 def trim_padding(series: Float[Tensor, "C _"], where: str) -> Float[Tensor, "C _"]:
@@ -209,13 +235,25 @@ def resample(series: list[Float[Tensor, "C _"]], length: int) -> Float[Tensor, "
 def encode_labels(*parts: list[str]) -> tuple[list[Tensor], list[str]]:
     """Converts labels of several parts to class indices; also returns the class names.
 
-    Classes are in numeric order if all labels are numbers ("2" before "10"; "1.0" equals "1"),
-    otherwise in alphabetical order.
+    Labels are compared as text, so ``01`` and ``1`` are two classes. Only where a part writes all
+    its labels as decimals of whole numbers (``1.0000000e+00``, as in the archive's .txt files) are
+    they those whole numbers. For the order of the classes see ``sorted_names``.
     """
-    try:
-        parts = [[f"{float(label):.15g}" for label in part] for part in parts]
-        names = sorted(set().union(*parts), key=float)
-    except ValueError:
-        names = sorted(set().union(*parts))
+    parts = [whole_numbers(part) for part in parts]
+    names = sorted_names(set().union(*parts))
     index = {name: i for i, name in enumerate(names)}
     return [torch.tensor([index[label] for label in part]) for part in parts], names
+
+
+def whole_numbers(labels: list[str]) -> list[str]:
+    """The labels as whole numbers if all are decimals of such; else, and where two different labels
+    would become one, as they are.
+    """
+    texts = set(labels)
+    if not all(re.fullmatch(r"[-+]?\d+\.\d+(e[-+]?\d+)?", text, re.I) for text in texts):
+        return labels
+    numbers = {text: Decimal(text) for text in texts}
+    is_whole = all(number == number.to_integral_value() for number in numbers.values())
+    if not is_whole or len(set(numbers.values())) < len(texts):
+        return labels
+    return [f"{numbers[label]:.0f}" for label in labels]

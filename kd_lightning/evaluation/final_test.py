@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from kd_lightning.callbacks.averaging import averaging_of
 from kd_lightning.callbacks.best_students import BestStudents, save_student
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.evaluation import test_records
 from kd_lightning.evaluation.calibration import calibration_report, scaled_metrics
 from kd_lightning.evaluation.majority_vote import majority_vote
 from kd_lightning.evaluation.metrics import (
@@ -54,13 +55,14 @@ def test_run(
 
     Returns:
         The content of ``metrics.json``, with a title for each net, and that of
-        ``calibration.json``; both in the order of the table's rows.
+        ``calibration.json``; both in the order of the table's rows. The predictions are written
+        into the run directory (``test_records.py``).
     """
     students = cfg.method.students
     others = {} if teacher is None else {"teacher": teacher.net}
     if baseline is not None:
         others |= {f"{key}, labels only": load_student(baseline, key) for key in students}
-    metrics, curves = test_once(
+    metrics, curves, logits, labels = test_once(
         trainer,
         method,
         data,
@@ -80,6 +82,14 @@ def test_run(
             nets[f"{key}, labels only"] |= {k: trained[key][k] for k in ("epoch", "val", "last")}
     titles = titles_of(nets, students, teacher)
     metrics["nets"] = {name: {"title": title, **nets[name]} for name, title in titles.items()}
+    test_records.write(
+        best.directory,
+        {name: logits[name] for name in titles},
+        labels,
+        data.loader("test"),
+        student=next(iter(students)),
+        without_probabilities=frozenset(name for name in titles if "nll" not in nets[name]["test"]),
+    )
     return metrics, {name: curves[name] for name in titles if name in curves}
 
 
@@ -92,7 +102,7 @@ def test_once(
     *,
     temperature_scaling: bool,
     soups: bool,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor], torch.Tensor]:
     """Tests the students, their combinations (ensemble, soups, and the vote of three or more
     students) and other nets.
 
@@ -103,7 +113,8 @@ def test_once(
         soups: also make, save and test the soups of the chosen weights.
 
     Returns:
-        The content of ``metrics.json``, and name -> the net's part of ``calibration.json``.
+        The content of ``metrics.json``; name -> the net's part of ``calibration.json``; name -> its
+        logits on test (N, C); and the labels (N,).
 
         ``nets``: name -> ``test`` (metrics), ``parameters``, ``throughput`` (samples per second),
         ``agreement`` (with the teacher) and, with ``temperature_scaling``, ``scaled`` (metrics).
@@ -165,7 +176,7 @@ def test_once(
     }
     if (averaging := averaging_of(trainer)) is not None:
         metrics["averaging"] = averaging.describe()
-    return metrics, curves
+    return metrics, curves, logits, labels
 
 
 def load_chosen(method: Learner, best: BestStudents) -> dict[str, nn.Module]:

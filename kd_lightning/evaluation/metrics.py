@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -77,22 +78,30 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-@torch.no_grad()
 def throughput(net: nn.Module, x: Tensor, *, seconds: float = 0.2) -> float:
     """Samples per second of the forward pass: median over repeated passes of one batch.
 
     Args:
         seconds: how long to measure at least.
     """
-    net.eval()
+    return len(x) / median_seconds(net.eval(), x, seconds=seconds)
+
+
+@torch.no_grad()
+def median_seconds(run: Callable[[Tensor], Any], x: Tensor, *, seconds: float = 0.2) -> float:
+    """Median time of repeated calls with one batch, after a first call that is not counted.
+
+    Args:
+        seconds: how long to measure at least; always three calls or more.
+    """
     times: list[float] = []
-    net(x)
+    run(x)
     while sum(times) < seconds or len(times) < 3:
         if x.is_cuda:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        net(x)
+        run(x)
         if x.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return len(x) / statistics.median(times)
+    return statistics.median(times)

@@ -1,8 +1,9 @@
 """The nets, and what is done with them. Each net takes raw input and returns ``ModelOutput``.
 
 Factories of nets: ``cifar.py``, ``time_series.py``, ``perceptron.py``, ``timm_nets.py``; each
-returns a ``Classifier``. The other modules load weights, average them, sample dropout passes,
-record the outputs of layers, and make a fast copy of a net that is no longer trained.
+returns a ``Classifier``, and ``by_shape.py`` chooses among them. The other modules load weights,
+average them, sample dropout passes, record the outputs of layers, and make a fast copy of a net
+that is no longer trained.
 """
 
 from kd_lightning.models.assemble import (
@@ -19,6 +20,7 @@ from kd_lightning.models.averages import (
     mean_state,
     refresh_batch_norm,
 )
+from kd_lightning.models.by_shape import net_by_shape
 from kd_lightning.models.checkpoint_facts import Facts
 from kd_lightning.models.checkpoints import Checkpoint, read_checkpoint
 from kd_lightning.models.cifar import (
@@ -101,6 +103,7 @@ __all__ = [
     "mean_state",
     "mlp",
     "mobilenetv2",
+    "net_by_shape",
     "no_autocast",
     "no_tf32",
     "read_checkpoint",

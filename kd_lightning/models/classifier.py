@@ -82,7 +82,7 @@ class Prepare(nn.Module):
 
     def resize(self, x: Tensor, size: int) -> Tensor:
         """Images of any size -> (B, C, size, size)."""
-        if list(x.shape[-2:]) == [size, size] and not torch.jit.is_tracing():
+        if not torch.jit.is_tracing() and list(x.shape[-2:]) == [size, size]:
             return x
         if self.interpolation == "nearest":
             return F.interpolate(x, [size, size], mode="nearest-exact")

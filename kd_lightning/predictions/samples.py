@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.image_files import image_paths
+from kd_lightning.data.loading.image_trees import ENDINGS, image_paths
 from kd_lightning.predictions.tables import SUFFIXES, Sample, read_table
 from kd_lightning.students.load import Student
 
@@ -53,7 +53,7 @@ def find_files(inputs: Sequence[str], given: dict[str, Any]) -> list[Path]:
         check_kind(path, given)
         found = image_paths(path) if path.is_dir() else [path]
         if not found:
-            raise UserError(f"there is no image (jpg, jpeg, png, webp, bmp) in {path}")
+            raise UserError(f"there is no image ({', '.join(ENDINGS)}) in {path}")
         files += found
     return files
 

@@ -25,6 +25,7 @@ CHANGEABLE_ON_RESUME = (
     "evaluation",
     "data.root",
     "teacher.cache_store",
+    "teacher.check",
     "data.num_workers",
     "data.resident",
     "data.download",
@@ -34,7 +35,7 @@ CHANGEABLE_ON_RESUME = (
 
 
 # Keys that were added later, by section. The configuration of an older run lacks them, and their
-# defaults do what that version did.
+# defaults do what that version did (but for teacher.check: its teacher is checked when it resumes).
 ADDED_KEYS = {
     "hardware": (
         *("channels_last", "teacher_precision", "compile_teacher"),
@@ -42,7 +43,7 @@ ADDED_KEYS = {
     ),
     "teacher": (
         *("cache", "cache_top_k", "cache_store", "method"),
-        *("weights_key", "class_order"),
+        *("weights_key", "class_order", "check", "expect_accuracy"),
     ),
     "data": ("resident",),
 }
@@ -169,7 +170,7 @@ def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:
 
 
 def changeable_keys(cfg: DictConfig) -> list[str]:
-    """The keys of ``CHANGEABLE_ON_RESUME`` in ``cfg``, except the epochs and the cache's folder."""
-    excluded = ("trainer.max_epochs", "teacher.cache_store")
-    keys = [key for key in CHANGEABLE_ON_RESUME if key not in excluded]
+    """The keys of ``CHANGEABLE_ON_RESUME`` in ``cfg``, except the epochs and those of a teacher."""
+    keys = [key for key in CHANGEABLE_ON_RESUME if key != "trainer.max_epochs"]
+    keys = [key for key in keys if not key.startswith("teacher.")]
     return [key for key in keys if OmegaConf.select(cfg, key, throw_on_missing=False) is not None]

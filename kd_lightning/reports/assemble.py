@@ -52,6 +52,7 @@ class Report:
         differences: the paired differences.
         comparisons: one for each metric that is compared over several data sets.
         published: numbers from papers that belong to a single data set.
+        columns: the columns of the main tables.
     """
 
     source: Source
@@ -61,6 +62,7 @@ class Report:
     differences: Sequence[Difference]
     comparisons: Sequence[Comparison]
     published: Sequence[Published] = ()
+    columns: Sequence[str] = ()
 
 
 def build(
@@ -154,7 +156,7 @@ def build(
             tables.append(wilcoxon_table(paired))
     if many_data_sets:
         tables.sort(key=lambda table: table.name != "data_sets")
-    return Report(source, tables, grids, diagrams, paired, comparisons, published)
+    return Report(source, tables, grids, diagrams, paired, comparisons, published, shown)
 
 
 def _note_on_diagram(file: str) -> str:

@@ -118,3 +118,25 @@ def _cell(results: Sequence[JobResult], columns: Sequence[str]) -> Cell:
             values.append(sum(numbers) / len(numbers))
     states = (str(result.state) for result in results if result.state != State.DONE)
     return Cell(Sample(tuple(values)), len(results), tuple(dict.fromkeys(states)))
+
+
+def best_cell(grid: Grid) -> Cell | None:
+    """The cell with the highest validation accuracy, the first of equal ones; None without one."""
+    cells = [cell for panel in grid.panels for cell in panel.cells.values() if cell.sample.n]
+    if not cells or not grid.is_objective:
+        return None
+    return max(cells, key=lambda cell: cell.sample.mean)
+
+
+def cell_text(cell: Cell | None) -> str:
+    """The text in a cell."""
+    if cell is None:
+        return "no job"
+    if not cell.sample.n:
+        return "\n".join(cell.states)
+    lines = [f"{100 * cell.sample.mean:.2f}"]
+    if cell.sample.n > 1:
+        lines.append(f"± {100 * cell.sample.std:.2f}")
+    if cell.sample.n < cell.planned:
+        lines.append(f"n = {cell.sample.n} of {cell.planned}")
+    return "\n".join(lines)

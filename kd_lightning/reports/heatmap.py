@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from kd_lightning.reports.grids import Cell, Grid, Panel
+from kd_lightning.reports.grids import Cell, Grid, Panel, best_cell, cell_text
 
 COLORS = "viridis"
 WIDTH, HEIGHT = 1.05, 0.72  # of a cell, inches
@@ -38,7 +38,7 @@ def draw(grid: Grid) -> Figure:
             ax.set_axis_off()
             continue
         _draw_panel(ax, grid, grid.panels[number], scale)
-    if _best(grid) is not None:
+    if best_cell(grid) is not None:
         figure.supxlabel("framed: the highest on val", fontsize=8, color=FRAME)
     bar = figure.colorbar(scale, ax=axes, shrink=0.9, pad=0.02)
     bar.set_label(grid.quantity, fontsize=9)
@@ -51,7 +51,7 @@ def _draw_panel(ax: Axes, grid: Grid, panel: Panel, scale: ScalarMappable) -> No
     values = [[_mean(panel.cells.get((x, y))) for x in grid.xs] for y in grid.ys]
     ax.set_facecolor(GREY)
     ax.pcolormesh(values, cmap=scale.cmap, norm=scale.norm, edgecolors="white", linewidth=1.5)
-    best = _best(grid)
+    best = best_cell(grid)
     for i, x in enumerate(grid.xs):
         for j, y in enumerate(grid.ys):
             cell = panel.cells.get((x, y))
@@ -85,25 +85,3 @@ def _is_dark(scale: ScalarMappable, cell: Cell) -> bool:
 
 def _mean(cell: Cell | None) -> float:
     return 100 * cell.sample.mean if cell is not None else math.nan
-
-
-def _best(grid: Grid) -> Cell | None:
-    """The cell with the highest validation accuracy, the first of equal ones; None without one."""
-    cells = [cell for panel in grid.panels for cell in panel.cells.values() if cell.sample.n]
-    if not cells or not grid.is_objective:
-        return None
-    return max(cells, key=lambda cell: cell.sample.mean)
-
-
-def cell_text(cell: Cell | None) -> str:
-    """The text in a cell."""
-    if cell is None:
-        return "no job"
-    if not cell.sample.n:
-        return "\n".join(cell.states)
-    lines = [f"{100 * cell.sample.mean:.2f}"]
-    if cell.sample.n > 1:
-        lines.append(f"± {100 * cell.sample.std:.2f}")
-    if cell.sample.n < cell.planned:
-        lines.append(f"n = {cell.sample.n} of {cell.planned}")
-    return "\n".join(lines)

@@ -34,9 +34,9 @@ def read_origin(command: Sequence[str], directory: Path) -> list[dict[str, Any]]
     return [
         {
             "command": [word for word in command if not is_local(word)],
-            "commits": _distinct(_commit(each["git"]) for each in environments),
+            "commits": _distinct(commit_of(each["git"]) for each in environments),
             "versions": {name: found for name, found in versions.items() if found},
-            "machines": _distinct(_machine(each["machine"]) for each in environments),
+            "machines": _distinct(machine_of(each["machine"]) for each in environments),
         }
     ]
 
@@ -53,13 +53,13 @@ def _distinct(values: Iterable[str | None]) -> list[str]:
     return [value for value in dict.fromkeys(values) if value is not None]
 
 
-def _commit(git: Mapping[str, Any] | None) -> str | None:
+def commit_of(git: Mapping[str, Any] | None) -> str | None:
     if git is None:
         return None
     return git["commit"] + (" with changes" if git["dirty"] else "")
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
+def machine_of(machine: Mapping[str, Any]) -> str:
     gpus = ", ".join(dict.fromkeys(machine["gpus"]))
     return gpus or f"{machine['cpus']} CPU cores"
 

@@ -65,7 +65,7 @@ def read(directories: Sequence[Path]) -> list[Source]:
         if not directory.is_dir():
             raise UserError(f"no such directory: {directory}; expected a sweep or runs")
         source = _read_sweep(directory)
-        found = [] if source else [path.parent for path in _configurations(directory)]
+        found = [] if source else [path.parent for path in configurations(directory)]
         if source:
             sources.append(source)
         elif found:
@@ -167,7 +167,8 @@ def _read_metrics(directory: Path) -> dict[str, Any]:
     return metrics
 
 
-def _configurations(directory: Path) -> list[Path]:
+def configurations(directory: Path) -> list[Path]:
+    """The ``config.yaml`` of each single run: of the directory itself, or of the runs in it."""
     own = directory / "config.yaml"
     return [own] if own.exists() else sorted(directory.glob("*/config.yaml"))
 

@@ -16,6 +16,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import CompiledStep
+from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
 from kd_lightning.running.support import check_support
 from kd_lightning.teachers.sources import Teacher, build_net
@@ -64,7 +65,8 @@ def quieten() -> None:
 
 
 def build_data(cfg: DictConfig) -> ClassificationData:
-    """The data set, ready to use; its number of classes, shape and so on go into ``cfg.task``.
+    """The data set, ready to use; its number of classes, shape and so on go into ``cfg.task``, and
+    nets that depend on the shape are chosen.
 
     Raises:
         UserError: ``cfg.task`` states another value.
@@ -89,6 +91,8 @@ def build_data(cfg: DictConfig) -> ClassificationData:
         if stated is not None and stated != fact:
             raise UserError(f"task.{key}={stated} does not agree with the data, which have {fact}")
         cfg.task[key] = fact
+    for method in (cfg.method, cfg.teacher.method):
+        choose_nets(method, shape)
     return data
 
 

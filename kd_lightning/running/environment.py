@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,16 @@ PACKAGES = (
 
 
 def describe_environment(
-    data: ClassificationData, cfg: DictConfig, teacher: Teacher | None
+    data: ClassificationData,
+    cfg: DictConfig,
+    teacher: Teacher | None,
+    checked: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of ``environment.json``, as plain JSON values."""
+    """The content of ``environment.json``, as plain JSON values.
+
+    Args:
+        checked: part of the data -> how good the teacher is there; None: it was not checked.
+    """
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {
@@ -67,6 +75,8 @@ def describe_environment(
         "teacher": {
             "fingerprint": teacher and teacher.sha256,
             "origin": teacher and teacher.origin,
+            "notes": list(teacher.notes) if teacher else [],
+            **{part: (checked or {}).get(part) for part in ("val", "train")},
         },
     }
 

@@ -18,6 +18,7 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
 from kd_lightning.running.build import build_method
+from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
 from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
@@ -43,6 +44,7 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     teacher = None
     if "teacher" in cfg.method:
         check_optimizer(cfg.teacher, "teacher.")
+        check_expectation(cfg)
         check_teacher_batches(cfg, data)
         teacher = Teacher(
             build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""

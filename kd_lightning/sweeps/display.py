@@ -146,31 +146,77 @@ def summary(snapshots: Sequence[Snapshot], total: int, at_once: int = 1) -> str:
 
 
 def table(
-    title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int, cut: bool = False
+    title: str, snapshots: Sequence[Snapshot], total: int, *, rows: int, width: int | None = None
 ) -> Group:
-    """The table of all jobs.
+    """The table of all jobs, a line for each.
 
     Args:
         rows: show at most this many jobs: running and failed ones first.
-        cut: cut long names and descriptions if the console is narrow.
+        width: of the console, to which long names and descriptions are cut; None: nothing is cut.
     """
+    shown = most_urgent(snapshots, rows)
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=width is not None)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=width and width // 2)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=width and 1)  # what the others leave
+    names = {} if width is None else short_names(snapshots)
+    for snapshot in shown:
+        name = names.get(snapshot.name, snapshot.name)
+        grid.add_row(*number_and_state(snapshot), Text(name), Text(snapshot.description))
+    hidden = len(snapshots) - len(shown)
+    rest = [Text(f"… and {hidden} more", "dim")] if hidden else []
+    return Group(head_of(title, snapshots, total), grid, *rest)
+
+
+def long_table(title: str, snapshots: Sequence[Snapshot], total: int) -> Group:
+    """All jobs, with the description of each below its name, so that nothing is cut."""
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for snapshot in snapshots:
+        grid.add_row(*number_and_state(snapshot), Text(snapshot.name))
+        if snapshot.description:
+            grid.add_row("", "", Text(snapshot.description))
+    return Group(head_of(title, snapshots, total), grid)
+
+
+def short_names(snapshots: Sequence[Snapshot]) -> dict[str, str]:
+    """The name of each job -> the words of it that not all jobs have, each with the last part of
+    its key if no other key ends so: ``temperature=2`` for ``method.temperature=2``.
+    """
+    words = {snapshot.name: snapshot.name.split() for snapshot in snapshots}
+    common = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+    keys = {word.partition("=")[0] for name in words.values() for word in name if "=" in word}
+    ends = Counter(key.rpartition(".")[2] for key in keys)
+
+    def short(word: str) -> str:
+        key, sign, value = word.partition("=")
+        end = key.rpartition(".")[2]
+        return f"{end}={value}" if sign and ends[end] == 1 else word
+
+    return {
+        name: " ".join(short(word) for word in parts if word not in common)
+        for name, parts in words.items()
+    }
+
+
+def most_urgent(snapshots: Sequence[Snapshot], count: int) -> list[Snapshot]:
+    """At most ``count`` jobs in their order: running and failed ones before the others."""
     priority = [
         State.RUNNING, State.FAILED, State.STOPPED, State.WAITING, State.DONE, State.PRUNED,
     ]  # fmt: skip
-    shown = sorted(snapshots, key=lambda snapshot: priority.index(snapshot.state))[:rows]
-    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=cut)
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    for ratio in (2, 3):
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio if cut else None)
-    for snapshot in sorted(shown, key=lambda snapshot: snapshot.spec.number):
-        state = Text(str(snapshot.state), STYLES[snapshot.state])
-        number = str(snapshot.spec.number)
-        grid.add_row(number, state, Text(snapshot.name), Text(snapshot.description))
-    head = Text.assemble((title, "bold"), f": {summary(snapshots, total)}")
-    hidden = len(snapshots) - len(shown)
-    rest = [Text(f"… and {hidden} more", "dim")] if hidden else []
-    return Group(head, grid, *rest)
+    chosen = sorted(snapshots, key=lambda snapshot: priority.index(snapshot.state))[:count]
+    return sorted(chosen, key=lambda snapshot: snapshot.spec.number)
+
+
+def number_and_state(snapshot: Snapshot) -> tuple[str, Text]:
+    return str(snapshot.spec.number), Text(str(snapshot.state), STYLES[snapshot.state])
+
+
+def head_of(title: str, snapshots: Sequence[Snapshot], total: int) -> Text:
+    return Text.assemble((title, "bold"), f": {summary(snapshots, total)}")
 
 
 class ProgressLines:

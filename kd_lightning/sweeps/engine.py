@@ -178,7 +178,7 @@ def live_table(title: str, monitor: display.Monitor, console: Console) -> Iterat
 
     def draw() -> Any:
         rows = max(4, console.height - 4)
-        return display.table(title, monitor(), monitor.total, rows=rows, cut=True)
+        return display.table(title, monitor(), monitor.total, rows=rows, width=console.width)
 
     with Live(get_renderable=draw, console=console, refresh_per_second=2, transient=True):
         yield
@@ -196,8 +196,10 @@ def watch(directory: Path, console: Console) -> None:
                 time.sleep(1)
                 jobs[:] = jobs_of(directory)  # a search adds jobs while it runs
     snapshots = monitor()
-    cut = console.is_terminal
-    table = display.table(directory.name, snapshots, total, rows=len(snapshots), cut=cut)
-    if not cut:  # not a terminal: make the console as wide as the table
-        console.width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    table = display.table(directory.name, snapshots, total, rows=len(snapshots))
+    needed = console.measure(table, options=console.options.update(width=10_000)).maximum
+    if not console.is_terminal:  # make the console as wide as the table
+        console.width = needed
+    elif needed > console.width:
+        table = display.long_table(directory.name, snapshots, total)
     console.print(table)

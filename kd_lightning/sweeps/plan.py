@@ -135,14 +135,14 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
     fixed = fixed_words(words)
     check_grid(grid)
     seeds = grid.pop("seed", [None])
-    data_sets = [key for key in grid if key in settings.data_sets]
+    named = [key for key in grid if key not in settings.data_sets and len(grid[key]) > 1]
     variants = settings.variants or {"": []}
     check_variants(variants, {*grid, *(key_of(override) for override in overrides)})
     variations = []
     for seed, (name, own), *cells in itertools.product(seeds, variants.items(), *grid.values()):
         axes = {"variant": name} if name else {}
         axes |= {key: value_of(cell) for key, cell in zip(grid, cells, strict=True)}
-        rows = [cell for key, cell in zip(grid, cells, strict=True) if key not in data_sets]
+        rows = [cell for key, cell in zip(grid, cells, strict=True) if key in named]
         label = " ".join([name, *rows] if name else rows)
         if seed is not None:
             axes["seed"] = value_of(seed)

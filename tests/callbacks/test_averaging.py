@@ -17,13 +17,13 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.averaging import EMA, SWA, AveragedStudents
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.evaluation import metrics as evaluation
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.supervised import Supervised
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teachers.sources import Teacher, build_net, load_student

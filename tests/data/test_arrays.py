@@ -9,6 +9,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(2, 3, (30, 2, 5)).astype(np.float32)
 Y = np.arange(30) % 3
 GROUPS = np.arange(30) // 5  # six subjects, all classes each
+WORDS = np.array(["walk", "run", "sit"])[Y]
 WHOLE = {"x": X, "y": Y}
 PARTS = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]}
 
@@ -94,6 +95,90 @@ def test_images_and_series_of_every_number_type_are_read(made, x, shape, dtype):
     assert train.dtype == dtype
 
 
+@pytest.mark.parametrize(
+    ("x", "note"),
+    [
+        (X, "x: 30 series of 2 channels x 5 steps, float32"),
+        (
+            X[:, 0].astype(np.float64),
+            "x: 30 series of 1 channel x 5 steps, float64 read as float32",
+        ),
+        (np.zeros((30, 3, 8, 8), np.uint8), "x: 30 images of 3 channels x 8 x 8, uint8"),
+    ],
+)
+def test_a_note_says_what_each_axis_is(made, x, note):
+    assert made({"x": x, "y": Y}).notes == [note, "Classes: 0 = 0 (10), 1 = 1 (10), 2 = 2 (10)"]
+
+
+def test_each_part_has_its_note(made):
+    notes = made({**PARTS, "class_names": np.array(["walk", "sit", "run"])}).notes
+    assert notes == [
+        "x_train: 30 series of 2 channels x 5 steps, float32",
+        "x_test: 6 series of 2 channels x 5 steps, float32",
+        "Classes: 0 = walk (12), 1 = sit (12), 2 = run (12)",
+    ]
+
+
+def test_series_with_more_channels_than_steps_look_transposed(made):
+    _, warning, _ = made({"x": X.transpose(0, 2, 1), "y": Y}).notes
+    assert warning.startswith("x looks transposed: it has more channels than steps")
+    assert warning.endswith("save x.transpose(0, 2, 1)")
+    assert not any("transposed" in note for note in made({"x": X[:, :, :2], "y": Y}).notes)
+
+
+def labels_of(data):
+    """The class name of each sample, by the values of the sample."""
+    return {
+        tuple(x.flatten().tolist()): data.class_names[y]
+        for samples in data.parts.values()
+        for x, y in zip(samples.x, samples.y.tolist(), strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (np.array(["walk", "sit", "run"])[Y], ["run", "sit", "walk"]),
+        (np.array([b"walk", b"sit", "né".encode()])[Y], ["né", "sit", "walk"]),
+        (np.array(["10", "2", "1"])[Y], ["1", "2", "10"]),
+        (np.array(["1", "01", "1.0"])[Y], ["01", "1", "1.0"]),
+        (Y + 1, ["1", "2", "3"]),
+        (np.array([7, -3, 12])[Y], ["-3", "7", "12"]),
+        (np.array([2**63, 2**63 + 1, 5], np.uint64)[Y], ["5", str(2**63), str(2**63 + 1)]),
+    ],
+)
+def test_labels_of_any_kind_name_their_classes(made, y, names):
+    data = made({"x": X, "y": y})
+    assert data.class_names == names
+    texts = [label.decode() if isinstance(label, bytes) else str(label) for label in y.tolist()]
+    assert labels_of(data) == {
+        tuple(x.flatten().tolist()): t for x, t in zip(X, texts, strict=True)
+    }
+
+
+def test_a_note_says_which_numbers_became_names(made):
+    note = "y has the labels 1, 2, 3 and not 0..2: each is the name of a class, in this order"
+    assert note in made({"x": X, "y": Y + 1}).notes
+    assert not any("y has" in note for note in made(WHOLE).notes)
+
+
+def test_text_labels_take_the_order_of_class_names(made):
+    names = np.array(["walk", "run", "sit"])
+    data = made({"x": X, "y": WORDS, "class_names": names})
+    assert data.class_names == names.tolist()
+    assert set(labels_of(data).items()) == {
+        (tuple(x.flatten().tolist()), str(word)) for x, word in zip(X, WORDS, strict=True)
+    }
+
+
+def test_unbalanced_classes_are_noted(made):
+    y = np.where(np.arange(30) < 24, "many", "few")
+    assert made({"x": X, "y": y}).notes[-1] == (
+        "The classes are unbalanced: many has 24 samples, few has 6. To answer always many is "
+        "right for 80% of them"
+    )
+
+
 def bad(**arrays):
     return {**WHOLE, **arrays}
 
@@ -115,13 +200,24 @@ NAN[3, 1, 2] = np.nan
         (bad(x=X[:0], y=Y[:0]), r"x must be numbers .* \(0, 2, 5\)"),
         (bad(x=X.astype(object)), r"'x' in .* not of Python objects"),
         (bad(x=NAN), r"NaN or infinite values, in 1 samples"),
+        (
+            bad(x=np.zeros((30, 8, 8, 3))),
+            r"images must be square, .* save x.transpose\(0, 3, 1, 2\)",
+        ),
+        (bad(x=X.astype(np.float64) * 1e39), r"NaN or infinite values, in 30 samples"),
         (bad(x=X[..., None] + 100), r"images must be uint8 or in \[0, 1\], x is .* from"),
         (bad(y=Y[:-1]), r"x has 30 samples, y has 29"),
-        (bad(y=Y.astype(float)), r"y must be one row of integers, got float64 of shape \(30,\)"),
-        (bad(y=np.eye(3, dtype=int)[Y]), r"y must be one row of integers, .* \(30, 3\)"),
-        (bad(y=Y + 1), r"integers 0..2, as there are 3 classes; y has 1, 2, 3"),
-        (bad(y=Y - 1), r"y has -1, 0, 1"),
+        (bad(y=Y.astype(float)), r"y must be one row of integers or names, got float64 of .*30,"),
+        (bad(y=np.eye(3, dtype=int)[Y]), r"y must be one row of integers or names, .* \(30, 3\)"),
         (bad(y=Y, class_names=np.array(["a", "b"])), r"integers 0..1, .* y has 0, 1, 2"),
+        (bad(y=Y + 1, class_names=np.array(["a", "b", "c"])), r"integers 0..2, .* y has 1, 2, 3"),
+        (bad(y=Y - 1, class_names=np.array(["a", "b", "c"])), r"integers 0..2, .* y has -1, 0, 1"),
+        (bad(y=WORDS, class_names=np.array(["run", "sit"])), r"class_names, run, sit; y has walk"),
+        (bad(y=np.where(Y == 1, "", WORDS)), r"y has no text in sample number 1 \(data"),
+        (bad(y=np.array([b"\xff", b"a", b"b"])[Y]), r"y must be text in UTF-8"),
+        (bad(y=WORDS.astype(object)), r"'y' in .* not of Python objects, which astype\(str\)"),
+        ({**PARTS, "y_test": WORDS[:6]}, r"all integers or all names, y_train is int64 and y_test"),
+        (bad(class_names=np.array([["a", "b"]])), r"class_names must be one row of names, got <U1"),
         (bad(class_names=np.array(["a", "a", "b"])), r"class_names must be different"),
         (bad(groups=GROUPS[:-1]), r"x has 30 samples, groups has 29"),
         (bad(groups=GROUPS / 2), r"groups must be one row of integers or names, got float64"),

@@ -71,13 +71,44 @@ def test_class_names_come_from_the_file_or_are_the_default_six(root):
     assert made(root).class_names == ACTIVITIES
 
 
-def test_class_names_of_another_data_set_are_refused(root):
-    (root / "activity_labels.txt").write_text("1 WALKING\n2 SITTING\n")
-    with pytest.raises(UserError, match=r"activity_labels.txt must number 6 activities"):
+def test_any_number_of_classes_is_read(root):
+    for part, subjects in SUBJECTS.items():
+        labels = np.tile([1, 1, 2, 2, 3, 3], len(subjects))
+        np.savetxt(root / part / f"y_{part}.txt", labels, "%d")
+    file = root / "activity_labels.txt"
+    file.write_text("1 WALKING\n2 LYING DOWN\n3 RUNNING\n")
+    data = made(root)
+    assert data.class_names == ["WALKING", "LYING DOWN", "RUNNING"]
+    assert data.notes == ["Classes: 0 = WALKING (12), 1 = LYING DOWN (12), 2 = RUNNING (12)"]
+    file.unlink()
+    assert made(root).class_names == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 WALKING\n2 SITTING\n", r"y_train.txt, line 3: expected a label 1..2, got 3"),
+        ("1 WALKING\n\n3 SITTING\n", r"activity_labels.txt, line 3: expected '2 NAME', .* '3 SIT"),
+        ("1 WALKING\n2\n", r"activity_labels.txt, line 2: expected '2 NAME', .* got '2'"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(root, text, message):
+    (root / "activity_labels.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
         made(root)
 
 
+@pytest.mark.parametrize("other", ["..", "train", "test", "train/Inertial Signals"])
+def test_a_root_around_or_inside_the_folder_is_understood_and_noted(root, other):
+    expected = made(root)
+    data = made((root / other).resolve())
+    assert data.fingerprint == expected.fingerprint
+    assert data.notes[0].startswith("data.root=")
+    assert data.notes[0].endswith(f"is not the data set's folder: {root} is")
+
+
 def test_a_wrong_root_is_refused_with_the_expected_and_the_found_files(root):
+    (root / "test" / "y_test.txt").unlink()
     with pytest.raises(UserError, match=r"'UCI HAR Dataset' with train.*found UCI HAR Dataset in"):
         made(root.parent)
     with pytest.raises(UserError, match=r"say where .* is \(data.root=…\)"):
@@ -93,12 +124,17 @@ def test_a_missing_file_is_named(root):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("train/y_train.txt", "1\nwalking\n", r"y_train.txt must be a table of numbers"),
-        ("train/y_train.txt", "0\n" * 24, r"must have labels 1..6, it has 0..0"),
-        ("train/y_train.txt", "7\n" * 24, r"must have labels 1..6, it has 7..7"),
-        ("train/y_train.txt", "1 2\n" * 24, r"any number of rows of 1, it has 24 of 2"),
-        ("train/subject_train.txt", "1\n" * 5, r"24 rows of 1, it has 5 of 1"),
-        ("test/Inertial Signals/body_acc_x_test.txt", "1 2\n", r"12 rows of 128, it has 1 of 2"),
+        ("train/y_train.txt", "1\nwalking\n", r"y_train.txt, line 2: expected a whole number, got"),
+        ("train/y_train.txt", "1\n\n0\n" * 8, r"line 3: expected a label 1..6, got 0"),
+        ("train/y_train.txt", "7\n" * 24, r"line 1: expected a label 1..6, got 7"),
+        ("train/y_train.txt", "1 2\n" * 24, r"line 1: expected 1 column, got 2"),
+        ("train/y_train.txt", "\n", r"y_train.txt must be a table of numbers, it has none"),
+        ("train/subject_train.txt", "1\n" * 5, r"a line for each of the 24 labels, it has 5"),
+        (
+            "test/Inertial Signals/body_acc_x_test.txt",
+            "1 2\n",
+            r"line 1: expected 128 columns, got",
+        ),
         ("train/subject_train.txt", "1\n2\n" * 12, r"different subjects, both have \[2\]"),
     ],
 )
@@ -113,7 +149,7 @@ def test_missing_values_are_refused(root):
     lines = file.read_text().splitlines()
     lines[3] = lines[3].replace(lines[3].split()[7], "NaN", 1)
     file.write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"train part has NaN .* first is number 3"):
+    with pytest.raises(UserError, match=r"body_acc_x_train.txt, line 4: .* got 'NaN'"):
         made(root, val_fraction=0)
 
 

@@ -89,6 +89,22 @@ def test_evaluation_uses_exactly_the_bytes_of_the_tree(both, sizes, resident):
     assert_equal_parts(tree, prepared, ["train"])
 
 
+@pytest.mark.parametrize("way", ["squash", "letterbox"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_every_way_to_resize_gives_the_bytes_of_the_tree(both, way, interpolation):
+    words = [f"data.resize={way}", f"data.interpolation={interpolation}", "data.image_size=7"]
+    tree, prepared = both([(20, 31), (33, 18), (3, 5), (9, 40), (7, 7), (8, 8), (6, 9)], *words)
+    assert (prepared.resize, prepared.interpolation, prepared.exif) == (way, interpolation, True)
+    assert_equal_parts(tree, prepared)
+    assert prepared.parts["test"].x.shape[2:] == (7, 7)
+
+
+def test_bicubic_crops_are_those_of_the_tree(both):
+    words = ["data.interpolation=bicubic", "data.image_size=6", "data.crop_fraction=0.6"]
+    tree, prepared = both([(20, 31), (33, 18), (9, 40), (10, 10), (8, 13), (13, 8)], *words)
+    assert_equal_parts(tree, prepared)
+
+
 SIDES = [(12 + i % 3, 11 + i % 4) for i in range(12)]
 
 
@@ -228,6 +244,41 @@ def test_limited_and_noisy_labels_equal_those_of_the_tree(both):
     again.setup()
     assert prepared.protocol == again.protocol
     assert torch.equal(prepared.parts["train"].y, again.parts["train"].y)
+
+
+@pytest.mark.parametrize(
+    ("word", "then"),
+    [("resize=squash", "crop"), ("interpolation=bicubic", "bilinear"), ("exif=false", "true")],
+)
+def test_another_way_than_that_of_preparation_is_refused(folder, build, word, then):
+    root, _ = folder
+    data = build("prepared", *SMALL, f"data.root={root}", "data.image_size=6", f"data.{word}")
+    key = word.partition("=")[0]
+    with pytest.raises(UserError, match=rf"prepared with {key}={then}, got data\.{word}: remove"):
+        data.setup()
+
+
+def test_a_folder_of_an_earlier_version_keeps_its_fingerprint_and_meaning(folder, stand_in):
+    root, data = folder
+    index = json.loads((root / "index.json").read_text())
+    for key in ("resize", "interpolation", "exif", "notes"):
+        del index[key]
+    (root / "index.json").write_text(json.dumps(index))
+    data.setup()
+    assert (data.resize, data.interpolation, data.exif) == ("crop", "bilinear", False)
+    content_id = f"{index['parts']['train']['source']} 6 2"
+    assert data.parts["train"].x.content_id == content_id
+
+
+def test_what_was_read_changes_the_fingerprint(both, tmp_path):
+    _, turned = both(SIDES, "data.image_size=6")
+    assert turned.parts["train"].x.content_id.endswith(" 6 2 exif=True")
+
+
+def test_the_notes_of_preparation_are_shown_again(folder):
+    data = folder[1]
+    data.setup()
+    assert any(note.startswith("Classes: 0 = cat (") for note in data.notes)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading import packed_files
@@ -78,6 +79,30 @@ def test_batches_and_fingerprint_equal_those_of_the_tree(both, num_workers) -> N
     assert (found.fingerprint, found.protocol) == (tree.fingerprint, tree.protocol)
     assert len(found.parts["val"]) == 6
     assert_same_batches(tree, found)
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_images_are_turned_as_in_preparation(tree, build, tmp_path, exif) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    path = tmp_path / "tree" / "test" / "cat" / "cat_0.JPEG"
+    Image.new("RGB", (8, 4), "red").save(path, exif=tags)
+    out = prepare(*tree, f"data.exif={exif}")
+    found = build("streamed", f"data.root={out}", *SMALL)
+    found.setup()
+    assert found.exif == exif
+    assert found.decode(found.parts["test"].x[0]).shape == ((3, 8, 4) if exif else (3, 4, 8))
+    with pytest.raises(UserError, match=rf"with exif={str(exif).lower()}, got data\.exif="):
+        build("streamed", f"data.root={out}", *SMALL, f"data.exif={not exif}").setup()
+
+
+def test_a_folder_of_an_earlier_version_is_not_turned(build, out) -> None:
+    facts = json.loads((out / "stream.json").read_text())
+    del facts["exif"], facts["notes"]
+    (out / "stream.json").write_text(json.dumps(facts))
+    data = build("streamed", f"data.root={out}", *SMALL)
+    data.setup()
+    assert data.exif is False
 
 
 def test_another_val_fraction_may_be_set(both) -> None:

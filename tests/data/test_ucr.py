@@ -99,6 +99,7 @@ def test_length_is_that_of_the_longest_training_series_unless_set(tmp_path):
     data = made(tmp_path)
     assert data.size == 3
     assert data.parts["test"].x.tolist() == [[[0, 2, 4]]]
+    assert "2 of 3 series had 2 to 5 steps and are resampled to 3" in data.notes[0]
     assert made(tmp_path, length=7).parts["test"].x.shape == (1, 1, 7)
 
 
@@ -116,10 +117,34 @@ def test_resampling_keeps_constants_ramps_ends_and_channels():
 
 
 def test_labels_are_sorted_as_numbers_if_they_are_numbers():
-    parts, names = encode_labels(["10", "2.0", "-1"], ["2"])
+    parts, names = encode_labels(["10", "2", "-1"], ["2"])
     assert names == ["-1", "2", "10"]
     assert [part.tolist() for part in parts] == [[2, 1, 0], [1]]
     assert encode_labels(["b", "10"], ["a"])[1] == ["10", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["01", "1"],
+        ["1", "1.0"],
+        ["01.0", "1.0"],
+        ["1.5", "2.0"],
+        ["100", "1e2"],
+        ["12345678901234567", "12345678901234568"],
+        ["1e400", "2e400"],
+    ],
+)
+def test_labels_that_are_different_texts_are_different_classes(labels):
+    parts, names = encode_labels(labels, labels)
+    assert names == labels
+    assert [part.tolist() for part in parts] == [[0, 1], [0, 1]]
+
+
+def test_a_part_that_writes_whole_numbers_as_decimals_means_whole_numbers():
+    parts, names = encode_labels(["1.0000000e+00", "-1.0000000e+00", "1.0000000e+01"], ["10", "1"])
+    assert names == ["-1", "1", "10"]
+    assert [part.tolist() for part in parts] == [[1, 0, 2], [2, 1]]
 
 
 @pytest.mark.parametrize(
@@ -128,10 +153,15 @@ def test_labels_are_sorted_as_numbers_if_they_are_numbers():
         ("1,?,3:1,2,3:walk", r"Made_TRAIN.ts, line 9: values are missing inside"),
         ("1,2,3:1,2,nan:walk", r"line 9: values are missing inside"),
         ("nan,?:nan,nan:walk", r"line 9: a series without a value"),
-        ("1,2,3:1,2:walk", r"line 9: .* channels of equal length"),
-        ("1,two:1,2:walk", r"line 9: a series must hold numbers"),
-        ("1,2,3:walk", r"same channels, they have 1 or 2"),
-        ("1,2,inf:1,2,3:walk", r"train part has NaN or infinite"),
+        ("1,,3:1,2,3:walk", r"line 9: values are missing inside"),
+        ("1,2,3:1,2:walk", r"line 9: .* channels of equal length, got 2 and 3 values"),
+        ("1,two:1,2:walk", r"line 9: a series must hold numbers such as 0.5, got 'two' \(data"),
+        ("1,2?:1,2:walk", r"line 9: a series must hold numbers such as 0.5, got '2\?'"),
+        ("1,2,3:walk", r"line 9: every series .* expected 2 as in .*TRAIN.ts, line 8, got 1"),
+        ("1,2,inf:1,2,3:walk", r"line 9: a series must have finite values"),
+        ("1,2,1e39:1,2,3:walk", r"line 9: a series must have finite values"),
+        ("1,2,3:1,2,3:?", r"line 9: a series must have a label, got '\?'"),
+        ("1,2,3:1,2,3:", r"line 9: a series must have a label, got ''"),
     ],
 )
 def test_bad_series_are_refused_with_their_line(tmp_path, row, message):
@@ -161,8 +191,86 @@ def test_empty_file_and_class_without_training_series_are_refused(tmp_path):
     with pytest.raises(UserError, match="has no series"):
         made(tmp_path, "Empty")
     write(tmp_path, "New", ".tsv", ["1\t0\t1", "2\t0\t1"], ["3\t0\t1"])
-    with pytest.raises(UserError, match="have none: 3"):
+    with pytest.raises(UserError, match=r"New_TEST.tsv, line 1: no training .* the label '3'"):
         made(tmp_path, "New")
+
+
+def numbers(rows, label_of, decimal="."):
+    """Lines of a .tsv file with series of three values."""
+    values = "\t".join(["0.125", "1.5", "-2.75"]).replace(".", decimal)
+    return [f"{label_of(i)}\t{values}" for i in range(rows)]
+
+
+def test_decimal_commas_are_refused_and_never_read_as_two_values(tmp_path):
+    rows = numbers(4, lambda i: i % 2)
+    write(tmp_path, "Odd", ".tsv", [*rows, *numbers(1, lambda i: 0, ",")], rows)
+    message = r"Odd_TRAIN.tsv, line 5: .* such as 0.5, got '0,125': write decimals with a point"
+    with pytest.raises(UserError, match=message):
+        made(tmp_path, "Odd")
+    write(tmp_path, "Spaces", ".txt", ["1 0,125 1,5", "2 0,5 1,5"], ["1 0,125 1,5"])
+    with pytest.raises(UserError, match=r"Spaces_TRAIN.txt, line 1: .* such as 0.5, got '125 1'"):
+        made(tmp_path, "Spaces")
+
+
+@pytest.mark.parametrize(("suffix", "by"), [(".tsv", "\t"), (".csv", ","), (".csv", ";")])
+def test_an_empty_cell_is_a_missing_value_and_shifts_nothing(tmp_path, suffix, by):
+    full = [by.join("1234"), by.join("2345")]
+    write(tmp_path, "Inside", suffix, [*full, by.join(["1", "2", "", "4"])], full)
+    with pytest.raises(UserError, match=rf"Inside_TRAIN{suffix}, line 3: values are missing"):
+        made(tmp_path, "Inside")
+    write(tmp_path, "AtTheEnd", suffix, [*full, by.join(["1", "7", "8", ""])], full)
+    assert made(tmp_path, "AtTheEnd").parts["train"].x[2].tolist() == [[7, 7.5, 8]]
+    write(tmp_path, "NoLabel", suffix, [*full, by.join(["", "1", "2", "3"])], full)
+    with pytest.raises(UserError, match=rf"NoLabel_TRAIN{suffix}, line 3: .* a label, got ''"):
+        made(tmp_path, "NoLabel")
+
+
+def test_between_spaces_every_line_must_have_as_many_values(tmp_path):
+    write(tmp_path, "Gap", ".txt", ["1  1  2  3", "2  1     3"], ["1  1  2  3"])
+    with pytest.raises(UserError, match=r"Gap_TRAIN.txt, line 2: expected 3 values, as in line 1"):
+        made(tmp_path, "Gap")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "latin-1", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_the_encoding_of_a_file_changes_no_label_and_no_value(tmp_path, encoding, newline):
+    folder = tmp_path / "Made"
+    folder.mkdir()
+    text = newline.join(["marché\t1\t2", "01\t3\t4", ""])
+    for part in ("TRAIN", "TEST"):
+        (folder / f"Made_{part}.tsv").write_bytes(text.encode(encoding))
+    data = made(tmp_path)
+    assert data.class_names == ["01", "marché"]
+    assert data.parts["train"].x.tolist() == [[[1, 2]], [[3, 4]]]
+    assert data.parts["train"].y.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("content", ["1\t2\t3\n".encode("utf-16-le"), b"\xff\xfe1\x00\t"])
+def test_other_encodings_are_refused(tmp_path, content):
+    write(tmp_path, "Made", ".tsv", ["1\t2\t3"], ["1\t2\t3"])
+    (tmp_path / "Made" / "Made_TRAIN.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=r"Made_TRAIN.tsv must be text in UTF-8, Latin-1"):
+        made(tmp_path)
+
+
+def test_a_question_mark_is_a_missing_value_only_as_a_whole_value(tmp_path):
+    rows = ["1,2,?:3,4,?:walk?", "1,2,3:4,5,6:Run"]
+    write(tmp_path, "Made", ".ts", rows, rows, TS)
+    data = made(tmp_path)
+    assert data.class_names == ["Run", "walk?"]
+    assert data.parts["train"].x[0].tolist() == [[1, 1.5, 2], [3, 3.5, 4]]
+
+
+def test_notes_say_which_series_were_resampled_and_what_the_classes_are(tmp_path):
+    rows = ["walk\t0\t1\t2", "sit\t0\t1", "walk\t0\t1\t2", "walk\t0\t1\t2"]
+    write(tmp_path, "Made", ".tsv", rows, rows[:1])
+    assert made(tmp_path).notes == [
+        "1 of 5 series had 2 steps and are resampled to 3 (data.length=…): their durations are "
+        "lost",
+        "Classes: 0 = sit (1), 1 = walk (4)",
+        "The classes are unbalanced: walk has 4 samples, sit has 1. To answer always walk is right "
+        "for 80% of them",
+    ]
 
 
 def test_an_unknown_problem_is_refused_with_those_in_the_folder(tmp_path):

@@ -15,8 +15,8 @@ from kd_lightning.evaluation.final_test import doubts_about_val
 from kd_lightning.evaluation.metrics import classification_metrics, predict
 from kd_lightning.evaluation.table import caption
 from kd_lightning.losses.soft_targets import mean_log_probs
-from kd_lightning.run import Result, distill
 from kd_lightning.running.build import build_data
+from kd_lightning.running.run import Result, distill
 from kd_lightning.teachers.sources import load_student
 from kd_lightning.uncertainty.temperature import fit_temperature
 

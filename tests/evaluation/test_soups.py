@@ -8,12 +8,12 @@ import torch
 from helpers import TINY, compose, net, of_method
 from torch import nn
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.evaluation.metrics import classification_metrics, predict
 from kd_lightning.evaluation.soups import average_nets, build_soups, greedy_soup
 from kd_lightning.models.averages import check_alike
 from kd_lightning.models.weights import load_weights
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data
 from kd_lightning.teachers.sources import load_student
 

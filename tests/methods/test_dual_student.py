@@ -20,8 +20,8 @@ from kd_lightning.config.command_line import CONF
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.run import Result, distill
 from kd_lightning.running.build import build_data
+from kd_lightning.running.run import Result, distill
 from kd_lightning.teachers.sources import load_student
 from kd_lightning.uncertainty.confidence import (
     entropy_confidence,

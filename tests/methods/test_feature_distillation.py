@@ -24,9 +24,9 @@ from kd_lightning.models.cifar import resnet
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.time_series import fcn, inception_time
 from kd_lightning.models.timm_nets import timm_classifier
-from kd_lightning.run import Result, distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.preflight import check_run
+from kd_lightning.running.run import Result, distill
 from kd_lightning.teachers.sources import Teacher, build_net, load_student
 
 

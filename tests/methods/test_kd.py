@@ -9,6 +9,7 @@ from helpers import compose, net, sgd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.dist import dist_soft_loss
 from kd_lightning.losses.dkd import dkd_soft_loss
@@ -16,7 +17,6 @@ from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.soft_targets import kl_soft_loss, soft_target_kl
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.supervised import Supervised
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.sources import Teacher, build_net
 

@@ -9,12 +9,12 @@ from helpers import DISTILLERS, METHODS, compose, net, of_method, sgd
 from methods.test_contract import OPTIONS, built, state_of, trainer
 from torch import Tensor, nn
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.step import CompiledStep, Losses, step_of
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.run import distill
 
 COMPILED = [*METHODS, "everything"]
 RANDOM = {"stochastic_self_distillation"}  # their masks are drawn by the compiler

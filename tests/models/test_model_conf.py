@@ -55,7 +55,8 @@ defaults:
   - /model@method.students.a: resnet8
 hydra: {{searchpath: ["file://{CONF}"]}}
 task:
-  {{num_classes: 5, channels: 0, size: 0, num_inputs: 0, mean: [], std: [], imagenet_rows: null}}
+  {{num_classes: 5, channels: 0, size: 0, shape: [], num_inputs: 0, mean: [], std: [],
+   imagenet_rows: null}}
 """
     )
     GlobalHydra.instance().clear()
@@ -70,6 +71,7 @@ def compose(net: str, kind: str) -> DictConfig:
     facts = {
         "channels": channels,
         "size": task["size"],
+        "shape": list(task["shape"]),
         "num_inputs": torch.Size(task["shape"]).numel(),
         "mean": [0.5] * channels,
         "std": [0.25] * channels,

@@ -52,3 +52,12 @@ def test_a_deeper_net_is_not_taken_for_one_whose_names_it_has_too() -> None:
     found = find_architecture({f"model.{name}": value for name, value in state.items()})
     assert found is not None
     assert found[0] == "efficientnet_b1"
+
+
+def test_a_net_of_the_same_shapes_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    theirs = torchvision.models.mobilenet_v2(num_classes=4)
+    torch.save(theirs.state_dict(), tmp_path / "net.pth")
+    ours = timm_classifier("mobilenetv2_100", num_classes=4, in_chans=3)
+    ours.trunk.bn1.eps = 1.0
+    with pytest.raises(UserError, match=r"weights of torchvision's mobilenet_v2, .*\(key=…\)"):
+        load_weights(ours, tmp_path / "net.pth", "key")

@@ -104,7 +104,8 @@ def test_without_git_there_is_no_commit(run, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_teacher_is_known_by_its_weights_and_its_origin(run, record: dict[str, Any]) -> None:
-    assert record["teacher"] == {"fingerprint": None, "origin": None}
+    nothing = dict.fromkeys(("fingerprint", "origin", "val", "train"))
+    assert record["teacher"] == {**nothing, "notes": []}
     data, cfg, _ = run
     nets = [net(), net()]
     for value in nets[1].parameters():

@@ -49,7 +49,7 @@ def test_a_run_without_a_teacher_leaves_the_options_of_one_alone() -> None:
 
 
 def test_a_teacher_that_never_changes_must_be_trained(tmp_path: Path) -> None:
-    from kd_lightning.run import distill
+    from kd_lightning import distill
 
     with pytest.raises(UserError, match="untrained is for methods whose teacher learns too"):
         distill("method=kd", "data=synthetic", "teacher.source=untrained", f"outputs={tmp_path}")

@@ -119,12 +119,13 @@ def test_a_loaded_timm_net_has_no_hooks(small_stem: bool, tmp_path: Path) -> Non
     assert torch.equal(student(samples("colour")), net(samples("colour")).logits)
 
 
+@pytest.mark.parametrize("configured", [{}, {"mean": None, "std": None}])
 def test_the_statistics_are_those_of_the_weights_and_not_of_the_configuration(
-    tmp_path: Path,
+    configured: dict, tmp_path: Path
 ) -> None:
-    config = net_config("mlp", "grey", **SMALL["mlp"])
+    config = net_config("mlp", "grey", **SMALL["mlp"], **configured)
     net = build_random(config)
-    net.prepare.mean.fill_(0.7)  # as a file of weights does
+    net.prepare.set_statistics([0.7], [0.2])  # as a file of weights does
     info = info_of(config, net, "grey")
     student = kd_lightning.load(write_student(tmp_path, net.state_dict(), info))
     assert student.info["input"]["mean"] == pytest.approx([0.7])

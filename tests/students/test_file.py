@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from student_files import make_student, net_config
 
+import kd_lightning
 from kd_lightning.base.errors import UserError
 from kd_lightning.students.file import METADATA, read_student, write_student
 
@@ -80,6 +81,14 @@ def test_other_weights_are_no_student_file(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="holds weights, but is no student file"):
         read_student(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:some/net", "local-dir:/tmp", "resnet18x"])
+def test_timm_gets_only_names_of_its_own_nets(path: Path, name: str) -> None:
+    architecture = {"timm": name, "arguments": {"num_classes": 3, "in_chans": 1}, "head": "fc"}
+    rewrite(path, {"architecture": architecture})
+    with pytest.raises(UserError, match="unknown timm model"):
+        kd_lightning.load(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

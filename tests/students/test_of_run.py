@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import kd_lightning
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
-from kd_lightning.run import distill
 from kd_lightning.students.file import read_student
 from kd_lightning.students.of_run import student_of
 from kd_lightning.teachers.sources import load_student

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from kd_lightning.sweeps.display import (
     Monitor,
     ProgressLines,
     duration,
+    long_table,
     seconds_left,
+    short_names,
     summary,
     table,
 )
@@ -93,11 +96,45 @@ def test_a_narrow_terminal_cuts_names_and_never_numbers_or_states(
     jobs: list[Job], width: int
 ) -> None:
     (jobs[5].directory / "error.txt").write_text("ValueError: " + "no such thing " * 20)
-    text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=6, cut=True), width=width)
+    text = printed(table("sweep", Monitor(jobs, 6)(), 6, rows=6, width=width), width=width)
     (line,) = [line for line in text.splitlines() if "ValueError" in line]
     assert line.split()[:3] == ["5", "failed", "T=2"]
     assert len(line) <= width
     assert all(len(line) <= width for line in text.splitlines())
+
+
+def made(folder: Path, names: list[str]) -> list[Job]:
+    specs = [
+        JobSpec(number=number, variant=name, axes={"data.name": "GunPoint"}, overrides=[])
+        for number, name in enumerate(names)
+    ]
+    return [create_job(folder / f"{spec.number:04d}", spec) for spec in specs]
+
+
+def test_the_live_table_shows_what_varies(tmp_path: Path) -> None:
+    jobs = made(tmp_path, ["kd method.temperature=2 method.x.w=1 method.y.w=1", "kd method.y.w=2"])
+    assert list(short_names(Monitor(jobs, 2)()).values()) == [
+        "temperature=2 method.x.w=1 method.y.w=1",
+        "method.y.w=2",
+    ]
+    text = printed(table("sweep", Monitor(jobs, 2)(), 2, rows=2, width=80), width=80)
+    assert "GunPoint" not in text
+    assert "temperature=2 method.x.w=1 method.y.w=1" in text
+    (job,) = made(tmp_path / "one", ["kd"])
+    assert short_names(Monitor([job], 1)()) == {"kd data.name=GunPoint": "kd name=GunPoint"}
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_long_table_cuts_and_breaks_no_word(tmp_path: Path, width: int) -> None:
+    name = "method.temperature=2 method.students.a.widths=[4,4,8,16] optimizer.lr=0.001"
+    jobs = made(tmp_path, [f"{name} method.peer_weight={number}" for number in range(3)])
+    error = "UserError: method.temperature must be > 0, and this sentence is long " * 3
+    (jobs[1].directory / "error.txt").write_text(error)
+    text = printed(long_table("sweep", Monitor(jobs, 3)(), 3), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert Counter(text.split())["method.students.a.widths=[4,4,8,16]"] == 3
+    for word in set(f"{name} {error}".split()):
+        assert word in text.split()
 
 
 def test_failed_jobs_are_shown_before_finished_ones(

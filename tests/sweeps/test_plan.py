@@ -95,6 +95,16 @@ def test_variants_are_named_rows_with_every_cell_of_the_grid() -> None:
     assert [o for o in jobs[3].overrides if "temperature" in o] == ["method.temperature=8"]
 
 
+def test_a_row_is_named_by_what_varies() -> None:
+    settings = Settings(grid={"method": ["kd"], "method.temperature": [2, 4]})
+    variations = plan.expand(settings, ["seed=0,1"])
+    assert {variation.variant for variation in variations} == {
+        "method.temperature=2",
+        "method.temperature=4",
+    }
+    assert all(variation.axes["method"] == "kd" for variation in variations)
+
+
 def test_data_sets_do_not_make_rows() -> None:
     settings = plain()
     jobs = expand(settings, ["data=digits,synthetic", "method=kd,supervised"])

@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.support import check_support
 from kd_lightning.teacher_cache import cache, files, filling

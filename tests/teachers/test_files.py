@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import nn
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data
 from kd_lightning.teachers.sources import Teacher, get_teacher
 

@@ -8,9 +8,9 @@ import torch
 from helpers import THROWAWAY_CONF, compose, net
 from omegaconf import OmegaConf
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import check_configuration
-from kd_lightning.run import distill
 from kd_lightning.running.build import build_data
 from kd_lightning.teachers.sources import (
     Teacher,

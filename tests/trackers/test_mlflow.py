@@ -15,9 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from written_runs import read_all_wandb
 
-from kd_lightning import run
+from kd_lightning import distill
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.run import distill
+from kd_lightning.running import run
 from kd_lightning.trackers.mlflow import flat
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]

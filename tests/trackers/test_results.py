@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written_runs import read_wandb
 
-from kd_lightning.run import distill
+from kd_lightning import distill
 from kd_lightning.trackers.results import files_of, results_of
 
 TABLES = [

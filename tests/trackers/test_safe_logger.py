@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyExperiment
 from written_runs import read_wandb
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
-from kd_lightning.run import distill
 from kd_lightning.trackers.safe_logger import SafeLogger, closing_loggers
 
 

@@ -62,7 +62,7 @@ def fingerprint(*parts: Samples | None) -> str:
             digest.update(part.x.rows.numpy().tobytes())
         else:
             for path in part.x:
-                digest.update(f"{file_id(path)}\n".encode())
+                digest.update(f"{file_id(path)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

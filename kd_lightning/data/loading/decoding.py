@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from kd_lightning.base.files import printable
 from kd_lightning.data.loading.batches import BadImage
 
 try:  # kd_lightning[jpeg]
@@ -59,9 +60,9 @@ def read_rgb_from(
             pixels = tv.pil_to_tensor(with_8_bits(image).convert("RGB"))
             return turned(pixels, orientation(image)) if exif else pixels
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(repr(source), str(name))
+        reason = printable(str(error).replace(repr(source), str(name)))
         raise BadImage(
-            f"{name} must be an image: {reason} (repair it, or data.on_bad_image=skip)"
+            f"{printable(name)} must be an image: {reason} (repair it, or data.on_bad_image=skip)"
         ) from None
 
 

@@ -1,14 +1,8 @@
-"""The base class of data sets of image files, and their tools: find and label images.
-
-The files are in an image tree ``<part>/<class>/…``: each folder of a part is a class, and each
-image in it, at any depth, is a sample. Names that begin with a dot and files with other extensions
-are ignored.
-"""
+"""The base class of data sets of image files, which are decoded when a batch needs them."""
 
 import functools
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,10 +14,9 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.folders import contents
+from kd_lightning.data.loading.image_trees import ImageTree
 from kd_lightning.data.loading.resizing import Resizing
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in lower or upper case
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], the usual normalisation of photographs
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -76,89 +69,27 @@ class ImageFiles(ClassificationData):
     def eval_transform(self) -> Resizing:
         return Resizing(self.image_size, self.resize, self.crop_fraction, self.interpolation)
 
+    def read_tree(
+        self, tree: ImageTree, classes: Sequence[str], keys: str = "data.root=…"
+    ) -> Samples:
+        """The images of a tree with their labels. Adds to ``notes`` what was passed over.
+
+        Args:
+            keys: settings that the user can change, for error messages.
+
+        Raises:
+            UserError: a class has no folder; or a file cannot be read, and ``on_bad_image`` is
+                ``error``.
+        """
+        samples = tree.label(classes, keys)
+        self.notes += tree.notes(skip_bad=self.skip_bad)
+        return samples
+
     def _measure(self, train: Samples) -> None:
         self.channels, self.size = 3, self.image_size
         self.mean, self.std = list(IMAGENET_MEAN), list(IMAGENET_STD)
         photo = (3, 2 * self.image_size, 2 * self.image_size + 1)
         self._check_augmentation(torch.zeros(photo, dtype=torch.uint8))
-
-
-def class_folders(*parts: Path) -> dict[str, list[Path]]:
-    """The class folders of all ``parts`` together: class name -> folders, sorted by name.
-
-    Raises:
-        UserError: there is no class folder.
-    """
-    folders: dict[str, list[Path]] = {}
-    for part in parts:
-        with os.scandir(part) as entries:
-            for entry in entries:
-                if entry.is_dir() and not entry.name.startswith("."):
-                    folders.setdefault(entry.name, []).append(Path(entry.path))
-    if not folders:
-        raise UserError(
-            f"expected a folder for each class, found {contents(parts[0])} (data.root=…)"
-        )
-    return dict(sorted(folders.items()))
-
-
-def label_images(
-    folders: Mapping[str, Sequence[Path]], classes: Sequence[str], part: str, keys: str
-) -> Samples:
-    """The images of ``classes`` with their labels, sorted by class and path.
-
-    A label is the index of the class in ``classes``.
-
-    Args:
-        folders: class name -> its folders; classes that are not in ``classes`` are ignored.
-        part: name of the part, for error messages.
-        keys: settings that the user can change, for error messages.
-
-    Raises:
-        UserError: a class has no folder.
-    """
-    missing = [name for name in classes if name not in folders]
-    if missing:
-        raise UserError(
-            f"the {part} part lacks {len(missing)} of {len(classes)} classes: {shorten(missing)} "
-            f"({keys})"
-        )
-    paths = [[p for folder in folders[name] for p in image_paths(folder)] for name in classes]
-    counts = torch.tensor([len(of_class) for of_class in paths])
-    y = torch.arange(len(classes)).repeat_interleave(counts)
-    return Samples([path for of_class in paths for path in of_class], y)
-
-
-def check_no_extra_classes(
-    folders: Mapping[str, Sequence[Path]], classes: Sequence[str], part: str
-) -> None:
-    """Raises ``UserError`` if a part has classes that train does not have."""
-    extra = sorted(set(folders) - set(classes))
-    if extra:
-        raise UserError(
-            f"the {part} part has {len(extra)} classes that train does not have: "
-            f"{shorten(extra)} (data.root=…)"
-        )
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first five of many names, for messages."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """The image files in ``folder``, at any depth, sorted."""
-    images, pending = [], [os.fspath(folder)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    pending.append(entry.path)
-                elif entry.name.lower().endswith(EXTENSIONS):
-                    images.append(entry.path)
-    return [Path(path) for path in sorted(images)]
 
 
 def imagenet_rows(classes: Sequence[str]) -> list[int] | None:

@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write, format_bytes, write_text
+from kd_lightning.base.files import atomic_write, format_bytes, printable, write_text
 from kd_lightning.data.loading.batches import BadImage, Samples
-from kd_lightning.data.loading.image_files import ImageFiles, shorten
+from kd_lightning.data.loading.folders import shorten
+from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.preparation.output_folder import (
     WRITTEN_BLOCKS_FILE,
@@ -70,7 +71,7 @@ def decode_tree(data: ImageFiles, out: Path, size: int, say: Callable[[str], Non
     """
     if size < data.image_size:
         raise UserError(f"size must be >= data.image_size={data.image_size}, got {size}")
-    parts, facts = load_parts_and_facts(data)
+    parts, facts = load_parts_and_facts(data, say)
     facts |= {
         "format": FORMAT,
         "size": size,
@@ -85,7 +86,7 @@ def decode_tree(data: ImageFiles, out: Path, size: int, say: Callable[[str], Non
             for part, rows in decode_missing_blocks(parts, data, out, size, say).items():
                 facts["parts"][part]["bad"] = rows
                 if rows:
-                    names = shorten([parts[part].x[row].name for row in rows])
+                    names = shorten([printable(parts[part].x[row].name) for row in rows])
                     say(f"left out of {part}, as they cannot be decoded: {len(rows)} ({names})")
         finish_output_folder(out, facts, INDEX_FILE)
     say(f"Use it: python -m kd_lightning.run data=prepared data.root={out}")

@@ -18,16 +18,23 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import format_bytes, write_text
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
-from kd_lightning.data.loading.image_files import ImageFiles, shorten
+from kd_lightning.data.loading.folders import shorten
+from kd_lightning.data.loading.image_files import ImageFiles
+from kd_lightning.data.loading.leaks import check_leak
 from kd_lightning.data.loading.prepared_facts import EARLIER
 from kd_lightning.data.prepared import UNFINISHED_FILE
 
 WRITTEN_BLOCKS_FILE = "done.jsonl"  # one line for each block that is on disk
 
 
-def load_parts_and_facts(data: ImageFiles) -> tuple[dict[str, Samples], dict[str, Any]]:
+def load_parts_and_facts(
+    data: ImageFiles, say: Callable[[str], None]
+) -> tuple[dict[str, Samples], dict[str, Any]]:
     """The parts of ``data``, and the metadata that is written into the output folder."""
     loaded = data.load()
+    data.notes += check_leak(loaded.train, loaded.val, loaded.test, data.on_leak)
+    for note in data.notes:
+        say(note)
     parts = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
     parts = {name: part for name, part in parts.items() if part is not None}
     for name, part in parts.items():
@@ -42,6 +49,7 @@ def load_parts_and_facts(data: ImageFiles) -> tuple[dict[str, Samples], dict[str
         "class_list_sha256": getattr(data, "class_list_sha256", None),
         "imagenet_rows": data.imagenet_rows,
         "exif": data.exif,
+        "notes": data.notes,
         "parts": {
             name: {"source": fingerprint(part), "labels": part.y.tolist()}
             for name, part in parts.items()
@@ -104,6 +112,7 @@ def check_disk_space(needed: int, out: Path, advice: str) -> None:
 def check_same_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
     """Raises ``UserError`` if the facts in the file ``path`` differ from ``facts``."""
     old = EARLIER | json.loads(path.read_text())
+    old["notes"] = facts["notes"]  # files that are passed over may change
     for part in old.get("parts", {}).values():
         part.pop("bad", None)
     facts = EARLIER | facts

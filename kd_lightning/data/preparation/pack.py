@@ -31,7 +31,7 @@ def pack_tree(data: ImageFiles, out: Path, say: Callable[[str], None]) -> None:
         UserError: ``out`` holds something else, or the disk is too full.
     """
     check_litdata()
-    parts, facts = load_parts_and_facts(data)
+    parts, facts = load_parts_and_facts(data, say)
     facts |= {"format": FORMAT}
     for name, part in parts.items():
         sizes = [path.stat().st_size for path in part.x]

@@ -10,12 +10,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.augmentation import PerSampleRandom, RandomErasing
 from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.image_files import (
-    class_folders,
-    image_paths,
-    imagenet_rows,
-    label_images,
-)
+from kd_lightning.data.loading.image_files import imagenet_rows
 from kd_lightning.data.loading.resizing import Resizing
 
 
@@ -23,44 +18,6 @@ def save(path, pixels, mode=None, **kwargs):
     image = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
     (image.convert(mode) if mode else image).save(path, **kwargs)
     return path
-
-
-def test_images_are_found_at_any_depth_with_extensions_in_any_case(tmp_path):
-    (tmp_path / "ba").mkdir()
-    (tmp_path / ".hidden").mkdir()
-    wanted = ["a.JPEG", "b.jpg", "ba/a.jpeg", "c.Png", "d.webp", "e.BMP"]
-    for name in [*wanted, "notes.txt", "._a.jpg", ".hidden/a.jpg", "jpg"]:
-        (tmp_path / name).touch()
-    assert image_paths(tmp_path) == [tmp_path / name for name in wanted]
-
-
-def test_class_folders_of_several_parts_are_merged(tmp_path):
-    for name in ("x/dog", "x/.git", "y/cat", "y/dog"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "x" / "readme.jpg").touch()
-    found = class_folders(tmp_path / "x", tmp_path / "y")
-    assert list(found) == ["cat", "dog"]
-    assert found["dog"] == [tmp_path / "x" / "dog", tmp_path / "y" / "dog"]
-
-
-def test_a_folder_without_classes_is_refused(tmp_path):
-    (tmp_path / "val_0001.JPEG").touch()
-    with pytest.raises(UserError, match=r"a folder for each class, found val_0001\.JPEG in"):
-        class_folders(tmp_path)
-
-
-def test_labels_are_indices_in_the_list_of_classes(tmp_path, write_tree):
-    write_tree(tmp_path, {"a": 2, "b": 1, "c": 3})
-    samples = label_images(class_folders(tmp_path), ["c", "a"], "train", "")
-    assert [path.parent.name for path in samples.x] == ["c"] * 3 + ["a"] * 2
-    assert samples.y.tolist() == [0, 0, 0, 1, 1]
-    assert samples.y.dtype == torch.int64
-
-
-def test_a_class_without_a_folder_is_named(tmp_path, write_tree):
-    write_tree(tmp_path, {"a": 1})
-    with pytest.raises(UserError, match=r"val part lacks 2 of 3 classes: b, c \(data\.root=…\)"):
-        label_images(class_folders(tmp_path), ["a", "b", "c"], "val", "data.root=…")
 
 
 def test_imagenet_rows_are_indices_in_the_sorted_wnids():

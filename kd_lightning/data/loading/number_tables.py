@@ -1,0 +1,75 @@
+"""Text files that hold a table of numbers. A refusal names the file, the line and the value."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Num
+
+from kd_lightning.base.errors import UserError
+
+
+def read_numbers(
+    path: Path,
+    dtype: type,
+    *,
+    columns: int | None = None,
+    use: Sequence[int] | None = None,
+    delimiter: str | None = None,
+    skip: int = 0,
+) -> Num[np.ndarray, "rows columns"]:
+    """The numbers of a text file, one row of the array for each line.
+
+    Args:
+        columns: number of columns that every line must have; None: any that all lines have.
+        use: the columns that are read; None: all.
+        delimiter: of the columns; None: spaces.
+        skip: number of lines before the table.
+
+    Raises:
+        UserError: a cell is no finite number, a line has another number of columns, or there is no
+            line.
+    """
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")[skip:]
+    if not any(map(str.strip, lines)):
+        raise UserError(f"{path} must be a table of numbers, it has none (data.root=…)")
+    reason = "a number is missing"
+    try:
+        values = np.loadtxt(lines, dtype=dtype, delimiter=delimiter, usecols=use, ndmin=2)
+        if np.isfinite(values).all() and columns in (None, values.shape[1]):
+            return values
+    except (ValueError, OverflowError) as error:
+        reason = str(error)
+    cells = [line.split(delimiter) for line in lines]
+    columns = columns or len(next(row for row in cells if "".join(row).strip()))
+    for number, row in enumerate(cells, skip + 1):
+        if "".join(row).strip() and (fault := fault_of(row, dtype, columns, use)):
+            raise UserError(f"{path}, line {number}: {fault} (data.root=…)")
+    raise UserError(f"{path} must be a table of numbers: {reason} (data.root=…)")
+
+
+def fault_of(cells: list[str], dtype: type, columns: int, use: Sequence[int] | None) -> str | None:
+    """What was expected instead of a row of text, and what came; None if it is right."""
+    if len(cells) != columns and (use is None or len(cells) <= max(use)):
+        return f"expected {columns} {'column' if columns == 1 else 'columns'}, got {len(cells)}"
+    for cell in cells if use is None else [cells[i] for i in use]:
+        if not is_number(cell, dtype):
+            kind = "whole number" if np.issubdtype(dtype, np.integer) else "finite number"
+            return f"expected a {kind}, got '{cell.strip()}'"
+    return None
+
+
+def line_of(path: Path, row: int) -> str:
+    """The file and the line of a row of its table, for errors."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    return f"{path}, line {numbers[row]}"
+
+
+def is_number(cell: str, dtype: type) -> bool:
+    """Whether a cell is a finite number of this type."""
+    try:
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype(cell.strip())))
+    except (ValueError, OverflowError):
+        return False

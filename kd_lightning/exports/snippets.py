@@ -1,0 +1,74 @@
+"""The code of a model card: how its files are used. A test runs it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kd_lightning.exports.graph import Graph
+
+KD_LIGHTNING = """\
+import kd_lightning
+import torch
+
+student = kd_lightning.load("."{allow})  # this folder
+{sample}
+probabilities = student(batch).softmax(1)
+print(student.class_names[probabilities.argmax()])
+"""
+SAMPLES = {
+    "image": """\
+image = torch.zeros({channels}, 300, 400, dtype=torch.uint8)  # a decoded image of any size
+batch = student.transform()(image).unsqueeze(0)""",
+    "series": "batch = torch.zeros(1, {channels}, {size})  # series, not normalized",
+}
+ONNX = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+{name} = np.zeros(({shape}), np.{dtype})  # see above
+({output},) = session.run(["{output}"], {{"{name}": {name}}})
+print({output}.argmax(1))
+"""
+TIMM = """\
+import timm
+import torch
+
+net = timm.create_model("{timm}", {arguments}, checkpoint_path="student.safetensors").eval()
+images = torch.zeros(1, {channels}, {size}, {size})  # values from 0 to 1
+mean, std = torch.tensor({mean}), torch.tensor({std})
+logits = net((images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1))
+"""
+
+
+def snippets(info: Mapping[str, Any], graph: Graph, files: Mapping[str, Sequence[str]]) -> str:
+    """Code for kd_lightning, for ONNX Runtime if there is such a file, and for a net of timm."""
+    given = info["input"]
+    constructor = info["architecture"].get("constructor", "kd_lightning")
+    package = constructor.partition(".")[0]
+    allow = "" if package == "kd_lightning" else f', allow=["{package}"]'
+    codes = {"kd_lightning": KD_LIGHTNING.format(
+        allow=allow, sample=SAMPLES[given["kind"]].format(**given))}  # fmt: skip
+    if onnx := [name for name in ("onnx", "int8") if name in files]:
+        codes["ONNX Runtime"] = ONNX.format(
+            file=files[onnx[0]][0],
+            name=graph.input_name,
+            output=graph.output_name,
+            shape=", ".join(map(str, (1, *graph.example.shape[1:]))),
+            dtype=str(graph.example.dtype).removeprefix("torch."),
+        )
+    if "timm" in info["architecture"]:
+        codes["timm, whose net normalizes nothing"] = timm_code(info)
+    return "\n".join(f"With {name}:\n\n```python\n{code}```\n" for name, code in codes.items())
+
+
+def timm_code(info: Mapping[str, Any]) -> str:
+    given, architecture = info["input"], info["architecture"]
+    channels = given["channels"]
+    return TIMM.format(
+        timm=architecture["timm"],
+        arguments=", ".join(f"{k}={v!r}" for k, v in architecture["arguments"].items()),
+        channels=channels,
+        size=given["net_size"] or given["size"],
+        mean=[round(value, 6) for value in given["mean"] or [0.0] * channels],
+        std=[round(value, 6) for value in given["std"] or [1.0] * channels],
+    )

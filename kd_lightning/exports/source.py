@@ -1,0 +1,56 @@
+"""The student that is exported, and its run, if that is here."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.students.file import read_student, write_student
+from kd_lightning.students.load import find_file
+from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
+
+DEPTH = 3  # folders from <run>/students/<student>/student.safetensors up to the run
+
+
+def run_of(source: Path) -> Path | None:
+    """The run directory of a student file, or ``source`` itself; None: a file without its run."""
+    source = source.expanduser().resolve()
+    return next(filter(is_run, [source, *source.parents[:DEPTH]]), None)
+
+
+def copy_student(source: Path, student: str | None, folder: Path) -> None:
+    """Writes a copy of the student file and its description into ``folder``.
+
+    Args:
+        source: a run directory, or a student file, or a folder with one.
+        student: of a run directory, the name of one; None: the best on val.
+
+    Raises:
+        UserError: there is no such student.
+    """
+    source = source.expanduser()
+    if source.is_dir() and is_run(source):
+        key = student_of(source, student)
+        path = file_of(source, key)
+        # a run of an earlier version has no student files
+        info, state = read_student(path) if path.is_file() else read_older_run(source, key)
+    elif student is not None:
+        raise UserError(f"--student {student} is for a run directory, {source} is none")
+    else:
+        info, state = read_student(find_file(source))
+    write_student(folder, state, info)
+
+
+def record_of(run: Path | None, info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of the run's ``metrics.json``; None if it is not the run of this student.
+
+    Args:
+        info: the description of the student.
+    """
+    path = None if run is None else run / "metrics.json"
+    if path is None or not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    tested = record["nets"].get(info.get("key"), {}).get("test")
+    return record if tested and tested == info.get("metrics", {}).get("test") else None

@@ -1,0 +1,203 @@
+"""One export from beginning to end: a complete folder, or an error and no file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.files import write_json, write_text
+from kd_lightning.base.tables import Table
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.evaluation.metrics import count_parameters
+from kd_lightning.exports import card
+from kd_lightning.exports.checked_files import CheckedFile, write_checked
+from kd_lightning.exports.graph import PREPROCESSING, Graph, build_graph
+from kd_lightning.exports.measure import bytes_of, speed_of
+from kd_lightning.exports.output_folder import RECORD, check_replaceable, replace_folder
+from kd_lightning.exports.parity import CheckedSamples, accuracy, run_all
+from kd_lightning.exports.samples import image_reader, noise, of_part, of_path
+from kd_lightning.exports.source import copy_student, record_of
+from kd_lightning.exports.table import StudentRow, table_of
+from kd_lightning.students.file import JSON_FILE, WEIGHTS_FILE
+from kd_lightning.students.load import Student, load
+
+CALIBRATION = 256  # samples, at most
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for; the options of ``kd_lightning.export``.
+
+    Attributes:
+        source: a run directory, or a student file, or a folder with one.
+        out: the folder to write, an absolute path.
+        formats: names in ``formats.FORMATS``.
+        student: of a run with several, the name of one; None: the best on val.
+        preprocessing: "inside" or "outside" of the graph.
+        samples, calibration: where to read the samples for the check, and those for int8; None:
+            from the data of the run.
+        limit: most samples for the check.
+        batch: size of the batch whose throughput is measured.
+        allow: packages whose functions the student file may call.
+    """
+
+    source: Path
+    out: Path
+    formats: Sequence[str] = ("onnx",)
+    student: str | None = None
+    preprocessing: str = "inside"
+    samples: Path | None = None
+    calibration: Path | None = None
+    limit: int = 1000
+    batch: int = 64
+    allow: Sequence[str] = field(default_factory=tuple)
+
+    def check(self) -> None:
+        """Raises ``UserError`` for a value that is no choice or out of range, an option without
+        effect, or a folder that must not be replaced.
+        """
+        if self.preprocessing not in PREPROCESSING:
+            raise unknown("place", self.preprocessing, PREPROCESSING, "--preprocessing")
+        for name in ("limit", "batch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be >= 1, got {getattr(self, name)}")
+        if self.calibration is not None and "int8" not in self.formats:
+            raise UserError("--calibration has no effect without --format int8: remove it")
+        check_replaceable(self.out)
+
+
+def write_export(
+    request: Request, run: Path | None = None, data: ClassificationData | None = None
+) -> Table:
+    """Writes the folder of an export and returns its table.
+
+    Args:
+        request: what to write, checked.
+        run: the run of the student, for the record of its teacher; None: it is not here.
+        data: the data of the run; None: they are not here.
+
+    Raises:
+        UserError: the export is impossible, or a file differs from PyTorch. No file is left.
+    """
+    with replace_folder(request.out) as folder, torch.no_grad():
+        copy_student(request.source, request.student, folder)
+        student = load(folder, allow=request.allow)
+        graph = build_graph(
+            student, shape_of(student.info), request.preprocessing, dtype=image_type(data)
+        )
+        graph.about.update(facts_of(student.info))
+        record = record_of(run, student.info)
+        calibration = calibration_of(request, student, data)
+        samples = samples_of(request, student, data)
+        batch = first(samples.x, request.batch)
+        # before other runtimes, whose threads would slow it down
+        row = student_row(student, graph, samples, batch, folder)
+        files = write_checked(graph, request.formats, folder, samples, calibration, batch)
+        table = table_of(files, row, samples, record, kind=graph.input_name, batch=len(batch))
+        names = {file.format: file.files for file in files}
+        text = card.model_card(student.info, record, graph, table, names)
+        write_text(folder / card.FILE, text)
+        write_record(folder, request, samples, files)
+    return table
+
+
+def shape_of(info: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of one sample."""
+    given = info["input"]
+    return (given["channels"], *[given["size"]] * (1 if given["kind"] == "series" else 2))
+
+
+def image_type(data: ClassificationData | None) -> torch.dtype:
+    """uint8, unless the images of the run are numbers with a point."""
+    x = None if data is None else data.parts["test"].x
+    return x.dtype if isinstance(x, Tensor) else torch.uint8
+
+
+def facts_of(info: dict[str, Any]) -> dict[str, str]:
+    """Facts for the metadata of the files, as text."""
+    versions = ", ".join(f"{name} {v}" for name, v in info.get("versions", {}).items() if v)
+    return {
+        "title": str(info.get("title", "student")),
+        "class_names": json.dumps(info["class_names"]),
+        "versions": versions,
+    }
+
+
+def samples_of(
+    request: Request, student: Student, data: ClassificationData | None
+) -> CheckedSamples:
+    """The samples for the check: from the command line, the run's test part, or noise."""
+    if request.samples is not None:
+        return samples_at(request.samples, student, "--samples", request.limit)
+    if data is not None:
+        samples = of_part(data, "test", request.limit)
+        if data.fingerprint == student.info.get("data", {}).get("fingerprint"):
+            return samples
+        return replace(samples, about=f"{samples.about}, whose data have changed since")
+    if request.calibration is not None:
+        return samples_at(request.calibration, student, "--calibration", request.limit)
+    shape = shape_of(student.info)
+    return noise(shape, torch.uint8 if len(shape) == 3 else torch.float32)
+
+
+def calibration_of(
+    request: Request, student: Student, data: ClassificationData | None
+) -> Tensor | None:
+    """The samples for int8: from the command line, or of the run's val or train part."""
+    if "int8" not in request.formats:
+        return None
+    path, option = request.calibration, "--calibration"
+    if path is None and data is not None:
+        part = "train" if data.parts["val"] is None else "val"
+        return of_part(data, part, CALIBRATION).x
+    if path is None:
+        path, option = request.samples, "--samples"
+    if path is None:
+        raise UserError(
+            "--format int8 needs real samples, and the data of the run are not here: give a folder "
+            "of images or an .npz file (--calibration …)"
+        )
+    return samples_at(path, student, option, CALIBRATION).x
+
+
+def samples_at(path: Path, student: Student, option: str, limit: int) -> CheckedSamples:
+    shape, read = shape_of(student.info), image_reader(student)
+    return of_path(path, shape, student.class_names, read, option, limit)
+
+
+def first(x: Tensor, count: int) -> Tensor:
+    """``count`` samples, repeated where there are fewer."""
+    return x[torch.arange(count) % len(x)]
+
+
+def student_row(
+    student: Student, graph: Graph, samples: CheckedSamples, batch: Tensor, folder: Path
+) -> StudentRow:
+    """The numbers of the PyTorch student."""
+    return StudentRow(
+        parameters=count_parameters(student),
+        size=bytes_of(folder, [WEIGHTS_FILE]),
+        speed=speed_of(graph.expected, batch),
+        accuracy=accuracy(run_all(graph.expected, samples.x), samples.y),
+    )
+
+
+def write_record(
+    folder: Path, request: Request, samples: CheckedSamples, files: Sequence[CheckedFile]
+) -> None:
+    """Writes ``export.json``: the numbers of the table, and the names of all files."""
+    names = [name for file in files for name in file.files]
+    record = {
+        "files": [WEIGHTS_FILE, JSON_FILE, card.FILE, *names],
+        "preprocessing": request.preprocessing,
+        "checked_with": samples.about,
+        "threads": torch.get_num_threads(),
+        "batch": request.batch,
+        "formats": {file.format: asdict(file) for file in files},
+    }
+    write_json(folder / RECORD, record)

@@ -1,0 +1,178 @@
+"""Reads the files of a run that a page shows.
+
+A file that is missing or cannot be read is None: it is of an older version, or was not copied. Only
+``metrics.json`` is needed.
+"""
+
+import csv
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_lightning.records.jobs import jobs_of
+from kd_lightning.reports.columns import students_of
+from kd_lightning.reports.job_results import JobResult
+from kd_lightning.reports.sources import configurations
+
+Rows = list[dict[str, float]]
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, csv.Error)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run and its files.
+
+    Attributes:
+        result: its row of a report.
+        directory: its run directory; None if only its line of ``records.jsonl`` is there.
+    """
+
+    result: JobResult
+    directory: Path | None
+
+    @property
+    def name(self) -> str:
+        """Its row and its seed."""
+        return f"{self.result.variant}, seed {self.result.seed}"
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        return self.result.metrics or {"nets": {}}
+
+    @property
+    def nets(self) -> list[str]:
+        return list(self.metrics["nets"])
+
+    @property
+    def students(self) -> list[str]:
+        return students_of([self.result.values])
+
+    @cached_property
+    def environment(self) -> dict[str, Any] | None:
+        content = self._json("environment.json") or {}
+        return content if set(content) >= {"versions", "git", "machine", "data"} else None
+
+    @cached_property
+    def calibration(self) -> dict[str, Any] | None:
+        return self._json("calibration.json")
+
+    @cached_property
+    def epochs(self) -> Rows:
+        """The rows of ``epochs.csv``, without empty cells."""
+        return self._rows("epochs.csv")
+
+    @cached_property
+    def steps(self) -> Rows:
+        """The rows of the CSV logger, which has what is logged in steps; [] without it."""
+        if self.directory is None:
+            return []
+        names = sorted(path.relative_to(self.directory) for path in
+                       self.directory.glob("csv/version_*/metrics.csv"))  # fmt: skip
+        return [row for name in names for row in self._rows(str(name))]
+
+    @cached_property
+    def table(self) -> list[dict[str, str]]:
+        """The rows of ``table.csv``."""
+        if self.directory is None:
+            return []
+        try:
+            with (self.directory / "table.csv").open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        except UNREADABLE:
+            return []
+
+    @cached_property
+    def caption(self) -> list[str]:
+        """The lines under the table in ``table.md``."""
+        try:
+            lines = (self.directory / "table.md").read_text("utf-8").splitlines()
+        except (*UNREADABLE, TypeError):
+            return []
+        return [line for line in lines if line and not line.startswith(("#", "|"))]
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        return self._arrays("test_predictions.npz")
+
+    @cached_property
+    def examples(self) -> dict[str, np.ndarray] | None:
+        return self._arrays("test_examples.npz")
+
+    @property
+    def num_test(self) -> int | None:
+        """The number of test samples; None if no file has it."""
+        if self.predictions is not None:
+            return len(self.predictions["labels"])
+        for net in (self.calibration or {}).values():
+            return sum(net["test"]["reliability"]["count"])
+        return None
+
+    def class_name(self, label: int) -> str:
+        names = ((self.environment or {}).get("data") or {}).get("class_names") or []
+        return str(names[label]) if 0 <= label < len(names) else str(label)
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        if self.directory is None:
+            return None
+        try:
+            content = json.loads((self.directory / name).read_text("utf-8"))
+        except UNREADABLE:
+            return None
+        return content if isinstance(content, dict) else None
+
+    def _rows(self, name: str) -> Rows:
+        if self.directory is None:
+            return []
+        try:
+            with (self.directory / name).open(encoding="utf-8", newline="") as file:
+                return [_numbers(row) for row in csv.DictReader(file)]
+        except UNREADABLE:
+            return []
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        if self.directory is None:
+            return None
+        try:
+            with np.load(self.directory / name) as file:
+                return dict(file)
+        except UNREADABLE:
+            return None
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if name and value}
+
+
+def records_of(results: Sequence[JobResult], directories: Iterable[Path]) -> list[RunRecord]:
+    """The results with their run directories.
+
+    Args:
+        results: of a report.
+        directories: those that the report was built from.
+    """
+    found: dict[tuple[str, int | None], list[Path]] = {}
+    for directory in directories:
+        for key, path in _run_directories(directory):
+            found.setdefault(key, []).append(path)
+    records = []
+    for result in results:
+        paths = found.get((result.sweep, result.number)) or [None]
+        records.append(RunRecord(result, paths.pop(0) if len(paths) > 1 else paths[0]))
+    return records
+
+
+def _run_directories(directory: Path) -> Iterable[tuple[tuple[str, int | None], Path]]:
+    """(name of the sweep or run, number of the job), run directory."""
+    jobs = jobs_of(directory)
+    for job in jobs:
+        spec = job.spec
+        yield (spec.sweep, spec.number), job.directory
+    if not jobs:
+        for path in configurations(directory):
+            yield (path.parent.resolve().name, None), path.parent

@@ -1,0 +1,240 @@
+"""One run: build, fit, choose on val, test once, write the record. ``distill`` is the run from
+Python: ``distill("method=dual_student", "data=digits").metrics``.
+"""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import atomic_write, write_json, write_text
+from kd_lightning.base.interrupts import interruptible
+from kd_lightning.base.ranks import forget_ranks, is_first_rank, launcher_rank, without_ranks
+from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.callbacks.pruning import Pruned
+from kd_lightning.config.command_line import (
+    as_user_errors,
+    check_one_run,
+    compose,
+    console,
+    report_errors,
+)
+from kd_lightning.config.schema import check_configuration
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.evaluation import calibration, table
+from kd_lightning.evaluation.final_test import test_run
+from kd_lightning.methods.base import Learner
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.records.jobs import current_job
+from kd_lightning.records.run_directory import (
+    changeable_keys,
+    check_overrides,
+    load_resumed_config,
+    make_run_directory,
+)
+from kd_lightning.running.build import build_data, build_method, quieten, use_threads
+from kd_lightning.running.environment import check_unchanged, describe_environment
+from kd_lightning.running.preflight import check_run
+from kd_lightning.running.stages import complete_stage, directory_of, fit_stage
+from kd_lightning.running.teacher_check import check_on_val
+from kd_lightning.running.trainer import build_trainer, describe_run
+from kd_lightning.students.of_run import write_students
+from kd_lightning.teacher_cache.cache import use_cache
+from kd_lightning.teachers.sources import baseline_run, get_teacher
+from kd_lightning.teachers.store import find_or_train
+from kd_lightning.trackers.results import log_results
+from kd_lightning.trackers.safe_logger import check_installed, closing_loggers
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a run.
+
+    Attributes:
+        directory: its run directory.
+        metrics: the content of ``metrics.json``.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
+
+    @property
+    def objective(self) -> float | None:
+        """Best val/accuracy, mean over the students; None without a val part. Never test."""
+        return self.metrics["objective"]
+
+
+def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
+    """One run from Python, with the overrides that the command line takes.
+
+    Args:
+        config_dir: a folder of your own YAML, searched beside the package's.
+
+    Raises:
+        UserError: the run cannot be done as requested; the message says which key to change.
+    """
+    with as_user_errors(overrides):
+        check_one_run(overrides)
+        return run(compose(overrides, config_dir), list(overrides))
+
+
+def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
+    """Trains, tests and records the run that a composed configuration describes.
+
+    Args:
+        overrides: from the command line; a resumed run checks them.
+        show_table: print the table at the end.
+    """
+    quieten()
+    check_configuration(cfg)
+    if cfg.resume:
+        cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])
+    check_overrides(cfg, overrides or [])
+    check_installed(cfg.logger)
+    use_threads(cfg.threads)
+    data = build_data(cfg)
+    if show_table:  # not for a teacher or a baseline, whose data are these too
+        for note in data.notes:
+            say(note)
+    if cfg.resume:
+        check_unchanged(Path(cfg.resume), "data", data.fingerprint)
+    check_run(cfg, data)
+    teacher = None
+    if "teacher" in cfg.method:
+        teacher = get_teacher(cfg, data, train=train_quietly, say=say)
+    method = build_method(cfg, teacher)
+    checked = check_on_val(cfg, data, teacher, say)
+    complete_stage(cfg, data, method, apart=stage_apart, say=say)
+    baseline = train_baseline(cfg, data)
+
+    names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
+    title = cfg.title or " on ".join(names)
+    directory = make_run_directory(cfg, "-".join(names))
+    best = BestStudents(directory)
+    run_info = describe_run(directory, overrides or [], *names)
+    trainer = build_trainer(cfg, directory, title, run_info, method, best)
+    if isinstance(method, Distiller):
+        filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
+        trainer.callbacks += [] if filling is None else [filling]
+    advice = f"resume with: python -m kd_lightning.run resume={directory}"
+    with interruptible(advice), closing_loggers(trainer.loggers, Pruned):
+        if trainer.is_global_zero:
+            environment = describe_environment(data, cfg, teacher, checked)
+            check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
+            with atomic_write(directory / "config.yaml") as unfinished:
+                OmegaConf.save(cfg, unfinished, resolve=True)
+            write_json(directory / "environment.json", environment)
+        fit(trainer, method, data, directory)
+        if not trainer.is_global_zero:
+            sys.exit(0)  # test and record are rank 0's alone
+
+        metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
+        tested, curves = test_run(trainer, method, data, best, cfg, teacher, baseline)
+        metrics |= tested
+        calibration.write(curves, directory, plots=cfg.evaluation.plots)
+        write_text(directory / "table.md", table.markdown(metrics))
+        write_text(directory / "table.csv", table.as_csv(metrics))
+        write_students(directory, cfg, data, metrics, environment)
+        # written last: a run that has it is finished
+        write_json(directory / "metrics.json", metrics)
+        log_results(trainer.loggers, metrics, directory, trainer.global_step)
+    if show_table:
+        table.print_table(metrics, console)
+        say(f"Record: {directory}")
+    return Result(directory, metrics)
+
+
+def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
+    """The run directory of the students trained from labels alone, if ``baselines`` is set."""
+    if cfg.baselines is None:
+        return None
+    store = Path(cfg.outputs) / "baselines"
+    return find_or_train(
+        baseline_run(cfg), store, "labels-only", data.fingerprint, train=train_quietly, say=say
+    )
+
+
+def train_quietly(cfg: DictConfig) -> None:
+    """Trains a run that another run needs; its progress is shown, its table is not.
+
+    If torchrun or SLURM started this process, it happens in a process of its own, because a Trainer
+    would read their variables as its own.
+    """
+    if launcher_rank() is None:
+        run(cfg, changeable_keys(cfg), show_table=False)
+        gc.collect()  # frees its memory on the device for the next run
+        return
+    in_own_process("run_file", cfg)
+
+
+def in_own_process(function: str, cfg: DictConfig) -> None:
+    """Calls a function of this module with a saved configuration, in a process without ranks."""
+    with tempfile.TemporaryDirectory() as folder:
+        OmegaConf.save(cfg, Path(folder) / "run.yaml")
+        program = f"import sys; from {__name__} import {function} as f; f(sys.argv[1])"
+        command = [sys.executable, "-c", program, f"{folder}/run.yaml"]
+        if subprocess.run(command, env=without_ranks(os.environ)).returncode:
+            raise UserError("the run that this one needs has failed: see its message above")
+
+
+def run_file(path: str) -> None:
+    """``train_quietly`` in its own process, from a saved configuration."""
+    with report_errors():
+        cfg = OmegaConf.load(path)
+        run(cfg, changeable_keys(cfg), show_table=False)
+
+
+def stage_apart(cfg: DictConfig) -> None:
+    in_own_process("stage_file", cfg)
+
+
+def stage_file(path: str) -> None:
+    """The stage of a saved configuration, whose lock the calling process holds."""
+    with report_errors():
+        cfg = OmegaConf.load(path)
+        quieten()
+        data = build_data(cfg)
+        teacher = get_teacher(cfg, data, train=train_quietly, say=say)
+        stage = build_method(cfg, teacher).stage()
+        fit_stage(cfg, data, stage, directory_of(cfg, data, stage), say)
+
+
+def say(sentence: str) -> None:
+    if (job := current_job()) is not None and is_first_rank():
+        job.report(phase=sentence)
+    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:
+    """Trains, from the last finished epoch if there is one."""
+    last = directory / "last.ckpt"
+    try:
+        checkpoint = last if last.exists() else None
+        trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        # with max_steps, and nothing left to do, Lightning stays at the epoch before the last
+        progress = trainer.fit_loop.epoch_progress.current
+        progress.completed = progress.processed
+    except BaseException:
+        # otherwise the other ranks would wait for this one forever
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(signal.SIGKILL)
+        raise
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        if trainer.is_global_zero:
+            forget_ranks()
+
+
+def _module(config: DictConfig) -> str:
+    return str(config._target_).split(".")[-2]

@@ -1,0 +1,122 @@
+"""Checks a teacher on val before a student trains: one sentence, a record, or one error.
+
+The run stops if the teacher is near chance, below ``teacher.expect_accuracy``, or clearly better
+with other settings (``teacher_faults.py``).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranks import is_first_rank
+from kd_lightning.data.classification import ClassificationData, Part
+from kd_lightning.models.modes import in_mode
+from kd_lightning.running.teacher_diagnosis import Place, batches_of
+from kd_lightning.running.teacher_faults import fault_of
+from kd_lightning.running.trainer import bare_trainer
+from kd_lightning.teacher_cache.cache import some_of
+from kd_lightning.teachers.significance import Predictions
+from kd_lightning.teachers.sources import Teacher
+
+MOST: Mapping[Part, int] = {"val": 5000, "train": 1000}  # samples of a part that are checked
+FEW = 100  # a smaller val part says little, so train is checked too
+
+Record = dict[str, dict[str, Any]]  # "val" and "train", if they were checked -> numbers
+
+
+def check_expectation(cfg: DictConfig) -> None:
+    """Raises ``UserError`` for a ``teacher.expect_accuracy`` that cannot be checked."""
+    expected = cfg.teacher.expect_accuracy
+    if expected is None:
+        return
+    if not 0 < expected <= 1:
+        raise UserError(
+            f"teacher.expect_accuracy must be in (0, 1], where 77 % is 0.77, got {expected}"
+        )
+    if not is_checked(cfg):
+        raise UserError(
+            f"teacher.expect_accuracy={expected} has no effect with teacher.check=off or "
+            "teacher.source=untrained: remove it"
+        )
+
+
+def is_checked(cfg: DictConfig) -> bool:
+    """Whether the run checks its teacher. YAML reads ``off`` without quotes as False."""
+    return cfg.teacher.check in ("error", "warn") and cfg.teacher.source != "untrained"
+
+
+def check_on_val(
+    cfg: DictConfig,
+    data: ClassificationData,
+    teacher: Teacher | None,
+    say: Callable[[str], None],
+) -> Record | None:
+    """Measures the teacher on val, on the run's device and in its precision. The first rank does
+    this alone. A resumed run with the same teacher takes the record of its first start.
+
+    Val is checked whole up to 5,000 samples. If it has fewer than 100 or does not exist, up to
+    1,000 training samples are checked too, without augmentation.
+
+    Args:
+        say: tells the person the accuracy, and with ``teacher.check=warn`` what is wrong.
+
+    Returns:
+        For ``environment.json``; None if nothing was checked.
+
+    Raises:
+        UserError: something is wrong with the teacher, and ``teacher.check`` is "error".
+    """
+    if teacher is None or not is_checked(cfg) or not is_first_rank():
+        return None
+    if cfg.resume and (known := recorded(Path(cfg.resume), teacher)):
+        return known
+    trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)
+    place = Place(trainer.strategy.root_device, trainer.precision_plugin.forward_context)
+    home = next(teacher.net.parameters()).device
+    with in_mode(teacher.net, "eval"):
+        checked = [measured(teacher.net, data, part, place) for part in parts_of(data)]
+        say(sentence_of(checked, teacher))
+        fault = fault_of(cfg, data, teacher, place, checked)
+    teacher.net.to(home)
+    if fault is not None and cfg.teacher.check == "error":
+        raise UserError(f"{fault} (teacher.check=warn trains all the same)")
+    if fault is not None:
+        say(f"Warning: {fault}")
+    return {predictions.part: predictions.record() for predictions in checked}
+
+
+def recorded(directory: Path, teacher: Teacher) -> Record | None:
+    """What the first start of a resumed run has recorded about the same teacher."""
+    path = directory / "environment.json"
+    was = json.loads(path.read_text())["teacher"] if path.exists() else {}
+    if was.get("fingerprint") != teacher.sha256:
+        return None
+    return {part: was[part] for part in MOST if was.get(part) is not None}
+
+
+def parts_of(data: ClassificationData) -> list[Part]:
+    """The parts that are checked. The last one has enough samples for a test, if any has."""
+    val = data.parts["val"]
+    if val is None:
+        return ["train"]
+    return ["val"] if len(val) >= FEW else ["val", "train"]
+
+
+def measured(net: nn.Module, data: ClassificationData, part: Part, place: Place) -> Predictions:
+    """The predictions of ``net`` on a part, or on random samples of it if it has many."""
+    samples = data.parts[part]
+    chosen = samples.subset(torch.tensor(some_of(len(samples), MOST[part])))
+    predicted, labels = place.predicted({"teacher": net}, batches_of(data, chosen))
+    return Predictions(part, chosen, predicted["teacher"], labels, len(chosen) < len(samples))
+
+
+def sentence_of(checked: list[Predictions], teacher: Teacher) -> str:
+    words = " and ".join(predictions.in_words() for predictions in checked)
+    note = ", without augmentation, as there is no val part" if checked[0].part != "val" else ""
+    return f"Teacher: {words}{note}, {teacher.origin}"

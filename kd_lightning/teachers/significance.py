@@ -1,0 +1,137 @@
+"""Is a teacher better than chance, and does a change make it better? Exact tests of predictions.
+
+Dimensions: N samples.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Int
+from scipy.stats import binomtest
+from torch import Tensor
+
+from kd_lightning.data.loading.batches import Samples
+
+ALPHA = 0.01  # of the test that a teacher is better than chance
+# Cohen's kappa below this number is a slight agreement (Landis and Koch 1977, table 1)
+SLIGHT_AGREEMENT = 0.2
+# An agreement from this number on is fair to moderate; what explains a teacher's errors reaches it.
+FAIR_AGREEMENT = 0.4
+# A change makes a teacher clearly better if it adds this share of right samples, and the p-value of
+# the difference is below this number.
+BETTER_BY, BETTER_P = 0.05, 0.001
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes that a net predicts for samples of a part of the data.
+
+    Attributes:
+        part: "val" or "train".
+        chosen: the samples.
+        predicted, labels: class indices.
+        is_random: whether they are a random choice of the part's samples.
+    """
+
+    part: str
+    chosen: Samples
+    predicted: Int[Tensor, " N"]
+    labels: Int[Tensor, " N"]
+    is_random: bool
+
+    @property
+    def right(self) -> Bool[Tensor, " N"]:
+        return self.predicted == self.labels
+
+    @property
+    def samples(self) -> int:
+        return len(self.labels)
+
+    @property
+    def correct(self) -> int:
+        return int(self.right.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.samples
+
+    @property
+    def most_frequent_class(self) -> float:
+        """The share of the most frequent class: the accuracy of always guessing it."""
+        return int(self.labels.bincount().max()) / self.samples
+
+    @property
+    def p_value(self) -> float:
+        """That of the accuracy, against the share of the most frequent class."""
+        return self._p_value_against(self.most_frequent_class)
+
+    def _p_value_against(self, share: float) -> float:
+        """One-sided, of the exact binomial test."""
+        return float(binomtest(self.correct, self.samples, share, alternative="greater").pvalue)
+
+    @property
+    def kappa(self) -> float:
+        return kappa(self.predicted, self.labels)
+
+    @property
+    def is_near_chance(self) -> bool:
+        """Whether the accuracy is not significantly above the share of the most frequent class.
+
+        Where one class has nearly all samples, a good teacher is hardly above this share. So
+        predictions that agree with the labels more than slightly, and significantly more than by
+        chance, are not near it. Labels of one class only say nothing.
+        """
+        if self.most_frequent_class == 1 or self.p_value < ALPHA:
+            return False
+        agrees = self._p_value_against(expected_accuracy(self.predicted, self.labels)) < ALPHA
+        return not (agrees and self.kappa >= SLIGHT_AGREEMENT)
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for ``environment.json``."""
+        names = ("accuracy", "correct", "samples", "most_frequent_class", "p_value", "kappa")
+        return {name: getattr(self, name) for name in names}
+
+    def in_words(self) -> str:
+        """Such as "76.8 % on val (230 of 300 samples)"."""
+        some = "random samples" if self.is_random else "samples"
+        return f"{percent(self.accuracy)} on {self.part} ({self.correct} of {self.samples} {some})"
+
+
+def expected_accuracy(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
+    """That of predictions which are as frequent as these, and independent of the labels."""
+    classes = int(max(predicted.max(), labels.max())) + 1
+    counts = [y.bincount(minlength=classes).double() for y in (predicted, labels)]
+    return float(counts[0] @ counts[1]) / len(labels) ** 2
+
+
+def kappa(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
+    """Cohen's kappa: 0 for chance, 1 if all predictions are right."""
+    accuracy = float((predicted == labels).double().mean())
+    chance = expected_accuracy(predicted, labels)
+    return 0.0 if chance == 1 else (accuracy - chance) / (1 - chance)
+
+
+def mcnemar_p(one: Bool[Tensor, " N"], other: Bool[Tensor, " N"]) -> float:
+    """Two-sided p-value of McNemar's exact test that two nets are equally often right.
+
+    Args:
+        one, other: whether each net is right, for the same samples.
+    """
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    if only_one + only_other == 0:
+        return 1.0
+    return float(binomtest(only_one, only_one + only_other).pvalue)
+
+
+def is_clearly_better(changed: Bool[Tensor, " N"], before: Bool[Tensor, " N"]) -> bool:
+    """Whether a change makes a net right for more samples, by far more than chance explains.
+
+    Args:
+        changed, before: whether the net is right, for the same samples.
+    """
+    gain = int(changed.sum()) - int(before.sum())
+    return gain >= BETTER_BY * len(before) and mcnemar_p(changed, before) < BETTER_P

@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from kd_lightning.data.loading.batches import Samples
+from kd_lightning.teachers.significance import Predictions, is_clearly_better, mcnemar_p
+
+
+def predictions(predicted, labels, *, is_random: bool = False) -> Predictions:
+    predicted, labels = torch.as_tensor(predicted), torch.as_tensor(labels)
+    samples = Samples(torch.zeros(len(labels), 1), labels)
+    return Predictions("val", samples, predicted, labels, is_random)
+
+
+def of_pairs(*counts: tuple[int, int, int]) -> Predictions:
+    """Predictions of (predicted class, label, number of samples)."""
+    pairs = torch.tensor([pair[:2] for pair in counts]).repeat_interleave(
+        torch.tensor([count for *_, count in counts]), 0
+    )
+    return predictions(pairs[:, 0], pairs[:, 1])
+
+
+def test_p_value_and_kappa_are_their_formulas() -> None:
+    eight_of_ten = of_pairs((0, 0, 4), (1, 0, 1), (1, 1, 4), (0, 1, 1))
+    assert eight_of_ten.accuracy == 0.8
+    assert eight_of_ten.most_frequent_class == 0.5
+    assert eight_of_ten.p_value == pytest.approx((45 + 10 + 1) / 1024)
+    assert eight_of_ten.kappa == pytest.approx((0.8 - 0.5) / 0.5)
+
+
+def test_the_record_and_the_words_have_the_same_numbers() -> None:
+    some = predictions([0, 1, 1], [0, 1, 0], is_random=True)
+    assert some.record() == {"accuracy": 2 / 3, "correct": 2, "samples": 3,
+                             "most_frequent_class": 2 / 3, "p_value": some.p_value,
+                             "kappa": some.kappa}  # fmt: skip
+    assert some.in_words() == "66.7 % on val (2 of 3 random samples)"
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_random_predictions_are_near_chance(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    near = [
+        predictions(*torch.randint(classes, (2, 200), generator=generator)).is_near_chance
+        for _ in range(200)
+    ]
+    assert sum(near) >= 196  # alpha is 0.01
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_predictions_that_are_often_right_are_not_near_chance(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    for _ in range(50):
+        random, labels = torch.randint(classes, (2, 200), generator=generator)
+        is_known = torch.rand(200, generator=generator) < 0.6
+        assert not predictions(torch.where(is_known, labels, random), labels).is_near_chance
+
+
+def test_always_the_most_frequent_class_is_chance() -> None:
+    assert of_pairs((0, 0, 95), (0, 1, 5)).is_near_chance
+    assert of_pairs((0, 0, 950), (0, 1, 50)).is_near_chance
+
+
+def test_a_good_teacher_of_a_rare_class_is_not_near_chance() -> None:
+    # 98 % where 95 % is the most frequent class: no significant difference, but it finds the rest
+    good = of_pairs((0, 0, 94), (1, 0, 1), (1, 1, 4), (0, 1, 1))
+    assert good.p_value > 0.01
+    assert not good.is_near_chance
+
+
+def test_a_slight_agreement_below_the_most_frequent_class_is_near_chance() -> None:
+    slight = of_pairs((0, 0, 300), (1, 0, 400), (1, 1, 180), (0, 1, 120))
+    assert slight.accuracy < slight.most_frequent_class
+    assert 0 < slight.kappa < 0.2
+    assert slight.is_near_chance
+
+
+def test_samples_of_one_class_say_nothing() -> None:
+    assert not of_pairs((0, 0, 20)).is_near_chance
+
+
+def test_mcnemars_test_is_its_formula() -> None:
+    one = torch.tensor([True] * 11 + [False] * 20)
+    assert mcnemar_p(one, torch.zeros_like(one)) == pytest.approx(2 / 2**11)
+    assert mcnemar_p(torch.zeros_like(one), one) == pytest.approx(2 / 2**11)
+    assert mcnemar_p(one, one) == 1
+
+
+def test_clearly_better_needs_five_points_and_significance() -> None:
+    def is_better(gained: int, lost: int, samples: int) -> bool:
+        changed = torch.arange(samples) < gained
+        before = (torch.arange(samples) >= gained) & (torch.arange(samples) < gained + lost)
+        return is_clearly_better(changed, before)
+
+    assert is_better(11, 0, 200)
+    assert not is_better(10, 0, 200)  # five points, p = 0.002
+    assert not is_better(40, 1, 1000)  # p < 0.001, 3.9 points
+    assert not is_better(60, 49, 200)  # five points, p = 0.3
+    assert not is_better(0, 40, 200)

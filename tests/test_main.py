@@ -1,0 +1,70 @@
+"""``kd-lightning <command>``: one program for all commands, which answers at once."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kd_lightning
+from kd_lightning import __main__ as program
+
+ROOT = Path(kd_lightning.__file__).parent
+HEAVY = {"torch", "lightning", "timm", "torchvision", "sklearn", "matplotlib", "scipy"}
+
+
+def started(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "kd_lightning", *words], capture_output=True, text=True
+    )
+
+
+def test_every_command_is_listed() -> None:
+    modules = {path.stem for path in ROOT.glob("[!_]*.py")}
+    assert modules - set(program.COMMANDS) == {"work"}  # started by sweeps, not by people
+    assert set(program.COMMANDS) <= modules
+
+
+def test_without_a_word_it_explains_the_commands() -> None:
+    done = started()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"  {name}" in done.stdout for name in program.COMMANDS)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_version_is_that_of_this_package() -> None:
+    assert started("--version").stdout == f"kd_lightning {kd_lightning.__version__}\n"
+    assert started("run", "--version").stdout == f"kd_lightning {kd_lightning.__version__}\n"
+
+
+def test_an_unknown_command_is_one_sentence() -> None:
+    done = started("distil")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: unknown command 'distil': expected one of run, ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_command_gets_its_words_and_is_the_main_module(monkeypatch) -> None:
+    seen = {}
+    monkeypatch.setattr(runpy, "run_module", lambda name, **kind: seen.update(name=name, **kind))
+    monkeypatch.setattr(sys, "argv", ["kd-lightning", "run", "method=kd", "seed=1"])
+    program.main()
+    assert seen == {"name": "kd_lightning.run", "run_name": "__main__", "alter_sys": True}
+    assert sys.argv[1:] == ["method=kd", "seed=1"]
+
+
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_help_imports_no_large_package(name: str) -> None:
+    """Which is what makes it quick."""
+    code = (
+        "import runpy, sys, atexit\n"
+        f"sys.argv = ['kd-lightning', {name!r}, '--help']\n"
+        "atexit.register(lambda: print('LOADED', *sorted(sys.modules)))\n"
+        "runpy.run_module('kd_lightning', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    text, _, loaded = done.stdout.rpartition("LOADED")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not HEAVY & set(loaded.split())
+    assert len(text) > 100
