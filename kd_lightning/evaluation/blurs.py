@@ -53,15 +53,18 @@ def motion_kernel(radius: int, sigma: float, angle: float) -> np.ndarray:
 
 
 def zoom(image: Image, factor: float) -> Image:
-    """The centre of an image, magnified by ``factor`` >= 1 to the size of the image."""
-    centre = (np.array(image.shape[:2]) - 1) / 2
-    return ndimage.affine_transform(
-        image,
-        np.diag([1 / factor, 1 / factor, 1]),
-        offset=[*(centre * (1 - 1 / factor)), 0],
-        order=1,
-        mode="nearest",
-    )
+    """The centre of an image, magnified bilinearly by ``factor`` >= 1 to the size of the image."""
+    rows, columns = (_magnify(length, factor) for length in image.shape[:2])
+    channels = np.ascontiguousarray(np.moveaxis(image, 2, 0))  # else the products are slow
+    return np.moveaxis(rows @ channels @ columns.T, 0, 2)
+
+
+def _magnify(length: int, factor: float) -> np.ndarray:
+    """The weights of linear interpolation: row i has those of the new pixel i."""
+    pixels = np.arange(length)
+    centre = (length - 1) / 2
+    places = centre + (pixels - centre) / factor
+    return np.maximum(0, 1 - np.abs(places[:, None] - pixels))
 
 
 def zoom_blur(image: Image, factors: Sequence[float]) -> Image:

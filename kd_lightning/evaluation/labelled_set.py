@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples, SampleSet
-from kd_lightning.data.loading.image_files import shorten
+from kd_lightning.data.loading.folders import shorten
 from kd_lightning.data.loading.loaders import make_loader
 from kd_lightning.evaluation.metrics import predict
 
