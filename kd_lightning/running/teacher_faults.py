@@ -63,6 +63,11 @@ def doubt(checked: Sequence[Predictions], expected: float | None) -> str | None:
             f"the teacher's accuracy is {judged.in_words()}, not significantly above the share of "
             f"the most frequent class, {percent(judged.most_frequent_class)}"
         )
+    if judged.is_like_a_random_order:
+        return (
+            f"the teacher's accuracy is {judged.in_words()}, hardly better than that of its "
+            f"outputs in a random order of the classes (p = {judged.order_p_value:.2f})"
+        )
     if expected is not None and whole.accuracy < expected:
         return (
             f"the teacher's accuracy is {whole.in_words()}, less than "

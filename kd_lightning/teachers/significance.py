@@ -1,18 +1,22 @@
 """Is a teacher better than chance, and does a change make it better? Exact tests of predictions.
 
-Dimensions: N samples.
+Dimensions: N samples, C classes, R random orders of the classes.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Int
 from scipy.stats import binomtest
 from torch import Tensor
 
+from kd_lightning.base.streams import stream
 from kd_lightning.data.loading.batches import Samples
 
 ALPHA = 0.01  # of the test that a teacher is better than chance
+# Fewer classes than this have too few orders for a test of the order of the classes.
+FEW_CLASSES, ORDERS = 6, 5000
 # Cohen's kappa below this number is a slight agreement (Landis and Koch 1977, table 1)
 SLIGHT_AGREEMENT = 0.2
 # An agreement from this number on is fair to moderate; what explains a teacher's errors reaches it.
@@ -78,6 +82,26 @@ class Predictions:
         return kappa(self.predicted, self.labels)
 
     @property
+    def order_p_value(self) -> float | None:
+        """How often a random order of the net's classes is at least as accurate as its own order;
+        None for few classes.
+
+        Samples of one class look alike, so even a random net is right or wrong for most of a class
+        at once. The binomial test takes samples for independent and finds some random nets
+        significant; this test does not.
+        """
+        confusion = confusion_matrix(self.predicted, self.labels)
+        if len(confusion) < FEW_CLASSES:
+            return None
+        luck = torch.rand(ORDERS, len(confusion), generator=stream("teacher", "orders"))
+        right = confusion[luck.argsort(1), torch.arange(len(confusion))].sum(1)
+        return (1 + int((right >= self.correct).sum())) / (1 + ORDERS)
+
+    @property
+    def is_like_a_random_order(self) -> bool:
+        return (self.order_p_value or 0.0) >= ALPHA
+
+    @property
     def is_near_chance(self) -> bool:
         """Whether the accuracy is not significantly above the share of the most frequent class.
 
@@ -92,7 +116,8 @@ class Predictions:
 
     def record(self) -> dict[str, Any]:
         """Plain values for ``environment.json``."""
-        names = ("accuracy", "correct", "samples", "most_frequent_class", "p_value", "kappa")
+        names = ("accuracy", "correct", "samples", "most_frequent_class", "p_value", "kappa",
+                 "order_p_value")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def in_words(self) -> str:
@@ -101,11 +126,16 @@ class Predictions:
         return f"{percent(self.accuracy)} on {self.part} ({self.correct} of {self.samples} {some})"
 
 
+def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "C C"]:
+    """How often each class (row) is predicted as each class (column)."""
+    classes = int(max(predicted.max(), labels.max())) + 1
+    return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
+
+
 def expected_accuracy(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
     """That of predictions which are as frequent as these, and independent of the labels."""
-    classes = int(max(predicted.max(), labels.max())) + 1
-    counts = [y.bincount(minlength=classes).double() for y in (predicted, labels)]
-    return float(counts[0] @ counts[1]) / len(labels) ** 2
+    confusion = confusion_matrix(predicted, labels).double()
+    return float(confusion.sum(0) @ confusion.sum(1)) / len(labels) ** 2
 
 
 def kappa(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:

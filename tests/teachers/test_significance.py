@@ -31,7 +31,7 @@ def test_the_record_and_the_words_have_the_same_numbers() -> None:
     some = predictions([0, 1, 1], [0, 1, 0], is_random=True)
     assert some.record() == {"accuracy": 2 / 3, "correct": 2, "samples": 3,
                              "most_frequent_class": 2 / 3, "p_value": some.p_value,
-                             "kappa": some.kappa}  # fmt: skip
+                             "kappa": some.kappa, "order_p_value": None}  # fmt: skip
     assert some.in_words() == "66.7 % on val (2 of 3 random samples)"
 
 
@@ -52,6 +52,43 @@ def test_predictions_that_are_often_right_are_not_near_chance(classes: int) -> N
         random, labels = torch.randint(classes, (2, 200), generator=generator)
         is_known = torch.rand(200, generator=generator) < 0.6
         assert not predictions(torch.where(is_known, labels, random), labels).is_near_chance
+
+
+def of_clusters(classes: int, generator: torch.Generator) -> Predictions:
+    """Of a net that has learnt nothing, and answers nearly alike for all samples of a class."""
+    answers = torch.randint(classes, (classes,), generator=generator)
+    labels = torch.arange(classes).repeat_interleave(20)
+    changed = torch.rand(len(labels), generator=generator) < 0.3
+    random = torch.randint(classes, (len(labels),), generator=generator)
+    return predictions(torch.where(changed, random, answers[labels]), labels)
+
+
+def test_a_random_net_with_classes_that_look_alike_is_like_a_random_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    nets = [of_clusters(10, generator) for _ in range(100)]
+    assert sum(net.p_value < 0.01 for net in nets) > 20  # the binomial test is misled
+    assert sum(net.is_like_a_random_order for net in nets) >= 97
+
+
+@pytest.mark.parametrize("classes", [6, 10, 100])
+def test_a_weak_teacher_is_not_like_a_random_order(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    random, labels = torch.randint(classes, (2, 500), generator=generator)
+    is_known = torch.rand(500, generator=generator) < 0.3
+    weak = predictions(torch.where(is_known, labels, random), labels)
+    assert not weak.is_like_a_random_order
+
+
+def test_the_p_value_of_an_order_is_the_share_of_orders() -> None:
+    perfect = of_pairs(*((i, i, 10) for i in range(6)))
+    assert perfect.order_p_value == pytest.approx(1 / 720, abs=0.002)
+    assert of_pairs(*((i, i, 10) for i in range(5))).order_p_value is None
+    assert of_pairs(*((0, i, 10) for i in range(6))).order_p_value == 1.0  # any order is as good
+
+
+def test_one_large_class_does_not_hide_a_good_order() -> None:
+    rare = [(i, i, 4) for i in range(1, 8)] + [(0, i, 1) for i in range(1, 8)]
+    assert not of_pairs((0, 0, 600), *rare).is_like_a_random_order
 
 
 def test_always_the_most_frequent_class_is_chance() -> None:
