@@ -81,9 +81,9 @@ def evaluate(arguments: argparse.Namespace) -> "Evaluation":
 
 def requests_of(arguments: argparse.Namespace, subjects: Sequence["Subject"]) -> "Requests":
     """What is measured beside the metrics on the samples as they are."""
-    from kd_lightning.evaluation.adversarial import Attacks
-    from kd_lightning.evaluation.corruptions import choose_kinds
     from kd_lightning.evaluation.data_choice import load_data
+    from kd_lightning.evaluation.robustness.adversarial import Attacks
+    from kd_lightning.evaluation.robustness.corruptions import choose_kinds
     from kd_lightning.evaluation.student_evaluation import Requests
 
     kinds, other, attacks = (), None, None

@@ -13,7 +13,8 @@ from helpers import DATA, METHODS, PAGES, ROOT
 
 MOST_BYTES_OF_README = 12_288
 MADE = "docs/reference.md"  # by `make docs`
-FOLDERS = ("kd_lightning/", "kd_lightning/data/", "kd_lightning/reports/")  # that have folders
+HAVE_FOLDERS = ("data", "evaluation", "reports")
+FOLDERS = ("kd_lightning/", *(f"kd_lightning/{name}/" for name in HAVE_FOLDERS))
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 LINKS = [(page, *link) for page, text in PAGES.items() for link in LINK.findall(text)]
 INSIDE = [link for link in LINKS if not link[1].startswith("http")]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from kd_lightning import distill, evaluate
-from kd_lightning.evaluation import image_corruptions
+from kd_lightning.evaluation.robustness import image_corruptions
 
 QUIET = ("hardware=cpu", "callbacks=quiet", "logger=none", "threads=1")
 METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kd_lightning.base.files import atomic_write, write_text
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.tables import csv_text
-from kd_lightning.evaluation.intervals import wilson_interval
 from kd_lightning.evaluation.labelled_set import LabelledSet, Subject, labels_of
 from kd_lightning.evaluation.metrics import classification_metrics
 from kd_lightning.evaluation.per_class import (

@@ -13,10 +13,8 @@ from rich.console import Console
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_json
 from kd_lightning.base.tables import print_tables
-from kd_lightning.evaluation import adversarial, compare, corruptions, out_of_distribution
-from kd_lightning.evaluation.adversarial import Attacks
+from kd_lightning.evaluation import compare
 from kd_lightning.evaluation.data_choice import notes_on_training
-from kd_lightning.evaluation.image_corruptions import SEVERITIES
 from kd_lightning.evaluation.labelled_set import (
     Advance,
     LabelledSet,
@@ -27,6 +25,9 @@ from kd_lightning.evaluation.labelled_set import (
     predict_all,
 )
 from kd_lightning.evaluation.overall import ClassReport, metrics_of, overall_section
+from kd_lightning.evaluation.robustness import adversarial, corruptions, out_of_distribution
+from kd_lightning.evaluation.robustness.adversarial import Attacks
+from kd_lightning.evaluation.robustness.image_corruptions import SEVERITIES
 from kd_lightning.evaluation.sections import Section
 
 MOST_CLASSES = 20  # classes of a table on the screen

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.tables import Table, markdown
 from kd_lightning.exports.graph import Graph
 from kd_lightning.exports.snippets import snippets
@@ -131,10 +132,8 @@ def with_interval(accuracy: float, count: int | None) -> str:
     """An accuracy with its 95 % interval by Wilson, for ``count`` independent samples."""
     if count is None:
         return f"{accuracy:.2%}"
-    from scipy.stats import binomtest  # takes a second
-
-    interval = binomtest(round(accuracy * count), count).proportion_ci(0.95, method="wilson")
-    return f"{accuracy:.2%} (95 %: {interval.low:.2%} to {interval.high:.2%})"
+    low, high = wilson_interval(round(accuracy * count), count)
+    return f"{accuracy:.2%} (95 %: {low:.2%} to {high:.2%})"
 
 
 def classes(info: Info) -> str:

@@ -56,20 +56,6 @@ class Sample:
         return float(2 * stats.t.sf(abs(t), self.n - 1))
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson, JASA 1927: unlike mean ± 1.96 standard errors it
-    stays in [0, 1] and has a width for shares of 0 and 1.
-
-    Args:
-        successes: how many of ``n`` > 0; a mean over ties need not be a whole number.
-    """
-    z = float(stats.norm.ppf(0.975))
-    share = successes / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction. None, a test that is not defined, stays None."""
     ordered = sorted((p, i) for i, p in enumerate(p_values) if p is not None)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from scipy.stats import binomtest
 from torch import Tensor
 
+from kd_lightning.base.proportions import mcnemar_p
 from kd_lightning.base.streams import stream
 from kd_lightning.data.loading.batches import Samples
 
@@ -145,23 +146,11 @@ def kappa(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
     return 0.0 if chance == 1 else (accuracy - chance) / (1 - chance)
 
 
-def mcnemar_p(one: Bool[Tensor, " N"], other: Bool[Tensor, " N"]) -> float:
-    """Two-sided p-value of McNemar's exact test that two nets are equally often right.
-
-    Args:
-        one, other: whether each net is right, for the same samples.
-    """
-    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    if only_one + only_other == 0:
-        return 1.0
-    return float(binomtest(only_one, only_one + only_other).pvalue)
-
-
 def is_clearly_better(changed: Bool[Tensor, " N"], before: Bool[Tensor, " N"]) -> bool:
     """Whether a change makes a net right for more samples, by far more than chance explains.
 
     Args:
         changed, before: whether the net is right, for the same samples.
     """
-    gain = int(changed.sum()) - int(before.sum())
-    return gain >= BETTER_BY * len(before) and mcnemar_p(changed, before) < BETTER_P
+    gained, lost = int((changed & ~before).sum()), int((before & ~changed).sum())
+    return gained - lost >= BETTER_BY * len(before) and mcnemar_p(gained, lost) < BETTER_P

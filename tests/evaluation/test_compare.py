@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from kd_lightning.base.proportions import mcnemar_p, paired_interval
 from kd_lightning.evaluation.compare import comparison, section
-from kd_lightning.evaluation.intervals import mcnemar_p, paired_interval
 
 
 def right(*wrong: int) -> torch.Tensor:

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.data.digits import Digits
-from kd_lightning.evaluation.intervals import wilson_interval
 from kd_lightning.evaluation.labelled_set import Form, Subject, take_split
 from kd_lightning.evaluation.metrics import classification_metrics
 from kd_lightning.evaluation.overall import ClassReport, metrics_of, overall_section

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_lightning.reports.statistics import Sample, holm, holm_within, wilcoxon, wilson
+from kd_lightning.reports.statistics import Sample, holm, holm_within, wilcoxon
 
 
 def test_mean_and_deviation_by_hand():
@@ -85,13 +85,3 @@ def test_wilcoxon_leaves_equal_pairs_out():
 def test_wilcoxon_of_many_with_ties_is_approximate():
     differences = [0.01 * (1 + i % 5) for i in range(20)]
     assert 0 < wilcoxon(differences) < 0.001
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [(0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (5, 10, 0.236593, 0.763407)],
-)
-def test_wilsons_interval_is_that_of_scipy(successes, n, low, high):
-    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-5)
-    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson(successes, n) == pytest.approx((interval.low, interval.high))

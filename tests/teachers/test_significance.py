@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kd_lightning.data.loading.batches import Samples
-from kd_lightning.teachers.significance import Predictions, is_clearly_better, mcnemar_p
+from kd_lightning.teachers.significance import Predictions, is_clearly_better
 
 
 def predictions(predicted, labels, *, is_random: bool = False) -> Predictions:
@@ -112,13 +112,6 @@ def test_a_slight_agreement_below_the_most_frequent_class_is_near_chance() -> No
 
 def test_samples_of_one_class_say_nothing() -> None:
     assert not of_pairs((0, 0, 20)).is_near_chance
-
-
-def test_mcnemars_test_is_its_formula() -> None:
-    one = torch.tensor([True] * 11 + [False] * 20)
-    assert mcnemar_p(one, torch.zeros_like(one)) == pytest.approx(2 / 2**11)
-    assert mcnemar_p(torch.zeros_like(one), one) == pytest.approx(2 / 2**11)
-    assert mcnemar_p(one, one) == 1
 
 
 def test_clearly_better_needs_five_points_and_significance() -> None:

@@ -5,11 +5,12 @@ beats in both.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.reports.page.blocks import Figure
 from kd_lightning.reports.page.plot import Plot, color
 from kd_lightning.reports.page.records import RunRecord
 from kd_lightning.reports.page.scales import linear_axis, log_axis, percent, short
-from kd_lightning.reports.statistics import Sample, wilson
+from kd_lightning.reports.statistics import Sample
 
 MAX_NETS = 300
 WIDTH, HEIGHT = 460, 290
@@ -67,7 +68,7 @@ def _net(name: str, row: str, records: Sequence[RunRecord]) -> Net:
     interval = accuracies.interval()
     if (accuracies.n == 1 or accuracies.is_constant) and (n := records[0].num_test):
         # one run, or the same net in all runs: only the number of test samples limits it
-        interval = wilson(accuracies.mean * n, n)
+        interval = wilson_interval(accuracies.mean * n, n)
     if interval is not None:
         interval = max(interval[0], 0.0), min(interval[1], 1.0)
     return Net(name, row, accuracies.mean, interval, mean("parameters"), 1 / mean("throughput"))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.tables import Table
 from kd_lightning.reports.page.blocks import SortableTable
 from kd_lightning.reports.page.records import RunRecord
 from kd_lightning.reports.page.scales import percent
-from kd_lightning.reports.statistics import wilson
 
 # column -> how a number is written; the others have three decimals
 FORMATS: Mapping[str, Callable[[float], str]] = {
@@ -44,7 +44,7 @@ def _note_on_size(record: RunRecord) -> list[str]:
     if not n or not students:
         return []
     accuracy = record.metrics["nets"][students[0]]["test"]["accuracy"]
-    low, high = wilson(accuracy * n, n)
+    low, high = wilson_interval(accuracy * n, n)
     return [
         f"{n:,} test samples: the 95 % interval of {students[0]}'s accuracy is {100 * low:.2f} to "
         f"{percent(high)} (Wilson). It does not cover the variation between seeds."

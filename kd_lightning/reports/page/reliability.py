@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.reports.page.blocks import Figure
 from kd_lightning.reports.page.plot import Plot, color
 from kd_lightning.reports.page.scales import linear_axis, percent, unit_axis
-from kd_lightning.reports.statistics import wilson
 
 FEW = 10  # a bin with fewer samples has a hollow marker
 LARGEST, SMALLEST = 9.0, 2.0  # radius of a marker, pixels
@@ -40,7 +40,7 @@ def reliability_figure(title: str, bins: Curves, style: str) -> Figure:
                                            strict=True):  # fmt: skip
         if not count:
             continue
-        low, high = wilson(accuracy * count, count)
+        low, high = wilson_interval(accuracy * count, count)
         words = (
             f"confidence {confidence:.3f}, accuracy {accuracy:.3f}, {_samples(count)}, "
             f"95 % interval {low:.3f} to {high:.3f}"

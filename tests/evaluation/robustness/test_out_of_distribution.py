@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_lightning.evaluation.out_of_distribution import auroc, fpr95, scores
+from kd_lightning.evaluation.robustness.out_of_distribution import auroc, fpr95, scores
 
 
 def numbers(*values: float) -> Tensor:

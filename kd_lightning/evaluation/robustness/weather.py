@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kd_lightning.evaluation.blurs import Image, convolve, motion_kernel, zoom
+from kd_lightning.evaluation.robustness.blurs import Image, convolve, motion_kernel, zoom
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 

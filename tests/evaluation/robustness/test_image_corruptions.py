@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kd_lightning.evaluation import image_corruptions
-from kd_lightning.evaluation.blurs import disk_kernel, motion_kernel, zoom
-from kd_lightning.evaluation.image_corruptions import KINDS, SEVERITIES, corrupt_image
-from kd_lightning.evaluation.severity_levels import CIFAR_10_C, IMAGENET_C
-from kd_lightning.evaluation.weather import fog, grey, plasma
+from kd_lightning.evaluation.robustness import image_corruptions
+from kd_lightning.evaluation.robustness.blurs import disk_kernel, motion_kernel, zoom
+from kd_lightning.evaluation.robustness.image_corruptions import KINDS, SEVERITIES, corrupt_image
+from kd_lightning.evaluation.robustness.severity_levels import CIFAR_10_C, IMAGENET_C
+from kd_lightning.evaluation.robustness.weather import fog, grey, plasma
 
 SHAPES = [(8, 8, 1), (32, 32, 3), (80, 80, 3)]
 NOT_RANDOM = {

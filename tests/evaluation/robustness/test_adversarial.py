@@ -10,9 +10,15 @@ from torch import Tensor, nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.digits import Digits
 from kd_lightning.data.loading.batches import Samples
-from kd_lightning.evaluation import adversarial
-from kd_lightning.evaluation.adversarial import Attacks, attacked, check_attacks, choose, measure
 from kd_lightning.evaluation.labelled_set import Form, LabelledSet, Subject
+from kd_lightning.evaluation.robustness import adversarial
+from kd_lightning.evaluation.robustness.adversarial import (
+    Attacks,
+    attacked,
+    check_attacks,
+    choose,
+    measure,
+)
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.students.transform import unchanged

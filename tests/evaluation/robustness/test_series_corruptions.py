@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kd_lightning.evaluation.series_corruptions import KINDS, corrupt_series, kinds_for
+from kd_lightning.evaluation.robustness.series_corruptions import KINDS, corrupt_series, kinds_for
 
 X = np.random.default_rng(1).normal(size=(4, 60)).cumsum(1)
 MEAN, STD = X.mean(1, keepdims=True), X.std(1, keepdims=True)

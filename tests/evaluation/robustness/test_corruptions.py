@@ -6,8 +6,9 @@ from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.digits import Digits
-from kd_lightning.evaluation import image_corruptions
-from kd_lightning.evaluation.corruptions import (
+from kd_lightning.evaluation.labelled_set import Form, Subject, take_split
+from kd_lightning.evaluation.robustness import image_corruptions
+from kd_lightning.evaluation.robustness.corruptions import (
     ImageCorruption,
     SeriesCorruption,
     choose_kinds,
@@ -15,7 +16,6 @@ from kd_lightning.evaluation.corruptions import (
     measure,
     rows_of,
 )
-from kd_lightning.evaluation.labelled_set import Form, Subject, take_split
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.students.transform import unchanged
 

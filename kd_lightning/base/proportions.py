@@ -1,5 +1,4 @@
-"""Intervals and tests of accuracies that are measured on samples: of one net, and of two nets on
-the same samples.
+"""Intervals and tests of shares, such as accuracies: of one net, and of two on the same samples.
 
 They cover the choice of the test samples, and nothing else: not the seeds of training.
 """
@@ -12,16 +11,19 @@ CONFIDENCE = 0.95
 Z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Wilson's score interval of an accuracy at 95 %. It stays in [0, 1] and has a width also if
-    all or no samples are right (E. B. Wilson, JASA 22, 1927).
+def wilson_interval(right: float, total: int) -> tuple[float, float]:
+    """Wilson's score interval of a share at 95 %. It stays in [0, 1] and has a width also if all or
+    no samples are right (E. B. Wilson, JASA 22, 1927).
 
     Args:
-        right: number of samples that are right.
+        right: number of samples that are right; a mean over ties need not be a whole number.
         total: number of samples, at least 1.
     """
-    interval = stats.binomtest(right, total).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    share = right / total
+    middle = (share + Z * Z / (2 * total)) / (1 + Z * Z / total)
+    half = math.sqrt(share * (1 - share) / total + Z * Z / (4 * total * total))
+    half *= Z / (1 + Z * Z / total)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:

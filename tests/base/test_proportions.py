@@ -1,16 +1,19 @@
 import math
 
 import pytest
+from scipy import stats
 
-from kd_lightning.evaluation.intervals import Z, mcnemar_p, paired_interval, wilson_interval
+from kd_lightning.base.proportions import Z, mcnemar_p, paired_interval, wilson_interval
 
 
-def test_wilsons_interval_is_its_formula() -> None:
-    p, n = 0.8, 10
-    middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    assert wilson_interval(8, 10) == pytest.approx((middle - half, middle + half))
-    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (5, 10, 0.236593, 0.763407)],
+)
+def test_wilsons_interval_is_that_of_scipy(successes, n, low, high):
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-5)
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson_interval(successes, n) == pytest.approx((interval.low, interval.high))
 
 
 @pytest.mark.parametrize(("right", "ends"), [(0, (0, 0.2775)), (10, (0.7225, 1))])

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from kd_lightning.base.errors import unknown
 from kd_lightning.base.streams import stream_seed
-from kd_lightning.evaluation import image_corruptions, series_corruptions
-from kd_lightning.evaluation.image_corruptions import SEVERITIES, SMALL
 from kd_lightning.evaluation.labelled_set import (
     Advance,
     Form,
@@ -22,6 +20,8 @@ from kd_lightning.evaluation.labelled_set import (
     predict_all,
 )
 from kd_lightning.evaluation.metrics import classification_metrics
+from kd_lightning.evaluation.robustness import image_corruptions, series_corruptions
+from kd_lightning.evaluation.robustness.image_corruptions import SEVERITIES, SMALL
 from kd_lightning.evaluation.sections import Section, file_stem, number, percent
 
 METRICS = ("accuracy", "ece", "nll")

@@ -16,8 +16,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.streams import seed_stream, stream
-from kd_lightning.evaluation.intervals import wilson_interval
 from kd_lightning.evaluation.labelled_set import (
     Advance,
     LabelledSet,

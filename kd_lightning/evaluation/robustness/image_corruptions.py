@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image as Picture
 from scipy import ndimage
 
-from kd_lightning.evaluation.blurs import (
+from kd_lightning.evaluation.robustness.blurs import (
     Image,
     convolve,
     disk_kernel,
@@ -24,8 +24,8 @@ from kd_lightning.evaluation.blurs import (
     motion_kernel,
     zoom_blur,
 )
-from kd_lightning.evaluation.severity_levels import CIFAR_10_C, IMAGENET_C
-from kd_lightning.evaluation.weather import fog, snow
+from kd_lightning.evaluation.robustness.severity_levels import CIFAR_10_C, IMAGENET_C
+from kd_lightning.evaluation.robustness.weather import fog, snow
 
 SMALL = 64  # pixels
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -1,0 +1,1 @@
+"""Tests of students on samples unlike those of training: corrupted, attacked, of other classes."""
