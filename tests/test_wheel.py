@@ -54,4 +54,4 @@ def test_installed_wheel_runs_in_a_clean_directory(tmp_path: Path) -> None:
     assert "ensemble of the students" in table
     (record,) = clean.glob("outputs/2*/metrics.json")
     assert json.loads(record.read_text())["nets"].keys() == {"teacher", "a", "b", "ensemble"}
-    assert "reused" in python(str(site / "bin" / "kd-lightning"), *short, **there)
+    assert "reused" in python(str(site / "bin" / "kd-lightning"), "run", *short, **there)

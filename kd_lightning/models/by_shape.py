@@ -7,7 +7,6 @@ The configuration holds a net for each kind of sample. When a run has read its d
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.models.assemble import CommonArguments
@@ -35,6 +34,8 @@ def net_by_shape(
         small: the net for series and images with less than 8 steps or pixels a side.
         block_dropout: of the net.
     """
+    from hydra.utils import instantiate  # here: to load a student's file takes no Hydra
+
     net = {"series": series, "images": images, "small": small}[kind_of(shape)]
     return instantiate({**common, "block_dropout": block_dropout, **net}, _convert_="object")
 
