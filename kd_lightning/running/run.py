@@ -142,16 +142,20 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         tested, curves = test_run(trainer, method, data, best, cfg, teacher, baseline)
         metrics |= tested
         calibration.write(curves, directory, plots=cfg.evaluation.plots)
-        write_text(directory / "table.md", table.markdown(metrics))
-        write_text(directory / "table.csv", table.as_csv(metrics))
         write_students(directory, cfg, data, metrics, environment)
-        # written last: a run that has it is finished
-        write_json(directory / "metrics.json", metrics)
+        write_results(directory, metrics)
         log_results(trainer.loggers, metrics, directory, trainer.global_step)
     if show_table:
         table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
+
+
+def write_results(directory: Path, metrics: dict[str, Any]) -> None:
+    write_text(directory / "table.md", table.markdown(metrics))
+    write_text(directory / "table.csv", table.as_csv(metrics))
+    # written last: a run that has it is finished
+    write_json(directory / "metrics.json", metrics)
 
 
 def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
