@@ -88,9 +88,11 @@ def data_of(run: Path) -> "ClassificationData | None":
     from omegaconf import OmegaConf
 
     from kd_lightning.base.errors import UserError
+    from kd_lightning.records.run_directory import add_earlier_values
     from kd_lightning.running.build import build_data, use_threads
 
     cfg = OmegaConf.load(run / "config.yaml")
+    add_earlier_values(cfg)
     use_threads(cfg.threads)
     if "download" in cfg.data:
         cfg.data.download = False

@@ -1,1 +1,1 @@
-"""The test of a finished run: metrics, calibration, model soups, majority vote, results table."""
+"""Tests of trained nets: that of a finished run, and those of students on other data."""

@@ -10,13 +10,20 @@ from kd_lightning.students.file import read_student, write_student
 from kd_lightning.students.load import find_file
 from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
 
-DEPTH = 3  # folders from <run>/students/<student>/student.safetensors up to the run
-
 
 def run_of(source: Path) -> Path | None:
-    """The run directory of a student file, or ``source`` itself; None: a file without its run."""
+    """The run directory that ``source`` is, or in which it has its place; None: no run.
+
+    The configuration of a run names code that is called, so one that merely lies beside a received
+    file, or above it, is not the file's run.
+    """
     source = source.expanduser().resolve()
-    return next(filter(is_run, [source, *source.parents[:DEPTH]]), None)
+    if source.is_dir() and is_run(source):
+        return source
+    folder = source if source.is_dir() else source.parent
+    run = folder.parent.parent
+    is_in_place = file_of(run, folder.name).parent == folder and (run / "metrics.json").is_file()
+    return run if is_in_place and is_run(run) else None
 
 
 def copy_student(source: Path, student: str | None, folder: Path) -> None:

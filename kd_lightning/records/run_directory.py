@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,6 +29,7 @@ CHANGEABLE_ON_RESUME = (
     "teacher.check",
     "data.num_workers",
     "data.resident",
+    "data.on_leak",
     "data.download",
     "trainer.max_epochs",
     "trainer.log_every_n_steps",
@@ -45,8 +47,12 @@ ADDED_KEYS = {
         *("cache", "cache_top_k", "cache_store", "method"),
         *("weights_key", "class_order", "check", "expect_accuracy"),
     ),
-    "data": ("resident",),
+    "data": ("resident", "on_leak"),
 }
+# What older versions did where a data set's key is missing in their configuration, if that is not
+# today's default.
+EARLIER_DATA = {"exif": False}
+NET_KEYS = ("weights_key", "input_size", "interpolation")  # added later; null: as before
 
 
 def make_run_directory(cfg: DictConfig, title: str) -> Path:
@@ -130,10 +136,14 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
     for section, keys in ADDED_KEYS.items():
-        if section in old and section in cfg:
+        if OmegaConf.is_dict(old.get(section)) and OmegaConf.is_dict(cfg.get(section)):
             for name in [name for name in keys if name not in old[section]]:
                 old[section][name] = cfg[section].get(name)
+    added = add_earlier_values(old)
     cfg = cfg.copy()
+    for name in added:
+        if not any(word.lstrip("+").startswith(f"data.{name}=") for word in overrides):
+            cfg.data[name] = old.data[name]
     cfg.task = old.task  # the facts of the data, without which ``cfg`` cannot be resolved
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for override in overrides:
@@ -152,13 +162,36 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
             new, before = (OmegaConf.select(c, key) for c in (cfg, old))
         if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE_ON_RESUME):
             OmegaConf.update(old, key, new, merge=False, force_add=True)
-        elif new != before:
+        elif without_null(new) != without_null(before):
             raise UserError(
                 f"'{override}' would change what the resumed run learns, which has {key}={before}: "
                 "leave it out, or start a new run"
             )
     old.resume = str(directory)
     return old
+
+
+def add_earlier_values(cfg: DictConfig) -> list[str]:
+    """Adds to the data of an older run what its version did and today's default does not do.
+    Returns the keys that were added.
+    """
+    data = cfg.get("data")
+    if not (OmegaConf.is_dict(data) and str(data.get("_target_")).endswith(".ImageFolder")):
+        return []
+    added = [name for name in EARLIER_DATA if name not in data]
+    for name in added:
+        data[name] = EARLIER_DATA[name]
+    return added
+
+
+def without_null(value: Any) -> Any:
+    """A plain value without the keys of nets that were added later and are null."""
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if not isinstance(value, dict):
+        return value
+    kept = {k: v for k, v in value.items() if k not in NET_KEYS or v is not None}
+    return {k: without_null(v) for k, v in kept.items()}
 
 
 def _take_progress(old: DictConfig, callbacks: DictConfig) -> None:

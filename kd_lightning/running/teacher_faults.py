@@ -9,6 +9,7 @@ from kd_lightning.base.files import write_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.teacher_diagnosis import Place, diagnose
+from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.permuted_classes import find_class_order
 from kd_lightning.teachers.significance import BETTER_BY, Predictions, percent
 from kd_lightning.teachers.sources import Teacher
@@ -80,7 +81,7 @@ def kind_of(source: str) -> str:
     """Where a teacher comes from: "train", "pretrained", "run" or "file"."""
     if source in ("train", "pretrained"):
         return source
-    return "run" if (Path(source).expanduser() / "config.yaml").exists() else "file"
+    return "run" if run_and_student(Path(source).expanduser()) else "file"
 
 
 def causes(cfg: DictConfig, source: str) -> str:
@@ -135,8 +136,10 @@ def class_order_override(
     given = cfg.teacher.get("class_order")
     if isinstance(given, str):
         return f"another teacher.class_order than that in {given}"
+    names = data.class_names
+    if given is not None and not all(isinstance(one, int) or one in names for one in given):
+        return "another teacher.class_order than this"
     if given is not None:  # it is for the outputs in the file, in whose order the answer must be
-        names = data.class_names
         places = [one if isinstance(one, int) else names.index(one) for one in given]
         order = [order[place] for place in places]
     if len(order) <= SHOWN_CLASSES:

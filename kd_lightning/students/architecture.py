@@ -44,7 +44,7 @@ def describe_architecture(config: Mapping[str, Any], state: State) -> dict[str, 
         return _describe_timm(config)
     # as trained: a file of weights may have brought its own
     own = dict(zip(("mean", "std"), statistics(state), strict=True))
-    arguments |= {key: value for key, value in own.items() if key in arguments}
+    arguments |= {k: v for k, v in own.items() if k in arguments and v is not None}
     if target == TIMM:
         arguments["block_dropout"] = 0.0  # a hook, which cannot be scripted
     return {"constructor": target, "arguments": arguments}

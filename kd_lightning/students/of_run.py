@@ -91,6 +91,11 @@ def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str,
     """What ``read_student`` returns, for a run of a version that wrote no student files."""
     cfg = OmegaConf.load(directory / "config.yaml")
     metrics, environment = (json.loads((directory / name).read_text()) for name in RECORDS)
+    if "class_names" not in environment["data"]:  # they were recorded later
+        raise UserError(
+            f"{directory} is of a version that wrote no student files: write them with python -m "
+            f"kd_lightning.run resume={directory}"
+        )
     state = read_checkpoint(checkpoints(directory, cfg, metrics)[key])
     info = describe(key, cfg, state, resizing_of(cfg.data), metrics, environment)
     return info, to_file(state, info["architecture"])

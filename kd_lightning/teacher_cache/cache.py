@@ -32,7 +32,7 @@ from kd_lightning.records.run_directory import make_directory
 from kd_lightning.teacher_cache.files import CachedOutputs, all_blocks, block_of, check_room
 from kd_lightning.teacher_cache.filling import Filling, TeacherOutputs, fill, hashed
 from kd_lightning.teachers.sources import Teacher
-from kd_lightning.teachers.store import without_earlier
+from kd_lightning.teachers.store import without_earlier, without_earlier_nets
 
 FORMAT = 1
 IMMATERIAL = (
@@ -147,7 +147,7 @@ def facts_of(
 ) -> dict[str, Any]:
     """What the teacher's outputs depend on, except whether its fast copy computes them."""
     shown = without_earlier(OmegaConf.to_container(cfg.data, resolve=True))
-    net = OmegaConf.to_container(cfg.method.teacher, resolve=True)
+    net = without_earlier_nets(OmegaConf.to_container(cfg.method.teacher, resolve=True))
     precision = teacher_precision(cfg.hardware.precision, cfg.hardware.teacher_precision)
     if precision == "best":
         precision = str(best_dtype(device))

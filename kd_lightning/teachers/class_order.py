@@ -121,6 +121,12 @@ def by_names(classes: Sequence[str], names: Sequence[str], by: str) -> Rows:
     Args:
         by: where the names come from, for the note.
     """
+    twice = sorted({name for name in classes if list(names).count(name) > 1})
+    if twice:
+        raise UserError(
+            f"the teacher has more than one output for {shorten(twice)}, by {by}: say which output "
+            f"is which class ({KEY}=[…])"
+        )
     row = {name: i for i, name in enumerate(names)}
     rows = [row[name] for name in classes]
     if rows == list(range(len(names))):

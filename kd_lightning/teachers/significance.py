@@ -4,6 +4,7 @@ Dimensions: N samples, C classes, R random orders of the classes.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ class Predictions:
     def kappa(self) -> float:
         return kappa(self.predicted, self.labels)
 
-    @property
+    @cached_property
     def order_p_value(self) -> float | None:
         """How often a random order of the net's classes is at least as accurate as its own order;
         None for few classes.

@@ -30,6 +30,10 @@ IMMATERIAL = {
 # covers.
 EARLIER = {"resize": ("crop", None), "interpolation": ("bilinear", None), "exif": (False, None)}
 
+# Newer keys of nets: null means what was done before. timm's nets have had input_size for longer.
+TIMM = "kd_lightning.models.timm_nets.timm_classifier"
+EARLIER_NET = ("weights_key", "interpolation", "input_size")
+
 FORMAT = 1  # of the kept results; a new number makes all earlier ones unknown
 
 
@@ -43,7 +47,17 @@ def shape_of(cfg: DictConfig) -> dict[str, Any]:
     for key, immaterial in IMMATERIAL.items():
         shape[key] = {k: v for k, v in plain[key].items() if k not in immaterial}
     shape["data"] = without_earlier(shape["data"])
+    shape["method"] = without_earlier_nets(shape["method"])
     return shape
+
+
+def without_earlier_nets(value: Any) -> Any:
+    """Settings of a method or a net without newer keys whose value means what was done before."""
+    if not isinstance(value, dict):
+        return value
+    keys = EARLIER_NET[:2] if value.get("_target_") == TIMM else EARLIER_NET
+    kept = {k: v for k, v in value.items() if k not in keys or v is not None}
+    return {k: without_earlier_nets(v) for k, v in kept.items()}
 
 
 def without_earlier(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,10 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_run_is_found_from_each_of_its_student_files(run: Path, tmp_path: Path) -> None:
     file = run / "students" / "a" / "student.safetensors"
-    for source in (run, file, file.parent, file.parent.parent):
+    for source in (run, file, file.parent):
         assert run_of(source) == run.resolve()
     assert run_of(tmp_path / "student.safetensors") is None
+    assert run_of(run / "student.safetensors") is None  # received, beside some config.yaml
     assert run_of(file.parent / "deeper" / "student.safetensors") is None
 
 

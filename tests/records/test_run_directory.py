@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from helpers import compose
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
@@ -224,3 +225,19 @@ def test_a_teacher_of_a_method_without_one_is_refused(override: str) -> None:
     with pytest.raises(UserError, match=r"has no effect: method=alone has no teacher"):
         check_overrides(cfg, ["seed=1", override])
     check_overrides(OmegaConf.create({"method": {"teacher": {}}}), [override])
+
+
+def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:
+    """Its images were not turned by EXIF, and its nets have none of the newer keys."""
+    words = ["method=kd", "data=image_folder", "data.root=/photos"]
+    now = compose(*words)
+    old = OmegaConf.create(OmegaConf.to_container(now, resolve=True))
+    for name in ("exif", "on_leak"):
+        old.data.pop(name)
+    for net in (old.method.teacher, old.method.students.student):
+        for name in ("weights_key", "interpolation"):
+            net.pop(name)
+    OmegaConf.save(old, tmp_path / "config.yaml")
+    resumed = load_resumed_config(tmp_path, now, [*words, "data.on_leak=ignore"])
+    assert resumed.data.exif is False
+    assert "interpolation" not in resumed.method.teacher

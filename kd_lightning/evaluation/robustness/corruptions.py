@@ -179,7 +179,7 @@ def rows_of(
 
 def notes(subject: Subject) -> list[str]:
     if subject.form.kind == "series":
-        return ["The levels are this package's own (evaluation/series_corruptions.py)."]
+        return ["The levels are this package's own (evaluation/robustness/series_corruptions.py)."]
     family = "CIFAR-10-C" if subject.form.size <= SMALL else "ImageNet-C"
     return [
         f"Kinds and parameters of {family} (arXiv 1903.12261), applied to images of "
