@@ -123,8 +123,10 @@ def load_subjects(
     import kd_lightning
 
     found: dict[str, Subject] = {}
+    runs = [path for path in paths if is_run(path)]
     for path in paths:
-        for key in keys_of(path, student):
+        # a file beside runs has one student, whatever those of the runs are called
+        for key in keys_of(path, student if path in runs or not runs else None):
             loaded = kd_lightning.load(path, student=key, allow=allow)
             place = path.stem if path.is_file() else path.resolve().name
             name = "/".join(filter(None, [place if len(paths) > 1 or not key else "", key]))

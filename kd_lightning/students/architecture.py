@@ -123,8 +123,12 @@ def build(info: Mapping[str, Any], state: State, path: Path, allow: Sequence[str
     if "timm" in architecture:
         net = _build_timm(info)
     else:
-        values = {"_target_": architecture["constructor"], **architecture["arguments"]}
-        net = construct(values, path, allow)
+        arguments = architecture["arguments"]
+        # a file that is received reads no other file, and its constructor returns the net
+        odd = [key for key in arguments if key in (*OF_TRAINING, "_partial_")]
+        if odd:
+            raise UserError(f"{path} is no student file: its constructor has the argument {odd[0]}")
+        net = construct({"_target_": architecture["constructor"], **arguments}, path, allow)
     own = net.state_dict()
     names = names_in_file(list(own), architecture)
     check_fit({in_file: own[name] for name, in_file in names.items()}, state, path)

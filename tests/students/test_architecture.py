@@ -168,3 +168,15 @@ def test_the_json_beside_the_file_is_its_metadata(tmp_path: Path) -> None:
     info, _ = read_student(path)
     assert json.loads((tmp_path / "student.json").read_text()) == info
     assert METADATA == "kd_lightning"  # the key that other programs read
+
+
+@pytest.mark.parametrize("odd", [{"_partial_": True}, {"weights": "/somewhere/else.pt"}])
+def test_a_constructor_of_a_file_reads_no_other_file_and_returns_a_net(
+    odd: dict, tmp_path: Path
+) -> None:
+    _, path = make_student(tmp_path, net_config("mlp", "grey", widths=[4]), "grey")
+    info, state = read_student(path)
+    info["architecture"]["arguments"] |= odd
+    write_student(tmp_path / "odd", state, info)
+    with pytest.raises(UserError, match=f"its constructor has the argument {next(iter(odd))}"):
+        kd_lightning.load(tmp_path / "odd")
