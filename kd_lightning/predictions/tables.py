@@ -49,7 +49,7 @@ def read_table(path: Path, given: Mapping[str, Any], transform: Transform) -> It
         values = read_npz(path, given) if separator is None else read_rows(path, separator)
         for index, value in enumerate(values):
             yield to_sample(path, index, value, given, transform)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, csv.Error) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, csv.Error) as error:
         reason = " ".join(str(error).split())
         yield Sample(path, error=f"{path} cannot be read: {reason}")
 

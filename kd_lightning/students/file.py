@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
@@ -40,7 +40,8 @@ def write_student(folder: Path, state: Mapping[str, Tensor], info: Mapping[str, 
     tensors = {name: to_stored(value) for name, value in state.items()}
     metadata = {METADATA: json.dumps(info), "format": "pt"}  # "pt" is asked for by transformers
     with atomic_write(folder / WEIGHTS_FILE) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
+        # written by Python: safetensors makes files that only their owner can read
+        unfinished.write_bytes(save(tensors, metadata=metadata))
     write_json(folder / JSON_FILE, info)
     return folder / WEIGHTS_FILE
 

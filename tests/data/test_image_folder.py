@@ -241,6 +241,8 @@ def test_a_root_one_level_too_high_or_too_low_names_the_right_one(build, write_t
     )
     low = refusal(build, root / "train")
     assert f"found iris, rose in {root / 'train'}: this is the train part itself {advice}" in low
+    write_tree(root / "test", {"rose": 2, "iris": 2})
+    assert refusal(build, root / "test").endswith(f"this is one part alone {advice}")
     assert refusal(build, root / "train" / "rose").endswith(
         f"this is a class of train itself {advice}"
     )

@@ -107,8 +107,11 @@ def test_a_file_without_samples_is_one_row_with_an_error(
     assert (sample.index, sample.x) == (None, None)
 
 
-@pytest.mark.parametrize("name", ["x.npz", "x.csv"])
-def test_a_damaged_file_is_one_row_with_an_error(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"PK\xff\xfe\x00 not what it says")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("x.npz", b"PK\xff\xfe\x00 not what it says"), ("x.csv", b"PK\xff\xfe\x00"), ("x.npz", b"")],
+)
+def test_a_damaged_file_is_one_row_with_an_error(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
     (sample,) = read(tmp_path / name, SERIES)
     assert sample.error.startswith(f"{tmp_path / name} cannot be read: ")

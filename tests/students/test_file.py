@@ -96,3 +96,9 @@ def test_weights_must_be_finite(path: Path, value: float) -> None:
     rewrite(path, {}, **{"head.bias": torch.tensor([0.0, value, 0.0])})
     with pytest.raises(UserError, match=r"the weights head.bias in .* are not all finite"):
         read_student(path)
+
+
+def test_a_student_file_may_be_read_by_those_who_may_read_other_files(tmp_path: Path) -> None:
+    _, path = make_student(tmp_path, net_config("mlp", "grey", widths=[4]), "grey")
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -72,6 +72,8 @@ def explain_missing_train(root: Path, folders: list[Path]) -> str:
         inside = root if above == root.parent else root.parent
         if is_train(inside) and has_train(above):
             return f"{found}: this is {what} itself (data.root={printable(above)})"
+    if any(root.name.lower() in names for names in NAMES.values()) and has_train(root.parent):
+        return f"{found}: this is one part alone (data.root={printable(root.parent)})"
     if any(has_images(folder) for folder in folders):
         return (
             f"{found}: it holds the class folders themselves, so move them into "
