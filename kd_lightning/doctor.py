@@ -12,15 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_lightning.config.command_line import console, report_errors
+from kd_lightning.config.command_line import command_parser, console, report_errors
 
 if TYPE_CHECKING:
     from kd_lightning.running.installation import Finding
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.doctor", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_parser("doctor", __doc__)
     parser.add_argument("--no-steps", action="store_true", help="train nothing")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs go")
     return parser

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import console, report_errors
+from kd_lightning.config.command_line import command_parser, console, report_errors
 
 if TYPE_CHECKING:
     from kd_lightning.evaluation.labelled_set import Subject
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m kd_lightning.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("evaluate", __doc__)
     add = parser.add_argument
     add("words", nargs="+", metavar="student", help="a run or a student file; or a key of the data "
         "as in runs: data=… data.root=…, and split=test | val | train | all")  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_lightning.config.command_line import as_user_errors, console, report_errors
+from kd_lightning.config.command_line import as_user_errors, command_parser, console, report_errors
 from kd_lightning.exports.formats import check_formats
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.export", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_parser("export", __doc__)
     parser.add_argument("source", type=Path, help="a run directory, or a student file or folder")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument(

@@ -8,7 +8,6 @@ A kind is a folder of ``conf/``; its name may be in the plural. Nothing is compo
 package is imported, so the command is fast.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import CONF, report_errors
+from kd_lightning.config.command_line import CONF, command_parser, report_errors
 
 # What to type before the name of a choice, if it is not <kind>=.
 CHOSEN_BY = {
@@ -112,8 +111,7 @@ def folders(config_dir: Path | None) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.list", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_parser("list", __doc__)
     parser.add_argument("kind", nargs="?", help="methods, models, data, …; without it, all kinds")
     parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML")
     arguments = parser.parse_args()

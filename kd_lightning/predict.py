@@ -11,17 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kd_lightning.config.command_line import report_errors
+from kd_lightning.config.command_line import command_parser, report_errors
 
 MAX_WORKERS = 8
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m kd_lightning.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("predict", __doc__)
     add = parser.add_argument
     add("student_path", metavar="student", help="a run directory, or a student file or its folder")
     add("inputs", nargs="+", help="image files, folders of images, .npz (x), .csv or .tsv files")

@@ -10,14 +10,19 @@ resumes an interrupted preparation. With ``format=litdata`` the files are not de
 unchanged into chunks, which ``data=streamed`` reads from a folder or from remote storage.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.config.command_line import as_user_errors, compose, console, report_errors
+from kd_lightning.config.command_line import (
+    as_user_errors,
+    command_parser,
+    compose,
+    console,
+    report_errors,
+)
 
 # Packages that take seconds to import are imported in the functions: --help needs none of them.
 
@@ -92,8 +97,7 @@ def say(sentence: str) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The command line. A user error is printed as one sentence, with exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.prepare", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_parser("prepare", __doc__)
     parser.add_argument("overrides", nargs="+", help="data=…, data.root=…, out=…, size=…")
     parser.add_argument("--config-dir", type=Path, help="a folder with your own YAML files")
     arguments = parser.parse_args(words)

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning.base.files import format_bytes
-from kd_lightning.config.command_line import console, report_errors
+from kd_lightning.config.command_line import command_parser, console, report_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m kd_lightning.report",
-        description="Tables over seeds, pairs and data sets, from the results of sweeps or runs.",
+    parser = command_parser(
+        "report",
+        "Tables over seeds, pairs and data sets, from the results of sweeps or runs.",
         epilog="Columns: val/accuracy, or <part>/<net>/<metric>: test/a/accuracy, "
         "last/a/nll, test/ensemble/ece, 'test/*/accuracy' for all students.",
     )

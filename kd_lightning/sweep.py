@@ -4,14 +4,13 @@ python -m kd_lightning.sweep outputs/sweeps/<sweep>             shows the progre
 python -m kd_lightning.sweep outputs/sweeps/<sweep> --resume    runs failed and missing jobs
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import launcher_rank
-from kd_lightning.config.command_line import as_user_errors, console, report_errors
+from kd_lightning.config.command_line import as_user_errors, command_parser, console, report_errors
 
 # Packages that take seconds to import are imported in the functions: --help needs none of them.
 
@@ -52,11 +51,10 @@ def start(words: Sequence[str], config_dir: str | None) -> tuple[Path, bool]:
 
 def main() -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.sweep", description=__doc__)
+    parser = command_parser("sweep", __doc__)
     parser.add_argument("directory", type=Path, help="a sweep's directory, with sweep.yaml in it")
     parser.add_argument("--resume", action="store_true", help="run failed and missing jobs")
     parser.add_argument("words", nargs="*", help="with --resume: launcher=…, launcher.workers=…")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments = parser.parse_intermixed_args()
     with report_errors():
         from kd_lightning.running.build import quieten

@@ -237,7 +237,7 @@ def test_unreadable_checkpoints(name: str, content, said: str, refusal, tmp_path
 
 def test_a_missing_checkpoint(refusal, tmp_path: Path) -> None:
     said = refusal(f"teacher.source={tmp_path / 'gone.ckpt'}")
-    assert "a checkpoint file or a run directory" in said
+    assert "a file of weights or a folder with one, or a run directory" in said
     assert "gone.ckpt" in said
 
 

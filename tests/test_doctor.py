@@ -66,3 +66,12 @@ def test_compiled_steps_on_a_cpu_need_a_compiler(monkeypatch, tmp_path: Path) ->
     monkeypatch.setattr(shutil, "which", lambda name: None)
     states = {finding.name: finding for finding in installation.machine(tmp_path)}
     assert states["hardware.compile"].state == "no C++ compiler"
+
+
+def test_an_installation_that_is_older_than_its_source_is_said(monkeypatch) -> None:
+    monkeypatch.setattr(installation, "requirements", lambda: [Requirement("a; extra == 'ucr'")])
+    found = {finding.name: finding for finding in installation.packages()}["installation"]
+    assert "older than its source" in found.state
+    assert "export" in found.state
+    assert "ucr" not in found.state
+    assert found.advice == "pip install -e ."

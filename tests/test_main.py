@@ -35,7 +35,11 @@ def test_without_a_word_it_explains_the_commands() -> None:
 
 def test_the_version_is_that_of_this_package() -> None:
     assert started("--version").stdout == f"kd_lightning {kd_lightning.__version__}\n"
-    assert started("run", "--version").stdout == f"kd_lightning {kd_lightning.__version__}\n"
+
+
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_every_command_has_the_version(name: str) -> None:
+    assert started(name, "--version").stdout == f"kd_lightning {kd_lightning.__version__}\n"
 
 
 def test_an_unknown_command_is_one_sentence() -> None:

@@ -1,5 +1,6 @@
 """What the command lines share: the folder of the configuration, and errors as one sentence."""
 
+import argparse
 import errno
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from kd_lightning import __version__
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank
@@ -90,6 +93,24 @@ def compose(
         search = [f"hydra.searchpath=[{folder.with_quotes()}]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, [*overrides, *search])
+
+
+def command_parser(name: str, description: str, **more: Any) -> argparse.ArgumentParser:
+    """The parser of ``python -m kd_lightning.<name>``, with ``--help`` and ``--version``.
+
+    Args:
+        description: a module's docstring, whose line breaks are kept.
+        more: arguments of ``ArgumentParser``.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m kd_lightning.{name}",
+        description=description.replace("``", ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **more,
+    )
+    version = f"kd_lightning {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="show the version")
+    return parser
 
 
 @contextmanager

@@ -85,8 +85,7 @@ class Arrays(ClassificationData):
 def read_npz(path: Path | None) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The arrays of an .npz file by name. Pickled objects are refused."""
     if path is None or not path.is_file() or not is_zipfile(path):
-        received = "nothing" if path is None else f"{path}, which is not one"
-        raise UserError(f"data=arrays reads an .npz file, got {received} (data.root=…)")
+        raise UserError(f"data=arrays reads an .npz file, got {received(path)} (data.root=…)")
     with np.load(path, allow_pickle=False) as file:
         arrays = {}
         for name in file.files:
@@ -99,6 +98,19 @@ def read_npz(path: Path | None) -> dict[str, Shaped[np.ndarray, "..."]]:
                     "(data.root=…)"
                 ) from None
     return arrays
+
+
+def received(path: Path | None) -> str:
+    """What a path is that should be an .npz file."""
+    if path is None:
+        return "nothing"
+    if path.is_dir():
+        return f"{path}, which is a folder"
+    if not path.exists():
+        return f"{path}, which does not exist"
+    if path.stat().st_size == 0:
+        return f"{path}, which is empty"
+    return f"{path}, which is damaged or another kind of file: write it with np.savez"
 
 
 def part_suffixes(arrays: dict[str, np.ndarray]) -> list[str]:

@@ -121,7 +121,8 @@ def evaluate(
     metrics = {name: metrics_of(logits[name], own[name]) for name in own}
     forms = [group[0].form for group in by_form(subjects)]
     notes = [note for form in forms for note in note_on_form(labelled, form)]
-    notes += [*labelled.data.notes, *notes_on_training(labelled, subjects)]
+    notes += [f"When the data were read: {note}" for note in labelled.data.notes]
+    notes += [*notes_on_training(labelled, subjects)]
     classes = [
         ClassReport(s, logits[s.name], labels, names, alone=len(subjects) == 1) for s in subjects
     ]

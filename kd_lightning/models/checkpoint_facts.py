@@ -18,6 +18,7 @@ SECTIONS = (
     *("args", "hparams", "hyper_parameters", "config", "cfg", "meta", "metadata", "info"),
     *("pretrained_cfg", "data_config", "preprocessing", "model", "data", "dataset_meta"),
 )
+OF_LIGHTNING = ("hparams", "hyper_parameters")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 CROP_MODES = {"center": "crop", "squash": "squash", "border": "letterbox"}  # timm's -> data.resize
 
@@ -76,6 +77,9 @@ def _sections(content: Mapping[Any, Any], depth: int = 0) -> Iterator[Mapping[An
     yield content
     for name in SECTIONS:
         inner = as_mapping(content[name]) if name in content else None
+        if inner is not None and name in OF_LIGHTNING and isinstance(inner.get("input_size"), int):
+            # there it is usually the number of inputs of a layer
+            inner = {key: value for key, value in inner.items() if key != "input_size"}
         if inner is not None and depth < 3:
             yield from _sections(inner, depth + 1)
 

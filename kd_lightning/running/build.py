@@ -13,6 +13,7 @@ from torch import nn
 
 from kd_lightning.base.errors import UserError, with_full_keys
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import CompiledStep
@@ -23,6 +24,7 @@ from kd_lightning.teachers.sources import Teacher, build_net
 
 # Warnings of the libraries that tell a person nothing here, by the beginning of their text.
 IGNORED_WARNINGS = (
+    r"This DataLoader will create \d+ worker processes in total.*",  # the user's own choice
     r".*does not have many workers.*",  # data in memory load fastest without workers
     r"The number of training batches \(\d+\) is smaller than the logging interval.*",
     r".*isinstance\(treespec, LeafSpec\).*",
@@ -74,6 +76,8 @@ def build_data(cfg: DictConfig) -> ClassificationData:
     data = instantiate(cfg.data, _convert_="object")
     data.prepare_data()
     data.setup()
+    if isinstance(data, ImageFiles) and "exif" in cfg.data:
+        cfg.data.exif = data.exif  # null is the value of preparation, which results depend on
     x = data.parts["train"].x
     shape = x.shape[1:] if torch.is_tensor(x) else (data.channels, data.size, data.size)
     facts = {

@@ -5,6 +5,7 @@ import platform
 import shutil
 import statistics
 import time
+import tomllib
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -15,6 +16,7 @@ import torch
 from lightning.pytorch import Callback
 from packaging.requirements import Requirement
 
+import kd_lightning
 from kd_lightning import __version__
 from kd_lightning.base.files import format_bytes
 from kd_lightning.config.command_line import CONF, compose
@@ -50,9 +52,21 @@ def requirements() -> list[Requirement]:
         return []
 
 
+def extras_of_the_source() -> set[str]:
+    """The extras in the ``pyproject.toml`` beside this package; none if there is no such file."""
+    path = Path(kd_lightning.__file__).parents[1] / "pyproject.toml"
+    if not path.is_file():
+        return set()
+    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+    if project.get("name") != "kd_lightning":
+        return set()
+    return set(project["optional-dependencies"])
+
+
 def extra_of(requirement: Requirement) -> str | None:
     """The extra that a requirement belongs to; None for one of the package itself."""
-    return str(requirement.marker).rpartition("extra == ")[2].strip("\"'") or None
+    _, found, extra = str(requirement.marker).rpartition("extra == ")
+    return extra.strip("\"'") if found else None
 
 
 def packages() -> Iterator[Finding]:
@@ -60,6 +74,9 @@ def packages() -> Iterator[Finding]:
     yield Finding("python", platform.python_version())
     yield Finding("kd_lightning", __version__)
     listed = requirements()
+    if missing := extras_of_the_source() - {extra_of(one) for one in listed}:
+        state = f"older than its source, which also has {', '.join(sorted(missing))}"
+        yield Finding("installation", state, "pip install -e .")
     if not listed:
         yield Finding(
             "requirements", "unknown: kd_lightning is not installed", "pip install -e .", True

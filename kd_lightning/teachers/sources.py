@@ -114,8 +114,8 @@ def find_teacher(
         return teacher_of_a_run(*run, cfg, data)
     if not path.exists():
         raise UserError(
-            f"teacher.source must be train, pretrained, a checkpoint file or a run directory, got "
-            f"'{source}'"
+            f"there is no file or folder {source}: teacher.source must be train, pretrained, "
+            "untrained, a file of weights or a folder with one, or a run directory"
         )
     found = with_weights_of(path, config, cfg, data, build)
     return Teacher(found.net, str(path), describe(config), found.class_names, tuple(found.notes))

@@ -252,3 +252,18 @@ def test_root_must_be_an_npz_file(tmp_path):
 def test_test_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(UserError, match=rf"test_fraction must be in \(0, 1\), got {fraction}"):
         Arrays(batch_size=2, test_fraction=fraction)
+
+
+@pytest.mark.parametrize(
+    ("make", "is_what"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.touch(), "is empty"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_text("x"), "is damaged or another kind of file"),
+    ],
+)
+def test_what_is_no_npz_file_is_said(tmp_path, make, is_what):
+    make(tmp_path / "some.npz")
+    with pytest.raises(UserError, match=rf"some\.npz, which {is_what}"):
+        Arrays(root=str(tmp_path / "some.npz"), batch_size=2).setup()

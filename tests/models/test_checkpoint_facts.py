@@ -90,3 +90,9 @@ def test_timms_own_configuration_is_understood() -> None:
     assert facts.mean == list(config.mean)
     assert (facts.input_size, facts.interpolation) == (224, "bicubic")
     assert (facts.resize, facts.crop_fraction) == ("crop", config.crop_pct)
+
+
+def test_lightnings_number_of_inputs_is_no_image_side() -> None:
+    assert facts_of({"hyper_parameters": {"input_size": 784}}).input_size is None
+    assert facts_of({"args": {"input_size": 224}}).input_size == 224
+    assert facts_of({"hyper_parameters": {"img_size": 224}}).input_size == 224

@@ -20,7 +20,9 @@ from kd_lightning.data.loading.batches import Samples
 
 CHOICES = ("warn", "error", "ignore")
 LAST_BYTES = 1024
-MAX_FILES = 50_000  # that are opened with ``warn``; more would take minutes on a slow disk
+# With ``warn``, of more files than these the sizes are not read, or they are not opened: that would
+# take minutes on a slow disk.
+MAX_SIZES, MAX_FILES = 500_000, 50_000
 
 
 class Copy(NamedTuple):
@@ -42,6 +44,11 @@ def check_leak(train: Samples, val: Samples | None, test: Samples, on_leak: str)
     if on_leak == "ignore":
         return []
     copies = find_copies(train, val, test, None if on_leak == "error" else MAX_FILES)
+    if copies is None:
+        return [
+            "Test samples that are in train or val too were not looked for, as there are many "
+            "files (data.on_leak=error looks for them)."
+        ]
     if not copies:
         return []
     found = (
@@ -55,11 +62,11 @@ def check_leak(train: Samples, val: Samples | None, test: Samples, on_leak: str)
 
 def find_copies(
     train: Samples, val: Samples | None, test: Samples, max_files: int | None = None
-) -> list[Copy]:
-    """The test samples that are in train or val too; none if that cannot be known.
+) -> list[Copy] | None:
+    """The test samples that are in train or val too; none if the content is not here.
 
     Args:
-        max_files: nothing is found if more files than this must be opened; None: no limit.
+        max_files: None is returned if more files than this must be opened; None: no limit.
     """
     others = {"train": train} if val is None else {"train": train, "val": val}
     contents = [part.x for part in (*others.values(), test)]
@@ -87,11 +94,15 @@ def row_hashes(x: Tensor) -> list[bytes]:
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
 
 
-def copied_files(others: Sequence[Path], test: Sequence[Path], max_files: int | None) -> list[Copy]:
-    """The files of ``test`` whose bytes are in a file of ``others`` too."""
+def copied_files(
+    others: Sequence[Path], test: Sequence[Path], max_files: int | None
+) -> list[Copy] | None:
+    """The files of ``test`` whose bytes are in a file of ``others`` too; None: too many files."""
+    if max_files is not None and len(others) + len(test) > MAX_SIZES:
+        return None
     others, test = with_common_key(others, test, file_size)
     if max_files is not None and len(others) + len(test) > max_files:
-        return []
+        return None
     others, test = with_common_key(others, test, last_bytes)
     seen = {key: path for path in reversed(others) if (key := file_hash(path)) is not None}
     keys = [(path, file_hash(path)) for path in test]

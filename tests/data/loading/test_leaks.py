@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading import leaks
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.leaks import LAST_BYTES, check_leak, find_copies
@@ -79,8 +80,20 @@ def test_only_files_of_equal_size_are_opened(files):
 
 def test_with_too_many_files_to_open_nothing_is_claimed(files):
     train, test = files("train", [b"one", b"two"]), files("test", [b"one", b"four"])
-    assert find_copies(train, None, test, max_files=2) == []
+    assert find_copies(train, None, test, max_files=2) is None
     assert len(find_copies(train, None, test, max_files=3)) == 1
+
+
+def test_of_very_many_files_not_even_the_sizes_are_read(files, monkeypatch):
+    train, test = files("train", [b"one", b"two"]), files("test", [b"one", b"four"])
+    monkeypatch.setattr(leaks, "MAX_SIZES", 3)
+    monkeypatch.setattr(leaks, "file_size", None)
+    (note,) = check_leak(train, None, test, "warn")
+    assert "were not looked for" in note
+    monkeypatch.undo()
+    monkeypatch.setattr(leaks, "MAX_SIZES", 3)
+    with pytest.raises(UserError, match=r"^1 of 2 test samples"):
+        check_leak(train, None, test, "error")
 
 
 def test_a_file_that_is_gone_is_no_copy(files):
