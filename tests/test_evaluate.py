@@ -205,6 +205,11 @@ def test_without_a_folder_nothing_is_written(
     assert sorted(digits_run.rglob("*")) == before
 
 
+def test_a_student_is_chosen_of_runs_and_files_stand_for_themselves(digits_run: Path) -> None:
+    file = digits_run / "students" / "a" / "student.safetensors"
+    assert list(report_of(digits_run, file, "--student", "b")["students"]) == ["run/b", "student"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import compose
 from PIL import Image
 
 from kd_lightning.base.errors import UserError
@@ -17,6 +18,7 @@ from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.data.preparation import pack as packing
 from kd_lightning.data.streamed import SCHEMES, Streamed
 from kd_lightning.prepare import prepare
+from kd_lightning.running.build import build_data
 
 pytest.importorskip("litdata")
 from litdata.streaming import Cache, downloader
@@ -79,6 +81,15 @@ def test_batches_and_fingerprint_equal_those_of_the_tree(both, num_workers) -> N
     assert (found.fingerprint, found.protocol) == (tree.fingerprint, tree.protocol)
     assert len(found.parts["val"]) == 6
     assert_same_batches(tree, found)
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_a_run_records_whether_images_were_turned(tree, exif, tmp_path) -> None:
+    """Its name and size are all that the fingerprint knows of a file."""
+    packed = prepare(*tree[:-2], f"out={tmp_path / 'again'}", tree[-1], f"data.exif={exif}")
+    cfg = compose("method=supervised", "data=streamed", f"data.root={packed}", *SMALL)
+    build_data(cfg)
+    assert cfg.data.exif is exif
 
 
 @pytest.mark.parametrize("exif", [True, False])

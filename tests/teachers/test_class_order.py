@@ -34,6 +34,14 @@ def test_a_given_order_is_taken_by_names_or_by_indices() -> None:
     assert rows(order=["ant", "bee", "cat"]) == Rows(None, True, "")
 
 
+def test_two_outputs_for_a_class_of_the_data_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"more than one output for bee.*teacher\.class_order=\[…\]"
+    ):
+        rows(4, names=["ant", "bee", "cat", "bee"])
+    assert rows(5, names=["ant", "bee", "cat", "dog", "dog"]).rows == [0, 1, 2]
+
+
 def test_the_datas_classes_are_taken_out_of_more() -> None:
     found = rows(5, order=["dog", "cat", "elk", "ant", "bee"])
     assert found.rows == [3, 4, 1]

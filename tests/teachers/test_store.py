@@ -93,6 +93,17 @@ def test_what_changes_no_weight_changes_no_hash(key: str, value, cfg: DictConfig
     assert shape_hash(shape_of(cfg), "data") == before
 
 
+def test_newer_keys_of_nets_change_no_hash_while_they_are_null(cfg: DictConfig) -> None:
+    was = shape_hash(shape_of(cfg))
+    older = OmegaConf.create(OmegaConf.to_container(cfg))
+    for net in older.method.students.values():
+        for name in ("weights_key", "interpolation", "input_size"):
+            assert net.pop(name, "missing") is None
+    assert shape_hash(shape_of(older)) == was
+    next(iter(cfg.method.students.values())).interpolation = "bicubic"
+    assert shape_hash(shape_of(cfg)) != was
+
+
 @pytest.mark.parametrize(("key", "value"), MATERIAL.items())
 def test_what_shapes_weights_changes_the_hash(key: str, value, cfg: DictConfig) -> None:
     before = shape_hash(shape_of(cfg), "data")
