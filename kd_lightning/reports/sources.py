@@ -27,6 +27,12 @@ NOT_A_SETTING = (
 )
 # These are ignored too if they equal the seed in all runs of a title.
 MAY_FOLLOW_THE_SEED = ("data.split_seed", "teacher.seed")
+# Arguments of nets that are usually facts of the data, and their names in ``task``.
+FROM_DATA = {
+    **{"num_classes": "num_classes", "in_chans": "channels", "num_inputs": "num_inputs"},
+    **{"mean": "mean", "std": "std", "data_mean": "mean", "data_std": "std"},
+    **{"data_size": "size", "shape": "shape", "imagenet_rows": "imagenet_rows"},
+}
 # The keys that name a data set, by default.
 DATA_SETS = ("data", "data.name", "data.fold")
 
@@ -179,7 +185,7 @@ def _read_runs(directories: Sequence[Path]) -> Iterator[JobResult]:
     """
     configs = [_read_mapping(path / "config.yaml") for path in directories]
     titles = [_title(config) for config in configs]
-    settings = [dict(_settings_of(config)) for config in configs]
+    settings = [_chosen_settings(config) for config in configs]
     for number, (path, title) in enumerate(zip(directories, titles, strict=True)):
         same_title = [s for s, other in zip(settings, titles, strict=True) if other == title]
         own = settings[number]
@@ -211,6 +217,17 @@ def _title(config: Mapping[str, Any]) -> str:
     method, data = config.get("method") or {}, config.get("data") or {}
     module = [str(part.get("_target_", "?.?")).split(".")[-2] for part in (method, data)]
     return f"{module[0]} on {data.get('name') or module[1]}"
+
+
+def _chosen_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run without those that follow from its data."""
+    task = config.get("task") or {}
+
+    def follows(key: str, value: Any) -> bool:
+        fact = FROM_DATA.get(key.rpartition(".")[2])
+        return fact in task and task[fact] == value
+
+    return {key: value for key, value in _settings_of(config) if not follows(key, value)}
 
 
 def _settings_of(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -78,6 +78,21 @@ def test_runs_with_different_settings_are_different_rows_wherever_they_are(tmp_p
     }
 
 
+def test_what_follows_from_the_data_is_in_no_name(tmp_path):
+    for number, root in enumerate(("/a", "/b")):
+        net = {"in_chans": 3 + number, "mean": [0.5 + number], "width": 8}
+        task = {"channels": 3 + number, "mean": [0.5 + number]}
+        data = {"split_seed": 7, "length": number}
+        run(tmp_path, root[1:], method={"_target_": "x.kd.KD", "students": {"a": net}},
+            task=task, data={"_target_": "x.ucr.UCR", **data})  # fmt: skip
+    assert set(rows(tmp_path)) == {"kd on ucr data.length=0", "kd on ucr data.length=1"}
+    given = {"_target_": "x.kd.KD", "students": {"a": {"in_chans": 3, "mean": [0.9], "width": 8}}}
+    other = {"channels": 3, "mean": [0.5]}
+    data = {"_target_": "x.ucr.UCR", "split_seed": 7, "length": 0}
+    run(tmp_path, "c", method=given, task=other, data=data)
+    assert "kd on ucr data.length=0 method.students.a.mean=[0.9]" in rows(tmp_path)
+
+
 def test_an_unfinished_run_is_named(tmp_path):
     run(tmp_path, "done", 0)
     run(tmp_path, "broken-off", 1, done=False)
