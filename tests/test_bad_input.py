@@ -136,7 +136,7 @@ VALUES = {
     "method.num_classes=7": "method.num_classes must be the data's 10, got 7",
     "method.students.a.num_classes=7": "a must have the data's 10 classes, it has 7",
     "resume=tests": "resume=tests is no run directory: expected config.yaml in it",
-    "teacher.source=trian": "teacher.source must be train, pretrained, untrained, a file of weights",
+    "teacher.source=trian": "there is no file or folder trian: teacher.source must be train, pretr",
     "teacher.source=pretrained": "teacher.source=pretrained needs a timm net, got mlp",
     "method.students.a.weights=gone.pt": "there is no file gone.pt (method.students.a.weights=…)",
 }
