@@ -18,6 +18,8 @@ from kd_lightning.config.command_line import as_user_errors, command_parser, con
 from kd_lightning.exports.formats import check_formats
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from kd_lightning.data.classification import ClassificationData
 
 
@@ -77,16 +79,20 @@ def export(arguments: argparse.Namespace, formats: list[str]) -> None:
     )
     request.check()  # before the data are read
     run = run_of(arguments.source)
-    table = write_export(request, run, None if run is None else data_of(run))
+    data, teacher = (None, None) if run is None else data_and_teacher_of(run)
+    table = write_export(request, run, data, teacher)
     print_tables([table], console, split_heads=False)
     say(f"Written: {arguments.out}")
 
 
-def data_of(run: Path) -> "ClassificationData | None":
-    """The data of a run; None if they are not here, which is said."""
+def data_and_teacher_of(run: Path) -> "tuple[ClassificationData | None, nn.Module | None]":
+    """The data of a run, and its teacher's net to be timed; None if the data are not here, which is
+    said, and None if the run has no teacher.
+    """
     from omegaconf import OmegaConf
 
     from kd_lightning.base.errors import UserError
+    from kd_lightning.exports.source import teacher_to_time
     from kd_lightning.records.run_directory import add_earlier_values
     from kd_lightning.running.build import build_data, use_threads
 
@@ -97,10 +103,11 @@ def data_of(run: Path) -> "ClassificationData | None":
         cfg.data.download = False
     try:
         with as_user_errors([]):
-            return build_data(cfg)
+            data = build_data(cfg)
     except UserError as error:
         say(f"The data of the run cannot be read: {error}")
-        return None
+        return None, None
+    return data, teacher_to_time(cfg)
 
 
 def say(sentence: str) -> None:

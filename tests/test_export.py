@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, compose
+from omegaconf import OmegaConf
 
 import kd_lightning
 from kd_lightning import distill
@@ -92,7 +93,7 @@ def test_no_file_has_a_path_of_this_machine(exported: Path) -> None:
         assert source not in path.read_bytes(), path.name
 
 
-def test_the_table_shows_the_student_and_the_recorded_teacher(
+def test_the_table_shows_the_student_and_its_teacher_timed_alike(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["--format", "torchscript", "--preprocessing", "outside", "--limit", "50"]
@@ -100,10 +101,27 @@ def test_the_table_shows_the_student_and_the_recorded_teacher(
     shown = capsys.readouterr().out
     assert "Checked with 50 of 359 test samples of the run" in shown
     teacher = json.loads((run / "metrics.json").read_text())["nets"]["teacher"]
-    assert any(line.strip().startswith("teacher") for line in shown.splitlines())
+    assert "teacher in PyTorch" in shown
     assert f"{teacher['parameters']:,}" in shown  # in its row, or below its name
-    assert f"{teacher['throughput']:,.0f}" in shown
+    assert f"{teacher['test']['accuracy']:.2%}" in shown
+    assert len(re.findall(r"\d ms", shown)) == 3  # student, file and teacher, one sample each
     assert "student.torchscript.pt" in shown
+
+
+def test_without_the_runs_data_the_teacher_is_as_recorded(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    moved = shutil.copytree(run, tmp_path / "run")
+    config = moved / "config.yaml"
+    cfg = OmegaConf.load(config)
+    cfg.data = compose("method=kd", "data=image_folder", "data.root=gone").data
+    OmegaConf.save(cfg, config)
+    main([str(moved), "--format", "torchscript", "--out", str(tmp_path / "out")])
+    shown = capsys.readouterr().out
+    teacher = json.loads((run / "metrics.json").read_text())["nets"]["teacher"]
+    assert "The data of the run cannot be read" in shown
+    assert f"{teacher['throughput']:,.0f}" in shown
+    assert "teacher: as recorded by the run" in " ".join(shown.split())
 
 
 def test_a_student_file_in_its_run_finds_the_runs_data(

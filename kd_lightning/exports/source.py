@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+from torch import nn
+
 from kd_lightning.base.errors import UserError
 from kd_lightning.students.file import read_student, write_student
 from kd_lightning.students.load import find_file
 from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
+from kd_lightning.teachers.sources import build_net
 
 
 def run_of(source: Path) -> Path | None:
@@ -61,3 +65,22 @@ def record_of(run: Path | None, info: Mapping[str, Any]) -> dict[str, Any] | Non
     record = json.loads(path.read_text())
     tested = record["nets"].get(info.get("key"), {}).get("test")
     return record if tested and tested == info.get("metrics", {}).get("test") else None
+
+
+def teacher_to_time(cfg: DictConfig) -> nn.Module | None:
+    """The teacher's net of a run, with initial weights, which take as long as trained ones; None if
+    the run has no teacher, or its net cannot be built here.
+
+    Args:
+        cfg: of the run, with the facts of its data.
+    """
+    config = cfg.method.get("teacher")
+    if config is None:
+        return None
+    if "weights" in config:
+        config = config.copy()
+        config.weights, config.weights_key = "none", None
+    try:
+        return build_net(config, 0, "teacher").eval()
+    except Exception:  # a net of a person's own package that is not here, for instance
+        return None

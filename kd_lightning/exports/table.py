@@ -35,6 +35,7 @@ def table_of(
     student: StudentRow,
     samples: CheckedSamples,
     record: Mapping[str, Any] | None,
+    teacher: Speed | None,
     *,
     kind: str,
     batch: int,
@@ -44,6 +45,7 @@ def table_of(
     Args:
         samples: of the check.
         record: the content of the run's ``metrics.json``, for the teacher; None: it is not here.
+        teacher: its speed, measured here as the student's; None: only what the run has recorded.
         kind: "images" or "series".
         batch: size of the batch of the throughput.
     """
@@ -73,13 +75,27 @@ def table_of(
     ]
     notes = [*parity_notes(samples, files), speed_note(kind, batch)]
     if record is not None and "teacher" in record["nets"]:
-        teacher = record["nets"]["teacher"]
-        speed = f"{teacher['throughput']:,.0f}"
-        rows.append(["teacher", f"{teacher['parameters']:,}", "", "", speed, "", "", ""])
-        notes.append(
-            f"teacher: as recorded by the run, batches of {record['batch']}, {record['device']}."
-        )
+        row, note = teacher_row(record, teacher)
+        rows.append(row)
+        notes.append(note)
     return Table("export", "Exported files", [*heads, "accuracy"], rows, notes)
+
+
+def teacher_row(record: Mapping[str, Any], speed: Speed | None) -> tuple[list[str], str]:
+    """The row of the teacher, and what it says.
+
+    Args:
+        record, speed: as in ``table_of``.
+    """
+    net = record["nets"]["teacher"]
+    accuracy = percent(net["test"]["accuracy"])
+    parameters = f"{net['parameters']:,}"
+    if speed is not None:
+        row = ["teacher in PyTorch", parameters, "", *cells(speed), "", "", accuracy]
+        return row, "teacher: its net timed here with initial weights; accuracy: of the run's test."
+    row = ["teacher", parameters, "", "", f"{net['throughput']:,.0f}", "", "", accuracy]
+    batch, device = record["batch"], record["device"]
+    return row, f"teacher: as recorded by the run, batches of {batch}, {device}."
 
 
 def cells(speed: Speed) -> tuple[str, str]:

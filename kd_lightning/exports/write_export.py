@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.files import write_json, write_text
@@ -72,7 +72,10 @@ class Request:
 
 
 def write_export(
-    request: Request, run: Path | None = None, data: ClassificationData | None = None
+    request: Request,
+    run: Path | None = None,
+    data: ClassificationData | None = None,
+    teacher: nn.Module | None = None,
 ) -> Table:
     """Writes the folder of an export and returns its table.
 
@@ -80,6 +83,7 @@ def write_export(
         request: what to write, checked.
         run: the run of the student, for the record of its teacher; None: it is not here.
         data: the data of the run; None: they are not here.
+        teacher: a net of its architecture, to be timed; None: there is none.
 
     Raises:
         UserError: the export is impossible, or a file differs from PyTorch. No file is left.
@@ -97,8 +101,10 @@ def write_export(
         batch = first(samples.x, request.batch)
         # before other runtimes, whose threads would slow it down
         row = student_row(student, graph, samples, batch, folder)
+        speed = None if teacher is None else speed_of(lambda x: teacher(x).logits, batch)
         files = write_checked(graph, request.formats, folder, samples, calibration, batch)
-        table = table_of(files, row, samples, record, kind=graph.input_name, batch=len(batch))
+        rest = {"kind": graph.input_name, "batch": len(batch)}
+        table = table_of(files, row, samples, record, speed, **rest)
         names = {file.format: file.files for file in files}
         text = card.model_card(student.info, record, graph, table, names)
         write_text(folder / card.FILE, text)
