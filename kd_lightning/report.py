@@ -35,6 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="test A − B over the seeds: two rows by name, or two values as key=value",
     )
     parser.add_argument(
+        "--margin",
+        type=float,
+        help="also test that the pairs are equal within so many points of accuracy",
+    )
+    parser.add_argument(
         "--out", help="write into this folder, with the files that the report can be made from"
     )
     parser.add_argument(
@@ -51,7 +56,9 @@ def main(words: Sequence[str] | None = None) -> None:
     with report_errors():
         from kd_lightning import reports  # here: it imports scipy, which --help does not need
 
-        report = reports.build(arguments.directories, arguments.columns, arguments.pair)
+        report = reports.build(
+            arguments.directories, arguments.columns, arguments.pair, arguments.margin
+        )
         reports.print_report(report, console)
         out = arguments.out or report.source.directory
         if out is not None:

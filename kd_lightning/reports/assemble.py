@@ -22,6 +22,7 @@ from kd_lightning.reports.data_sets import (
 from kd_lightning.reports.differences import (
     Difference,
     accuracy_columns,
+    check_margin,
     differences,
     pair_table,
 )
@@ -69,12 +70,14 @@ def build(
     directories: Sequence[Path | str],
     columns: Sequence[str] | None = None,
     pairs: Sequence[Sequence[str]] | None = None,
+    margin: float | None = None,
 ) -> Report:
     """Builds the report of one or more directories.
 
     Args:
         columns: used instead of the columns in ``sweep.yaml``.
         pairs: added to the pairs in ``sweep.yaml``.
+        margin: of the equivalence test, in points of accuracy, instead of that in ``sweep.yaml``.
 
     Raises:
         UserError: a directory has no results, results cannot be read or occur twice, or a column
@@ -89,6 +92,9 @@ def build(
         "columns": list(columns or preset.get("columns") or []) or None,
         "pairs": [*(preset.get("pairs") or []), *map(list, pairs or [])],
     }
+    if margin is not None:
+        settings["margin"] = margin
+    check_margin(settings.get("margin"))
     source = replace(source, settings=settings)
     results, keys, search = source.results, source.data_sets, bool(settings.get("search"))
     values = [result.values for result in results if result.values]
@@ -139,7 +145,7 @@ def build(
     if not many_data_sets:
         tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
     if row_pairs:
-        tables.append(pair_table(row_pairs, paired))
+        tables.append(pair_table(row_pairs, paired, settings.get("margin")))
     diagrams: dict[str, Comparison] = {}
     if comparisons:
         for comparison in comparisons:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import COMBINED, split, students_of
 from kd_lightning.reports.job_results import JobResult
@@ -99,13 +100,42 @@ def adjusted_p_values(paired: Sequence[Difference]) -> list[float | None]:
     return holm_within(families, [difference.sample.p_value() for difference in paired])
 
 
-def pair_table(pairs: Sequence[Pair], paired: Sequence[Difference]) -> Table:
-    """The table of all differences."""
+def check_margin(margin: float | None) -> None:
+    """Raises ``UserError`` unless the margin of the equivalence test is in (0, 100]."""
+    if margin is not None and not 0 < margin <= 100:
+        raise UserError(
+            "the margin of the equivalence test is in points of accuracy, in (0, 100], got "
+            f"{margin:g} (margin)"
+        )
+
+
+def equivalence_p_values(paired: Sequence[Difference], margin: float | None) -> list[float | None]:
+    """p-values of the equivalence test with Holm's correction; the tests of one net are one family.
+
+    Args:
+        margin: in points of accuracy; None: no test.
+    """
+    if margin is None:
+        return [None] * len(paired)
+    families = [difference.net for difference in paired]
+    p_values = [difference.sample.equivalence_p_value(margin / 100) for difference in paired]
+    return holm_within(families, p_values)
+
+
+def pair_table(
+    pairs: Sequence[Pair], paired: Sequence[Difference], margin: float | None = None
+) -> Table:
+    """The table of all differences.
+
+    Args:
+        margin: of the equivalence test, in points of accuracy; None: no test.
+    """
+    equivalent = equivalence_p_values(paired, margin)
     adjusted = adjusted_p_values(paired)
     tested = Counter(d.net for d in paired if d.sample.p_value() is not None)
     tests = max(tested.values(), default=0)
     rows = []
-    for difference, p_holm in zip(paired, adjusted, strict=True):
+    for difference, p_holm, p_equal in zip(paired, adjusted, equivalent, strict=True):
         where = f" on {difference.data_set}" if difference.data_set else ""
         n = difference.sample.n
         row = [difference.pair.title + where, difference.net]
@@ -113,13 +143,17 @@ def pair_table(pairs: Sequence[Pair], paired: Sequence[Difference]) -> Table:
         row.append(format_points(difference.sample.mean) if n else "")
         row.append(format_interval(difference.sample))
         row.append(format_p(difference.sample.p_value()))
-        rows.append([*row, format_p(p_holm)] if tests > 1 else row)
+        row += [format_p(p_holm)] * (tests > 1)
+        rows.append([*row, format_p(p_equal)] if margin is not None else row)
     heads = ["A − B", "net", "n", "test accuracy, points", "95 % interval", "p"]
     heads += ["p, Holm"] * (tests > 1)
-    return Table("pairs", "Pairs", heads, rows, _notes(pairs, paired, tests))
+    heads += [] if margin is None else [f"p, within ±{margin:g}"]
+    return Table("pairs", "Pairs", heads, rows, _notes(pairs, paired, tests, margin))
 
 
-def _notes(pairs: Sequence[Pair], paired: Sequence[Difference], tests: int) -> list[str]:
+def _notes(
+    pairs: Sequence[Pair], paired: Sequence[Difference], tests: int, margin: float | None
+) -> list[str]:
     notes = [
         "A − B: difference in test accuracy, in percentage points, between runs with the same "
         "seed; mean over n seeds. 95 % interval and two-sided p: paired t test over these seeds."
@@ -127,6 +161,13 @@ def _notes(pairs: Sequence[Pair], paired: Sequence[Difference], tests: int) -> l
     if tests > 1:
         notes.append(
             f"p, Holm: with Holm's correction for the tests of the same net ({tests} at most)."
+        )
+    if margin is not None:
+        points = "point" if margin == 1 else "points"
+        notes.append(
+            f"p, within ±{margin:g}: below 0.05, the difference is shown to be smaller than "
+            f"{margin:g} {points} either way (two one-sided t tests"
+            f"{', with Holm’s correction' if tests > 1 else ''})."
         )
     notes += note_on_scope(paired)
     if any(difference.sample.n < 2 for difference in paired):

@@ -89,7 +89,9 @@ def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[
     pairs = [tuple(pair) for source in sources for pair in source.settings.get("pairs") or []]
     published = [entry for source in sources for entry in source.settings.get("reported") or []]
     searches = [source.settings.get("search") for source in sources]
+    margins = {source.settings.get("margin") for source in sources}
     return {
+        "margin": margins.pop() if len(margins) == 1 else None,
         "columns": list(dict.fromkeys(columns)) or None,
         "pairs": [list(pair) for pair in dict.fromkeys(pairs)],
         "data_sets": list(data_sets),

@@ -55,6 +55,22 @@ class Sample:
         t = self.mean / (self.std / math.sqrt(self.n))
         return float(2 * stats.t.sf(abs(t), self.n - 1))
 
+    def equivalence_p_value(self, margin: float) -> float | None:
+        """p-value of the test that the mean is not within ``margin`` of 0: small values show that
+        it is. Two one-sided t tests (TOST, Schuirmann 1987), of which the larger p counts.
+
+        None for fewer than two values. If all values are equal, 0 inside the margin and 1 outside.
+        """
+        if self.n < 2:
+            return None
+        if self.is_constant:
+            return 0.0 if abs(self.mean) < margin else 1.0
+        error = self.std / math.sqrt(self.n)
+        p_values = stats.t.sf(
+            [(self.mean + margin) / error, (margin - self.mean) / error], self.n - 1
+        )
+        return float(max(p_values))
+
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction. None, a test that is not defined, stays None."""

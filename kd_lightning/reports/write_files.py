@@ -22,7 +22,7 @@ from kd_lightning.base.files import atomic_write, write_text
 from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import split
-from kd_lightning.reports.differences import adjusted_p_values
+from kd_lightning.reports.differences import adjusted_p_values, equivalence_p_values
 from kd_lightning.reports.job_results import FILE, is_local, to_jsonl
 from kd_lightning.reports.published import published_values
 from kd_lightning.reports.summary import rows_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
 # Keys of a sweep.yaml that do not depend on the machine on which the sweep ran.
 PORTABLE = (
-    "title", "command", "overrides", "grid", "variants", "pairs", "columns", "data_sets",
+    "title", "command", "overrides", "grid", "variants", "pairs", "margin", "columns", "data_sets",
     "reported", "search", "made",
 )  # fmt: skip
 
@@ -159,7 +159,9 @@ def _parts(column: str) -> dict[str, str]:
 
 def _differences(report: Report) -> Iterable[dict[str, Any]]:
     adjusted = adjusted_p_values(report.differences)
-    for difference, p_holm in zip(report.differences, adjusted, strict=True):
+    margin = report.source.settings.get("margin")
+    equivalent = equivalence_p_values(report.differences, margin)
+    for difference, p_holm, p_equal in zip(report.differences, adjusted, equivalent, strict=True):
         sample = difference.sample
         low, high = sample.interval() or ("", "")
         yield {
@@ -175,6 +177,7 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
             "high": high,
             "p": sample.p_value(),
             "p_holm": p_holm,
+            **({} if margin is None else {"margin": margin, "p_within_margin": p_equal}),
         }
 
 

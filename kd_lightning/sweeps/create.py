@@ -21,6 +21,7 @@ from kd_lightning.config.schema import arguments_of, check_arguments, check_targ
 from kd_lightning.records.jobs import create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import expand as expand_columns
+from kd_lightning.reports.differences import check_margin
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
 from kd_lightning.sweeps.overrides import fixed_words, last_wins
@@ -43,6 +44,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     title = plan.title_of(settings, preset, variations)
     expand_columns(settings.columns or [], [])  # refuses a wrong column now, not at the end
     read_published(settings.reported)
+    check_margin(settings.margin)
     content = {
         "title": title,
         "command": ["-m", *words],

@@ -37,6 +37,7 @@ RECORDED = (
     "grid",
     "variants",
     "pairs",
+    "margin",
     "columns",
     "data_sets",
     "reported",
@@ -55,6 +56,7 @@ class Settings:
     grid: dict[str, list] = field(default_factory=dict)
     variants: dict[str, list[str]] = field(default_factory=dict)
     pairs: list[list[str]] = field(default_factory=list)
+    margin: float | None = None
     columns: list[str] | None = None
     data_sets: list[str] = field(default_factory=list)
     reported: list[dict[str, Any]] = field(default_factory=list)

@@ -3,8 +3,9 @@ from made_sweeps import job, metrics, rows_over_seeds, settings
 from scipy import stats
 
 from kd_lightning import reports
+from kd_lightning.base.errors import UserError
 from kd_lightning.reports.differences import format_p
-from kd_lightning.reports.statistics import holm
+from kd_lightning.reports.statistics import Sample, holm
 
 A, B, C = [0.90, 0.93, 0.95, 0.91], [0.88, 0.92, 0.91, 0.90], [0.70, 0.71, 0.74, 0.70]
 
@@ -126,3 +127,33 @@ def test_pairs_of_the_sweep_and_of_the_command_line_are_both_tested(tmp_path):
     settings(tmp_path, pairs=[["a", "b"]])
     found, _ = pairs_of(tmp_path, ("a", "c"))
     assert [difference.pair.title for difference in found] == ["a − b", "a − c"]
+
+
+def test_a_margin_adds_the_test_that_the_rows_are_equal_within_it(tmp_path):
+    rows_over_seeds(tmp_path, {"kd": A, "labels": B, "other": C})
+    settings(tmp_path, margin=4)
+    (near, far), table = pairs_of(tmp_path, ("kd", "labels"), ("kd", "other"))
+    a_minus_b = [a - b for a, b in zip(A, B, strict=True)]
+    above = stats.ttest_1samp(a_minus_b, -0.04, alternative="greater").pvalue
+    below = stats.ttest_1samp(a_minus_b, 0.04, alternative="less").pvalue
+    assert near.sample.equivalence_p_value(0.04) == pytest.approx(max(above, below))
+    assert far.sample.equivalence_p_value(0.04) > 0.99
+    assert table.heads[-1] == "p, within ±4"
+    assert table.rows[0][-1] == format_p(2 * max(above, below))  # Holm
+    assert any("smaller than 4 points either way" in note for note in table.notes)
+    _, stricter = pairs_of(tmp_path, ("kd", "labels"), margin=0.1)
+    assert stricter.heads[-1] == "p, within ±0.1"
+    assert float(stricter.rows[0][-1]) > 0.9
+
+
+def test_equal_values_are_equal_within_any_margin_above_them():
+    assert Sample((0.01, 0.01)).equivalence_p_value(0.02) == 0
+    assert Sample((0.03, 0.03)).equivalence_p_value(0.02) == 1
+    assert Sample((0.01,)).equivalence_p_value(0.02) is None
+
+
+@pytest.mark.parametrize("margin", [0, -1, 101])
+def test_a_margin_is_in_points(tmp_path, margin):
+    rows_over_seeds(tmp_path, {"kd": A, "labels": B})
+    with pytest.raises(UserError, match=r"in \(0, 100\], got"):
+        reports.build([tmp_path], margin=margin)
