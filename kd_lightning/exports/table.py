@@ -56,7 +56,7 @@ def table_of(
             *cells(student.speed),
             "",
             "",
-            percent(student.accuracy),
+            share_cell(student.accuracy),
         ]
     ]
     rows += [
@@ -66,8 +66,8 @@ def table_of(
             format_bytes(file.size),
             *cells(file.speed),
             f"{file.parity.difference:.1e}",
-            percent(file.parity.agreement),
-            percent(file.parity.accuracy),
+            share_cell(file.parity.agreement),
+            share_cell(file.parity.accuracy),
         ]
         for file in files
     ]
@@ -86,7 +86,7 @@ def cells(speed: Speed) -> tuple[str, str]:
     return f"{speed.latency:.2f} ms", f"{speed.throughput:,.0f}"
 
 
-def percent(share: float | None) -> str:
+def share_cell(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.config import command_line
+from kd_lightning.config import console
 from kd_lightning.config.command_line import CONF, report_errors, user_message
 
 
@@ -175,8 +175,8 @@ def test_output_that_is_no_terminal_has_a_fixed_width_for_the_tables_of_the_docu
 ) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert command_line.make_console().width == command_line.FILE_WIDTH
+    assert console.make_console().width == console.FILE_WIDTH
     table = PAGES["README.md"].split("```text\n")[1].split("```")[0]
-    assert max(map(len, table.splitlines())) <= command_line.FILE_WIDTH
+    assert max(map(len, table.splitlines())) <= console.FILE_WIDTH
     monkeypatch.setenv("COLUMNS", "90")
-    assert command_line.make_console().width == 90
+    assert console.make_console().width == 90
