@@ -3,8 +3,8 @@
     python -m kd_lightning.doctor
     python -m kd_lightning.doctor --no-steps
 
-Exit code 1 if something is missing that every run needs; extras that are missing
-are only named.
+Exit code 1 if something is missing that every run needs; missing extras are
+only named.
 """
 
 import argparse

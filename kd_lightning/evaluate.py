@@ -6,7 +6,8 @@
     python -m kd_lightning.evaluate outputs/<run> --corruptions --out robust
 
 Students are runs or student files. All are evaluated on the same samples and
-compared with the first one. Without data=…, the data are those of the first run.
+compared with the first one. Without data=…, the data are those of the first
+run.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Prints the available methods, models, data sets and so on, each with a description.
+"""Prints the available methods, models, data sets and so on, and describes them.
 
     python -m kd_lightning.list                  the kinds of choices
     python -m kd_lightning.list methods

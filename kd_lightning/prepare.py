@@ -8,8 +8,8 @@ evaluation, 256 for images of 224), and the central square is kept; with
 ``data.resize=squash`` or ``letterbox``, the whole image is resized to this
 square. ``data.num_workers`` processes decode. The same command resumes an
 interrupted preparation. With ``format=litdata`` the files are not decoded but
-packed unchanged into chunks, which ``data=streamed`` reads from a folder or from
-remote storage.
+packed unchanged into chunks, which ``data=streamed`` reads from a folder or
+from remote storage.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -30,18 +31,23 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         takes_keys: whether the command takes ``key=value``.
+        others: options that the command has, too, but this parser does not know.
         more: arguments of ``argparse.ArgumentParser``.
     """
 
-    def __init__(self, *, takes_keys: bool = False, **more: Any) -> None:
+    def __init__(
+        self, *, takes_keys: bool = False, others: Iterable[str] = (), **more: Any
+    ) -> None:
         self.takes_keys = takes_keys
+        self.others = others
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **more)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         # first, because argparse would name a missing argument before an unknown option
         words = sys.argv[1:] if args is None else list(args)
         try:
-            check_options(words, self._option_string_actions, self.prog, self.takes_keys)
+            options = [*self._option_string_actions, *self.others]
+            check_options(words, options, self.prog, self.takes_keys)
         except UserError as error:
             self._end(str(error))
         return super().parse_known_args(words, namespace)
@@ -54,7 +60,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def check_options(
-    words: Sequence[str], options: Iterable[str], command: str, takes_keys: bool
+    words: Sequence[str], options: Sequence[str], command: str, takes_keys: bool
 ) -> None:
     """Raises ``UserError`` for the first word that looks like an option and is none.
 
@@ -63,16 +69,18 @@ def check_options(
         command: as it is typed, without options.
         takes_keys: whether the command takes ``key=value``.
     """
-    options = [option for option in options if option.startswith("--")]
     for word in words:
         if word == "--":  # what follows is no option
             return
-        if word.startswith("--") and not any(o.startswith(name_of(word)) for o in options):
+        if re.match("--?[a-zA-Z]", word) and not any(names(word, option) for option in options):
             raise unknown_option(word, options, command, takes_keys)
 
 
-def name_of(word: str) -> str:
-    return word.partition("=")[0]
+def names(word: str, option: str) -> bool:
+    """Whether a word is this option: ``--opt``, ``--opt=value``, or ``-o``, ``-ovalue``."""
+    if option.startswith("--"):
+        return option.startswith(word.partition("=")[0]) and word.startswith("--")
+    return word.startswith(option)
 
 
 def unknown_option(word: str, options: Sequence[str], command: str, takes_keys: bool) -> UserError:
@@ -80,8 +88,8 @@ def unknown_option(word: str, options: Sequence[str], command: str, takes_keys: 
     name, equals, value = word.partition("=")
     similar = difflib.get_close_matches(name, options, n=3, cutoff=0.7)
     if "." not in name and (similar or not (equals and takes_keys)):
-        advice = f"did you mean {' or '.join(similar)}? " if similar else ""
-        return UserError(f"unknown option {name}: {advice}({command} --help lists all)")
+        advice = f": did you mean {' or '.join(similar)}?" if similar else ""
+        return UserError(f"unknown option {name}{advice} ({command} --help lists all)")
     key = f"{name[2:]}={value or '…'}"
     if takes_keys:
         return UserError(f"{word} is a key and no option of {command}: write {key}, without --")
