@@ -1,8 +1,7 @@
 """Evaluates finished students: on the test part of their run, or on other data.
 
     python -m kd_lightning.evaluate outputs/<run>
-    python -m kd_lightning.evaluate student.safetensors data=image_folder \
-        data.root=/data/flowers
+    python -m kd_lightning.evaluate student.safetensors data=har data.root=/data
     python -m kd_lightning.evaluate outputs/<run> --corruptions --out robust
 
 Students are runs or student files. All are evaluated on the same samples and
