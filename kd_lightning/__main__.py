@@ -16,7 +16,7 @@ COMMANDS = {
     "sweep": "show or resume a sweep",
     "report": "tables and a web page from runs and sweeps",
     "predict": "classes and probabilities of your own samples",
-    "evaluate": "test students on other data: per class, corrupted, unknown or attacked",
+    "evaluate": "test students on other data: corrupted, unknown or attacked",
     "export": "a student as ONNX, TorchScript, OpenVINO or int8, with a model card",
     "list": "all methods, models, data sets and other choices",
     "prepare": "decode or pack images once",
@@ -28,7 +28,8 @@ kd-lightning <command> [...]
 
 {commands}
 
-kd-lightning <command> --help explains a command; python -m kd_lightning.<command> is the same.
+kd-lightning <command> --help explains a command, which is also
+python -m kd_lightning.<command>.
 kd-lightning --version prints {version}"""
 
 

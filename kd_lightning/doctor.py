@@ -1,9 +1,10 @@
-"""Says what is installed, what this machine can do, and how long a step of each method takes.
+"""Says what is installed, what this machine can do, and how long a step takes.
 
     python -m kd_lightning.doctor
     python -m kd_lightning.doctor --no-steps
 
-Exit code 1 if something is missing that every run needs; extras that are missing are only named.
+Exit code 1 if something is missing that every run needs; missing extras are
+only named.
 """
 
 import argparse
@@ -12,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_lightning.config.command_line import command_parser, console, report_errors
+from kd_lightning.config.command_line import report_errors
+from kd_lightning.config.console import console, say
+from kd_lightning.config.options import command_parser
 
 if TYPE_CHECKING:
     from kd_lightning.running.installation import Finding
@@ -50,14 +53,10 @@ def show(title: str, findings: Iterable["Finding"]) -> list["Finding"]:
     shown = []
     for finding in findings:
         shown.append(finding)
-        _print(f"  {finding.name:<29} {finding.state}")
+        say(f"  {finding.name:<29} {finding.state}")
         if finding.advice:
-            _print(f"  {'':<29} -> {finding.advice}")
+            say(f"  {'':<29} -> {finding.advice}")
     return shown
-
-
-def _print(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Evaluates finished students: on the test part of their run, or on other data.
 
     python -m kd_lightning.evaluate outputs/<run>
-    python -m kd_lightning.evaluate student.safetensors data=image_folder data.root=/data/flowers
-    python -m kd_lightning.evaluate outputs/<run> --corruptions --ood fashion_mnist --out robust
+    python -m kd_lightning.evaluate student.safetensors data=har data.root=/data
+    python -m kd_lightning.evaluate outputs/<run> --corruptions --out robust
 
-Students are runs or student files. All are evaluated on the same samples and compared with the
-first one. Without data=…, the data are those of the first run.
+Students are runs or student files. All are evaluated on the same samples and
+compared with the first one. Without data=…, the data are those of the first
+run.
 """
 
 import argparse
@@ -15,16 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import command_parser, console, report_errors
+from kd_lightning.config.command_line import report_errors
+from kd_lightning.config.console import console, say
+from kd_lightning.config.options import command_parser
+from kd_lightning.records.run_directory import is_run
 
 if TYPE_CHECKING:
     from kd_lightning.evaluation.labelled_set import Subject
     from kd_lightning.evaluation.student_evaluation import Evaluation, Requests
     from kd_lightning.students.load import Student
 
+OF_ATTACKS = ("epsilon", "steps", "samples")
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = command_parser("evaluate", __doc__)
+    parser = command_parser("evaluate", __doc__, takes_keys=True)
     add = parser.add_argument
     add("words", nargs="+", metavar="student", help="a run or a student file; or a key of the data "
         "as in runs: data=… data.root=…, and split=test | val | train | all")  # fmt: skip
@@ -36,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="tell the data from others: fashion_mnist data.root=/data")  # fmt: skip
     add("--adversarial", nargs="?", const="fgsm,pgd", metavar="ATTACKS",
         help="accuracy under attack: fgsm,pgd; needs foolbox")  # fmt: skip
-    add("--epsilon", type=Fraction, default=Fraction(8, 255), help="of the attacks (8/255)")
-    add("--steps", type=int, default=10, help="of the attack pgd (10)")
-    add("--samples", type=int, default=1000, help="number of attacked images at most (1000)")
+    add("--epsilon", type=Fraction, help="of the attacks (8/255)")
+    add("--steps", type=int, help="of the attack pgd (10)")
+    add("--samples", type=int, help="number of attacked images at most (1000)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (auto)")
     add("--allow", nargs="+", default=[], help="packages whose nets a file may build; trust them")
     add("--config-dir", type=Path, help="a folder with your own YAML files")
@@ -55,6 +61,7 @@ def evaluate(arguments: argparse.Namespace) -> "Evaluation":
     from kd_lightning.running.build import quieten
 
     quieten()
+    check_effect(arguments)
     if arguments.out is not None:
         student_evaluation.check_folder(arguments.out)
     device = find_device(arguments.device)
@@ -90,9 +97,22 @@ def requests_of(arguments: argparse.Namespace, subjects: Sequence["Subject"]) ->
         words = [name if "=" in name else f"data={name}", *overrides]
         other = load_data(words, None, arguments.config_dir)
     if arguments.adversarial:
-        names = arguments.adversarial.split(",")
-        attacks = Attacks(names, arguments.epsilon, arguments.steps, arguments.samples)
+        given = {name: getattr(arguments, name) for name in OF_ATTACKS}
+        given = {name: value for name, value in given.items() if value is not None}
+        attacks = Attacks(arguments.adversarial.split(","), **given)
     return Requests(kinds, other, attacks)
+
+
+def check_effect(arguments: argparse.Namespace) -> None:
+    """Raises ``UserError`` for an option without effect."""
+    given = [name for name in OF_ATTACKS if getattr(arguments, name) is not None]
+    if given and not arguments.adversarial:
+        raise UserError(f"--{given[0]} has no effect without --adversarial: add it, or remove this")
+    if "steps" in given and "pgd" not in arguments.adversarial.split(","):
+        raise UserError("--steps has no effect without the attack pgd: remove it")
+    other_data = any(word.startswith("data=") for word in arguments.words) or arguments.ood
+    if arguments.config_dir is not None and not other_data:
+        raise UserError("--config-dir has no effect without data=… or --ood: remove it")
 
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -102,10 +122,6 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     if not paths:
         raise UserError(f"name a run or a student file to evaluate, got only {' '.join(words)}")
     return paths, [word for word in words if not is_path[word]]
-
-
-def is_run(path: Path) -> bool:
-    return (path / "config.yaml").is_file()
 
 
 def load_subjects(
@@ -149,10 +165,6 @@ def to_subject(student: "Student", name: str, source: str) -> "Subject":
     form = Form(given["kind"], given["channels"], given["size"], student.transform())
     trained_on = data.get("name"), data.get("fingerprint")
     return Subject(name, source, student.net, student.class_names, form, trained_on)
-
-
-def say(sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
 def main(words: Sequence[str] | None = None) -> None:

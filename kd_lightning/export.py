@@ -1,12 +1,14 @@
-"""Writes a trained student as a file for other programs, checks it, and describes it.
+"""Writes a student as a file for other programs, checks it, and describes it.
 
-    python -m kd_lightning.export outputs/<run> --format onnx --format int8 --out flowers-student
+    python -m kd_lightning.export outputs/<run> --format onnx --out flowers
 
-The folder gets the student file, one file or two for each format, export.json, and README.md, a
-model card. Each exported file is run and compared with PyTorch on test samples of the run. If one
-differs, nothing is written. An existing folder is replaced if it holds an export and nothing else.
+The folder gets the student file, one file or two for each format, export.json,
+and README.md, a model card. Each exported file is run and compared with PyTorch
+on test samples of the run. If one differs, nothing is written. An existing
+folder is replaced if it holds an export and nothing else.
 
-formats: onnx (ONNX Runtime), int8 (ONNX, quantized), openvino, torchscript, torch_export
+formats: onnx (ONNX Runtime), int8 (ONNX, quantized), openvino, torchscript,
+torch_export
 """
 
 import argparse
@@ -14,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_lightning.config.command_line import as_user_errors, command_parser, console, report_errors
+from kd_lightning.config.command_line import as_user_errors, report_errors
+from kd_lightning.config.console import console, say
+from kd_lightning.config.options import command_parser
 from kd_lightning.exports.formats import check_formats
 
 if TYPE_CHECKING:
@@ -108,10 +112,6 @@ def data_and_teacher_of(run: Path) -> "tuple[ClassificationData | None, nn.Modul
         say(f"The data of the run cannot be read: {error}")
         return None, None
     return data, teacher_to_time(cfg)
-
-
-def say(sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

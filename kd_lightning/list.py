@@ -1,11 +1,11 @@
-"""Prints the available methods, models, data sets and so on, with the first comment of their YAML.
+"""Prints the available methods, models, data sets and so on, and describes them.
 
     python -m kd_lightning.list                  the kinds of choices
     python -m kd_lightning.list methods
-    python -m kd_lightning.list models/digits    the nets that belong to a data set
+    python -m kd_lightning.list models/digits    the nets of a data set
 
-A kind is a folder of ``conf/``; its name may be in the plural. Nothing is composed and no large
-package is imported, so the command is fast.
+A kind is a folder of ``conf/``; its name may be in the plural. The description
+is the first comment of the YAML file.
 """
 
 import os
@@ -15,7 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import CONF, command_parser, report_errors
+from kd_lightning.base.words import cut
+from kd_lightning.config.command_line import CONF, report_errors
+from kd_lightning.config.options import command_parser
+
+# Nothing is composed and no large package is imported, so the command is fast.
 
 # What to type before the name of a choice, if it is not <kind>=.
 CHOSEN_BY = {
@@ -101,7 +105,7 @@ def lines(rows: Sequence[tuple[str, str]], width: int | None) -> Iterator[str]:
     longest = max((len(name) for name, _ in rows), default=0)
     for name, description in rows:
         line = f"{name:<{longest}}  {description}".rstrip()
-        yield line if width is None or len(line) <= width else f"{line[: width - 1]}…"
+        yield line if width is None else cut(line, width)
 
 
 def folders(config_dir: Path | None) -> list[Path]:

@@ -1,9 +1,10 @@
-"""Predicts the classes of images or series with a student, and writes them as a table.
+"""Predicts the classes of images or series, and writes them as a table.
 
     python -m kd_lightning.predict outputs/<run> photos/ --out predictions.csv
-    python -m kd_lightning.predict student.safetensors new.npz --out new.parquet --embeddings
+    python -m kd_lightning.predict student.safetensors new.npz --out new.parquet
 
-A sample that cannot be read has an empty class and an error in its row.
+A sample that cannot be read has an empty class and an error in its row. If none
+can be read, the exit code is 2.
 """
 
 import argparse
@@ -11,7 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kd_lightning.config.command_line import command_parser, report_errors
+from kd_lightning.base.errors import UserError
+from kd_lightning.config.command_line import report_errors
+from kd_lightning.config.options import command_parser
 
 MAX_WORKERS = 8
 
@@ -34,7 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """The prediction that the arguments ask for; returns the number of unreadable samples."""
+    """The prediction that the arguments ask for; returns the number of unreadable samples.
+
+    Raises:
+        UserError: an argument is wrong, or no sample could be read; then the rows say why.
+    """
     # here, because they take seconds to import, and --help should not
     import kd_lightning
     from kd_lightning.predictions.outputs import check_output
@@ -56,6 +63,9 @@ def predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     where = "" if arguments.out in (None, "-") else f": {arguments.out}"
+    if not counts.predicted:
+        none = "could be read (column error)" if counts.failed else "is in the files"
+        raise UserError(f"nothing was predicted, for no sample {none}{where}")
     bad = f", {counts.failed:,} could not be read (column error)" if counts.failed else ""
     print(f"{counts.predicted:,} samples predicted{bad}{where}", file=sys.stderr)
     return counts.failed

@@ -1,13 +1,15 @@
-"""Decodes a folder of images once, so that runs do not have to: one uint8 array for each part.
+"""Decodes a folder of images once, into one uint8 array for each part.
 
-    python -m kd_lightning.prepare data=imagenet100 data.root=/data/imagenet out=/data/in100
-    python -m kd_lightning.run data=prepared data.root=/data/in100 recipe=imagenet100
+    python -m kd_lightning.prepare data=imagenet100 data.root=/in1k out=/in100
+    python -m kd_lightning.run data=prepared data.root=/in100 recipe=imagenet100
 
-The short side of each image is resized to ``size`` (by default that of evaluation, 256 for images
-of 224), and the central square is kept; with ``data.resize=squash`` or ``letterbox``, the whole
-image is resized to this square. ``data.num_workers`` processes decode. The same command
-resumes an interrupted preparation. With ``format=litdata`` the files are not decoded but packed
-unchanged into chunks, which ``data=streamed`` reads from a folder or from remote storage.
+The short side of each image is resized to ``size`` (by default that of
+evaluation, 256 for images of 224), and the central square is kept; with
+``data.resize=squash`` or ``letterbox``, the whole image is resized to this
+square. ``data.num_workers`` processes decode. The same command resumes an
+interrupted preparation. With ``format=litdata`` the files are not decoded but
+packed unchanged into chunks, which ``data=streamed`` reads from a folder or
+from remote storage.
 """
 
 from collections.abc import Sequence
@@ -16,13 +18,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.config.command_line import (
-    as_user_errors,
-    command_parser,
-    compose,
-    console,
-    report_errors,
-)
+from kd_lightning.config.command_line import as_user_errors, compose, report_errors
+from kd_lightning.config.console import say
+from kd_lightning.config.options import command_parser
 
 # Packages that take seconds to import are imported in the functions: --help needs none of them.
 
@@ -91,13 +89,9 @@ def check_config(cfg: DictConfig) -> None:
             )
 
 
-def say(sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """The command line. A user error is printed as one sentence, with exit code 2."""
-    parser = command_parser("prepare", __doc__)
+    parser = command_parser("prepare", __doc__, takes_keys=True)
     parser.add_argument("overrides", nargs="+", help="data=…, data.root=…, out=…, size=…")
     parser.add_argument("--config-dir", type=Path, help="a folder with your own YAML files")
     arguments = parser.parse_args(words)

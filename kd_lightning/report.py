@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kd_lightning.base.files import format_bytes
-from kd_lightning.config.command_line import command_parser, console, report_errors
+from kd_lightning.config.command_line import report_errors
+from kd_lightning.config.console import console, say
+from kd_lightning.config.options import command_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "report",
         "Tables over seeds, pairs and data sets, from the results of sweeps or runs.",
-        epilog="Columns: val/accuracy, or <part>/<net>/<metric>: test/a/accuracy, "
-        "last/a/nll, test/ensemble/ece, 'test/*/accuracy' for all students.",
+        epilog="Columns: val/accuracy, or <part>/<net>/<metric>: test/a/accuracy, last/a/nll,\n"
+        "test/ensemble/ece, 'test/*/accuracy' for all students.",
     )
     parser.add_argument(
         "directories", nargs="+", help="sweeps, folders with a records.jsonl, or folders of runs"
@@ -63,19 +65,15 @@ def main(words: Sequence[str] | None = None) -> None:
         out = arguments.out or report.source.directory
         if out is not None:
             reports.write(report, out)
-            _print(f"Written: {Path(out)}")
+            say(f"Written: {Path(out)}")
         elif arguments.html is None:
-            _print("Not written: name a folder for it (--out).")
+            say("Not written: name a folder for it (--out).")
         if arguments.html is not None:
             # imported here: most reports are without a page
             from kd_lightning.reports.page import write_page
 
             page = write_page(report, arguments.directories, arguments.html)
-            _print(f"Page: {page} ({format_bytes(page.stat().st_size)})")
-
-
-def _print(sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+            say(f"Page: {page} ({format_bytes(page.stat().st_size)})")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ python -m kd_lightning.run method=dual_student data=imagenet100
 python -m kd_lightning.run -m seed=0,1,2 method=kd,dual_student
 """
 
-import argparse
 import sys
 
 import hydra
@@ -14,9 +13,15 @@ from omegaconf import DictConfig
 from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF, check_one_run, report_errors
+from kd_lightning.config.options import CommandParser
 
 # Options of Hydra that only show something
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
+OPTIONS = {  # all of Hydra's
+    *SHOW, "--resolve", "-p", "--package", "-r", "--run", "-m", "--multirun", "-sc",
+    "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+    "--experimental-rerun",
+}  # fmt: skip
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -28,13 +33,25 @@ def _hydra_main(cfg: DictConfig) -> None:
         run(cfg, list(HydraConfig.get().overrides.task))
 
 
+def options_parser() -> CommandParser:
+    """A parser of the one option of Hydra that sweeps take, too."""
+    parser = CommandParser(
+        prog="python -m kd_lightning.run",
+        takes_keys=True,
+        others=OPTIONS,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-cd", "--config-dir")
+    return parser
+
+
 def sweep_requested(words: list[str]) -> tuple[list[str], str | None] | None:
     """The words of a sweep's command line and its ``--config-dir``; None for a single run and where
     Hydra only shows something.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = options_parser()
     parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("-cd", "--config-dir")
     given, rest = parser.parse_known_args(words)
     if not given.multirun or SHOW & set(rest):
         return None
@@ -48,9 +65,7 @@ def options_first(words: list[str]) -> list[str]:
     """The same words with ``--config-dir`` in front. Lightning starts the other processes of a run
     with words of its own at the end, and Hydra takes no override after an option.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-cd", "--config-dir")
-    given, rest = parser.parse_known_args(words)
+    given, rest = options_parser().parse_known_args(words)
     return rest if given.config_dir is None else ["--config-dir", given.config_dir, *rest]
 
 

@@ -1,7 +1,10 @@
-"""Shows or resumes a sweep that was started by ``python -m kd_lightning.run -m …``.
+"""Shows or resumes a sweep of ``python -m kd_lightning.run -m …``.
 
-python -m kd_lightning.sweep outputs/sweeps/<sweep>             shows the progress of its jobs
-python -m kd_lightning.sweep outputs/sweeps/<sweep> --resume    runs failed and missing jobs
+    python -m kd_lightning.sweep outputs/sweeps/<sweep>
+    python -m kd_lightning.sweep outputs/sweeps/<sweep> --resume
+
+The first command shows the progress of its jobs, the second runs failed and
+missing jobs.
 """
 
 import sys
@@ -10,7 +13,9 @@ from pathlib import Path
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import launcher_rank
-from kd_lightning.config.command_line import as_user_errors, command_parser, console, report_errors
+from kd_lightning.config.command_line import as_user_errors, report_errors
+from kd_lightning.config.console import console
+from kd_lightning.config.options import command_parser
 
 # Packages that take seconds to import are imported in the functions: --help needs none of them.
 
@@ -51,7 +56,7 @@ def start(words: Sequence[str], config_dir: str | None) -> tuple[Path, bool]:
 
 def main() -> None:
     """Runs the command."""
-    parser = command_parser("sweep", __doc__)
+    parser = command_parser("sweep", __doc__, takes_keys=True)
     parser.add_argument("directory", type=Path, help="a sweep's directory, with sweep.yaml in it")
     parser.add_argument("--resume", action="store_true", help="run failed and missing jobs")
     parser.add_argument("words", nargs="*", help="with --resume: launcher=…, launcher.workers=…")

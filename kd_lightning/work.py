@@ -1,9 +1,10 @@
-"""Runs one job of a sweep in this process. Launchers start this command; it is rarely typed.
+"""Runs one job of a sweep in this process. Launchers start this command.
 
     python -m kd_lightning.work outputs/sweeps/<sweep>/jobs/0003
 
-Nothing is done for a job that is over. A job that was interrupted is resumed from its last finished
-epoch. If another process is running the job, this command waits for that process first.
+Nothing is done for a job that is over. A job that was interrupted is resumed
+from its last finished epoch. If another process is running the job, this command
+waits for that process first.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.command_line import compose, user_message
+from kd_lightning.config.options import command_parser
 from kd_lightning.records.jobs import JOB_VARIABLE, Job
 from kd_lightning.running.run import run
 
@@ -131,13 +133,17 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kd_lightning.work", description=__doc__)
+def build_parser() -> argparse.ArgumentParser:
+    parser = command_parser("work", __doc__)
     parser.add_argument("directory", type=Path, help="a job's directory, with job.json in it")
     parser.add_argument(
         "--with-parent", action="store_true", help="end when the parent process ends"
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = build_parser().parse_args()
     directory = arguments.directory
     if not (directory / "job.json").exists():
         print(f"Error: {directory} is not a job: expected job.json in it", file=sys.stderr)

@@ -62,7 +62,7 @@ def assert_one_sentence(text: str) -> None:
 
 CHOICES = {
     "method=kdd": "unknown method 'kdd': did you mean kd? (method=…)",
-    "data=cifar11": "unknown data 'cifar11': did you mean cifar10 or cifar100? (data=…)",
+    "data=cifar11": "unknown data 'cifar11': did you mean cifar10 or cifar100? (data=…; all: ",
     "data=xyz": "unknown data 'xyz': expected one of arrays, biovid, cifar10",
     "data=null": "a choice must be a name, got data=null",
     "model@method.students.a=resnet81": "unknown model 'resnet81': did you mean resnet8 or ",

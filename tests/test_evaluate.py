@@ -14,6 +14,7 @@ from PIL import Image
 
 from kd_lightning import distill, evaluate
 from kd_lightning.evaluation.robustness import image_corruptions
+from kd_lightning.prepare import prepare
 
 QUIET = ("hardware=cpu", "callbacks=quiet", "logger=none", "threads=1")
 METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")
@@ -186,6 +187,35 @@ def test_classes_are_found_by_name_in_any_order(
     )
 
 
+@pytest.fixture(scope="module")
+def prepared(image_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image files of ``image_run``, decoded to the side of its evaluation: less than 256."""
+    out = tmp_path_factory.mktemp("prepared") / "photos"
+    words = ["data=image_folder", f"data.root={image_run.parent / 'photos'}", f"out={out}"]
+    prepare(*words, "data.image_size=16", "data.num_workers=0", "data.val_fraction=0.3")
+    return out
+
+
+def test_prepared_images_are_evaluated_as_their_files(image_run: Path, prepared: Path) -> None:
+    words = ("data=prepared", f"data.root={prepared}", "data.num_workers=0")
+    report = report_of(image_run, *words, "--student", "a")
+    test = json.loads((image_run / "metrics.json").read_text())["nets"]["a"]["test"]
+    assert {name: report["students"]["a"][name] for name in METRICS} == pytest.approx(
+        {name: test[name] for name in METRICS}, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("word", ["data.image_size=32", "data.crop_fraction=1", "data.resize=crop"])
+def test_what_the_prepared_images_fix_is_refused(
+    word: str, image_run: Path, prepared: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([str(image_run), "data=prepared", f"data.root={prepared}", word])
+    assert stopped.value.code == 2
+    key = word.partition("=")[0]
+    assert capsys.readouterr().err.startswith(f"Error: {key} has no effect on an evaluation")
+
+
 def test_series_are_corrupted_too(series_run: Path) -> None:
     report = report_of(series_run, "--corruptions", "missing_channels,drift")
     (found,) = report["corruptions"].values()
@@ -225,6 +255,11 @@ def test_a_student_is_chosen_of_runs_and_files_stand_for_themselves(digits_run: 
         (["{run}", "--corruptions", "fogg"], "unknown corruption of image samples 'fogg'"),
         (["{run}", "--ood", "fashion"], "unknown data 'fashion': did you mean fashion_mnist"),
         (["{run}", "--adversarial", "pgdd"], "unknown attack 'pgdd'"),
+        (["{run}", "--epsilon", "1/9"], "--epsilon has no effect without --adversarial"),
+        (["{run}", "--steps", "3"], "--steps has no effect without --adversarial"),
+        (["{run}", "--samples", "9"], "--samples has no effect without --adversarial"),
+        (["{run}", "--adversarial", "fgsm", "--steps", "3"], "--steps has no effect without the"),
+        (["{run}", "--config-dir", "conf"], "--config-dir has no effect without data=… or --ood"),
         (["{run}", "--out", "{run}"], "expected a new or an empty folder for the results"),
         (["{run}", "--device", "gpu7"], "--device must be auto, cpu or a GPU"),
         (["{series}", "--adversarial"], "--adversarial is for images"),

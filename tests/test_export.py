@@ -183,7 +183,7 @@ def test_what_cannot_be_exported_is_one_sentence(
 ) -> None:
     out = tmp_path / "out"
     sentence = refused(capsys, run, "--format", "onx", "--out", out)
-    assert sentence == "Error: unknown format 'onx': did you mean onnx? (--format=…)\n"
+    assert sentence == "Error: unknown format 'onx': did you mean onnx? (--format …)\n"
     assert "--calibration …" in refused(capsys, alone, "--format", "int8", "--out", out)
     assert "unknown place" in refused(capsys, run, "--preprocessing", "here", "--out", out)
     assert "--limit must be >= 1" in refused(capsys, run, "--limit", 0, "--out", out)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kd_lightning import predict
@@ -36,6 +37,41 @@ def test_a_mistake_is_one_sentence_with_exit_code_2(
         predict.main([str(image_run), "nowhere"])
     assert stopped.value.code == 2
     assert capsys.readouterr() == ("", "Error: there is no file or folder nowhere\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("broken.jpg", b"", "for no sample could be read (column error)"),
+        ("empty.npz", None, "for no sample is in the files"),
+    ],
+)
+def test_where_nothing_is_predicted_the_exit_code_says_so(
+    name: str,
+    content: bytes | None,
+    reason: str,
+    image_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    if content is None:
+        np.savez(tmp_path / name, x=np.zeros((0, 3, 16, 16), np.uint8))
+    else:
+        (tmp_path / name).write_bytes(content)
+    out = tmp_path / "p.jsonl"
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([str(image_run), str(tmp_path / name), "--out", str(out), "--device", "cpu"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", f"Error: nothing was predicted, {reason}: {out}\n")
+    assert bool(out.read_text()) == (content is not None)
+
+
+def test_a_student_that_the_run_lacks_is_named_by_its_option(
+    image_run: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        predict.main([str(image_run), str(image_run.parent / "photos"), "--student", "c"])
+    assert capsys.readouterr().err.endswith("greedy_soup, uniform_soup (--student …)\n")
 
 
 def test_help_needs_no_torch() -> None:

@@ -7,7 +7,7 @@ import pytest
 from made_sweeps import config, metrics, rows_over_seeds
 
 from kd_lightning import report
-from kd_lightning.config.command_line import console
+from kd_lightning.config.console import console
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 from helpers import TINY
 
+from kd_lightning import work
 from kd_lightning.launchers.local import Local
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
@@ -177,3 +178,9 @@ def test_a_directory_that_is_not_a_job_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == f"Error: {tmp_path} is not a job: expected job.json in it\n"
+
+
+def test_the_help_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = work.build_parser().format_help().splitlines()
+    assert [line for line in lines if len(line) > 80] == []

@@ -4,6 +4,10 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from kd_lightning.base.words import shorten
+
+SHOWN = 8  # names in a message; there may be many more
+SIMILAR = 3
 THIS_COMMAND = "<this command>"  # in a message; the command line puts what was typed in its place
 
 
@@ -16,21 +20,37 @@ class UserError(ValueError):
     """
 
 
-def unknown(kind: str, name: str, valid: Iterable[str], key: str) -> UserError:
+def unknown(
+    kind: str, name: str, valid: Iterable[str], key: str, listed_by: str | None = None
+) -> UserError:
     """A ``UserError`` for a name that does not exist. It suggests similar names.
 
     Args:
         kind: the kind of thing that has this name, such as "timm model".
         name: the unknown name.
         valid: all valid names.
-        key: the key to change.
+        key: the key or the option to change.
+        listed_by: a command that prints all valid names, which may be many.
+    """
+    valid = sorted(valid)
+    change = f"{key} …" if key.startswith("--") else f"{key}=…"
+    if listed_by is not None and len(valid) > SHOWN:
+        change += f"; all: {listed_by}"
+    if similar := similar_names(name, valid):
+        advice = f"did you mean {' or '.join(similar)}?"
+    else:
+        advice = f"expected one of {shorten(valid, SHOWN)}"
+    return UserError(f"unknown {kind} '{name}': {advice} ({change})")
+
+
+def similar_names(name: str, valid: Iterable[str]) -> list[str]:
+    """At most three similar names, the most similar first. A key that has the same last part comes
+    before all others: ``lr`` may mean ``optimizer.lr``.
     """
     valid = list(valid)
-    similar = difflib.get_close_matches(name, valid, n=5, cutoff=0.5)
-    if similar:
-        return UserError(f"unknown {kind} '{name}': did you mean {' or '.join(similar)}? ({key}=…)")
-    listed = ", ".join(sorted(valid)[:12]) + (", …" if len(valid) > 12 else "")
-    return UserError(f"unknown {kind} '{name}': expected one of {listed} ({key}=…)")
+    same = [other for other in valid if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    close = difflib.get_close_matches(name, valid, n=SIMILAR, cutoff=0.5)
+    return list(dict.fromkeys([*same, *close]))[:SIMILAR]
 
 
 def with_full_keys(message: str, key: str) -> str:

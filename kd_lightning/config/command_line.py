@@ -1,15 +1,14 @@
 """What the command lines share: the folder of the configuration, and errors as one sentence."""
 
-import argparse
 import errno
 import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -23,17 +22,15 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
-from kd_lightning import __version__
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.base.ranks import is_first_rank
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # inside the package if it is installed from a wheel, beside it in a source tree
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
+HELP_WIDTH = 80  # characters of a line of --help
 SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
 
 
@@ -49,7 +46,7 @@ def check_one_run(words: Sequence[str]) -> None:
 
 
 def choices(*, of_sweeps: bool = False) -> str:
-    """The choices of each group for ``--help``, one line a group.
+    """The choices of each group for ``--help``, in lines of at most 80 characters.
 
     Args:
         of_sweeps: the groups of a sweep; else those of a run.
@@ -59,23 +56,17 @@ def choices(*, of_sweeps: bool = False) -> str:
         names = sorted(path.stem for path in group.glob("[!_]*.yaml"))  # _* only serve others
         # the data set chooses the recipe
         if group.name != "recipe" and (group.name in SWEEP_GROUPS) == of_sweeps:
-            lines.append(f"  {group.name}: {', '.join(names)}")
+            lines += textwrap.wrap(
+                f"{group.name}: {', '.join(names)}",
+                width=HELP_WIDTH,
+                initial_indent="  ",
+                subsequent_indent="    ",
+            )
     return "\n".join(lines)
 
 
 OmegaConf.register_new_resolver("choices", choices, replace=True)
 OmegaConf.register_new_resolver("sweep_choices", lambda: choices(of_sweeps=True), replace=True)
-
-FILE_WIDTH = 140  # characters of a line where the output is no terminal
-
-
-def make_console() -> Console:
-    """The console of the commands, as wide as its terminal, or as COLUMNS says."""
-    is_free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(quiet=not is_first_rank(), width=FILE_WIDTH if is_free else None)
-
-
-console = make_console()
 
 
 def compose(
@@ -93,24 +84,6 @@ def compose(
         search = [f"hydra.searchpath=[{folder.with_quotes()}]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, [*overrides, *search])
-
-
-def command_parser(name: str, description: str, **more: Any) -> argparse.ArgumentParser:
-    """The parser of ``python -m kd_lightning.<name>``, with ``--help`` and ``--version``.
-
-    Args:
-        description: a module's docstring, whose line breaks are kept.
-        more: arguments of ``ArgumentParser``.
-    """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m kd_lightning.{name}",
-        description=description.replace("``", ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **more,
-    )
-    version = f"kd_lightning {__version__}"
-    parser.add_argument("--version", action="version", version=version, help="show the version")
-    return parser
 
 
 @contextmanager
@@ -250,13 +223,17 @@ def _refused_value(error: InstantiationException) -> str:
 
 def _missing_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     """A sentence for a choice that its group does not have."""
-    group, _, choice = str(error.missing_cfg_file).rpartition("/")
     if not error.options:
         return " ".join(str(error).split())
-    pairs = [o.lstrip("+").split("=", 1) for o in overrides if "=" in o]
-    keys = [key for key, value in pairs if key.split("@")[0] == group and value == choice]
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    key = group = group or "configuration"
+    for override in overrides:
+        typed, _, value = override.lstrip("+").partition("=")
+        folder = typed.split("@")[0]
+        if f"{folder}/{value}" == str(error.missing_cfg_file):
+            key, group, choice = typed, folder, value  # the choice may have a folder: digits/a
     valid = [option for option in error.options if not option.startswith("_")]
-    return str(unknown(group or "configuration", choice, valid, [*keys, group or "config"][0]))
+    return str(unknown(group, choice, valid, key, f"python -m kd_lightning.list {group}"))
 
 
 def _unknown_key(text: str, overrides: Sequence[str]) -> str:
@@ -269,10 +246,12 @@ def _unknown_key(text: str, overrides: Sequence[str]) -> str:
     name = "multirun" if is_sweep_key(key) else "config"
     cfg = _compose(rest, name)
     if "@" in key or "/" in key:
-        valid, kind = [k for k in cfg.hydra.runtime.choices if "hydra/" not in k], "choice"
-    else:
-        valid, kind = _keys_of(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])), "key"
-    return str(unknown(kind, key, valid, f"+{key}" if kind == "choice" else key))
+        valid = [choice for choice in cfg.hydra.runtime.choices if "hydra/" not in choice]
+        return str(unknown("choice", key, valid, f"+{key}"))
+    valid = _keys_of(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]))
+    # Hydra shows no keys of a sweep
+    listed_by = "python -m kd_lightning.run --cfg job" if name == "config" else None
+    return str(unknown("key", key, valid, key, listed_by))
 
 
 def _compose(overrides: Sequence[str], name: str) -> DictConfig:

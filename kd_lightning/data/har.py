@@ -35,7 +35,7 @@ class HAR(ClassificationData):
     def load(self) -> Parts:
         given, self.root = self.root, find_root(self.root)
         if self.root != given:
-            self.notes.append(f"data.root={given} is not the data set's folder: {self.root} is")
+            self.notes.append(f"data.root={given} is not the data set's folder: {self.root} is.")
         files = [name for part in ("train", "test") for name in part_files(part)]
         root = check_folder(self.root, files, "the folder 'UCI HAR Dataset'")
         names = class_names(root / "activity_labels.txt")

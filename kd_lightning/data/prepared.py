@@ -19,9 +19,10 @@ from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.folders import check_folder
 from kd_lightning.data.loading.image_files import IMAGENET_MEAN, IMAGENET_STD
-from kd_lightning.data.loading.prepared_facts import EARLIER, resolve_prepared
+from kd_lightning.data.loading.prepared_facts import resolve_prepared
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.loading.splits import resolve_split_seed
+from kd_lightning.records.run_directory import EARLIER_READING
 
 FORMAT = 3
 CROP_VERSION = 2  # version of how images are resized and cropped; part of the fingerprint
@@ -73,7 +74,8 @@ class Prepared(ClassificationData):
         self.image_size = image_size
         self.crop_fraction = crop_fraction
         self._requested = {"resize": resize, "interpolation": interpolation, "exif": exif}
-        self._use_facts(EARLIER | {k: v for k, v in self._requested.items() if v is not None})
+        requested = {k: v for k, v in self._requested.items() if v is not None}
+        self._use_facts(EARLIER_READING | requested)
         self._use_prepared_val_fraction = val_fraction is None
         self._requested_split_seed = split_seed
         self._side = 0  # S; ``load`` sets it
@@ -153,8 +155,8 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
         UserError: the array is missing, or does not match the index.
     """
     facts, path = index["parts"][part], root / f"{part}.npy"
-    now = {key: index.get(key, was) for key, was in EARLIER.items()}
-    newer = [f"{key}={value}" for key, value in now.items() if value != EARLIER[key]]
+    now = {key: index.get(key, was) for key, was in EARLIER_READING.items()}
+    newer = [f"{key}={value}" for key, value in now.items() if value != EARLIER_READING[key]]
     content_id = " ".join([facts["source"], f"{index['image_size']} {CROP_VERSION}", *newer])
     rows = torch.ones(len(facts["labels"]), dtype=torch.bool)
     rows[facts["bad"]] = False

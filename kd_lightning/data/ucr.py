@@ -200,7 +200,7 @@ def resampling_notes(series: list[Float[Tensor, "C _"]], length: int) -> list[st
     lengths = " to ".join(map(str, sorted({min(others), max(others)})))
     return [
         f"{count} of {len(series)} series had {lengths} steps and are resampled to {length} "
-        "(data.length=…): their durations are lost"
+        "(data.length=…): their durations are lost."
     ]
 
 

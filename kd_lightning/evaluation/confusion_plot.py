@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kd_lightning.base.words import cut
+
 MOST_WITH_NUMBERS = 20  # classes up to which the cells hold numbers
 MOST_WITH_NAMES = 120  # classes up to which every class is named
 LONGEST_NAME = 24  # characters
@@ -40,13 +42,9 @@ def draw(matrix: Int[Tensor, "C C"], class_names: Sequence[str], title: str) -> 
 def _name_classes(ax: Axes, class_names: Sequence[str]) -> None:
     size = 8 if len(class_names) <= MOST_WITH_NUMBERS else 5
     # a name is no formula, also if it has two dollar signs
-    names = [shorten(name).replace("$", r"\$") for name in class_names]
+    names = [cut(name, LONGEST_NAME).replace("$", r"\$") for name in class_names]
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     ax.set_yticks(range(len(names)), names, fontsize=size)
-
-
-def shorten(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _write_counts(ax: Axes, matrix: Tensor, shares) -> None:

@@ -12,6 +12,7 @@ from kd_lightning.config.command_line import as_user_errors, compose
 from kd_lightning.config.schema import check_targets
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.image_files import ImageFiles
+from kd_lightning.data.prepared import Prepared
 from kd_lightning.evaluation.labelled_set import SPLITS, LabelledSet, Subject, take_split
 from kd_lightning.records.run_directory import add_earlier_values
 
@@ -48,6 +49,8 @@ def load_data(
 
 def set_up(data: ClassificationData) -> None:
     batch_size, data.batch_size = data.batch_size, 1  # a small train part is no fault here
+    if isinstance(data, Prepared):  # the student resizes the images to its own size
+        data.image_size, data.crop_fraction, data.augmentation = 1, 1.0, None
     data.prepare_data()
     data.setup()
     data.batch_size = batch_size
@@ -80,7 +83,7 @@ def check(cfg: DictConfig) -> None:
 
 def check_effect(data: ClassificationData, words: Sequence[str]) -> None:
     """Raises ``UserError`` for a word that says how image files are resized."""
-    for word in words if isinstance(data, ImageFiles) else ():
+    for word in words if isinstance(data, ImageFiles | Prepared) else ():
         key = word.partition("=")[0]
         if key.removeprefix("data.") in OF_STUDENT:
             raise UserError(

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.words import shorten
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples, SampleSet
-from kd_lightning.data.loading.folders import shorten
+from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.loaders import make_loader
 from kd_lightning.evaluation.metrics import predict
 
@@ -150,7 +151,8 @@ def shape_of(labelled: LabelledSet) -> list[int | None]:
     x = labelled.samples.x
     if isinstance(x, Tensor):
         return list(x.shape[1:])
-    return [labelled.data.channels, None, None]
+    side = x.file_shape[1] if isinstance(x, DiskArray) else None
+    return [labelled.data.channels, side, side]
 
 
 def fitting(labelled: LabelledSet, form: Form) -> Transform | None:

@@ -9,9 +9,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.records.run_directory import is_run
 from kd_lightning.students.file import read_student, write_student
 from kd_lightning.students.load import find_file
-from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
+from kd_lightning.students.of_run import file_of, read_older_run, student_of
 from kd_lightning.teachers.sources import build_net
 
 

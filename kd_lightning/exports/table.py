@@ -58,7 +58,7 @@ def table_of(
             *cells(student.speed),
             "",
             "",
-            percent(student.accuracy),
+            share_cell(student.accuracy),
         ]
     ]
     rows += [
@@ -68,8 +68,8 @@ def table_of(
             format_bytes(file.size),
             *cells(file.speed),
             f"{file.parity.difference:.1e}",
-            percent(file.parity.agreement),
-            percent(file.parity.accuracy),
+            share_cell(file.parity.agreement),
+            share_cell(file.parity.accuracy),
         ]
         for file in files
     ]
@@ -88,7 +88,7 @@ def teacher_row(record: Mapping[str, Any], speed: Speed | None) -> tuple[list[st
         record, speed: as in ``table_of``.
     """
     net = record["nets"]["teacher"]
-    accuracy = percent(net["test"]["accuracy"])
+    accuracy = share_cell(net["test"]["accuracy"])
     parameters = f"{net['parameters']:,}"
     if speed is not None:
         row = ["teacher in PyTorch", parameters, "", *cells(speed), "", "", accuracy]
@@ -102,7 +102,7 @@ def cells(speed: Speed) -> tuple[str, str]:
     return f"{speed.latency:.2f} ms", f"{speed.throughput:,.0f}"
 
 
-def percent(share: float | None) -> str:
+def share_cell(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
 
 

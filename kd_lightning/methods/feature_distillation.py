@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream
+from kd_lightning.base.words import shorten
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_loss import FeatureLoss, ShapeMismatch
 from kd_lightning.losses.fitnet import FitNet
@@ -31,7 +32,6 @@ from kd_lightning.models.layer_outputs import (
     check_layer,
     layer_shapes,
     learning_layers,
-    listing,
     outline,
 )
 
@@ -195,4 +195,4 @@ def fitting(
         return True
 
     names = outline(net, [name for name, shape in shapes.items() if fits(shape)])
-    return listing(names) or "no layer for this loss"
+    return shorten(names, 12) or "no layer for this loss"

@@ -20,7 +20,6 @@ from kd_lightning.models.folding import fold_batch_norms
 # Largest relative RMS error of the logits that rounding can explain.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 DTYPES = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
-PRECISIONS = (*DTYPES, "best")
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

@@ -4,7 +4,7 @@ A layer is a module, by its dotted name: "trunk.stage2", "trunk.layer3.0.conv1".
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Num
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.words import shorten
 
 Shape = tuple[int, ...]
 
@@ -139,18 +140,14 @@ def check_layer(
         return
     exists = name in dict(net.named_modules())
     near = [] if exists else difflib.get_close_matches(name, shapes, n=5, cutoff=0.5)
-    listed = listing(list(dict.fromkeys([*near, *outline(net, shapes)])) or list(shapes))
+    names = list(dict.fromkeys([*near, *outline(net, shapes)])) or list(shapes)
     fault = f"unknown layer '{name}' of {whose}"
     if exists:
         fault = f"layer '{name}' of {whose} returns no single vector or feature map in a pass"
-    raise UserError(f"{fault}: expected one of {listed} ({key}=…)")
+    raise UserError(f"{fault}: expected one of {shorten(names, 12)} ({key}=…)")
 
 
 def outline(net: nn.Module, names: Iterable[str]) -> list[str]:
     """The layers among ``names`` that have weights: the net's parts and stages, or else all."""
     learnt = [n for n in names if next(net.get_submodule(n).parameters(), None) is not None]
     return [name for name in learnt if name.count(".") <= 1] or learnt
-
-
-def listing(names: Sequence[str], shown: int = 12) -> str:
-    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

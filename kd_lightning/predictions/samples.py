@@ -17,7 +17,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.image_trees import ENDINGS, image_paths
-from kd_lightning.predictions.tables import SUFFIXES, Sample, read_table
+from kd_lightning.predictions.tables import SUFFIXES, Sample, read_table, without_name
 from kd_lightning.students.load import Student
 
 
@@ -127,8 +127,7 @@ class ImageSet(Dataset):
         try:
             return Sample(path, x=self.transform(read_rgb(path, exif=self.exif)))
         except BadImage as error:
-            # its advice is for training
-            return Sample(path, error=str(error).partition(" (repair it")[0])
+            return Sample(path, error=f"not an image: {without_name(error.reason, path)}")
 
 
 def to_batch(samples: Sequence[Sample]) -> Batch:

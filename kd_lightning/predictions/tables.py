@@ -28,7 +28,7 @@ class Sample:
         file: that has it.
         index: its number in the file, from 0; None: the file is the sample.
         x: (C, *size); None if there is an error.
-        error: one sentence; "" if there is none.
+        error: why, without the name of the file; "" if there is none.
     """
 
     file: Path
@@ -50,8 +50,13 @@ def read_table(path: Path, given: Mapping[str, Any], transform: Transform) -> It
         for index, value in enumerate(values):
             yield to_sample(path, index, value, given, transform)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        yield Sample(path, error=f"{path} cannot be read: {reason}")
+        reason = without_name(" ".join(str(error).split()), path)
+        yield Sample(path, error=f"cannot be read: {reason}")
+
+
+def without_name(reason: str, path: Path) -> str:
+    """The reason of an error without the file, which has its own column in the output."""
+    return reason.replace(f": {str(path)!r}", "").replace(f" {str(path)!r}", "")
 
 
 def read_npz(path: Path, given: Mapping[str, Any]) -> np.ndarray:

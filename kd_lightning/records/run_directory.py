@@ -1,5 +1,6 @@
 """Run directories: each run has one, shared by its ranks. How a run is resumed in its directory."""
 
+import json
 import os
 import secrets
 import time
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import is_first_rank
 
+CONFIG = "config.yaml"
 # The environment variable by which rank 0 tells the directory to the ranks that Lightning starts.
 RUN_DIR_VARIABLE = "KD_LIGHTNING_RUN_DIR"
 
@@ -49,10 +51,21 @@ ADDED_KEYS = {
     ),
     "data": ("resident", "on_leak"),
 }
-# What older versions did where a data set's key is missing in their configuration, if that is not
-# today's default.
-EARLIER_DATA = {"exif": False}
+# How older versions read image files, where these keys are missing.
+EARLIER_READING = {"resize": "crop", "interpolation": "bilinear", "exif": False}
 NET_KEYS = ("weights_key", "input_size", "interpolation")  # added later; null: as before
+
+
+def is_run(directory: Path) -> bool:
+    """Whether this is a run directory; the run may be unfinished."""
+    return (directory / CONFIG).is_file()
+
+
+def best_student(directory: Path) -> str:
+    """The student of a finished run that was best on val; its only one, if it has one."""
+    nets = json.loads((directory / "metrics.json").read_text())["nets"]
+    students = OmegaConf.load(directory / CONFIG).method.students
+    return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
 
 
 def make_run_directory(cfg: DictConfig, title: str) -> Path:
@@ -69,7 +82,7 @@ def make_run_directory(cfg: DictConfig, title: str) -> Path:
         return Path(os.environ.get(RUN_DIR_VARIABLE, Path(cfg.outputs) / "of-the-first-rank"))
     elif cfg.run_dir:
         directory = Path(cfg.run_dir)
-        if (directory / "config.yaml").exists():
+        if is_run(directory):
             raise UserError(f"run_dir={directory} already contains a run: resume it with resume=…")
         make_directory(directory, "run_dir")
     else:
@@ -129,10 +142,9 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
         UserError: the directory contains no run; or an override would change what is learnt, or
             sets a choice that a run directory does not store.
     """
-    path = directory / "config.yaml"
-    if not path.exists():
-        raise UserError(f"resume={directory} is no run directory: expected config.yaml in it")
-    old = OmegaConf.load(path)
+    if not is_run(directory):
+        raise UserError(f"resume={directory} is no run directory: expected {CONFIG} in it")
+    old = OmegaConf.load(directory / CONFIG)
     if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
     for section, keys in ADDED_KEYS.items():
@@ -172,15 +184,13 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
 
 
 def add_earlier_values(cfg: DictConfig) -> list[str]:
-    """Adds to the data of an older run what its version did and today's default does not do.
-    Returns the keys that were added.
-    """
+    """Adds to the data of an older run how its version read image files. Returns the added keys."""
     data = cfg.get("data")
     if not (OmegaConf.is_dict(data) and str(data.get("_target_")).endswith(".ImageFolder")):
         return []
-    added = [name for name in EARLIER_DATA if name not in data]
+    added = [name for name in EARLIER_READING if name not in data]
     for name in added:
-        data[name] = EARLIER_DATA[name]
+        data[name] = EARLIER_READING[name]
     return added
 
 

@@ -109,7 +109,7 @@ def _unknown(name: str, nets: Sequence[str]) -> UserError:
     shown = ", ".join(dict.fromkeys(["*", *nets]))
     return UserError(
         f"unknown column '{name}': expected {', '.join(forms)}, where <net> is one of {shown} "
-        "(columns=…)"
+        "(--columns …, or sweep.columns=…)"
     )
 
 

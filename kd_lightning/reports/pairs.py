@@ -16,6 +16,8 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.reports.columns import split
 from kd_lightning.reports.job_results import JobResult
 
+WHERE = "--pair A B, or sweep.pairs"  # where a person names pairs
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -58,10 +60,12 @@ def resolve(
     pairs: list[Pair] = []
     for names in requested:
         if isinstance(names, str) or len(names) != 2:
-            raise UserError(f"a pair names two rows, [A, B], got {names} (pairs=…)")
+            raise UserError(f"a pair names two rows, [A, B], got {names} ({WHERE}=…)")
         (a, net_a), (b, net_b) = (_split_net(str(name), settings) for name in names)
         if (net_a is None) != (net_b is None):
-            raise UserError(f"a pair names a net for both rows or for none, got {names} (pairs=…)")
+            raise UserError(
+                f"a pair names a net for both rows or for none, got {names} ({WHERE}=…)"
+            )
         if a in settings and b in settings:
             found = [Pair(a, b, f"{a} − {b}")]
         else:
@@ -83,7 +87,7 @@ def _with_nets(pair: Pair, net_a: str, net_b: str, results: Sequence[JobResult])
         values = [result.values for result in results if result.variant == row and result.values]
         nets = {split(column)[1] for of_job in values for column in of_job if "test/" in column}
         if values and net not in nets:
-            raise unknown(f"net of '{row}' in a pair", net, nets, "pairs")
+            raise unknown(f"net of '{row}' in a pair", net, nets, WHERE)
     rows = pair.a if pair.a == pair.b else pair.title
     return replace(pair, title=f"{rows}: {net_a} − {net_b}", nets=(net_a, net_b))
 
@@ -97,7 +101,7 @@ def _pairs_by_value(a: str, b: str, settings: Mapping[str, Mapping[str, Any]]) -
     valid = [*settings, *_conditions(settings)]
     (key_a, word_a), (key_b, word_b) = (_condition(name, settings, valid) for name in (a, b))
     if key_a != key_b:
-        raise UserError(f"a pair names two values of one key, got '{a}' and '{b}' (pairs=…)")
+        raise UserError(f"a pair names two values of one key, got '{a}' and '{b}' ({WHERE}=…)")
     others = {
         label: {k: v for k, v in axes.items() if k != key_a} for label, axes in settings.items()
     }
@@ -107,7 +111,7 @@ def _pairs_by_value(a: str, b: str, settings: Mapping[str, Mapping[str, Any]]) -
     )
     found = [(x, y) for x in with_a for y in with_b if others[x] == others[y]]
     if not found:
-        raise UserError(f"no two rows differ only in '{a}' and '{b}' (pairs=…)")
+        raise UserError(f"no two rows differ only in '{a}' and '{b}' ({WHERE}=…)")
     pairs = []
     for x, y in found:
         where = " ".join(f"{key}={value}" for key, value in others[x].items())
@@ -123,7 +127,7 @@ def _condition(
         return "variant", name
     key, _, word = name.partition("=")
     if not any(key in axes and _equals(axes[key], word) for axes in settings.values()):
-        raise unknown("row in a pair", name, valid, "pairs")
+        raise unknown("row in a pair", name, valid, WHERE)
     return key, word
 
 

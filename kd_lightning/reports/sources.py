@@ -15,6 +15,7 @@ import yaml
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import Job, State, jobs_of
+from kd_lightning.records.run_directory import is_run
 from kd_lightning.reports.job_results import FILE, JobResult, has_no_effect, portable, read_jsonl
 from kd_lightning.reports.provenance import read_origin
 
@@ -175,8 +176,9 @@ def _read_metrics(directory: Path) -> dict[str, Any]:
 
 def configurations(directory: Path) -> list[Path]:
     """The ``config.yaml`` of each single run: of the directory itself, or of the runs in it."""
-    own = directory / "config.yaml"
-    return [own] if own.exists() else sorted(directory.glob("*/config.yaml"))
+    if is_run(directory):
+        return [directory / "config.yaml"]
+    return sorted(directory.glob("*/config.yaml"))
 
 
 def _read_runs(directories: Sequence[Path]) -> Iterator[JobResult]:

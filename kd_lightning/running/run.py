@@ -22,13 +22,9 @@ from kd_lightning.base.interrupts import interruptible
 from kd_lightning.base.ranks import forget_ranks, is_first_rank, launcher_rank, without_ranks
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.callbacks.pruning import Pruned
-from kd_lightning.config.command_line import (
-    as_user_errors,
-    check_one_run,
-    compose,
-    console,
-    report_errors,
-)
+from kd_lightning.config.command_line import as_user_errors, check_one_run, compose, report_errors
+from kd_lightning.config.console import console
+from kd_lightning.config.console import say as show
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.evaluation import calibration, table
@@ -214,9 +210,10 @@ def stage_file(path: str) -> None:
 
 
 def say(sentence: str) -> None:
+    """Prints a sentence. In a sweep it is also what the job is doing."""
     if (job := current_job()) is not None and is_first_rank():
         job.report(phase=sentence)
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+    show(sentence)
 
 
 def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:

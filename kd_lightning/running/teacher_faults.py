@@ -6,12 +6,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.files import write_json
+from kd_lightning.base.words import percent
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.teacher_diagnosis import Place, diagnose
 from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.permuted_classes import find_class_order
-from kd_lightning.teachers.significance import BETTER_BY, Predictions, percent
+from kd_lightning.teachers.significance import BETTER_BY, Predictions
 from kd_lightning.teachers.sources import Teacher
 
 SHOWN_CLASSES = 30  # the order of more classes is written to a file
@@ -62,7 +63,7 @@ def doubt(checked: Sequence[Predictions], expected: float | None) -> str | None:
     if judged.is_near_chance:
         return (
             f"the teacher's accuracy is {judged.in_words()}, not significantly above the share of "
-            f"the most frequent class, {percent(judged.most_frequent_class)}"
+            f"the most frequent class, {percent(judged.most_frequent_class, 1)}"
         )
     if judged.is_like_a_random_order:
         return (
@@ -113,13 +114,14 @@ def better_use(
     if order is not None and (other is None or order.accuracy > other.accuracy):
         override = class_order_override(cfg, data, teacher, order.order)
         return (
-            f"{percent(order.accuracy)} on {len(order.right)} of them with its classes in another "
-            f"order: add {override}, after a look at the class names that it was trained with"
+            f"{percent(order.accuracy, 1)} on {len(order.right)} of them with its classes in "
+            f"another order: add {override}, after a look at the class names that it was trained "
+            "with"
         )
     if other is None:
         return None
     return (
-        f"{percent(other.accuracy)} on {len(other.right)} of them {other.alternative.words}: "
+        f"{percent(other.accuracy, 1)} on {len(other.right)} of them {other.alternative.words}: "
         f"{other.alternative.advice_in_words()}"
     )
 

@@ -62,7 +62,7 @@ def find_constructor(name: str, path: Path, allow: Sequence[str]) -> Callable[..
     if not is_ours and allowed is None:
         raise UserError(
             f"{path} asks to call {name}, which is no net of kd_lightning: if you trust it, allow "
-            f'its module (allow=["{module}"])'
+            f'its module (--allow {module}, or allow=["{module}"] in Python)'
         )
     try:
         found = getattr(importlib.import_module(module), function)

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from kd_lightning.records.run_directory import EARLIER_READING
 from kd_lightning.students.architecture import describe_architecture, net_size, statistics
 
 MEANINGS = {
@@ -21,8 +22,6 @@ MEANINGS = {
 # How images get the size that the net was tested with. In-memory images have it already: what a
 # person brings is cropped to it.
 RESIZING = {"resize": "crop", "crop_fraction": 1.0, "interpolation": "bilinear", "exif": True}
-# what a run did before these keys existed
-EARLIER = {"resize": "crop", "interpolation": "bilinear", "exif": False}
 
 
 def describe(
@@ -86,7 +85,7 @@ def resizing_of(values: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("crop_fraction") is None:
         return dict(RESIZING)
     own = {key: values[key] for key in RESIZING if values.get(key) is not None}
-    return RESIZING | EARLIER | own
+    return RESIZING | EARLIER_READING | own
 
 
 def describe_input(

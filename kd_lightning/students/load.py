@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.records.run_directory import is_run
 from kd_lightning.students.architecture import build
 from kd_lightning.students.file import WEIGHTS_FILE, read_student
-from kd_lightning.students.of_run import file_of, is_run, read_older_run, student_of
+from kd_lightning.students.of_run import file_of, read_older_run, student_of
 
 
 class Student(nn.Module):
@@ -83,7 +84,7 @@ def load(path: str | PathLike, *, student: str | None = None, allow: Sequence[st
             return Student(build(info, state, path, allow), info)
         path = file_of(path, key)
     elif student is not None:
-        raise UserError(f"student={student} is for a run directory, {path} is none")
+        raise UserError(f"--student {student} is for a run directory, {path} is none")
     path = find_file(path)
     info, state = read_student(path)
     return Student(build(info, state, path, allow), info)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.records.run_directory import best_student
 from kd_lightning.students.architecture import to_file
 from kd_lightning.students.describe import describe, resizing_of
 from kd_lightning.students.file import WEIGHTS_FILE, write_student
@@ -57,10 +58,6 @@ def attributes(data: "ClassificationData") -> dict[str, Any]:
     return {name: getattr(data, name, None) for name in names}
 
 
-def is_run(directory: Path) -> bool:
-    return (directory / "config.yaml").is_file()
-
-
 def student_of(directory: Path, student: str | None) -> str:
     """The name of a run's student: the requested one, or the only one, or the best on val.
 
@@ -72,14 +69,12 @@ def student_of(directory: Path, student: str | None) -> str:
             f"{directory} is no finished run: it has no {missing[0]} (resume it with python -m "
             f"kd_lightning.run resume={directory})"
         )
-    metrics = json.loads((directory / "metrics.json").read_text())
-    cfg = OmegaConf.load(directory / "config.yaml")
     if student is None:
-        nets = metrics["nets"]
-        return max(cfg.method.students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
-    names = checkpoints(directory, cfg, metrics)
+        return best_student(directory)
+    metrics = json.loads((directory / "metrics.json").read_text())
+    names = checkpoints(directory, OmegaConf.load(directory / "config.yaml"), metrics)
     if student not in names:
-        raise unknown(f"student of {directory}", student, names, "student")
+        raise unknown(f"student of {directory}", student, names, "--student")
     return student
 
 

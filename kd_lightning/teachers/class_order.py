@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.folders import shorten
+from kd_lightning.base.words import shorten
 from kd_lightning.models.timm_nets import IMAGENET_CLASSES
 
 KEY = "teacher.class_order"

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.checkpoints import IN_FOLDERS
+from kd_lightning.records.run_directory import best_student
 from kd_lightning.teachers.class_order import Rows, by_names
 
 
@@ -31,9 +32,7 @@ def the_student_of(directory: Path) -> str:
             f"teacher.source={directory} is no finished run: expected metrics.json, config.yaml and"
             f" best-<key>.ckpt in it, or {' or '.join(IN_FOLDERS)}"
         )
-    nets = json.loads((directory / "metrics.json").read_text())["nets"]
-    students = OmegaConf.load(directory / "config.yaml").method.students
-    return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
+    return best_student(directory)
 
 
 def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) -> Rows:

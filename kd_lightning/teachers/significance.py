@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kd_lightning.base.proportions import mcnemar_p
 from kd_lightning.base.streams import stream
+from kd_lightning.base.words import percent
 from kd_lightning.data.loading.batches import Samples
 
 ALPHA = 0.01  # of the test that a teacher is better than chance
@@ -26,10 +27,6 @@ FAIR_AGREEMENT = 0.4
 # A change makes a teacher clearly better if it adds this share of right samples, and the p-value of
 # the difference is below this number.
 BETTER_BY, BETTER_P = 0.05, 0.001
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,8 @@ class Predictions:
     def in_words(self) -> str:
         """Such as "76.8 % on val (230 of 300 samples)"."""
         some = "random samples" if self.is_random else "samples"
-        return f"{percent(self.accuracy)} on {self.part} ({self.correct} of {self.samples} {some})"
+        counts = f"{self.correct} of {self.samples} {some}"
+        return f"{percent(self.accuracy, 1)} on {self.part} ({counts})"
 
 
 def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "C C"]:

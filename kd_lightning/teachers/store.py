@@ -18,18 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import launcher_rank
-from kd_lightning.records.run_directory import make_directory
+from kd_lightning.records.run_directory import EARLIER_READING, make_directory
 
 # Keys that say where, how fast or how verbosely, and change no weight.
 IMMATERIAL = {
     "data": {"root", "num_workers", "resident", "download", "on_leak"},
     "trainer": {"log_every_n_steps"},
 }
-# Newer keys of data, with the values that mean what was done before. They are left out of hashes,
-# so that earlier results are found again. null is the value of preparation, which the fingerprint
-# covers.
-EARLIER = {"resize": ("crop", None), "interpolation": ("bilinear", None), "exif": (False, None)}
-
 # Newer keys of nets: null means what was done before. timm's nets have had input_size for longer.
 TIMM = "kd_lightning.models.timm_nets.timm_classifier"
 EARLIER_NET = ("weights_key", "interpolation", "input_size")
@@ -61,8 +56,14 @@ def without_earlier_nets(value: Any) -> Any:
 
 
 def without_earlier(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of data without newer keys whose value means what was done before."""
-    return {k: v for k, v in data.items() if k not in EARLIER or v not in EARLIER[k]}
+    """The settings of data without newer keys whose value means what was done before, so that
+    earlier results are found again. null is the value of preparation, which the fingerprint covers.
+    """
+    return {
+        k: v
+        for k, v in data.items()
+        if k not in EARLIER_READING or v not in (EARLIER_READING[k], None)
+    }
 
 
 def shape_hash(*facts: Any) -> str:

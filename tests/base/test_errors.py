@@ -1,6 +1,6 @@
 import pytest
 
-from kd_lightning.base.errors import UserError, unknown, with_full_keys
+from kd_lightning.base.errors import UserError, similar_names, unknown, with_full_keys
 
 
 def test_a_user_error_is_a_value_error():
@@ -19,10 +19,24 @@ def test_without_similar_names_all_are_listed_in_order():
     assert str(error) == "unknown kind 'xyz': expected one of image, series (data.kind=…)"
 
 
-def test_long_lists_are_shortened():
-    error = unknown("net", "xyz", [f"net{i:02}" for i in range(13)], "model")
-    assert "net11, … (model=…)" in str(error)
-    assert "net12" not in str(error)
+def test_long_lists_are_shortened_and_how_to_list_all_is_said():
+    names = [f"net{i:02}" for i in range(13)]
+    error = unknown("net", "xyz", names, "model", "list models")
+    assert str(error).endswith("net06, net07, … (model=…; all: list models)")
+    assert "net08" not in str(error)
+    assert str(unknown("net", "xyz", names, "model")).endswith("net07, … (model=…)")
+    assert "list models" not in str(unknown("net", "xyz", names[:8], "model", "list models"))
+
+
+def test_at_most_three_similar_names_are_suggested_the_same_last_part_first():
+    valid = ["logger", "optimizer.lr", "lrs", "lr1", "lr2", "seed"]
+    assert similar_names("lr", valid) == ["optimizer.lr", "lrs", "lr2"]
+    assert similar_names("data.lr", ["data.mlr", "optimizer.lr"]) == ["optimizer.lr", "data.mlr"]
+    assert similar_names("xyz", valid) == []
+
+
+def test_an_option_is_named_as_it_is_typed():
+    assert str(unknown("format", "onx", ["onnx"], "--format")).endswith("onnx? (--format …)")
 
 
 def test_incomplete_keys_are_completed():

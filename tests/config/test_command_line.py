@@ -1,20 +1,16 @@
 """From an error to what a user sees: a sentence for a mistake, a traceback for a bug."""
 
 import errno
-import io
 import os
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import PAGES
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.config import command_line
 from kd_lightning.config.command_line import CONF, report_errors, user_message
 
 
@@ -168,15 +164,3 @@ def test_an_interrupt_ends_with_the_command_that_resumes(
 
 def test_a_missing_file_has_no_sentence(tmp_path: Path) -> None:
     assert user_message(caught((tmp_path / "gone").read_text)) == ""
-
-
-def test_output_that_is_no_terminal_has_a_fixed_width_for_the_tables_of_the_documents(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert command_line.make_console().width == command_line.FILE_WIDTH
-    table = PAGES["README.md"].split("```text\n")[1].split("```")[0]
-    assert max(map(len, table.splitlines())) <= command_line.FILE_WIDTH
-    monkeypatch.setenv("COLUMNS", "90")
-    assert command_line.make_console().width == 90

@@ -99,31 +99,31 @@ def test_images_and_series_of_every_number_type_are_read(made, x, shape, dtype):
 @pytest.mark.parametrize(
     ("x", "note"),
     [
-        (X, "x: 30 series of 2 channels x 5 steps, float32"),
+        (X, "x: 30 series of 2 channels x 5 steps, float32."),
         (
             X[:, 0].astype(np.float64),
-            "x: 30 series of 1 channel x 5 steps, float64 read as float32",
+            "x: 30 series of 1 channel x 5 steps, float64 read as float32.",
         ),
-        (np.zeros((30, 3, 8, 8), np.uint8), "x: 30 images of 3 channels x 8 x 8, uint8"),
+        (np.zeros((30, 3, 8, 8), np.uint8), "x: 30 images of 3 channels x 8 x 8, uint8."),
     ],
 )
 def test_a_note_says_what_each_axis_is(made, x, note):
-    assert made({"x": x, "y": Y}).notes == [note, "Classes: 0 = 0 (10), 1 = 1 (10), 2 = 2 (10)"]
+    assert made({"x": x, "y": Y}).notes == [note, "Classes: 0 = 0 (10), 1 = 1 (10), 2 = 2 (10)."]
 
 
 def test_each_part_has_its_note(made):
     notes = made({**PARTS, "class_names": np.array(["walk", "sit", "run"])}).notes
     assert notes == [
-        "x_train: 30 series of 2 channels x 5 steps, float32",
-        "x_test: 6 series of 2 channels x 5 steps, float32",
-        "Classes: 0 = walk (12), 1 = sit (12), 2 = run (12)",
+        "x_train: 30 series of 2 channels x 5 steps, float32.",
+        "x_test: 6 series of 2 channels x 5 steps, float32.",
+        "Classes: 0 = walk (12), 1 = sit (12), 2 = run (12).",
     ]
 
 
 def test_series_with_more_channels_than_steps_look_transposed(made):
     _, warning, _ = made({"x": X.transpose(0, 2, 1), "y": Y}).notes
     assert warning.startswith("x looks transposed: it has more channels than steps")
-    assert warning.endswith("save x.transpose(0, 2, 1)")
+    assert warning.endswith("save x.transpose(0, 2, 1).")
     assert not any("transposed" in note for note in made({"x": X[:, :, :2], "y": Y}).notes)
 
 
@@ -158,7 +158,7 @@ def test_labels_of_any_kind_name_their_classes(made, y, names):
 
 
 def test_a_note_says_which_numbers_became_names(made):
-    note = "y has the labels 1, 2, 3 and not 0..2: each is the name of a class, in this order"
+    note = "y has the labels 1, 2, 3 and not 0..2: each is the name of a class, in this order."
     assert note in made({"x": X, "y": Y + 1}).notes
     assert not any("y has" in note for note in made(WHOLE).notes)
 
@@ -176,7 +176,7 @@ def test_unbalanced_classes_are_noted(made):
     y = np.where(np.arange(30) < 24, "many", "few")
     assert made({"x": X, "y": y}).notes[-1] == (
         "The classes are unbalanced: many has 24 samples, few has 6. To answer always many is "
-        "right for 80% of them"
+        "right for 80% of them."
     )
 
 

@@ -79,7 +79,7 @@ def test_any_number_of_classes_is_read(root):
     file.write_text("1 WALKING\n2 LYING DOWN\n3 RUNNING\n")
     data = made(root)
     assert data.class_names == ["WALKING", "LYING DOWN", "RUNNING"]
-    assert data.notes == ["Classes: 0 = WALKING (12), 1 = LYING DOWN (12), 2 = RUNNING (12)"]
+    assert data.notes == ["Classes: 0 = WALKING (12), 1 = LYING DOWN (12), 2 = RUNNING (12)."]
     file.unlink()
     assert made(root).class_names == ["1", "2", "3"]
 
@@ -104,7 +104,7 @@ def test_a_root_around_or_inside_the_folder_is_understood_and_noted(root, other)
     data = made((root / other).resolve())
     assert data.fingerprint == expected.fingerprint
     assert data.notes[0].startswith("data.root=")
-    assert data.notes[0].endswith(f"is not the data set's folder: {root} is")
+    assert data.notes[0].endswith(f"is not the data set's folder: {root} is.")
 
 
 def test_a_wrong_root_is_refused_with_the_expected_and_the_found_files(root):

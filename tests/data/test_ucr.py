@@ -266,10 +266,10 @@ def test_notes_say_which_series_were_resampled_and_what_the_classes_are(tmp_path
     write(tmp_path, "Made", ".tsv", rows, ["walk\t3\t1\t2"])
     assert made(tmp_path).notes == [
         "1 of 5 series had 2 steps and are resampled to 3 (data.length=…): their durations are "
-        "lost",
-        "Classes: 0 = sit (1), 1 = walk (4)",
+        "lost.",
+        "Classes: 0 = sit (1), 1 = walk (4).",
         "The classes are unbalanced: walk has 4 samples, sit has 1. To answer always walk is right "
-        "for 80% of them",
+        "for 80% of them.",
     ]
 
 

@@ -138,7 +138,7 @@ def test_another_path_is_one_sentence(name: str, message: str, tmp_path: Path) -
 
 def test_a_student_by_name_is_for_a_run(tmp_path: Path) -> None:
     _, path = make_student(tmp_path, net_config("mlp", "grey", widths=[4]), "grey")
-    with pytest.raises(UserError, match="student=a is for a run directory"):
+    with pytest.raises(UserError, match="--student a is for a run directory"):
         kd_lightning.load(path, student="a")
 
 

@@ -8,9 +8,11 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.words import shorten
 from kd_lightning.data.loading.classes import sorted_names
 
 Labels = Mapping[str, Shaped[np.ndarray, "N"]]  # name of an array -> its labels
+SHOWN = 10  # labels in a sentence; a longer list is cut
 
 
 def encode_arrays(
@@ -74,12 +76,12 @@ def check_known(found: list[str], known: list[str], are_numbers: bool) -> None:
     if are_numbers:
         raise UserError(
             f"labels must be the integers 0..{len(known) - 1}, as there are {len(known)} "
-            f"class_names; y has {shorten(found)} (data.root=…)"
+            f"class_names; y has {shorten(found, SHOWN)} (data.root=…)"
         )
     strange = [text for text in found if text not in known]
     raise UserError(
-        f"every label must be one of class_names, {shorten(known)}; y has {shorten(strange)} too "
-        "(data.root=…)"
+        f"every label must be one of class_names, {shorten(known, SHOWN)}; y has "
+        f"{shorten(strange, SHOWN)} too (data.root=…)"
     )
 
 
@@ -89,11 +91,6 @@ def renaming_notes(found: list[str], labels: Labels) -> list[str]:
     if not are_numbers or found == [str(i) for i in range(len(found))]:
         return []
     return [
-        f"y has the labels {shorten(found)} and not 0..{len(found) - 1}: each is the name of a "
-        "class, in this order"
+        f"y has the labels {shorten(found, SHOWN)} and not 0..{len(found) - 1}: each is the name "
+        "of a class, in this order."
     ]
-
-
-def shorten(texts: list[str]) -> str:
-    """The first ten texts."""
-    return ", ".join(texts[:10]) + (", …" if len(texts) > 10 else "")

@@ -82,7 +82,16 @@ class Views:
 
 
 class BadImage(UserError):
-    """A file cannot be decoded. With ``on_bad_image=skip`` it is left out of its batch."""
+    """A file cannot be decoded. With ``on_bad_image=skip`` it is left out of its batch.
+
+    Attributes:
+        reason: why; the message also has the name of the file and advice for training.
+    """
+
+    # a loading process hands on the message alone
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SampleSet(Dataset):

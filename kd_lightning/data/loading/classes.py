@@ -33,12 +33,12 @@ def class_notes(names: Sequence[str], labels: Int[Tensor, "N"]) -> list[str]:
         f"{i} = {name} ({count})" for i, (name, count) in enumerate(zip(names, counts, strict=True))
     ]
     more = f", … {len(names)} classes" if len(names) > SHOWN else ""
-    notes = [f"Classes: {', '.join(table[:SHOWN])}{more}"]
+    notes = [f"Classes: {', '.join(table[:SHOWN])}{more}."]
     low, high = min(counts), max(counts)
     if high >= UNBALANCED * max(low, 1):
         smallest, largest = names[counts.index(low)], names[counts.index(high)]
         notes.append(
             f"The classes are unbalanced: {largest} has {high} samples, {smallest} has {low}. To "
-            f"answer always {largest} is right for {high / sum(counts):.0%} of them"
+            f"answer always {largest} is right for {high / sum(counts):.0%} of them."
         )
     return notes

@@ -63,7 +63,8 @@ def read_rgb_from(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = printable(str(error).replace(repr(source), str(name)))
         raise BadImage(
-            f"{printable(name)} must be an image: {reason} (repair it, or data.on_bad_image=skip)"
+            f"{printable(name)} must be an image: {reason} (repair it, or data.on_bad_image=skip)",
+            reason,
         ) from None
 
 

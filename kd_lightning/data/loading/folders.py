@@ -1,6 +1,6 @@
 """Checks that ``data.root`` holds the expected files, and describes what it holds instead."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
@@ -14,11 +14,6 @@ def contents(folder: Path) -> str:
     names = sorted(printable(path.name) for path in folder.iterdir())
     shown = ", ".join(names[:8]) + (f", … ({len(names)} entries)" if len(names) > 8 else "")
     return f"{shown or 'nothing'} in {folder}"
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first five of many names, for messages."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def check_folder(root: Path | None, needed: Iterable[str], what: str) -> Path:

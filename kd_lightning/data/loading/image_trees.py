@@ -14,8 +14,9 @@ import torch
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import printable
+from kd_lightning.base.words import shorten
 from kd_lightning.data.loading.batches import Samples
-from kd_lightning.data.loading.folders import contents, shorten
+from kd_lightning.data.loading.folders import contents
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in lower or upper case
 # Of Synology, macOS and Linux: they hold thumbnails or nothing, and are no classes.

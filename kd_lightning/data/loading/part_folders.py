@@ -4,7 +4,8 @@ from pathlib import Path
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import printable
-from kd_lightning.data.loading.folders import check_folder, contents, shorten
+from kd_lightning.base.words import shorten
+from kd_lightning.data.loading.folders import check_folder, contents
 from kd_lightning.data.loading.image_trees import ENDINGS, SYSTEM_FOLDERS
 
 NAMES = {  # in lower or upper case

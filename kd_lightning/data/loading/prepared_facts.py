@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kd_lightning.base.errors import UserError
-
-# What folders did that were written before these settings existed.
-EARLIER = {"resize": "crop", "interpolation": "bilinear", "exif": False}
+from kd_lightning.records.run_directory import EARLIER_READING
 
 
 def resolve_prepared(facts: Mapping[str, Any], key: str, requested: Any) -> Any:
@@ -19,7 +17,7 @@ def resolve_prepared(facts: Mapping[str, Any], key: str, requested: Any) -> Any:
     Raises:
         UserError: another value is requested.
     """
-    prepared = facts.get(key, EARLIER[key])
+    prepared = facts.get(key, EARLIER_READING[key])
     if requested not in (None, prepared):
         now, then = (str(value).lower() for value in (requested, prepared))
         raise UserError(

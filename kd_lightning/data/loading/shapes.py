@@ -17,11 +17,11 @@ def shape_notes(name: str, x: Num[Tensor, "N C *size"], dtype: str) -> list[str]
     plural = "channel" if channels == 1 else "channels"
     kept = str(x.dtype).removeprefix("torch.")
     read = dtype if dtype == kept else f"{dtype} read as {kept}"
-    notes = [f"{name}: {count} {kind} of {channels} {plural} x {sides}, {read}"]
+    notes = [f"{name}: {count} {kind} of {channels} {plural} x {sides}, {read}."]
     if kind == "series" and channels > size[0]:
         notes.append(
             f"{name} looks transposed: it has more channels than steps, and its axes are (samples, "
             f"channels, length). If they are (samples, length, channels), save "
-            f"{name}.transpose(0, 2, 1)"
+            f"{name}.transpose(0, 2, 1)."
         )
     return notes

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write, format_bytes, printable, write_text
+from kd_lightning.base.words import shorten
 from kd_lightning.data.loading.batches import BadImage, Samples
-from kd_lightning.data.loading.folders import shorten
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.preparation.output_folder import (

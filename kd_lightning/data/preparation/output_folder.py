@@ -16,13 +16,13 @@ from filelock import FileLock, Timeout
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import format_bytes, write_text
+from kd_lightning.base.words import shorten
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
-from kd_lightning.data.loading.folders import shorten
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.leaks import check_leak
-from kd_lightning.data.loading.prepared_facts import EARLIER
 from kd_lightning.data.prepared import UNFINISHED_FILE
+from kd_lightning.records.run_directory import EARLIER_READING
 
 WRITTEN_BLOCKS_FILE = "done.jsonl"  # one line for each block that is on disk
 
@@ -111,11 +111,11 @@ def check_disk_space(needed: int, out: Path, advice: str) -> None:
 
 def check_same_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
     """Raises ``UserError`` if the facts in the file ``path`` differ from ``facts``."""
-    old = EARLIER | json.loads(path.read_text())
+    old = EARLIER_READING | json.loads(path.read_text())
     old["notes"] = facts["notes"]  # files that are passed over may change
     for part in old.get("parts", {}).values():
         part.pop("bad", None)
-    facts = EARLIER | facts
+    facts = EARLIER_READING | facts
     if different := [key for key in {**facts, **old} if facts.get(key) != old.get(key)]:
         key, values = different[0], [str(each.get(different[0])) for each in (old, facts)]
         detail = ": " + ", now ".join(values) if max(map(len, values)) < 100 else ""

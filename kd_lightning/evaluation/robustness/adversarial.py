@@ -43,9 +43,9 @@ class Attacks:
     """
 
     names: Sequence[str]
-    epsilon: Fraction
-    steps: int
-    samples: int
+    epsilon: Fraction = Fraction(8, 255)
+    steps: int = 10
+    samples: int = 1000
 
 
 def check_attacks(attacks: Attacks, subjects: Sequence[Subject]) -> None:

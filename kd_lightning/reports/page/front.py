@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kd_lightning.base.proportions import wilson_interval
+from kd_lightning.base.words import percent
 from kd_lightning.reports.page.blocks import Figure
 from kd_lightning.reports.page.plot import Plot, color
 from kd_lightning.reports.page.records import RunRecord
-from kd_lightning.reports.page.scales import linear_axis, log_axis, percent, short
+from kd_lightning.reports.page.scales import linear_axis, log_axis, short
 from kd_lightning.reports.statistics import Sample
 
 MAX_NETS = 300

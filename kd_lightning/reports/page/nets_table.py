@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.tables import Table
+from kd_lightning.base.words import percent
 from kd_lightning.reports.page.blocks import SortableTable
 from kd_lightning.reports.page.records import RunRecord
-from kd_lightning.reports.page.scales import percent
 
 # column -> how a number is written; the others have three decimals
 FORMATS: Mapping[str, Callable[[float], str]] = {

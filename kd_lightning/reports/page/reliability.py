@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd_lightning.base.proportions import wilson_interval
+from kd_lightning.base.words import percent
 from kd_lightning.reports.page.blocks import Figure
 from kd_lightning.reports.page.plot import Plot, color
-from kd_lightning.reports.page.scales import linear_axis, percent, unit_axis
+from kd_lightning.reports.page.scales import linear_axis, unit_axis
 
 FEW = 10  # a bin with fewer samples has a hollow marker
 LARGEST, SMALLEST = 9.0, 2.0  # radius of a marker, pixels

@@ -80,7 +80,3 @@ def short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
     return f"{value:.4g}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

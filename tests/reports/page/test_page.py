@@ -13,7 +13,7 @@ from made_sweeps import metrics
 
 from kd_lightning import distill, report, reports
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import console
+from kd_lightning.config.console import console
 from kd_lightning.reports.page import sections, write_page
 
 
