@@ -51,9 +51,11 @@ class Prepare(nn.Module):
     def set_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Sets or replaces the statistics with which the input is normalized; None: none."""
         if (mean is None) != (std is None):
-            raise UserError(f"mean and std must be given together, got mean={mean} and std={std}")
+            raise UserError(
+                f"mean and std must be given together, got mean={mean} and std={std} (…mean=…)"
+            )
         if std is not None and not all(s > 0 for s in std):
-            raise UserError(f"every std must be > 0, got {list(std)}")
+            raise UserError(f"every std must be > 0, got {list(std)} (…std=…)")
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else torch.tensor(list(values), dtype=torch.float32)
             self.register_buffer(name, buffer)

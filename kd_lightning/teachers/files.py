@@ -19,6 +19,7 @@ from kd_lightning.models.timm_nets import timm_facts, timm_statistics
 from kd_lightning.models.weights import Loaded, load_weights
 from kd_lightning.teachers.class_order import rows_for
 from kd_lightning.teachers.input_facts import describe_input, differences, given_facts, set_input
+from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation
 
 SOURCE = "teacher.source"
 WEIGHTS_KEY = "teacher.weights_key"
@@ -69,6 +70,7 @@ def with_weights_of(
         key_of_weights_key=WEIGHTS_KEY,
         any_classes=True,
     )
+    check_interpolation(net, given.interpolation, TEACHER)
     origin = set_statistics(net, given, loaded, config, path)
     names = loaded.facts.class_names
     outputs = net.head.out_features if has_linear_head(net) else data.num_classes
@@ -124,6 +126,7 @@ def with_timm_weights(
         if isinstance(error.__cause__, NoNetwork):
             raise NoNetwork(*error.__cause__.facts, SOURCE, f"{SOURCE}=train") from error
         raise
+    check_interpolation(net, given.interpolation, TEACHER)
     origin = "as given (method.teacher.mean)" if given.mean else f"timm's of {config.name}"
     notes = [
         describe_input(net, origin, cfg.task.size),

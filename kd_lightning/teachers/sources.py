@@ -21,6 +21,7 @@ from kd_lightning.models.weights import load_weights
 from kd_lightning.teachers.files import with_timm_weights, with_weights_of
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
 from kd_lightning.teachers.store import find_or_train
+from kd_lightning.teachers.unused_keys import check_file_keys
 
 NO_FILES = ("train", "untrained", "pretrained")  # values of ``teacher.source``
 SUPERVISED = "kd_lightning.methods.supervised.Supervised"
@@ -119,16 +120,6 @@ def find_teacher(
         )
     found = with_weights_of(path, config, cfg, data, build)
     return Teacher(found.net, str(path), describe(config), found.class_names, tuple(found.notes))
-
-
-def check_file_keys(cfg: DictConfig, source: str, *, is_file: bool) -> None:
-    """Raises ``UserError`` for keys that say something about a file, if the source is none."""
-    for key in ("weights_key", "class_order"):
-        if cfg.teacher[key] is not None and not is_file:
-            raise UserError(
-                f"teacher.{key} is for a file of weights, and teacher.source={source} is none: "
-                f"leave it out, or set teacher.source=<file>"
-            )
 
 
 def teacher_of_a_run(
