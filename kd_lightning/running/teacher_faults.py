@@ -9,6 +9,7 @@ from kd_lightning.base.files import write_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.teacher_diagnosis import Place, diagnose
+from kd_lightning.teachers.class_order import corrected
 from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.permuted_classes import find_class_order
 from kd_lightning.teachers.significance import BETTER_BY, Predictions, percent
@@ -111,10 +112,9 @@ def better_use(
     other = diagnose(teacher.net, data, judged.chosen, place, keys)
     order = find_class_order(judged.predicted, judged.labels, data.num_classes)
     if order is not None and (other is None or order.accuracy > other.accuracy):
-        override = class_order_override(cfg, data, teacher, order.order)
         return (
             f"{percent(order.accuracy)} on {len(order.right)} of them with its classes in another "
-            f"order: add {override}, after a look at the class names that it was trained with"
+            f"order: {class_order_advice(cfg, data, teacher, order.order)}"
         )
     if other is None:
         return None
@@ -124,28 +124,35 @@ def better_use(
     )
 
 
-def class_order_override(
+def class_order_advice(
     cfg: DictConfig, data: ClassificationData, teacher: Teacher, order: list[int]
 ) -> str:
-    """The override that gives the teacher this order. An order of many classes is written to a
-    JSON file.
+    """How the teacher gets this order: an override, if there is one.
 
     Args:
         order: for each output of the teacher, as the run uses it, the index of a class.
     """
-    given = cfg.teacher.get("class_order")
-    if isinstance(given, str):
-        return f"another teacher.class_order than that in {given}"
-    names = data.class_names
-    if given is not None and not all(isinstance(one, int) or one in names for one in given):
-        return "another teacher.class_order than this"
-    if given is not None:  # it is for the outputs in the file, in whose order the answer must be
-        places = [one if isinstance(one, int) else names.index(one) for one in given]
-        order = [order[place] for place in places]
-    if len(order) <= SHOWN_CLASSES:
-        return f"teacher.class_order=[{','.join(map(str, order))}]"
+    if teacher.class_order is None:
+        return "look at the names of the data's classes, by which its outputs were chosen"
+    override = class_order_override(cfg, data, teacher, order)
+    if cfg.teacher.source == "pretrained":
+        return f"give its weights as a file, with teacher.source=<file> {override}"
+    return f"add {override}, after a look at the class names that it was trained with"
+
+
+def class_order_override(
+    cfg: DictConfig, data: ClassificationData, teacher: Teacher, order: list[int]
+) -> str:
+    """The override for all outputs in the teacher's file. An order of many classes, or with
+    classes that the data do not have, is written to a JSON file.
+    """
+    classes = list(data.class_names)
+    names = corrected(teacher.class_order, classes, order)
+    has_others = len(names) > len(classes)
+    if not has_others and len(names) <= SHOWN_CLASSES:
+        return f"teacher.class_order=[{','.join(str(classes.index(name)) for name in names)}]"
     outputs = Path(cfg.outputs)
     make_directory(outputs, "outputs")
     path = outputs / f"class_order-{teacher.sha256}.json"
-    write_json(path, order)
+    write_json(path, names if has_others else [classes.index(name) for name in names])
     return f"teacher.class_order={path}"

@@ -31,11 +31,13 @@ class Found(NamedTuple):
     Attributes:
         class_names: the data's, if the file's order is known and not only assumed.
         notes: sentences for people.
+        class_order: see ``Teacher``.
     """
 
     net: nn.Module
     class_names: list[str] | None
     notes: list[str]
+    class_order: list[str] | None
 
 
 def with_weights_of(
@@ -95,7 +97,8 @@ def with_weights_of(
         describe_input(net, origin, cfg.task.size),
         differences(loaded.facts, data, str(path)),
     ]
-    return Found(net, list(data.class_names) if rows.are_known else None, [n for n in notes if n])
+    class_names = list(data.class_names) if rows.are_known else None
+    return Found(net, class_names, [note for note in notes if note], rows.names)
 
 
 def with_timm_weights(
@@ -132,7 +135,9 @@ def with_timm_weights(
         describe_input(net, origin, cfg.task.size),
         differences(facts, data, f"timm's {config.name}"),
     ]
-    return Found(net, list(data.class_names), [note for note in notes if note])
+    class_names = list(data.class_names)
+    order = class_names if data.imagenet_rows is None else None
+    return Found(net, class_names, [note for note in notes if note], order)
 
 
 def has_linear_head(net: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
 from kd_lightning.models.weights import load_weights
-from kd_lightning.teachers.files import with_timm_weights, with_weights_of
+from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.teachers.unused_keys import check_file_keys
@@ -36,6 +36,8 @@ class Teacher:
         name: of the net, for people.
         class_names: of its outputs; None: they are only assumed to be the data's.
         notes: sentences of what a person should know about how it was loaded.
+        class_order: names of the classes of all outputs in its file, by which those of the data
+            were chosen; None: ``teacher.class_order`` cannot change this choice.
     """
 
     net: nn.Module
@@ -43,6 +45,7 @@ class Teacher:
     name: str
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
+    class_order: list[str] | None = None
 
     @property
     def sha256(self) -> str:
@@ -110,7 +113,7 @@ def find_teacher(
     if source == "pretrained":
         found = with_timm_weights(config, cfg, data, build)
         origin = "the library's weights, which have seen all of ImageNet-1k's training images"
-        return Teacher(found.net, origin, describe(config), found.class_names, tuple(found.notes))
+        return of_file(found, origin, config)
     if run is not None:
         return teacher_of_a_run(*run, cfg, data)
     if not path.exists():
@@ -119,7 +122,13 @@ def find_teacher(
             "untrained, a file of weights or a folder with one, or a run directory"
         )
     found = with_weights_of(path, config, cfg, data, build)
-    return Teacher(found.net, str(path), describe(config), found.class_names, tuple(found.notes))
+    return of_file(found, str(path), config)
+
+
+def of_file(found: Found, origin: str, config: DictConfig) -> Teacher:
+    """The teacher whose weights were found in a file."""
+    notes = tuple(found.notes)
+    return Teacher(found.net, origin, describe(config), found.class_names, notes, found.class_order)
 
 
 def teacher_of_a_run(
