@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.files import write_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.run_directory import make_directory
-from kd_lightning.running.teacher_diagnosis import Place, diagnose
+from kd_lightning.running.kept_diagnosis import find_better_use
+from kd_lightning.running.teacher_diagnosis import Place
 from kd_lightning.teachers.class_order import corrected
 from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.permuted_classes import find_class_order
@@ -108,8 +109,7 @@ def better_use(
     judged: Predictions,
 ) -> str | None:
     """With which settings the teacher is clearly better, and how to get them; None: with none."""
-    keys = cfg.method.teacher.keys()
-    other = diagnose(teacher.net, data, judged.chosen, place, keys)
+    other = find_better_use(cfg, data, teacher, place, judged)
     order = find_class_order(judged.predicted, judged.labels, data.num_classes)
     if order is not None and (other is None or order.accuracy > other.accuracy):
         return (
@@ -118,10 +118,7 @@ def better_use(
         )
     if other is None:
         return None
-    return (
-        f"{percent(other.accuracy)} on {len(other.right)} of them {other.alternative.words}: "
-        f"{other.alternative.advice_in_words()}"
-    )
+    return f"{percent(other.accuracy)} on {other.samples} of them {other.words}: {other.advice}"
 
 
 def class_order_advice(

@@ -61,9 +61,9 @@ class Check:
 
 
 @pytest.fixture
-def make_check(composed: DictConfig) -> Callable[..., Check]:
+def make_check(composed: DictConfig, tmp_path: Path) -> Callable[..., Check]:
     """make_check({"teacher.check": "warn"}): the check of a run with other values."""
-    return functools.partial(Check, composed)
+    return functools.partial(Check, OmegaConf.merge(composed, {"outputs": f"{tmp_path}/outputs"}))
 
 
 @pytest.fixture
