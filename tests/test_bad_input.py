@@ -219,9 +219,9 @@ def test_code_in_a_checkpoint_does_not_run(key: str, save, refusal, tmp_path: Pa
     ("name", "content", "said"),
     [
         ("cut.ckpt", None, "cut.ckpt is damaged or cut short"),
-        ("empty.ckpt", b"", "empty.ckpt is damaged or cut short"),
-        ("notes.txt", b"hello", "notes.txt is damaged or cut short"),
-        ("zeros.safetensors", b"\0" * 99, "zeros.safetensors is not a complete safetensors file"),
+        ("empty.ckpt", b"", "empty.ckpt is empty: expected a file of torch.save"),
+        ("notes.txt", b"hello", "notes.txt is a text file and not a file of weights"),
+        ("zeros.safetensors", b"\0" * 99, "zeros.safetensors is damaged or not a file of weights"),
     ],
 )
 def test_unreadable_checkpoints(name: str, content, said: str, refusal, tmp_path: Path) -> None:
@@ -272,6 +272,15 @@ def test_a_damaged_or_missing_teacher_run(refusal, finished: Path, tmp_path: Pat
     best.write_bytes(best.read_bytes()[:1000])
     said = refusal(f"teacher.source={copy}", "data.num_classes=4")
     assert "best-student.ckpt is damaged or cut short" in said
+
+
+def test_a_teacher_folder_with_several_files_of_weights(refusal, tmp_path: Path) -> None:
+    for name in ("a.pt", "b.ckpt"):
+        (tmp_path / name).touch()
+    said = refusal(f"teacher.source={tmp_path}")
+    assert f"with teacher.source={tmp_path}/a.pt or teacher.source={tmp_path}/b.ckpt" in said
+    (tmp_path / "config.yaml").touch()  # now it is a run that has been stopped
+    assert "is no finished run: expected metrics.json" in refusal(f"teacher.source={tmp_path}")
 
 
 def test_a_run_directory_is_used_once(refusal, finished: Path) -> None:

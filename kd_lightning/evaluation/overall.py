@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kd_lightning.base.confusion import confusion_matrix
 from kd_lightning.base.files import atomic_write, write_text
 from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.tables import csv_text
@@ -15,7 +17,6 @@ from kd_lightning.evaluation.metrics import classification_metrics
 from kd_lightning.evaluation.per_class import (
     balanced_accuracy,
     class_rows,
-    confusion_matrix,
     macro_f1,
 )
 from kd_lightning.evaluation.sections import (
@@ -33,7 +34,7 @@ def metrics_of(logits: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> dict[
     and the macro F1.
     """
     predicted = logits.argmax(1)
-    matrix = confusion_matrix(predicted, labels, logits.shape[1])
+    matrix = torch.from_numpy(confusion_matrix(predicted, labels, logits.shape[1]))
     right = int((predicted == labels).sum())
     metrics = classification_metrics(logits, labels)
     return {
@@ -93,7 +94,7 @@ class ClassReport:
         own = labels_of(subject, labels, class_names)
         self.subject = subject
         self.suffix = "" if alone else subject.name
-        self.matrix = confusion_matrix(logits.argmax(1), own, len(class_names))
+        self.matrix = torch.from_numpy(confusion_matrix(logits.argmax(1), own, len(class_names)))
         self.rows = class_rows(self.matrix, subject.class_names)
 
     def section(self, most: int | None = None) -> Section:

@@ -8,19 +8,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Matrix = Int[Tensor, "C C"]
-
-
-def confusion_matrix(
-    predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"], num_classes: int
-) -> Matrix:
-    """Number of samples for each class and each predicted class."""
-    cells = labels * num_classes + predicted
-    return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def recall(matrix: Matrix) -> Float[Tensor, " C"]:

@@ -24,9 +24,10 @@ class CommonArguments(TypedDict, total=False):
         num_classes: C of the logits.
         in_chans: channels of the input.
         dropout: rate before the head.
-        mean, std: of each channel of the input; None: no normalization.
+        mean, std: of each channel of the input; None: no normalization. A file of weights that has
+            its own replaces them; a run then sets those that a person has given.
         input_size: side to which images are resized; None: no resizing.
-        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
+        interpolation: of that resizing: nearest-exact, bilinear (None) or bicubic.
         weights: "none", or a file of weights.
         weights_key: which of several sets of weights in the file, see ``load_weights``.
     """

@@ -13,13 +13,14 @@ from typing import Any, Self
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from kd_lightning.base.interpolations import INTERPOLATIONS, OF_NETS
+
 # Mappings in which such facts are, inside the file
 SECTIONS = (
     *("args", "hparams", "hyper_parameters", "config", "cfg", "meta", "metadata", "info"),
     *("pretrained_cfg", "data_config", "preprocessing", "model", "data", "dataset_meta"),
 )
 OF_LIGHTNING = ("hparams", "hyper_parameters")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 CROP_MODES = {"center": "crop", "squash": "squash", "border": "letterbox"}  # timm's -> data.resize
 
 
@@ -32,7 +33,7 @@ class Facts:
         class_names: the class of each logit.
         mean, std: of each channel, in units of a [0, 1] image or of the raw series.
         input_size: side of the images.
-        interpolation: with which they were resized: nearest, bilinear or bicubic.
+        interpolation: with which they were resized: nearest-exact, bilinear or bicubic.
         crop_fraction: side of the centre crop / short side after resizing.
         resize: how a file became a square: crop, squash or letterbox.
     """
@@ -88,6 +89,7 @@ def _facts_here(section: Mapping[Any, Any]) -> Facts:
     mean, std = _statistics(section)
     crop = _number(section.get("crop_pct", section.get("crop_fraction")))
     interpolation = str(section.get("interpolation")).lower()
+    interpolation = OF_NETS.get(interpolation, interpolation)
     mode = section.get("crop_mode", section.get("resize"))
     return Facts(
         architecture=_text(section.get("architecture", section.get("arch"))),

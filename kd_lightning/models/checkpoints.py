@@ -25,10 +25,13 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.checkpoint_facts import Facts, as_mapping, facts_of
+from kd_lightning.models.file_content import check_content, is_safetensors, unreadable
 
 KEY = "…weights"  # the keys of all nets of a run end like this
 OWN_METADATA = "kd_lightning"  # in a student's file: its facts, as JSON
 IN_FOLDERS = ("student.safetensors", "model.safetensors", "pytorch_model.bin")
+ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # of names of files of weights
+MAX_SHOWN = 5  # of the files in a folder
 MAX_DEPTH = 5  # of the mappings in a file
 
 # What training programs store beside tensors. None of it runs code when it is read.
@@ -67,7 +70,8 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | PathLike, key: str = KEY) -> Checkpoint:
-    """Reads a ``.safetensors`` file, a file of ``torch.save``, or a folder with one of them.
+    """Reads a safetensors file, a file of ``torch.save``, or a folder with one of them. The content
+    decides which of the two a file is, and not its name.
 
     A folder has ``student.safetensors`` of a run of this package, or ``model.safetensors`` or
     ``pytorch_model.bin`` with ``config.json``, as timm writes them for the Hugging Face hub.
@@ -77,8 +81,9 @@ def read_checkpoint(path: str | PathLike, key: str = KEY) -> Checkpoint:
         key: the configuration key of the file, for messages.
 
     Raises:
-        UserError: there is no such file, it is damaged, it needs code to be run, or it has no
-            tensors.
+        UserError: there is no such file, it is empty, damaged or something else (a photo, a text),
+            it needs code to be run, or it has no tensors; or no file of the folder is chosen by its
+            name.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -87,7 +92,8 @@ def read_checkpoint(path: str | PathLike, key: str = KEY) -> Checkpoint:
         raise UserError(
             f"weights must be none, pretrained or a file, and there is no file {path} ({key}=…)"
         )
-    if path.suffix == ".safetensors":
+    check_content(path, key)
+    if is_safetensors(path):
         content, metadata = _load_safetensors(path, key)
     else:
         content, metadata = _load(path, key), {}
@@ -99,13 +105,30 @@ def read_checkpoint(path: str | PathLike, key: str = KEY) -> Checkpoint:
 
 
 def file_in(folder: Path, key: str) -> Path:
-    """The file of weights in a folder."""
+    """The file of weights in a folder.
+
+    Raises:
+        UserError: it has none, or one or several under other names, which are given as overrides.
+    """
     for name in IN_FOLDERS:
         if (folder / name).is_file():
             return folder / name
+    expected = f"expected {' or '.join(IN_FOLDERS)} in it"
+    if not (others := weights_in(folder)):
+        raise UserError(f"the folder {folder} has no weights: {expected} ({key}=…)")
+    shown = [f"{key}={path}" for path in others[:MAX_SHOWN]]
+    more = f", or one of {len(others) - MAX_SHOWN} more" if len(others) > MAX_SHOWN else ""
     raise UserError(
-        f"the folder {folder} has no weights: expected {' or '.join(IN_FOLDERS)} in it ({key}=…)"
+        f"the folder {folder} has weights under other names: {expected}, or give a file itself, "
+        f"with {' or '.join(shown)}{more}"
     )
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The files of a folder whose names end as those of weights, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file())
 
 
 def _states_in(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:
@@ -128,7 +151,7 @@ def _load_safetensors(path: Path, key: str) -> tuple[dict[str, Tensor], Mapping[
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a complete safetensors file: {error} ({key}=…)") from error
+        raise unreadable(path, key) from error
     try:
         own = json.loads(metadata.get(OWN_METADATA, "{}"))
     except ValueError:
@@ -140,7 +163,8 @@ def _load(path: Path, key: str) -> object:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(DATA_TYPES):
             warnings.simplefilter("ignore")  # about pickle protocols, before it refuses them
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # of a path, torch would look at the name
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch raises the same error for a file that would run code and for one that is no pickle
         if "Unsupported" in str(error):
@@ -148,9 +172,11 @@ def _load(path: Path, key: str) -> object:
                 f"{path} has other objects than tensors{_their_names(path)}, and loading those "
                 f"could run code: save the net's state_dict() alone and give that file ({key}=…)"
             ) from error
-        raise UserError(f"{path} is not a file of weights ({key}=…)") from error
-    except Exception as error:  # a file that is no pickle can raise anything
-        raise UserError(f"{path} is damaged or cut short: {first_line(error)} ({key}=…)") from error
+        raise unreadable(path, key) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise unreadable(path, key) from error
 
 
 def _their_names(path: Path) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.interpolations import INTERPOLATIONS, OF_NETS
 from kd_lightning.models.outputs import ModelOutput
 
 STATISTICS = ("prepare.mean", "prepare.std")  # in the state dict of a ``Classifier``
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")  # nearest: torch's nearest-exact
 
 
 class Prepare(nn.Module):
@@ -28,7 +28,8 @@ class Prepare(nn.Module):
         mean, std: of each channel, in the units of a [0, 1] image or of the raw series; None: no
             normalization. They are saved with the weights, which were trained with them.
         size: side to which images are resized (antialiased); None: no resizing.
-        interpolation: of that resizing: nearest, bilinear or bicubic. Bicubic values are clipped to
+        interpolation: of that resizing: nearest-exact (or nearest, its earlier name), bilinear or
+            bicubic. Bicubic values are clipped to
             [0, 1], as those of an image file are.
     """
 
@@ -42,6 +43,7 @@ class Prepare(nn.Module):
         super().__init__()
         if size is not None and size < 1:
             raise UserError(f"input_size must be >= 1 or null, got {size} (…input_size=…)")
+        interpolation = OF_NETS.get(interpolation, interpolation)
         if interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", interpolation, INTERPOLATIONS, "…interpolation")
         self.size = size
@@ -51,9 +53,11 @@ class Prepare(nn.Module):
     def set_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Sets or replaces the statistics with which the input is normalized; None: none."""
         if (mean is None) != (std is None):
-            raise UserError(f"mean and std must be given together, got mean={mean} and std={std}")
+            raise UserError(
+                f"mean and std must be given together, got mean={mean} and std={std} (…mean=…)"
+            )
         if std is not None and not all(s > 0 for s in std):
-            raise UserError(f"every std must be > 0, got {list(std)}")
+            raise UserError(f"every std must be > 0, got {list(std)} (…std=…)")
         for name, values in (("mean", mean), ("std", std)):
             buffer = None if values is None else torch.tensor(list(values), dtype=torch.float32)
             self.register_buffer(name, buffer)
@@ -84,7 +88,7 @@ class Prepare(nn.Module):
         """Images of any size -> (B, C, size, size)."""
         if not torch.jit.is_tracing() and list(x.shape[-2:]) == [size, size]:
             return x
-        if self.interpolation == "nearest":
+        if self.interpolation == "nearest-exact":
             return F.interpolate(x, [size, size], mode="nearest-exact")
         x = F.interpolate(
             x, [size, size], mode=self.interpolation, antialias=True, align_corners=False

@@ -63,7 +63,7 @@ def timm_classifier(
         small_stem: a first convolution of 3 x 3 and stride 1 and no pooling, for small images.
         input_size: side to which images are resized; None: no resizing. For nets of one fixed size:
             None: resize to that size; another number: build the net for that size.
-        interpolation: of that resizing: nearest, bilinear (None) or bicubic.
+        interpolation: of that resizing: nearest-exact, bilinear (None) or bicubic.
         mean, std: of each channel, in units of a [0, 1] image.
         data_mean, data_std, data_size: of the data. Images too small for the net raise an error.
         imagenet_rows: the data's classes among those of ImageNet-1k. A head of 1000 classes keeps

@@ -20,6 +20,7 @@ from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
 from kd_lightning.running.support import check_support
+from kd_lightning.teachers.input_facts import keep_given_statistics
 from kd_lightning.teachers.sources import Teacher, build_net
 
 # Warnings of the libraries that tell a person nothing here, by the beginning of their text.
@@ -109,8 +110,10 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
     }
     if teacher is not None:
         nets["teacher"] = teacher.net
+        keep_given_statistics(teacher.net, cfg.method.teacher, cfg.task)
         check_net(teacher.net, cfg.task, "method.teacher")
     for key, net in nets["students"].items():
+        keep_given_statistics(net, cfg.method.students[key], cfg.task)
         check_net(net, cfg.task, f"method.students.{key}")
     if cfg.hardware.channels_last:
         named = {f"method.students.{key}": net for key, net in nets["students"].items()}

@@ -22,6 +22,7 @@ from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
 from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
+from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation, check_weights_keys
 
 
 def check_run(cfg: DictConfig, data: ClassificationData) -> None:
@@ -50,6 +51,7 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
             build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
         )
     method = build_method(cfg, teacher)
+    check_net_keys(cfg, method, teacher)
     method.parameter_groups()
     if teacher is not None:
         check_teacher(cfg, data, method)
@@ -134,6 +136,21 @@ def check_optimizer(cfg: DictConfig, key: str) -> None:
         raise
     except (TypeError, ValueError) as error:
         raise_refused("the optimizer", error, f"{key}optimizer.…=…")
+
+
+def check_net_keys(cfg: DictConfig, method: Learner, teacher: Teacher | None) -> None:
+    """Raises ``UserError`` for keys of nets without an effect; a resumed run has passed this."""
+    if cfg.resume:
+        return
+    nets = {f"method.students.{key}": net for key, net in method.students.items()}
+    if teacher is not None:
+        nets[TEACHER] = teacher.net
+    for key, net in nets.items():
+        config = OmegaConf.select(cfg, key)
+        check_weights_keys(config, key)
+        # a file says to which size its images are resized
+        if key != TEACHER or cfg.teacher.source in ("train", "untrained"):
+            check_interpolation(net, config.get("interpolation"), key)
 
 
 def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:

@@ -58,7 +58,8 @@ def check_on_val(
     say: Callable[[str], None],
 ) -> Record | None:
     """Measures the teacher on val, on the run's device and in its precision. The first rank does
-    this alone. A resumed run with the same teacher takes the record of its first start.
+    this alone. A resumed run with the same teacher takes the record of its first start, also if it
+    checks nothing itself.
 
     Val is checked whole up to 5,000 samples. If it has fewer than 100 or does not exist, up to
     1,000 training samples are checked too, without augmentation.
@@ -72,10 +73,12 @@ def check_on_val(
     Raises:
         UserError: something is wrong with the teacher, and ``teacher.check`` is "error".
     """
-    if teacher is None or not is_checked(cfg) or not is_first_rank():
+    if teacher is None or not is_first_rank():
         return None
     if cfg.resume and (known := recorded(Path(cfg.resume), teacher)):
         return known
+    if not is_checked(cfg):
+        return None
     trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)
     place = Place(trainer.strategy.root_device, trainer.precision_plugin.forward_context)
     home = next(teacher.net.parameters()).device

@@ -9,7 +9,9 @@ from kd_lightning.base.files import write_json
 from kd_lightning.base.words import percent
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.run_directory import make_directory
-from kd_lightning.running.teacher_diagnosis import Place, diagnose
+from kd_lightning.running.kept_diagnosis import find_better_use
+from kd_lightning.running.teacher_diagnosis import Place
+from kd_lightning.teachers.class_order import corrected
 from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.permuted_classes import find_class_order
 from kd_lightning.teachers.significance import BETTER_BY, Predictions
@@ -108,46 +110,47 @@ def better_use(
     judged: Predictions,
 ) -> str | None:
     """With which settings the teacher is clearly better, and how to get them; None: with none."""
-    keys = cfg.method.teacher.keys()
-    other = diagnose(teacher.net, data, judged.chosen, place, keys)
+    other = find_better_use(cfg, data, teacher, place, judged)
     order = find_class_order(judged.predicted, judged.labels, data.num_classes)
     if order is not None and (other is None or order.accuracy > other.accuracy):
-        override = class_order_override(cfg, data, teacher, order.order)
         return (
             f"{percent(order.accuracy, 1)} on {len(order.right)} of them with its classes in "
-            f"another order: add {override}, after a look at the class names that it was trained "
-            "with"
+            f"another order: {class_order_advice(cfg, data, teacher, order.order)}"
         )
     if other is None:
         return None
-    return (
-        f"{percent(other.accuracy, 1)} on {len(other.right)} of them {other.alternative.words}: "
-        f"{other.alternative.advice_in_words()}"
-    )
+    return f"{percent(other.accuracy, 1)} on {other.samples} of them {other.words}: {other.advice}"
+
+
+def class_order_advice(
+    cfg: DictConfig, data: ClassificationData, teacher: Teacher, order: list[int]
+) -> str:
+    """How the teacher gets this order: an override, if there is one.
+
+    Args:
+        order: for each output of the teacher, as the run uses it, the index of a class.
+    """
+    if teacher.class_order is None:
+        return "look at the names of the data's classes, by which its outputs were chosen"
+    override = class_order_override(cfg, data, teacher, order)
+    if cfg.teacher.source == "pretrained":
+        return f"give its weights as a file, with teacher.source=<file> {override}"
+    return f"add {override}, after a look at the class names that it was trained with"
 
 
 def class_order_override(
     cfg: DictConfig, data: ClassificationData, teacher: Teacher, order: list[int]
 ) -> str:
-    """The override that gives the teacher this order. An order of many classes is written to a
-    JSON file.
-
-    Args:
-        order: for each output of the teacher, as the run uses it, the index of a class.
+    """The override for all outputs in the teacher's file. An order of many classes, or with
+    classes that the data do not have, is written to a JSON file.
     """
-    given = cfg.teacher.get("class_order")
-    if isinstance(given, str):
-        return f"another teacher.class_order than that in {given}"
-    names = data.class_names
-    if given is not None and not all(isinstance(one, int) or one in names for one in given):
-        return "another teacher.class_order than this"
-    if given is not None:  # it is for the outputs in the file, in whose order the answer must be
-        places = [one if isinstance(one, int) else names.index(one) for one in given]
-        order = [order[place] for place in places]
-    if len(order) <= SHOWN_CLASSES:
-        return f"teacher.class_order=[{','.join(map(str, order))}]"
+    classes = list(data.class_names)
+    names = corrected(teacher.class_order, classes, order)
+    has_others = len(names) > len(classes)
+    if not has_others and len(names) <= SHOWN_CLASSES:
+        return f"teacher.class_order=[{','.join(str(classes.index(name)) for name in names)}]"
     outputs = Path(cfg.outputs)
     make_directory(outputs, "outputs")
     path = outputs / f"class_order-{teacher.sha256}.json"
-    write_json(path, order)
+    write_json(path, names if has_others else [classes.index(name) for name in names])
     return f"teacher.class_order={path}"

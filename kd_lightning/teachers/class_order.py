@@ -24,11 +24,14 @@ class Rows(NamedTuple):
         rows: by class of the data; None: the head stays as it is.
         are_known: whether the order follows from names, and is not only assumed.
         note: what a person should know about it; "" for nothing.
+        names: of the class of each output of the teacher, those of the data among them; None: the
+            outputs of ImageNet were chosen by their place.
     """
 
     rows: list[int] | None
     are_known: bool
     note: str
+    names: list[str] | None = None
 
 
 def rows_for(
@@ -81,7 +84,7 @@ def rows_for(
         f"Teacher: no class names in {source}, so its outputs are taken to be in the data's order: "
         f"{shorten(classes)} ({KEY}=… if they are not)"
     )
-    return Rows(None, False, note)
+    return Rows(None, False, note, list(classes))
 
 
 def by_order(
@@ -103,7 +106,7 @@ def by_order(
             )
         given = [classes[one] for one in given]
     given = [str(one) for one in given]
-    twice = sorted({name for name in given if given.count(name) > 1})
+    twice = sorted({name for name in classes if given.count(name) > 1})
     if twice:
         raise UserError(f"{KEY} must name each class once, got {shorten(twice)} more than once")
     missing = [name for name in classes if name not in given]
@@ -130,12 +133,24 @@ def by_names(classes: Sequence[str], names: Sequence[str], by: str) -> Rows:
     row = {name: i for i, name in enumerate(names)}
     rows = [row[name] for name in classes]
     if rows == list(range(len(names))):
-        return Rows(None, True, "")
+        return Rows(None, True, "", list(names))
     if len(names) > len(classes):
         done = f"the data's {len(classes)} classes are taken out of its {len(names)}"
     else:
         done = "its classes are brought into the data's order"
-    return Rows(rows, True, f"Teacher: {done}, by {by}")
+    return Rows(rows, True, f"Teacher: {done}, by {by}", list(names))
+
+
+def corrected(names: Sequence[str], classes: Sequence[str], order: Sequence[int]) -> list[str]:
+    """``teacher.class_order`` with which a teacher has another order of the data's classes.
+
+    Args:
+        names: of the class of each output in the teacher's file, by which it is used now.
+        classes: names of the data's classes.
+        order: for each output of the teacher as it is used now, the index of the right class.
+    """
+    right = dict(zip(classes, (classes[one] for one in order), strict=True))
+    return [right.get(name, name) for name in names]
 
 
 def read_order(path: str) -> list[str | int]:

@@ -19,6 +19,7 @@ from kd_lightning.models.timm_nets import timm_facts, timm_statistics
 from kd_lightning.models.weights import Loaded, load_weights
 from kd_lightning.teachers.class_order import rows_for
 from kd_lightning.teachers.input_facts import describe_input, differences, given_facts, set_input
+from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation
 
 SOURCE = "teacher.source"
 WEIGHTS_KEY = "teacher.weights_key"
@@ -30,11 +31,13 @@ class Found(NamedTuple):
     Attributes:
         class_names: the data's, if the file's order is known and not only assumed.
         notes: sentences for people.
+        class_order: see ``Teacher``.
     """
 
     net: nn.Module
     class_names: list[str] | None
     notes: list[str]
+    class_order: list[str] | None
 
 
 def with_weights_of(
@@ -69,6 +72,7 @@ def with_weights_of(
         key_of_weights_key=WEIGHTS_KEY,
         any_classes=True,
     )
+    check_interpolation(net, given.interpolation, TEACHER)
     origin = set_statistics(net, given, loaded, config, path)
     names = loaded.facts.class_names
     outputs = net.head.out_features if has_linear_head(net) else data.num_classes
@@ -93,7 +97,8 @@ def with_weights_of(
         describe_input(net, origin, cfg.task.size),
         differences(loaded.facts, data, str(path)),
     ]
-    return Found(net, list(data.class_names) if rows.are_known else None, [n for n in notes if n])
+    class_names = list(data.class_names) if rows.are_known else None
+    return Found(net, class_names, [note for note in notes if note], rows.names)
 
 
 def with_timm_weights(
@@ -124,12 +129,15 @@ def with_timm_weights(
         if isinstance(error.__cause__, NoNetwork):
             raise NoNetwork(*error.__cause__.facts, SOURCE, f"{SOURCE}=train") from error
         raise
+    check_interpolation(net, given.interpolation, TEACHER)
     origin = "as given (method.teacher.mean)" if given.mean else f"timm's of {config.name}"
     notes = [
         describe_input(net, origin, cfg.task.size),
         differences(facts, data, f"timm's {config.name}"),
     ]
-    return Found(net, list(data.class_names), [note for note in notes if note])
+    class_names = list(data.class_names)
+    order = class_names if data.imagenet_rows is None else None
+    return Found(net, class_names, [note for note in notes if note], order)
 
 
 def has_linear_head(net: nn.Module) -> bool:

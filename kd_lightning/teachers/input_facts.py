@@ -9,6 +9,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.models.checkpoint_facts import Facts
 from kd_lightning.models.classifier import Classifier, Prepare
+from kd_lightning.teachers.unused_keys import NO_FILES
 
 AS_DATA = "data.{key}={value}"
 
@@ -25,6 +26,19 @@ def given_facts(config: DictConfig, task: DictConfig) -> Facts:
     return Facts(
         input_size=config.get("input_size"), interpolation=config.get("interpolation"), **facts
     )
+
+
+def keep_given_statistics(net: nn.Module, config: DictConfig, task: DictConfig) -> None:
+    """Gives a net that was built with a file of weights the mean and std that a person has set,
+    instead of the file's.
+
+    Args:
+        config: by which the net was built.
+    """
+    given = given_facts(config, task)
+    has_file = config.get("weights", "none") not in NO_FILES
+    if has_file and given.mean is not None and isinstance(net, Classifier):
+        net.prepare.set_statistics(given.mean, given.std)
 
 
 def set_input(config: DictConfig, facts: Facts, task: DictConfig) -> None:

@@ -7,22 +7,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.models.checkpoints import IN_FOLDERS
+from kd_lightning.models.checkpoints import IN_FOLDERS, weights_in
 from kd_lightning.records.run_directory import best_student
 from kd_lightning.teachers.class_order import Rows, by_names
 
 
 def run_and_student(path: Path) -> tuple[Path, str | None] | None:
     """The run directory that a folder is, or is the ``students/<key>`` of, with that key; None if
-    the folder holds a file of weights and no run, or is no folder.
+    the folder holds files of weights and no run, or is no folder.
     """
     if not path.is_dir():
         return None
     if path.parent.name == "students" and (path.parents[1] / "metrics.json").exists():
         return path.parents[1], path.name
+    if (path / "metrics.json").exists():
+        return path, None
+    # a run that is not finished has weights too, of its last and of its best epochs
+    is_run = (path / "config.yaml").exists() or not weights_in(path)
     has_weights = any((path / name).is_file() for name in IN_FOLDERS)
-    is_run = (path / "metrics.json").exists() or not has_weights
-    return (path, None) if is_run else None
+    return (path, None) if is_run and not has_weights else None
 
 
 def the_student_of(directory: Path) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from scipy.stats import binomtest
 from torch import Tensor
 
+from kd_lightning.base.confusion import confusion_matrix
 from kd_lightning.base.proportions import mcnemar_p
 from kd_lightning.base.streams import stream
 from kd_lightning.base.words import percent
@@ -89,7 +90,7 @@ class Predictions:
         at once. The binomial test takes samples for independent and finds some random nets
         significant; this test does not.
         """
-        confusion = confusion_matrix(self.predicted, self.labels)
+        confusion = confusion_of(self.predicted, self.labels)
         if len(confusion) < FEW_CLASSES:
             return None
         luck = torch.rand(ORDERS, len(confusion), generator=stream("teacher", "orders"))
@@ -126,15 +127,15 @@ class Predictions:
         return f"{percent(self.accuracy, 1)} on {self.part} ({counts})"
 
 
-def confusion_matrix(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "C C"]:
-    """How often each class (row) is predicted as each class (column)."""
-    classes = int(max(predicted.max(), labels.max())) + 1
-    return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
+def confusion_of(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> Int[Tensor, "C C"]:
+    """The confusion matrix of all classes up to the highest that occurs."""
+    num_classes = int(max(predicted.max(), labels.max())) + 1
+    return torch.from_numpy(confusion_matrix(predicted, labels, num_classes))
 
 
 def expected_accuracy(predicted: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> float:
     """That of predictions which are as frequent as these, and independent of the labels."""
-    confusion = confusion_matrix(predicted, labels).double()
+    confusion = confusion_of(predicted, labels).double()
     return float(confusion.sum(0) @ confusion.sum(1)) / len(labels) ** 2
 
 

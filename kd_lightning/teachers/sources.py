@@ -18,9 +18,10 @@ from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
 from kd_lightning.models.weights import load_weights
-from kd_lightning.teachers.files import with_timm_weights, with_weights_of
+from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
 from kd_lightning.teachers.store import find_or_train
+from kd_lightning.teachers.unused_keys import check_file_keys
 
 NO_FILES = ("train", "untrained", "pretrained")  # values of ``teacher.source``
 SUPERVISED = "kd_lightning.methods.supervised.Supervised"
@@ -35,6 +36,8 @@ class Teacher:
         name: of the net, for people.
         class_names: of its outputs; None: they are only assumed to be the data's.
         notes: sentences of what a person should know about how it was loaded.
+        class_order: names of the classes of all outputs in its file, by which those of the data
+            were chosen; None: ``teacher.class_order`` cannot change this choice.
     """
 
     net: nn.Module
@@ -42,6 +45,7 @@ class Teacher:
     name: str
     class_names: list[str] | None = None
     notes: tuple[str, ...] = ()
+    class_order: list[str] | None = None
 
     @property
     def sha256(self) -> str:
@@ -109,7 +113,7 @@ def find_teacher(
     if source == "pretrained":
         found = with_timm_weights(config, cfg, data, build)
         origin = "the library's weights, which have seen all of ImageNet-1k's training images"
-        return Teacher(found.net, origin, describe(config), found.class_names, tuple(found.notes))
+        return of_file(found, origin, config)
     if run is not None:
         return teacher_of_a_run(*run, cfg, data)
     if not path.exists():
@@ -118,17 +122,13 @@ def find_teacher(
             "untrained, a file of weights or a folder with one, or a run directory"
         )
     found = with_weights_of(path, config, cfg, data, build)
-    return Teacher(found.net, str(path), describe(config), found.class_names, tuple(found.notes))
+    return of_file(found, str(path), config)
 
 
-def check_file_keys(cfg: DictConfig, source: str, *, is_file: bool) -> None:
-    """Raises ``UserError`` for keys that say something about a file, if the source is none."""
-    for key in ("weights_key", "class_order"):
-        if cfg.teacher[key] is not None and not is_file:
-            raise UserError(
-                f"teacher.{key} is for a file of weights, and teacher.source={source} is none: "
-                f"leave it out, or set teacher.source=<file>"
-            )
+def of_file(found: Found, origin: str, config: DictConfig) -> Teacher:
+    """The teacher whose weights were found in a file."""
+    notes = tuple(found.notes)
+    return Teacher(found.net, origin, describe(config), found.class_names, notes, found.class_order)
 
 
 def teacher_of_a_run(

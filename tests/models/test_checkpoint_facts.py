@@ -35,6 +35,11 @@ def test_facts_are_found_where_programs_write_them(wrap: Any) -> None:
     )  # fmt: skip
 
 
+def test_nearest_in_a_file_is_that_of_pil() -> None:
+    for name in ("nearest", "NEAREST", "nearest-exact"):
+        assert facts_of({"interpolation": name}).interpolation == "nearest-exact"
+
+
 def test_the_first_that_says_something_counts() -> None:
     facts = facts_of({"img_size": 64}, {"img_size": 32, **STATISTICS})
     assert (facts.input_size, facts.mean) == (64, STATISTICS["mean"])

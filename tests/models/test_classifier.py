@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.models.assemble import CheckedPrepare
 from kd_lightning.models.classifier import Prepare
 from kd_lightning.models.perceptron import mlp
@@ -17,12 +18,20 @@ def test_images_are_resized_with_the_given_interpolation(size: int) -> None:
     for interpolation, expected in (
         ("bilinear", F.interpolate(x, (size, size), mode="bilinear", **smooth)),
         ("bicubic", F.interpolate(x, (size, size), mode="bicubic", **smooth).clamp(0, 1)),
-        ("nearest", F.interpolate(x, (size, size), mode="nearest-exact")),
+        ("nearest-exact", F.interpolate(x, (size, size), mode="nearest-exact")),
     ):
         assert torch.equal(Prepare(size=size, interpolation=interpolation)(x), expected)
     assert torch.equal(
         Prepare(size=size)(x), F.interpolate(x, (size, size), mode="bilinear", **smooth)
     )
+
+
+def test_nearest_in_the_record_of_a_net_is_nearest_exact() -> None:
+    x = torch.rand(1, 1, 7, 7)
+    earlier, now = (Prepare(size=3, interpolation=n) for n in ("nearest", "nearest-exact"))
+    assert torch.equal(earlier(x), now(x))
+    assert not torch.equal(now(x), F.interpolate(x, (3, 3), mode="nearest"))
+    assert torch.equal(now(x), Resizing(3, "squash", interpolation="nearest-exact")(x))
 
 
 def test_bicubic_values_stay_those_of_images() -> None:
@@ -57,5 +66,5 @@ def test_statistics_can_be_replaced() -> None:
 def test_own_nets_resize_too() -> None:
     net = mlp(num_inputs=16, widths=[4], num_classes=2, in_chans=1, input_size=4,
               interpolation="nearest")  # fmt: skip
-    assert (net.prepare.size, net.prepare.interpolation) == (4, "nearest")
+    assert (net.prepare.size, net.prepare.interpolation) == (4, "nearest-exact")
     assert net(torch.rand(2, 1, 9, 9)).logits.shape == (2, 2)

@@ -56,13 +56,14 @@ class Check:
         self.said: list[str] = []
 
     def __call__(self, net: nn.Module) -> dict | None:
-        return check_on_val(self.cfg, self.data, Teacher(net, "here", "net"), self.said.append)
+        teacher = Teacher(net, "here", "net", class_order=list(self.data.class_names))
+        return check_on_val(self.cfg, self.data, teacher, self.said.append)
 
 
 @pytest.fixture
-def make_check(composed: DictConfig) -> Callable[..., Check]:
+def make_check(composed: DictConfig, tmp_path: Path) -> Callable[..., Check]:
     """make_check({"teacher.check": "warn"}): the check of a run with other values."""
-    return functools.partial(Check, composed)
+    return functools.partial(Check, OmegaConf.merge(composed, {"outputs": f"{tmp_path}/outputs"}))
 
 
 @pytest.fixture

@@ -249,9 +249,10 @@ def test_a_resumed_run_takes_the_record_of_its_first_start(
     record["teacher"]["val"]["accuracy"] = 0.125
     path.write_text(json.dumps(record))
     capsys.readouterr()
-    distill(f"resume={path.parent}", "trainer.max_epochs=2", "teacher.check=warn")
-    assert json.loads(path.read_text())["teacher"] == record["teacher"]
-    assert " on val (" not in capsys.readouterr().out
+    for epochs, check in ((2, "warn"), (3, "off")):
+        distill(f"resume={path.parent}", f"trainer.max_epochs={epochs}", f"teacher.check={check}")
+        assert json.loads(path.read_text())["teacher"] == record["teacher"]
+        assert " on val (" not in capsys.readouterr().out
 
 
 def test_a_run_that_was_not_checked_is_checked_when_it_is_resumed(

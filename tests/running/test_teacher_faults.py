@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ridge_net, with_order
+from hydra.utils import instantiate
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
+from kd_lightning.running.teacher_check import check_on_val
+from kd_lightning.teachers.sources import Teacher, get_teacher
 
 
 def sentence(check: Callable, net: Classifier) -> str:
@@ -34,15 +37,57 @@ def test_another_order_of_classes_is_given_as_an_override(check: Callable) -> No
     assert "with its classes in another order: add teacher.class_order=[" + shown + "]" in text
 
 
-@pytest.mark.parametrize("kind", [int, str])
-def test_an_order_is_that_of_the_outputs_in_the_file(kind: type, make_check: Callable) -> None:
-    # the run has given the outputs an order already, and it is the wrong one
-    right = torch.randperm(10, generator=torch.Generator().manual_seed(1))
-    given = torch.randperm(10, generator=torch.Generator().manual_seed(2))
-    check = make_check({"teacher.class_order": [kind(one) for one in given.tolist()]})
-    of_file = with_order(ridge_net(check.data), right)
-    text = sentence(check, with_order(of_file, given.argsort()))
-    assert f"add teacher.class_order=[{','.join(map(str, right.tolist()))}]" in text
+EXTRA = ["other", "other"]  # classes that the data do not have
+
+
+@pytest.mark.parametrize(
+    ("names", "extra"),
+    [(None, []), ("in the file", []), ("given", []), ("in the file", EXTRA), ("given", EXTRA)],
+)
+def test_the_advised_order_repairs_the_teacher(
+    names: str | None, extra: list[str], make_check: Callable, tmp_path: Path
+) -> None:
+    check = make_check({"outputs": str(tmp_path / "outputs")})
+    classes = [*check.data.class_names, *extra]
+    right = torch.randperm(len(classes), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    config = {"_target_": "kd_lightning.models.perceptron.mlp", "num_inputs": 64, "widths": [256],
+              "num_classes": len(classes), "in_chans": 1}  # fmt: skip
+    net = ridge_net(check.data, trunk=instantiate(config).trunk)
+    state = net.state_dict()
+    for name, value in (("head.weight", 0.0), ("head.bias", -9.0)):
+        rows = state[name].new_full((len(extra), *state[name].shape[1:]), value)
+        state[name] = torch.cat([state[name], rows])[right]
+    shifted = dict(zip(check.data.class_names, torch.arange(10).roll(3).tolist(), strict=True))
+    order = [str(shifted.get(classes[i], classes[i])) for i in right]
+    told = {"classes": order} if names == "in the file" else {}
+    torch.save({"model": state, **told}, tmp_path / "net.pt")
+
+    cfg = check.cfg
+    cfg.method.teacher = {**config, "num_classes": 10}
+    cfg.teacher.update(source=str(tmp_path / "net.pt"))
+    cfg.teacher.class_order = order if names == "given" else None
+
+    def accuracy() -> float:
+        teacher = get_teacher(cfg, check.data, train=pytest.fail, say=check.said.append)
+        return check_on_val(cfg, check.data, teacher, check.said.append)["val"]["accuracy"]
+
+    with pytest.raises(UserError, match="with its classes in another order: add ") as caught:
+        accuracy()
+    override = str(caught.value).partition("order: add ")[2].partition(", after a look")[0]
+    cfg.merge_with_dotlist([override])
+    assert accuracy() > 0.9
+
+
+def test_an_order_that_no_override_changes_is_explained(make_check: Callable) -> None:
+    check = make_check({"teacher.source": "pretrained"})
+    wrong = with_order(ridge_net(check.data), torch.arange(10).roll(1))
+    shown = "teacher.source=<file> teacher.class_order=[9,0,1,2,3,4,5,6,7,8] (teacher.check=warn"
+    assert f"give its weights as a file, with {shown}" in sentence(check, wrong)
+    # of a file with all outputs of ImageNet
+    teacher = Teacher(wrong, "here", "net")
+    with pytest.raises(UserError, match="look at the names of the data's classes, by which its"):
+        check_on_val(make_check().cfg, check.data, teacher, check.said.append)
 
 
 def test_an_order_of_many_classes_is_written_to_a_file(
@@ -54,7 +99,7 @@ def test_an_order_of_many_classes_is_written_to_a_file(
     check = make_check({"outputs": str(tmp_path / "outputs")}, synthetic)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     text = sentence(check, with_order(ridge_net(check.data), order))
-    (path,) = (tmp_path / "outputs").iterdir()
+    (path,) = (tmp_path / "outputs").glob("*.json")
     assert f"add teacher.class_order={path}, after a look at the class names" in text
     assert json.loads(path.read_text()) == order.tolist()
 

@@ -31,7 +31,7 @@ def test_a_given_order_is_taken_by_names_or_by_indices() -> None:
         assert found.note == (
             "Teacher: its classes are brought into the data's order, by teacher.class_order"
         )
-    assert rows(order=["ant", "bee", "cat"]) == Rows(None, True, "")
+    assert rows(order=["ant", "bee", "cat"]) == Rows(None, True, "", CLASSES)
 
 
 def test_two_outputs_for_a_class_of_the_data_are_refused() -> None:
@@ -53,7 +53,7 @@ def test_the_names_in_the_file_are_followed_and_the_given_order_counts_first() -
     found = rows(names=["bee", "ant", "cat"])
     assert found.rows == [1, 0, 2]
     assert "by the names in net.pt" in found.note
-    assert rows(names=CLASSES) == Rows(None, True, "")
+    assert rows(names=CLASSES) == Rows(None, True, "", CLASSES)
     assert rows(order=["cat", "ant", "bee"], names=["bee", "ant", "cat"]).rows == [1, 2, 0]
 
 

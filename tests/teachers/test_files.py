@@ -116,14 +116,14 @@ def test_given_values_win(theirs: nn.Module, teacher_of: Callable, tmp_path: Pat
     save_for_hf(theirs, tmp_path / "hub", safe_serialization=True, data_config=about)
     teacher, said = teacher_of(
         tmp_path / "hub", "method.teacher.mean=[0.3,0.3,0.3]", "method.teacher.std=[1,1,1]",
-        "method.teacher.input_size=40", "method.teacher.interpolation=nearest",
+        "method.teacher.input_size=40", "method.teacher.interpolation=nearest-exact",
         "teacher.class_order=[rose,daisy,iris]",
     )  # fmt: skip
     prepare = teacher.net.prepare
     assert prepare.mean.tolist() == pytest.approx([0.3] * 3)
-    assert (prepare.size, prepare.interpolation) == (40, "nearest")
+    assert (prepare.size, prepare.interpolation) == (40, "nearest-exact")
     torch.testing.assert_close(logits(teacher), expected(theirs, teacher)[:, [1, 2, 0]])
-    assert "as given (method.teacher.mean); images resized from 32 to 40, nearest" in said[1]
+    assert "as given (method.teacher.mean); images resized from 32 to 40, nearest-exact" in said[1]
 
 
 def test_more_classes_than_the_datas_are_left_out(teacher_of: Callable, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """What a teacher's input is like is said in one sentence, with where that is known from."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from helpers import net
+from helpers import TINY, compose, net
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -10,8 +12,10 @@ from kd_lightning.data.digits import Digits
 from kd_lightning.data.image_folder import ImageFolder
 from kd_lightning.models.checkpoint_facts import Facts
 from kd_lightning.models.classifier import Classifier, Prepare
+from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.input_facts import describe_input, differences, given_facts, set_input
 
+STUDENT = "method.students.student"
 TASK = OmegaConf.create({"mean": [0.5], "std": [0.25], "shape": [1, 8, 8], "size": 8})
 
 
@@ -27,6 +31,30 @@ def test_the_datas_statistics_are_the_default_of_own_nets_and_given_for_timms() 
     assert given_facts(OmegaConf.create({**same, "data_mean": [0.5]}), TASK).mean == [0.5]
     other = OmegaConf.create({"mean": [0.1], "std": [0.25], "input_size": 4})
     assert given_facts(other, TASK) == Facts(mean=[0.1], std=[0.25], input_size=4)
+
+
+@pytest.mark.parametrize("target", ["mlp", "timm_classifier"])
+def test_the_given_statistics_count_before_the_files_and_these_before_the_datas(
+    target: str, tmp_path: Path
+) -> None:
+    words = ["model@method.students.student=timm", f"{STUDENT}.name=test_resnet"]
+    words = words if target == "timm_classifier" else ["model@method.students.student=mlp"]
+    cfg = compose("method=supervised", *[o for o in TINY if "teacher" not in o], *words)
+    build_data(cfg)
+
+    def statistics(*given: str) -> list[float]:
+        now = cfg.copy()
+        now.merge_with_dotlist([f"{STUDENT}.{one}" for one in given])
+        return build_method(now, None).students["student"].prepare.mean.tolist()
+
+    of_data = statistics()
+    net = build_method(cfg, None).students["student"]
+    net.prepare.set_statistics([0.1] * 3, [0.2] * 3)
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    file, given = f"weights={tmp_path}/net.pt", ("mean=[0.3,0.3,0.3]", "std=[1,1,1]")
+    assert of_data == pytest.approx(list(cfg.task.mean))
+    assert statistics(file) == pytest.approx([0.1] * 3)
+    assert statistics(file, *given) == pytest.approx([0.3] * 3)
 
 
 def test_sizes_are_set_for_images_and_for_nets_that_take_them() -> None:

@@ -14,11 +14,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.interpolations import INTERPOLATIONS
 
 WAYS = ("crop", "squash", "letterbox")
-# The names are torchvision's. The two kinds of "nearest" differ by up to a pixel: "nearest-exact"
-# is that of PIL.
-INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic")
+WITH_NEAREST = ("nearest", *INTERPOLATIONS)  # torchvision's "nearest", up to a pixel from PIL's
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,9 @@ class Resizing:
             raise unknown("way to resize", str(self.resize), WAYS, "data.resize")
         if not 0 < self.crop_fraction <= 1:
             raise UserError(f"data.crop_fraction must be in (0, 1], got {self.crop_fraction}")
-        if self.interpolation not in INTERPOLATIONS:
+        if self.interpolation not in WITH_NEAREST:
             name = str(self.interpolation)
-            raise unknown("interpolation", name, INTERPOLATIONS, "data.interpolation")
+            raise unknown("interpolation", name, WITH_NEAREST, "data.interpolation")
 
     @property
     def side(self) -> int:

@@ -1,11 +1,8 @@
-"""Which classes a net confuses: a matrix, and the pairs that are confused most often.
-
-Dimensions: N test samples, C classes.
-"""
+"""Which classes a net confuses: a matrix, and the pairs that are confused most often."""
 
 import numpy as np
-from jaxtyping import Int
 
+from kd_lightning.base.confusion import confusion_matrix
 from kd_lightning.base.tables import Table
 from kd_lightning.reports.page.blocks import Block, ShadedCell, ShadedTable, SortableTable
 from kd_lightning.reports.page.records import RunRecord
@@ -22,19 +19,10 @@ def confusion_blocks(record: RunRecord, net: str) -> list[Block]:
     labels, predicted = predictions["labels"], predictions[f"{net}/predicted"]
     num_classes = 1 + int(max(labels.max(), predicted.max()))
     names = ((record.environment or {}).get("data") or {}).get("class_names") or []
-    matrix = confusion_matrix(labels, predicted, max(num_classes, len(names)))
+    matrix = confusion_matrix(predicted, labels, max(num_classes, len(names)))
     if len(matrix) <= MAX_CLASSES:
         return [_matrix_table(record, net, matrix)]
     return [_pair_table(record, net, matrix)]
-
-
-def confusion_matrix(
-    labels: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], num_classes: int
-) -> Int[np.ndarray, "C C"]:
-    """How many samples of each class (row) a net takes for each class (column)."""
-    matrix = np.zeros((num_classes, num_classes), dtype=int)
-    np.add.at(matrix, (labels, predicted), 1)
-    return matrix
 
 
 def _matrix_table(record: RunRecord, net: str, matrix: np.ndarray) -> ShadedTable:

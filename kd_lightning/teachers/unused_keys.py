@@ -1,0 +1,65 @@
+"""Refuses keys of nets and of teachers' files that would have no effect."""
+
+from omegaconf import DictConfig
+from torch import nn
+
+from kd_lightning.base.errors import UserError
+
+NO_FILES = ("none", "pretrained")  # values of a net's ``weights``
+TEACHER = "method.teacher"
+
+
+def check_file_keys(cfg: DictConfig, source: str, *, is_file: bool) -> None:
+    """Raises ``UserError`` for keys that say something about another file than the teacher's.
+
+    Args:
+        source: ``teacher.source``.
+        is_file: whether it is a file of weights, or a folder with one.
+    """
+    for key in ("weights_key", "class_order"):
+        if cfg.teacher[key] is not None and not is_file:
+            raise UserError(
+                f"teacher.{key} is for a file of weights, and teacher.source={source} is none: "
+                f"leave it out, or set teacher.source=<file>"
+            )
+    weights = cfg.method.teacher.get("weights", "none")
+    if source not in ("train", "untrained") and weights not in NO_FILES:
+        raise UserError(
+            f"{TEACHER}.weights={weights} has no effect with teacher.source={source}, which gives "
+            "the teacher's weights: leave one of the two out"
+        )
+
+
+def check_weights_keys(config: DictConfig, key: str) -> None:
+    """Raises ``UserError`` for keys of a net that are for a file of weights, if it has none.
+
+    Args:
+        key: of the net.
+    """
+    weights = config.get("weights", "none")
+    if weights in NO_FILES and config.get("weights_key") is not None:
+        of_source = " (teacher.weights_key=… is for a file in teacher.source)"
+        raise UserError(
+            f"{key}.weights_key={config.weights_key} has no effect with {key}.weights={weights}: "
+            f"give a file of weights there, or leave it out{of_source * (key == TEACHER)}"
+        )
+    if weights == "none" and config.get("require_head"):
+        raise UserError(
+            f"{key}.require_head=true has no effect with {key}.weights=none: give trained weights "
+            "there, or leave it out"
+        )
+
+
+def check_interpolation(net: nn.Module, interpolation: str | None, key: str) -> None:
+    """Raises ``UserError`` if a net that resizes nothing was given an interpolation.
+
+    Args:
+        interpolation: that of the configuration.
+        key: of the net.
+    """
+    resizes = getattr(getattr(net, "prepare", None), "size", None) is not None
+    if interpolation is not None and not resizes:
+        raise UserError(
+            f"{key}.interpolation={interpolation} has no effect without {key}.input_size, to which "
+            "images are resized: set that too, or leave it out"
+        )
