@@ -1,6 +1,6 @@
 """Command lines in processes that are forked from one that has imported the libraries: each is
-done as in a new process, without the seconds of the imports. ``test_ddp.py`` and ``test_run.py``
-start the real commands.
+done as in a new process, without the seconds of the imports. The real commands are started by
+``test_ddp.py`` and ``test_bad_input.py``.
 """
 
 import multiprocessing
