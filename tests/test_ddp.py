@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import run_on_two_ranks
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
@@ -33,9 +34,10 @@ SETTING = [
 TWO = ["hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2"]
 
 
-def command_line(*words: str) -> subprocess.CompletedProcess:
+def command_line(*words: str, program: str | None = None) -> subprocess.CompletedProcess:
+    start = ["-m", "kd_lightning.run"] if program is None else [program]
     return subprocess.run(
-        [sys.executable, "-m", "kd_lightning.run", *words],
+        [sys.executable, *start, *words],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -55,9 +57,14 @@ def test_two_processes_have_the_gradients_of_one(
 ) -> None:
     shared = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *more]
     one = distill(*shared, f"outputs={tmp_path}/one", "hardware=cpu")
-    done = command_line(*shared, f"outputs={tmp_path}/two", *TWO)
-    assert done.returncode == 0, done.stderr
-    assert "sync_dist" not in done.stderr  # all logged values are averaged over the ranks
+    words = [*shared, f"outputs={tmp_path}/two", *TWO]
+    if more:
+        printed = run_on_two_ranks(tmp_path / "logs", *words)
+    else:
+        done = command_line(*words)
+        assert done.returncode == 0, done.stderr
+        printed = done.stderr
+    assert "sync_dist" not in printed  # all logged values are averaged over the ranks
     (two,) = (tmp_path / "two").glob("2*")  # one run directory for both ranks
     ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, two)]
     for name, value in ends[0]["state_dict"].items():
@@ -100,22 +107,18 @@ def test_two_processes_compute_a_cache_together(fails: bool, tmp_path: Path, sto
         "main()\n"
     )
     words = [*SETTING, *no_batch_norm(), f"teacher.store={store}", *CACHE, *TWO]
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "logged.py"), *words, f"outputs={tmp_path}/outputs"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    program, words = str(tmp_path / "logged.py"), [*words, f"outputs={tmp_path}/outputs"]
     if fails:  # in either process: one sentence, and both processes end
+        done = command_line(*words, program=program)
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("number 8 must be an image") == 1
         return  # one process may have failed before the other had a block to log
-    assert done.returncode == 0, done.stderr
+    printed = run_on_two_ranks(tmp_path / "logs", *words, program=program)
     lists = [(tmp_path / f"{rank}.txt").read_text().splitlines() for rank in (0, 1)]
     assert all(lists)
     blocks = [*lists[0], *lists[1]]
     assert len(blocks) == len(set(blocks)) == 2 * 11  # 2 views of 86 samples: a tenth of 96 is val
-    said = re.findall(r"teacher cache: (\d+) of 22 blocks", done.stdout + done.stderr)
+    said = re.findall(r"teacher cache: (\d+) of 22 blocks", printed)
     assert int(said[-1]) > 11  # it counts the blocks of both processes
 
 
@@ -129,15 +132,15 @@ def test_a_batch_that_does_not_divide_is_refused_before_any_process_starts(
 
 def test_a_ddp_run_resumes(tmp_path: Path, store: Path) -> None:
     directory = tmp_path / "run"
-    done = command_line(*SETTING, *no_batch_norm(), f"teacher.store={store}", *TWO,
-                        "method.confidence_threshold=1", "trainer.max_epochs=1",
-                        f"run_dir={directory}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the teacher has hardly any effect") == 1  # from one of two ranks
+    printed = run_on_two_ranks(
+        tmp_path, *SETTING, *no_batch_norm(), f"teacher.store={store}", *TWO,
+        "method.confidence_threshold=1", "trainer.max_epochs=1", f"run_dir={directory}",
+    )  # fmt: skip
+    assert printed.count("the teacher has hardly any effect") == 1  # from one of two ranks
     done = command_line(f"resume={directory}", "trainer.max_epochs=2")
     assert done.returncode == 0, done.stderr
     assert len((directory / "epochs.csv").read_text().splitlines()) == 3
-    assert len(list(tmp_path.iterdir())) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "rank0.log", "rank1.log"}
 
 
 def test_torchrun_starts_the_ranks_and_one_of_them_trains_the_teacher(tmp_path: Path) -> None:
@@ -155,11 +158,9 @@ def test_torchrun_starts_the_ranks_and_one_of_them_trains_the_teacher(tmp_path: 
 
 
 def test_unequal_shares_of_val_and_batch_norm_do_not_hang(tmp_path: Path, store: Path) -> None:
-    done = command_line(*SETTING, f"teacher.store={store}", "hardware.devices=2",
-                        "hardware.accelerator=cpu", "model@method.students.a=resnet8",
-                        # 17 samples are val: two batches for one rank, one for the other
-                        "data.num_train=88", "data.val_fraction=0.19",
-                        f"run_dir={tmp_path}/run")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    words = [*SETTING, f"teacher.store={store}", "hardware.devices=2", "hardware.accelerator=cpu",
+             "model@method.students.a=resnet8", f"run_dir={tmp_path}/run"]  # fmt: skip
+    # 17 samples are val: two batches for one rank, one for the other
+    run_on_two_ranks(tmp_path / "logs", *words, "data.num_train=88", "data.val_fraction=0.19")
     weights = torch.load(tmp_path / "run" / "best-a.ckpt", weights_only=True)["state_dict"]
     assert any("running_var" in name for name in weights)

@@ -5,13 +5,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import start_run
 from omegaconf import OmegaConf
 
 from kd_lightning import distill
@@ -65,22 +64,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
     return distill(*SETTING, f"outputs={outputs}", f"teacher.store={store}").directory
 
 
-def start(*words: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kd_lightning.run", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_and_resumed_runs_end_as_undisturbed_ones(
@@ -88,17 +71,21 @@ def test_killed_and_resumed_runs_end_as_undisturbed_ones(
 ) -> None:
     directory = tmp_path / "run"
     words = [*SETTING, f"run_dir={directory}", f"outputs={tmp_path}", f"teacher.store={store}"]
-    process = start(*words, "data.num_workers=0")
-    wait_for(directory / "last.ckpt", process)
-    process.send_signal(signum)
-    _, errors = process.communicate()
+    log = tmp_path / "log.txt"
+    process = start_run(log, *words, "data.num_workers=0")
+    while not (directory / "last.ckpt").exists():
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.02)
+    os.kill(process.pid, signum)
+    process.join()
+    printed = log.read_text()
     assert not (directory / "metrics.json").exists(), "killed too late to test anything"
     if signum == signal.SIGKILL:
         command = f"resume={directory}"
     else:
-        assert process.returncode == 128 + signum
-        assert "Traceback" not in errors
-        (command,) = re.findall(r"python -m kd_lightning\.run (\S+)", errors)
+        assert process.exitcode == 128 + signum
+        assert "Traceback" not in printed
+        (command,) = re.findall(r"python -m kd_lightning\.run (\S+)", printed)
     assert distill(command).directory == directory
     assert_same_outcome(directory, undisturbed)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -67,6 +68,26 @@ def test_a_job_leaves_a_run_a_log_and_its_progress(make, tmp_path: Path) -> None
     before = (job.directory / "metrics.json").stat().st_mtime_ns
     assert run(job) == 0  # there is nothing left to do
     assert (job.directory / "metrics.json").stat().st_mtime_ns == before
+
+
+@dataclass(frozen=True)
+class Loaded(Job):
+    """A job that writes which modules its process has when it starts."""
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "loaded", str(self.directory / "modules.txt")]
+
+
+def test_a_forked_job_finds_its_libraries_imported(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import sys\nopen(sys.argv[1], 'w').write('\\n'.join(sys.modules))\n"
+    (tmp_path / "loaded.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    job = Loaded(make().directory)
+    assert run(job) == 0
+    modules = (job.directory / "modules.txt").read_text().split()
+    assert {"torch", "lightning.pytorch", "kd_lightning.running.run"} <= {*modules}
 
 
 def test_a_user_error_is_one_sentence_and_the_job_can_be_run_again(make) -> None:

@@ -2,15 +2,13 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from forked_runs import run_on_two_ranks
 from helpers import DISTILLERS, METHODS, TINY, compose, net, of_method
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -498,12 +496,8 @@ def test_averaging_is_built_on_lightnings_callback() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [SWA_ON, EMA_ON], ids=["swa", "ema"])
 def test_two_ranks_save_one_average(words: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.run", *SUPERVISED, *words, "hardware=ddp",
-         "hardware.accelerator=cpu", "hardware.devices=2", f"run_dir={tmp_path}/run"],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_on_two_ranks(tmp_path, *SUPERVISED, *words, "hardware=ddp", "hardware.accelerator=cpu",
+                     "hardware.devices=2", f"run_dir={tmp_path}/run")  # fmt: skip
     run = tmp_path / "run"
     # val is evaluated on both ranks, so their averages had the same statistics
     assert_saved_metrics_are_reproduced(run, SUPERVISED)

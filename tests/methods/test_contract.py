@@ -4,15 +4,17 @@ So do the methods of ``throwaway/``, which use all that the contract has.
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
 import pytest
 import torch
+from forked_runs import run_on_two_ranks
 from helpers import (
     METHODS,
     THROWAWAY,
@@ -83,7 +85,7 @@ def gradients(learner: Learner, batch: Sequence[Tensor]) -> None:
         loss.backward()
 
 
-def trainer(tmp_path: Path, **options: object) -> Trainer:
+def trainer(tmp_path: Path | str, **options: object) -> Trainer:
     settings = {
         "max_epochs": 2,
         "accelerator": "cpu",
@@ -106,13 +108,40 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("method", FROZEN)
-def test_teacher_never_changes(method: str, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Fitted:
+    """A method after two epochs, with the states of its parts before them."""
+
+    learner: Learner
+    trainer: Trainer
+    teacher: dict[str, Tensor]
+    students: dict[str, dict[str, Tensor]]
+    own: dict[str, dict[str, Tensor]]
+    frozen: list[dict[str, Tensor]]
+
+
+@cache
+def fitted(method: str) -> Fitted:
+    """The run that the laws about a finished one share. They only look at it."""
     learner, data, _ = built(method)
+    run = trainer(STORE.name)
+    before = Fitted(
+        learner,
+        run,
+        teacher=state_of(learner.teacher) if method in FROZEN else {},
+        students={key: state_of(net) for key, net in learner.students.items()},
+        own={name: state_of(module) for name, module in learner.own_modules().items()},
+        frozen=[state_of(module) for module in learner._frozen],
+    )
+    run.fit(learner, datamodule=data)
+    return before
+
+
+@pytest.mark.parametrize("method", FROZEN)
+def test_teacher_never_changes(method: str) -> None:
+    learner, before = fitted(method).learner, fitted(method).teacher
     assert isinstance(learner, Distiller)
-    before = state_of(learner.teacher)
     assert any("running_mean" in name for name in before), "the law needs batch norm to bite"
-    trainer(tmp_path).fit(learner, datamodule=data)
     assert_equal(before, state_of(learner.teacher))
     assert not any(module.training for module in learner.teacher.modules())
     assert not any(parameter.requires_grad for parameter in learner.teacher.parameters())
@@ -259,11 +288,8 @@ def test_a_checkpoint_is_its_students_and_their_optimizer(method: str, tmp_path:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_students_learn_and_only_they_are_optimized(method: str, tmp_path: Path) -> None:
-    learner, data, _ = built(method)
-    before = {key: state_of(net) for key, net in learner.students.items()}
-    run = trainer(tmp_path)
-    run.fit(learner, datamodule=data)
+def test_students_learn_and_only_they_are_optimized(method: str) -> None:
+    learner, run, before = fitted(method).learner, fitted(method).trainer, fitted(method).students
     for key, net in learner.students.items():
         changed = [n for n, p in net.named_parameters() if not torch.equal(p, before[key][n])]
         assert len(changed) == len(list(net.parameters()))
@@ -275,37 +301,26 @@ def test_students_learn_and_only_they_are_optimized(method: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_modules_of_its_own_learn_and_frozen_ones_do_not(method: str, tmp_path: Path) -> None:
-    learner, data, _ = built(method)
-    own, frozen = learner.own_modules(), learner._frozen
-    before = {name: state_of(module) for name, module in own.items()}
-    frozen_before = [state_of(module) for module in frozen]
-    trainer(tmp_path).fit(learner, datamodule=data)
-    for name, module in own.items():
+def test_modules_of_its_own_learn_and_frozen_ones_do_not(method: str) -> None:
+    learner, before = fitted(method).learner, fitted(method)
+    for name, module in learner.own_modules().items():
         for key, parameter in module.named_parameters():
-            assert not torch.equal(parameter, before[name][key]), (name, key)
-    for module, was in zip(frozen, frozen_before, strict=True):
+            assert not torch.equal(parameter, before.own[name][key]), (name, key)
+    for module, was in zip(learner._frozen, before.frozen, strict=True):
         assert_equal(state_of(module), was)
         assert not any(part.training for part in module.modules())
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_no_teacher_in_the_checkpoint_and_a_strict_resume(method: str, tmp_path: Path) -> None:
-    learner, data, _ = built(method)
-    run = trainer(tmp_path, max_epochs=1)
-    run.fit(learner, datamodule=data)
-    run.save_checkpoint(tmp_path / "last.ckpt")
+def test_no_teacher_in_the_checkpoint(method: str, tmp_path: Path) -> None:
+    learner = fitted(method).learner
+    fitted(method).trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["state_dict"]
     held = {name for name, child in learner.named_children() if child.state_dict()}
     assert {name.split(".")[0] for name in saved["state_dict"]} == held
     assert method not in FROZEN or "teacher" not in held
     assert (held != {"students"}) == bool(learner.own_modules() or learner._frozen)
-    again, data, _ = built(method)
-    trainer(tmp_path, max_epochs=2).fit(
-        again, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
-    )
-    assert again.trainer.current_epoch == 2
 
 
 class StopAfter(Callback):
@@ -317,26 +332,22 @@ class StopAfter(Callback):
 
 @pytest.mark.parametrize("method", ALL)
 def test_a_run_that_was_stopped_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
-    whole, data, _ = built(method)
-    trainer(tmp_path).fit(whole, datamodule=data)
     learner, data, _ = built(method)
     run = trainer(tmp_path, callbacks=[StopAfter()])
     run.fit(learner, datamodule=data)
+    assert run.current_epoch == 1
     run.save_checkpoint(tmp_path / "last.ckpt")
     again, data, _ = built(method)
     trainer(tmp_path).fit(
         again, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
     )
-    assert_equal(state_of(again), state_of(whole))
+    assert_equal(state_of(again), state_of(fitted(method).learner))
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_common_names_are_logged(method: str, tmp_path: Path) -> None:
-    learner, data, _ = built(method)
-    run = trainer(tmp_path, max_epochs=1)
-    run.fit(learner, datamodule=data)
-    logged = set(run.callback_metrics)
-    for key in learner.students:
+def test_common_names_are_logged(method: str) -> None:
+    logged = set(fitted(method).trainer.callback_metrics)
+    for key in fitted(method).learner.students:
         assert {f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")} <= logged
         assert f"train/{key}/hard" in logged
     assert "val/accuracy" in logged
@@ -345,19 +356,15 @@ def test_common_names_are_logged(method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ALL)
 def test_same_seed_same_bits(method: str, tmp_path: Path) -> None:
-    ends = []
-    for _ in range(2):
-        learner, data, _ = built(method)
-        torch.rand(7)  # nothing may depend on the state of the global generator
-        trainer(tmp_path).fit(learner, datamodule=data)
-        ends.append(state_of(learner.students))
-    assert_equal(*ends)
-    learner, data, _ = built(method, "seed=1")
-    other = state_of(learner.students)
+    learner, data, _ = built(method)
+    torch.rand(7)  # nothing may depend on the state of the global generator
+    trainer(tmp_path).fit(learner, datamodule=data)
+    assert_equal(state_of(learner.students), state_of(fitted(method).learner.students))
+    other, _, _ = built(method, "seed=1")
     if method != "stochastic_self_distillation":  # starts from its teacher whatever the seed
-        assert any(
-            not torch.equal(other[n], v) for n, v in state_of(built(method)[0].students).items()
-        )
+        for key, first in fitted(method).students.items():
+            started = state_of(other.students[key])
+            assert any(not torch.equal(started[n], v) for n, v in first.items())
 
 
 @pytest.mark.parametrize("method", ALL)
@@ -374,33 +381,6 @@ def test_trains_in_bf16_with_losses_in_float32(method: str, tmp_path: Path) -> N
     assert all(loss.dtype == torch.float32 and loss.isfinite().all() for loss in seen)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ALL)
-def test_trains_on_two_processes(method: str, tmp_path: Path, store: Path) -> None:
-    command = [sys.executable, "-m", "kd_lightning.run", f"method={method}", "data=synthetic",
-               "data.num_train=64", "data.num_test=32", "data.batch_size=16", "hardware=ddp",
-               "hardware.accelerator=cpu", "trainer.max_epochs=1", "callbacks=quiet",
-               f"outputs={tmp_path}", *FEW_PASSES.get(method, [])]  # fmt: skip
-    if method in WITH_TEACHER:
-        command += [f"teacher.store={store}", "teacher.trainer.max_epochs=1", "teacher.check=warn"]
-    command += OF_RUNS.get(method, [])
-    if method in THROWAWAY:
-        command += ["--config-dir", str(THROWAWAY_CONF)]
-    paths = os.pathsep.join([str(THROWAWAY_CONF.parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-    )
-    assert done.returncode == 0, done.stderr
-    (record,) = tmp_path.glob("*/metrics.json")
-    assert len(list(tmp_path.glob("stages/*/result.safetensors"))) == (method == "everything")
-    students = compose(f"method={method}").method.students
-    kept = {path.name for path in record.parent.glob("best-*")}
-    assert kept == {f"best-{key}.ckpt" for key in students}
-
-
 @pytest.mark.parametrize("method", ALL)
 def test_a_whole_run_ends_with_a_record(method: str, tiny: list[str]) -> None:
     words = [*of_method(method, tiny), *FEW_PASSES.get(method, []), *OF_RUNS.get(method, [])]
@@ -414,3 +394,20 @@ def test_a_whole_run_ends_with_a_record(method: str, tiny: list[str]) -> None:
     for key, net in cfg.method.students.items():  # a student is its net and nothing else
         saved = torch.load(result.directory / f"best-{key}.ckpt", weights_only=True)
         assert saved["state_dict"].keys() == build_net(net, 0, key).state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ALL)
+def test_trains_on_two_processes(method: str, tiny: list[str], tmp_path: Path) -> None:
+    # with the teacher that a whole run on one process has trained
+    words = [*of_method(method, tiny), *FEW_PASSES.get(method, []), *OF_RUNS.get(method, [])]
+    words += [f"method={method}", "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2"]
+    words.remove("hardware=cpu")
+    if method in THROWAWAY:
+        words = ["--config-dir", str(THROWAWAY_CONF), *words]
+    run_on_two_ranks(tmp_path / "logs", *words)
+    (record,) = tmp_path.glob("*/metrics.json")
+    assert len(list(tmp_path.glob("stages/*/result.safetensors"))) == (method == "everything")
+    students = compose(f"method={method}").method.students
+    kept = {path.name for path in record.parent.glob("best-*")}
+    assert kept == {f"best-{key}.ckpt" for key in students}

@@ -1,8 +1,5 @@
 """A method's stage: done once, kept, reused, resumed, and by one process alone."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -152,23 +149,6 @@ def test_where_ranks_come_from_outside_it_is_done_apart(
     complete_stage(case.cfg, case.data, case.method, apart=apart, say=case.said.append)
     assert requested == [case.cfg]
     assert torch.equal(weights(case.method), load_file(case.directory / RESULT)["head.weight"])
-
-
-@pytest.mark.slow
-def test_under_torchrun_one_process_does_it(tmp_path: Path, store: Path) -> None:
-    words = [*WORDS, f"outputs={tmp_path}", f"teacher.store={store}", "hardware=multi_node",
-             "hardware.accelerator=cpu", "hardware.num_nodes=1", "hardware.devices=2",
-             "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.check=warn",
-             "callbacks=quiet"]  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-               "--master-port=29533", "-m", "kd_lightning.run",
-               "--config-dir", str(THROWAWAY_CONF), *words]  # fmt: skip
-    paths = os.pathsep.join([str(THROWAWAY_CONF.parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob(f"stages/*/{RESULT}"))) == 1
-    assert len(list(tmp_path.glob("*/metrics.json"))) == 1
 
 
 def test_a_run_with_a_stage_reuses_it_when_it_is_resumed(tiny: list[str], tmp_path: Path) -> None:

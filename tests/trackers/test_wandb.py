@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+from forked_runs import run_on_two_ranks
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
@@ -201,25 +202,25 @@ def test_a_resumed_run_keeps_its_id_and_name(small: list[str], tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "starts",
-    [[], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]],
-    ids=["ddp", "torchrun"],
-)
+@pytest.mark.parametrize("starts", ["lightning", "torchrun"])
 def test_two_processes_are_one_run_in_every_tracker(
-    starts: list[str], small: list[str], tmp_path: Path
+    starts: str, small: list[str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, *starts, "-m", "kd_lightning.run", *small, "hardware=ddp",
-               "hardware.accelerator=cpu", "hardware.devices=2", "logger=[csv,wandb]",
-               f"outputs={tmp_path}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (directory,) = tmp_path.iterdir()
+    words = [*small, "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2",
+             "logger=[csv,wandb]", f"outputs={tmp_path}/outputs"]  # fmt: skip
+    if starts == "torchrun":
+        printed = run_on_two_ranks(tmp_path, *words)
+    else:
+        command = [sys.executable, "-m", "kd_lightning.run", *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        printed = done.stderr
+    (directory,) = (tmp_path / "outputs").iterdir()
     written = read_wandb(directory)
     assert written.exit_code == 0
     assert "test/student/accuracy" in written.names
     assert len(list(directory.glob("csv/*"))) == 1
-    assert done.stderr.count("wandb: no key found") == 1
+    assert printed.count("wandb: no key found") == 1
 
 
 # Sweeps of W&B itself
