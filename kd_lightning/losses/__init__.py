@@ -42,6 +42,7 @@ from kd_lightning.losses.relational import Relational, relational_angle, relatio
 from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
     mean_log_probs,
+    reverse_kl_soft_loss,
     soft_log_probs,
     soft_target_kl,
     soft_target_kl_to,
@@ -77,6 +78,7 @@ __all__ = [
     "pool_to_smaller",
     "relational_angle",
     "relational_distance",
+    "reverse_kl_soft_loss",
     "similarity_to_target",
     "soft_log_probs",
     "soft_target_kl",

@@ -7,12 +7,12 @@ probabilities), and in log space, so that logits of 1e4 give finite values. The 
 divergence includes the entropy of the target, so it is zero when the two predictions are equal.
 
 A soft loss (``conf/soft_loss/``) is a function ``soft_loss(student_logits, teacher_logits, labels,
-temperature) -> (B,)``. Each uses the arguments that it needs. There are ``kl_soft_loss`` here,
-``dkd_soft_loss`` in ``dkd.py`` and ``dist_soft_loss`` in ``dist.py``.
+temperature) -> (B,)``. Each uses the arguments that it needs. There are ``kl_soft_loss`` and
+``reverse_kl_soft_loss`` here, ``dkd_soft_loss`` in ``dkd.py``, ``dist_soft_loss`` in ``dist.py``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
+SoftLoss = Callable[[Tensor, Tensor, Labels | None, float], Tensor]
 
 
 def soft_log_probs(logits: Float[Tensor, "B C"], temperature: float) -> Float[Tensor, "B C"]:
@@ -105,3 +106,23 @@ def kl_soft_loss(
 ) -> Float[Tensor, "B"]:
     """``soft_target_kl`` with the signature of a soft loss; the labels are not used."""
     return soft_target_kl(student_logits, teacher_logits, temperature)
+
+
+def reverse_kl_soft_loss(
+    student_logits: Float[Tensor, "B C"],
+    teacher_logits: Float[Tensor, "B C"],
+    labels: Labels | None,
+    temperature: float,
+) -> Float[Tensor, "B"]:
+    """``T^2 KL(p_student^T || p_teacher^T)``: the other direction, in nats times T^2.
+
+    The student is punished for probability where the teacher has none, and may leave out classes
+    to which the teacher gives some. As T grows, it tends to the same as ``soft_target_kl``. Zero
+    when the two softened predictions are equal. The gradient goes to the student alone.
+
+    Raises:
+        ValueError: the temperature is not > 0.
+    """
+    student = soft_log_probs(student_logits, temperature)
+    teacher = soft_log_probs(teacher_logits.detach(), temperature)
+    return temperature**2 * (student.exp() * (student - teacher)).sum(dim=1)

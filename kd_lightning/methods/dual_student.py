@@ -4,13 +4,14 @@ One frozen teacher, two or more different students on the same batch. For studen
 
     w   = 1 - H(softmax(z_t / T_w)) / log C
     L_i = hard_weight * CE(z_i, y)
-        + soft_weight * mean_x[ w * T^2 KL(p_t^T || p_i^T) ]
+        + soft_weight * mean_x[ w * soft_loss ],  soft_loss = T^2 KL(p_t^T || p_i^T)
         + peer_weight * mean_x[ T_p^2 KL(sg[p_j^Tp] || p_i^Tp) ]
 
 and the sum over students is minimised. With more than two, the peer target is the mean of the
 others' probabilities. The paper gives no coefficients, temperatures or ramp: each is an argument.
 T_w is its own option because at T_w = 4 a confident teacher of 100 classes gets a mean w of 0.04,
-and the soft term silently vanishes.
+and the soft term silently vanishes. Further options are ours: another soft loss or direction of the
+KL, and labels that are weighted by 1 - w.
 """
 
 import warnings
@@ -24,7 +25,12 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.losses.cross_entropy import label_cross_entropy
-from kd_lightning.losses.soft_targets import mean_log_probs, soft_target_kl, soft_target_kl_to
+from kd_lightning.losses.soft_targets import (
+    SoftLoss,
+    kl_soft_loss,
+    mean_log_probs,
+    soft_target_kl_to,
+)
 from kd_lightning.methods.checks import check_call, check_positive, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog, Counts, counted
 from kd_lightning.methods.distiller import Distiller
@@ -39,6 +45,7 @@ from kd_lightning.models.stochastic import (
 from kd_lightning.uncertainty.confidence import entropy_confidence, hard_gate, soft_gate
 
 GATES = {"soft": soft_gate, "hard": hard_gate}
+CALIBRATED = "calibrated"  # a confidence_temperature that is fitted on val before the training
 WEAK = 0.05  # mean weight below which the teacher has hardly any effect
 
 
@@ -49,12 +56,16 @@ class DualStudent(Distiller):
         confidence: (teacher logits (B, C), labels, samples) -> (B,) in [0, 1], 1 when sure.
         confidence_passes: K dropout passes of the teacher, which ``confidence`` gets as its
             samples (K, B, C); 0: none. Mutual information needs them.
-        confidence_temperature: T_w, divides the logits that ``confidence`` sees.
+        confidence_temperature: T_w, divides the logits that ``confidence`` sees. "calibrated": a
+            run sets it to the temperature at which the teacher's NLL on val is least.
         confidence_threshold: samples below it lose the teacher; 0 keeps all.
         confidence_gate: "soft": samples at or above the threshold keep their confidence as
             weight; "hard": their weight is 1.
         normalize_confidence: divide the weights by their mean over the batch, so that they only
             shift emphasis between samples and do not scale the soft term down.
+        labels_where_unsure: weigh the labels of a sample by 1 - w, where w is the weight of its
+            soft term before ``normalize_confidence``: together (1 - w) CE + w KL.
+        soft_loss: (student logits (B, C), teacher logits, labels, temperature) -> (B,).
         temperature: T, of teacher and students in the soft term.
         peer_temperature: T_p, of students in the peer term.
         hard_weight, soft_weight, peer_weight: of labels, teacher and peers.
@@ -72,10 +83,12 @@ class DualStudent(Distiller):
         *,
         confidence: Callable[..., Tensor] = entropy_confidence,
         confidence_passes: int = 0,
-        confidence_temperature: float = 1.0,
+        confidence_temperature: float | str = 1.0,
         confidence_threshold: float = 0.0,
         confidence_gate: str = "soft",
         normalize_confidence: bool = False,
+        labels_where_unsure: bool = False,
+        soft_loss: SoftLoss = kl_soft_loss,
         temperature: float = 4.0,
         peer_temperature: float = 4.0,
         hard_weight: float = 1.0,
@@ -91,11 +104,8 @@ class DualStudent(Distiller):
                 "dual_student needs two students or more, got 1: add one with "
                 "model@method.students.b=…, or use method=kd"
             )
-        check_positive(
-            temperature=temperature,
-            peer_temperature=peer_temperature,
-            confidence_temperature=confidence_temperature,
-        )
+        check_positive(temperature=temperature, peer_temperature=peer_temperature)
+        check_confidence_temperature(confidence_temperature)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight, peer_weight=peer_weight)
         check_ramp(peer_ramp=peer_ramp)
         if not 0 <= confidence_threshold <= 1:
@@ -111,12 +121,16 @@ class DualStudent(Distiller):
             check_takes_samples(confidence, confidence_passes, self.num_classes)
         if peer_confidence or not confidence_passes:
             check_needs_no_samples(confidence, self.num_classes)
+        logits, labels = torch.zeros(2, self.num_classes), torch.zeros(2, dtype=torch.long)
+        check_call("soft_loss", soft_loss, logits, logits, labels, 1.0)
         self.confidence = confidence
         self.confidence_passes = confidence_passes
-        self.confidence_temperature = confidence_temperature
+        self.confidence_temperature: Any = confidence_temperature
         self.confidence_threshold = confidence_threshold
         self.gate = GATES[confidence_gate]
         self.normalize_confidence = normalize_confidence
+        self.labels_where_unsure = labels_where_unsure
+        self.soft_loss = soft_loss
         self.temperature = temperature
         self.peer_temperature = peer_temperature
         self.hard_weight = hard_weight
@@ -135,13 +149,14 @@ class DualStudent(Distiller):
         weight = self.gate(confidence, self.confidence_threshold)
         logits = {"teacher": teacher_logits, **{k: s.logits for k, s in students.items()}}
         counts = counted(confidence, weight, logits, y, threshold=self.confidence_threshold)
+        of_labels = 1 - weight if self.labels_where_unsure else 1
         if self.normalize_confidence:
             weight = weight / mean_over_ranks(weight).clamp_min(1e-8)
         peer_weight = self.peer_weight * ramp(progress, self.peer_ramp)
         terms = {}
         for key, student in students.items():
-            hard = label_cross_entropy(student.logits, y)
-            soft = weight * soft_target_kl(student.logits, teacher_logits, self.temperature)
+            hard = of_labels * label_cross_entropy(student.logits, y)
+            soft = weight * self.soft_loss(student.logits, teacher_logits, y, self.temperature)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             if self.peer_weight:
@@ -231,6 +246,18 @@ class DualStudent(Distiller):
             f"threshold, so the teacher has hardly any effect: {', or '.join(remedies)}",
             stacklevel=3,
         )
+
+
+def check_confidence_temperature(value: float | str) -> None:
+    """Raises ``UserError`` for what is neither a temperature nor ``CALIBRATED``."""
+    if isinstance(value, str):
+        if value != CALIBRATED:
+            raise UserError(
+                f"confidence_temperature must be a number > 0 or {CALIBRATED}, got {value} "
+                "(method.confidence_temperature=…)"
+            )
+    else:
+        check_positive(confidence_temperature=value)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

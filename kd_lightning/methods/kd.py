@@ -4,13 +4,12 @@
     soft_loss = T^2 KL(softmax(z_t / T) || softmax(z / T))
 
 The field's tables use 0.1 and 0.9 or 1 and 1; here every weight has its own name and default 1.
-What differs from this by a function is an option: other soft losses (DKD, DIST: conf/soft_loss/),
-and logits that are standardized first (arXiv 2403.01427). A student with
-the teacher's architecture makes born-again networks (arXiv 1805.04770) and continued training:
+What differs from this by a function is an option: other soft losses (DKD, DIST, the other direction
+of the KL: conf/soft_loss/), and logits that are standardized first (arXiv 2403.01427). A student
+with the teacher's architecture makes born-again networks (arXiv 1805.04770) and continued training:
 conf/experiment/.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,13 +18,11 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.logit_standardization import standardize
-from kd_lightning.losses.soft_targets import kl_soft_loss
+from kd_lightning.losses.soft_targets import SoftLoss, kl_soft_loss
 from kd_lightning.methods.checks import check_call, check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import check_ramp, ramp
 from kd_lightning.methods.step import Cached, Losses
-
-SoftLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 class KnowledgeDistillation(Distiller):

@@ -39,6 +39,7 @@ from kd_lightning.records.run_directory import (
     make_run_directory,
 )
 from kd_lightning.running.build import build_data, build_method, quieten, use_threads
+from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stage, directory_of, fit_stage
@@ -110,6 +111,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         teacher = get_teacher(cfg, data, train=train_quietly, say=say)
     method = build_method(cfg, teacher)
     checked = check_on_val(cfg, data, teacher, say)
+    calibrate_confidence(cfg, data, method, say)
     complete_stage(cfg, data, method, apart=stage_apart, say=say)
     baseline = train_baseline(cfg, data)
 

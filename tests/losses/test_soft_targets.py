@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
     mean_log_probs,
+    reverse_kl_soft_loss,
     soft_log_probs,
     soft_target_kl,
     soft_target_kl_to,
@@ -217,3 +218,21 @@ def test_agrees_with_timm(temperature):
     torch.testing.assert_close(ours, theirs)
     gradients = [torch.autograd.grad(loss, student.logits)[0] for loss in (ours, theirs)]
     torch.testing.assert_close(*gradients)
+
+
+def test_the_reverse_divergence_is_its_formula_with_a_gradient_for_the_student_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    student.requires_grad_()
+    teacher.requires_grad_()
+    p, q = (student / 2).softmax(1), (teacher / 2).softmax(1)
+    found = reverse_kl_soft_loss(student, teacher, None, 2.0)
+    expected = 4 * (p * (p / q).log()).sum(1)
+    torch.testing.assert_close(found, expected.float())
+    (gradient,) = torch.autograd.grad(expected.sum(), student)
+    found.sum().backward()
+    torch.testing.assert_close(student.grad, gradient, atol=1e-5, rtol=1e-5)
+    assert teacher.grad is None
+    assert reverse_kl_soft_loss(teacher, teacher, None, 2.0).abs().max() == 0
+    extreme = reverse_kl_soft_loss(torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]]), None, 1)
+    assert extreme.isfinite().all()

@@ -168,6 +168,7 @@ WAITS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.defaul
          torch.ops.aten.is_nonzero.default)  # fmt: skip
 OPTIONS = {
     "dual_student": [
+        ["method.labels_where_unsure=true", "soft_loss@method.soft_loss=reverse_kl"],
         ["method.normalize_confidence=true", "method.confidence_gate=hard"],
         ["confidence@method.confidence=correct", "method.peer_confidence=true"],
         ["confidence@method.confidence=mutual_information", "method.confidence_passes=3",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, compose, net, sgd
+from helpers import TINY, compose, net, ridge_net, sgd
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
@@ -17,12 +17,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF
+from kd_lightning.data.classification import ClassificationData
+from kd_lightning.losses.soft_targets import reverse_kl_soft_loss
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.running.build import build_data
+from kd_lightning.running.build import build_data, build_method
+from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.run import Result, distill
-from kd_lightning.teachers.sources import load_student
+from kd_lightning.running.teacher_diagnosis import batches_of
+from kd_lightning.teachers.sources import Teacher, load_student
 from kd_lightning.uncertainty.confidence import (
     entropy_confidence,
     margin_confidence,
@@ -98,6 +102,8 @@ def expected_loss(
     confidence_threshold: float = 0.0,
     confidence_gate: str = "soft",
     normalize_confidence: bool = False,
+    labels_where_unsure: bool = False,
+    soft_loss: Callable[..., Tensor] | None = None,
     temperature: float = 4.0,
     peer_temperature: float = 4.0,
     hard_weight: float = 1.0,
@@ -115,6 +121,7 @@ def expected_loss(
     w = FORMULAS[confidence]((z_t / t_w).softmax(-1), y, passes)
     kept = w >= confidence_threshold
     w = kept.float() if confidence_gate == "hard" else w * kept
+    of_labels = 1 - w if labels_where_unsure else torch.ones(len(x))
     w = w / w.mean() if normalize_confidence else w
     total = torch.zeros(())
     for key, own in z.items():
@@ -123,8 +130,12 @@ def expected_loss(
         u = torch.ones(len(x))
         if peer_confidence:
             u = FORMULAS[confidence](torch.stack([(z / t_w).softmax(-1) for z in others]).mean(0))
-        soft = (w * kl((z_t / temperature).softmax(-1), own, temperature)).mean()
-        total = total + hard_weight * F.cross_entropy(own, y) + soft_weight * soft
+        target = (z_t / temperature).softmax(-1)
+        soft = kl(target, own, temperature)
+        if soft_loss is not None:  # the other direction
+            soft = kl((own / temperature).softmax(-1), z_t, temperature)
+        hard = of_labels * F.cross_entropy(own, y, reduction="none")
+        total = total + hard_weight * hard.mean() + soft_weight * (w * soft).mean()
         total = total + peer_weight * peer_share * (u * kl(peer, own, peer_temperature)).mean()
     return total
 
@@ -136,6 +147,9 @@ OPTIONS = [
     {"confidence_gate": "hard", "confidence_threshold": 0.3},
     {"normalize_confidence": True},
     {"normalize_confidence": True, "confidence_threshold": 0.3},
+    {"labels_where_unsure": True},
+    {"labels_where_unsure": True, "normalize_confidence": True, "confidence_threshold": 0.3},
+    {"soft_loss": reverse_kl_soft_loss},
     {"temperature": 1.5},
     {"peer_temperature": 1.5},
     {"hard_weight": 0.1},
@@ -451,3 +465,48 @@ def test_the_ensemble_is_tested_as_the_mean_of_the_students_probabilities(whole:
     found = whole.metrics["nets"]["ensemble"]["test"]
     assert found["accuracy"] == pytest.approx((p.argmax(1) == y).float().mean().item())
     assert found["nll"] == pytest.approx(F.nll_loss(p.log(), y).item(), rel=1e-4)
+
+
+def nll(teacher: Classifier, data: ClassificationData, temperature: float) -> float:
+    logits, labels = zip(
+        *((teacher(x).logits, y) for x, y in batches_of(data, data.parts["val"])), strict=True
+    )
+    return F.cross_entropy(torch.cat(logits) / temperature, torch.cat(labels)).item()
+
+
+def test_the_temperature_of_the_confidence_can_be_the_calibrated_one() -> None:
+    words = ("method=dual_student", "data=digits", "hardware=cpu")
+    cfg = compose(*words, "method.confidence_temperature=calibrated")
+    data = build_data(cfg)
+    method = build_method(cfg, Teacher(ridge_net(data), "a test", "ridge"))
+    said: list[str] = []
+    calibrate_confidence(cfg, data, method, said.append)
+    best = method.confidence_temperature
+    assert cfg.method.confidence_temperature == best != 1
+    assert said == [
+        f"Confidence: at temperature {best:g}, which calibrates the teacher best on val"
+    ]
+    with torch.no_grad():
+        least, *others = (nll(method.teacher, data, best * share) for share in (1, 0.9, 1.1))
+    assert least < min(others)
+    calibrate_confidence(cfg, data, method, said.append)  # a number stays
+    assert method.confidence_temperature == best
+    assert len(said) == 1
+
+
+def test_without_val_no_temperature_can_be_calibrated() -> None:
+    words = (*TINY, "method=dual_student", "method.confidence_temperature=calibrated")
+    cfg = compose(*words, "data.val_fraction=0")
+    data = build_data(cfg)
+    method = build_method(cfg, Teacher(ridge_net(data), "a test", "ridge"))
+    with pytest.raises(UserError, match="is chosen on val, and these data have none"):
+        calibrate_confidence(cfg, data, method, print)
+    with pytest.raises(UserError, match="a number > 0 or calibrated, got best"):
+        make(confidence_temperature="best")
+
+
+def test_a_run_records_the_calibrated_temperature(tmp_path: Path) -> None:
+    words = (*TINY, "method=dual_student", f"outputs={tmp_path}", "trainer.max_epochs=1")
+    run = distill(*words, "method.confidence_temperature=calibrated")
+    recorded = OmegaConf.load(run.directory / "config.yaml").method.confidence_temperature
+    assert isinstance(recorded, float)
