@@ -10,6 +10,7 @@ from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.mutual_learning import MutualLearning
+from kd_lightning.methods.self_supervision import SelfSupervision
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
@@ -25,6 +26,7 @@ __all__ = [
     "Learner",
     "Losses",
     "MutualLearning",
+    "SelfSupervision",
     "Stage",
     "StochasticSelfDistillation",
     "Supervised",
