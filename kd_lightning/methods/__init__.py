@@ -9,6 +9,7 @@ from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.multi_granularity import MultiGranularity
 from kd_lightning.methods.mutual_learning import MutualLearning
 from kd_lightning.methods.self_supervision import SelfSupervision
 from kd_lightning.methods.stage import Stage
@@ -25,6 +26,7 @@ __all__ = [
     "KnowledgeDistillation",
     "Learner",
     "Losses",
+    "MultiGranularity",
     "MutualLearning",
     "SelfSupervision",
     "Stage",

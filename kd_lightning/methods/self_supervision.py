@@ -8,7 +8,7 @@ of its own, and imitates the teacher's table of similarities:
     L = hard_weight * CE(z, y)                                            normal views
       + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))          normal views
       + transformed_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))   kept transformed views
-      + similarity_weight * T_s^2 KL(softmax(S_t / T_s) || softmax(S / T_s))   kept transformed views
+      + similarity_weight * T_s^2 KL(softmax(S_t / T_s) || softmax(S / T_s))   kept rows of S
     S_ij = cos(g(f(transformed view i)), g(f(normal view j)))
     stage: CE(S_t, the normal view of the same sample), without a temperature
 
@@ -67,7 +67,7 @@ class SelfSupervision(Distiller):
 
     Args:
         input_shape: of one sample.
-        stage_recipe: of the stage that fits the teacher's projection g_t; share 0: g_t stays random.
+        stage_recipe: of the stage that fits the teacher's g_t; share 0: g_t stays random.
         series_views: for time series: names in ``views.SERIES_VIEWS``, V - 1 of them.
         view_augmentation: a batch transform that changes each view by itself; None: none.
         hard_views: whose labels count: of the "normal" views or of "all".
@@ -108,7 +108,9 @@ class SelfSupervision(Distiller):
         )
         check_ramp(transformed_ratio=transformed_ratio, similarity_ratio=similarity_ratio)
         if hard_views not in ("normal", "all"):
-            raise UserError(f"hard_views must be normal or all, got {hard_views} (method.hard_views)")
+            raise UserError(
+                f"hard_views must be normal or all, got {hard_views} (method.hard_views=…)"
+            )
         if view_augmentation is not None and not hasattr(view_augmentation, "seeded"):
             raise UserError(
                 f"{type(view_augmentation).__name__} transforms single samples, and views are a "
@@ -273,7 +275,7 @@ def similarity_table(
     projection: nn.Module, features: Float[Tensor, "V*B D"], size: int
 ) -> Float[Tensor, "(V-1)*B B"]:
     """Cosines of all transformed views and all normal views of a batch of ``size`` samples."""
-    projected = projection(features)
+    projected = projection(features.float())
     return cosine_table(projected[size:], projected[:size])
 
 

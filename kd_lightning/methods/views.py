@@ -85,7 +85,7 @@ def views_for(
         rotations(torch.zeros(1, *input_shape))  # refuses what it cannot rotate
         return 4, rotations
     if not series_views:
-        raise UserError(f"the views of a series need one transformation or more, got none ({key}=…)")
+        raise UserError(f"views of a series need one transformation or more, got none ({key}=…)")
     for name in series_views:
         if name not in SERIES_VIEWS:
             raise unknown("view of a series", name, SERIES_VIEWS, key)
