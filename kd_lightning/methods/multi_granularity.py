@@ -150,8 +150,7 @@ class MultiGranularity(Distiller):
     def cache_values(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The target's logits (B, C), and the narrow and the wide codes."""
         teacher = self.teacher_output(x)
-        features = teacher.features.float()
-        codes = {name: codec.encoder(features) for name, codec in self.codecs.items()}
+        codes = {name: codec.encoder(teacher.features) for name, codec in self.codecs.items()}
         values = codes if self.granularity_weight else {}
         if self.soft_weight:
             logits = [teacher.logits.float()]

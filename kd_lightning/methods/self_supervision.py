@@ -275,7 +275,7 @@ def similarity_table(
     projection: nn.Module, features: Float[Tensor, "V*B D"], size: int
 ) -> Float[Tensor, "(V-1)*B B"]:
     """Cosines of all transformed views and all normal views of a batch of ``size`` samples."""
-    projected = projection(features.float())
+    projected = projection(features)
     return cosine_table(projected[size:], projected[:size])
 
 
