@@ -18,7 +18,8 @@ share of the others, those with the lowest error levels: ``losses.similarity_tab
 As released, for images. Ours: the views of time series, whose default is a choice of three; ties
 between error levels; the stage is a quarter of the run's epochs, which is the released 60 for a run
 of 240. Not copied: the choice of the best epoch on the test part, and a mean over no kept view,
-which is not a number; here it is 0. Under DDP a table is that of one process.
+which is not a number; here it is 0. Where only normal views count, the others are not computed; the
+released code shows them to the student's batch norm. Under DDP a table is that of one process.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,15 +108,7 @@ class SelfSupervision(Distiller):
             similarity_weight=similarity_weight,
         )
         check_ramp(transformed_ratio=transformed_ratio, similarity_ratio=similarity_ratio)
-        if hard_views not in ("normal", "all"):
-            raise UserError(
-                f"hard_views must be normal or all, got {hard_views} (method.hard_views=…)"
-            )
-        if view_augmentation is not None and not hasattr(view_augmentation, "seeded"):
-            raise UserError(
-                f"{type(view_augmentation).__name__} transforms single samples, and views are a "
-                "batch: choose a batch transform (augmentation@method.view_augmentation=…)"
-            )
+        check_choices(hard_views, view_augmentation)
         self.stage_recipe = stage_recipe
         self.view_augmentation = view_augmentation
         self.hard_views = hard_views
@@ -132,13 +125,18 @@ class SelfSupervision(Distiller):
         )
         if not (transformed_weight or similarity_weight or hard_views == "all"):
             self.num_views, self.make_views = 1, lambda x: x
+        self._build_projections(input_shape)
+
+    def _build_projections(self, input_shape: Sequence[int]) -> None:
+        """g_t of the teacher and g_s of each student, if the tables count."""
         self.projections, self.teacher_projection = nn.ModuleDict(), None
-        if similarity_weight:
-            self.teacher_projection = self._projection("teacher", self.teacher, input_shape)
-            for key, student in self.students.items():
-                self.projections[key] = self._projection(key, student, input_shape)
-            if not stage_recipe.epochs:
-                self.freeze_module(self.teacher_projection)
+        if not self.similarity_weight:
+            return
+        self.teacher_projection = self._projection("teacher", self.teacher, input_shape)
+        for key, student in self.students.items():
+            self.projections[key] = self._projection(key, student, input_shape)
+        if not self.stage_recipe.epochs:
+            self.freeze_module(self.teacher_projection)
 
     def _projection(self, key: str, net: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         width = num_features(net, input_shape)
@@ -269,6 +267,17 @@ class FitProjection(RecipeStage):
             return views
         seed = stream_seed(self.seed, "view augmentation", self.global_step)
         return self.view_augmentation.seeded(views, seed)
+
+
+def check_choices(hard_views: str, view_augmentation: Any) -> None:
+    """Raises ``UserError`` for choices that there are not."""
+    if hard_views not in ("normal", "all"):
+        raise UserError(f"hard_views must be normal or all, got {hard_views} (method.hard_views=…)")
+    if view_augmentation is not None and not hasattr(view_augmentation, "seeded"):
+        raise UserError(
+            f"{type(view_augmentation).__name__} transforms single samples, and views are a batch: "
+            "choose a batch transform (augmentation@method.view_augmentation=…)"
+        )
 
 
 def similarity_table(

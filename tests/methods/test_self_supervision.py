@@ -258,6 +258,14 @@ def test_what_does_not_go_together_is_refused_in_one_sentence(word: str, reason:
         built("self_supervision", word)
 
 
+def test_mixed_labels_are_those_of_every_view() -> None:
+    method = make(hard_views="all", transformed_weight=0.0)
+    x, y = batch()
+    one_hot = method.training_step((x, F.one_hot(y, 3).float()), 0)
+    torch.testing.assert_close(one_hot, method.training_step((x, y), 0))
+    assert "mixing" not in method.unsupported()
+
+
 def test_own_modules_shift_no_student() -> None:
     ours, theirs = built("self_supervision")[0], built("kd")[0]
     a, b = state_of(ours.students), state_of(theirs.students)
