@@ -129,14 +129,14 @@ class SelfSupervision(Distiller):
 
     def _build_projections(self, input_shape: Sequence[int]) -> None:
         """g_t of the teacher and g_s of each student, if the tables count."""
-        self.projections, self.teacher_projection = nn.ModuleDict(), None
+        self.projections, self.fitted_projection = nn.ModuleDict(), None
         if not self.similarity_weight:
             return
-        self.teacher_projection = self._projection("teacher", self.teacher, input_shape)
+        self.fitted_projection = self._projection("teacher", self.teacher, input_shape)
         for key, student in self.students.items():
             self.projections[key] = self._projection(key, student, input_shape)
         if not self.stage_recipe.epochs:
-            self.freeze_module(self.teacher_projection)
+            self.freeze_module(self.fitted_projection)
 
     def _projection(self, key: str, net: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         width = num_features(net, input_shape)
@@ -147,10 +147,10 @@ class SelfSupervision(Distiller):
         return dict(self.projections.items())
 
     def stage(self) -> Stage | None:
-        if self.teacher_projection is None or not self.stage_recipe.epochs:
+        if self.fitted_projection is None or not self.stage_recipe.epochs:
             return None
         return FitProjection(
-            projection=self.teacher_projection,
+            projection=self.fitted_projection,
             make_views=self.make_views,
             view_augmentation=self.view_augmentation,
             seed=self.seed,
@@ -210,7 +210,7 @@ class SelfSupervision(Distiller):
             classes = y.repeat(self.num_views - 1)
             kept_logits = kept_rows(teacher.logits[len(y) :], classes, self.transformed_ratio)
         if self.similarity_weight:
-            table = similarity_table(self.teacher_projection, teacher.features, len(y))
+            table = similarity_table(self.fitted_projection, teacher.features, len(y))
             kept_table = kept_rows(table, normal_views(table), self.similarity_ratio)
         return Targets(teacher.logits, kept_logits, table, kept_table)
 

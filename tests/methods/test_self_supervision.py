@@ -71,7 +71,7 @@ def expected(method: SelfSupervision, x: Tensor, y: Tensor) -> dict[str, Tensor]
         return F.cosine_similarity(a[:, None], b[None], dim=2)
 
     logits = teacher(turned).logits
-    theirs = table(teacher, method.teacher_projection)
+    theirs = table(teacher, method.fitted_projection)
     ours = table(student, method.projections["student"])
     t, s = method.temperature, method.similarity_temperature
     classes = y[of_row].tolist()
@@ -101,7 +101,7 @@ def test_every_term_is_its_formula_image_by_image(ratio: float) -> None:
 def test_a_student_that_is_its_teacher_learns_from_the_labels_alone() -> None:
     method = make(students={"student": net(features=9, hidden=5)})
     method.students["student"].load_state_dict(method.teacher.state_dict())
-    method.projections["student"].load_state_dict(method.teacher_projection.state_dict())
+    method.projections["student"].load_state_dict(method.fitted_projection.state_dict())
     found = terms(method, *batch())
     assert found["hard"] > 0
     for name in ("soft", "transformed", "similarity"):
@@ -123,7 +123,7 @@ def test_the_length_of_projected_features_does_not_matter() -> None:
     with torch.no_grad():
         for projection, factor in (
             (method.projections["student"], 7),
-            (method.teacher_projection, 3),
+            (method.fitted_projection, 3),
         ):
             for p in projection[2].parameters():
                 p.mul_(factor)
@@ -132,12 +132,12 @@ def test_the_length_of_projected_features_does_not_matter() -> None:
 
 def test_gradients_go_to_the_student_and_its_projection_alone() -> None:
     method = make()
-    method.freeze_module(method.teacher_projection)  # as a finished stage does
+    method.freeze_module(method.fitted_projection)  # as a finished stage does
     method.training_step(batch(), 0).backward()
     assert all(p.grad is not None for p in method.students.parameters())
     assert all(p.grad.abs().sum() > 0 for p in method.projections.parameters())
     assert all(p.grad is None for p in method.teacher.parameters())
-    assert all(p.grad is None for p in method.teacher_projection.parameters())
+    assert all(p.grad is None for p in method.fitted_projection.parameters())
 
 
 def test_without_the_views_terms_it_is_kd_and_without_a_teacher_supervised() -> None:
@@ -277,7 +277,7 @@ def test_the_stage_fits_the_teachers_projection_and_nothing_else() -> None:
     fitted, data, _ = built(*words, "method.stage_recipe.share=1")
     random, _, _ = built(*words, "method.stage_recipe.share=0")  # a control
     assert random.stage() is None
-    assert not any(p.requires_grad for p in random.teacher_projection.parameters())
+    assert not any(p.requires_grad for p in random.fitted_projection.parameters())
     for a, b in ((fitted.teacher, random.teacher), (fitted.students, random.students)):
         a, b = state_of(a), state_of(b)
         assert all(torch.equal(a[name], value) for name, value in b.items())
