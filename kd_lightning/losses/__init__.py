@@ -39,6 +39,7 @@ from kd_lightning.losses.guidance import (
 )
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
+from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
     mean_log_probs,
@@ -60,6 +61,7 @@ __all__ = [
     "attention_transfer_loss",
     "attention_weights",
     "cosine_similarity",
+    "cosine_table",
     "dist_soft_loss",
     "dkd_soft_loss",
     "dot_similarity",
@@ -68,10 +70,12 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "kept_rows",
     "kl_soft_loss",
     "label_cross_entropy",
     "mean_guidance",
     "mean_log_probs",
+    "mean_of_kept",
     "nearest_guidance",
     "num_kept_samples",
     "pearson_correlation",

@@ -9,7 +9,9 @@ from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.multi_granularity import MultiGranularity
 from kd_lightning.methods.mutual_learning import MutualLearning
+from kd_lightning.methods.self_supervision import SelfSupervision
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
@@ -24,7 +26,9 @@ __all__ = [
     "KnowledgeDistillation",
     "Learner",
     "Losses",
+    "MultiGranularity",
     "MutualLearning",
+    "SelfSupervision",
     "Stage",
     "StochasticSelfDistillation",
     "Supervised",

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running import teacher_check
 from kd_lightning.running.teacher_check import check_expectation
-from kd_lightning.teachers.sources import load_student, sha256_of
+from kd_lightning.teachers.sources import load_student
 
 QUICK = ("trainer.max_epochs=1", "callbacks=quiet", "logger=none", "hardware=cpu")
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.models.assemble import CheckedPrepare, GlobalAverage
 from kd_lightning.models.classifier import Classifier, Prepare
 from kd_lightning.teachers import alternatives
 from kd_lightning.teachers.alternatives import AS_IT_IS, IMAGENET, Alternative
-from kd_lightning.teachers.sources import sha256_of
 
 KEYS = ("mean", "std", "input_size")
 OWN = {1: ([0.3], [0.4]), 2: ([5.0, -3.0], [2.0, 4.0]), 3: ([0.3, 0.4, 0.5], [0.2, 0.2, 0.1])}
