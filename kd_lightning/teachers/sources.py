@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
@@ -158,7 +158,7 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     """The ordinary run that trains the teacher of ``cfg`` by ``cfg.teacher.method``.
 
     Raises:
-        UserError: that method needs a teacher itself.
+        UserError: that method needs a teacher itself, or the teacher would see other data.
     """
     if "teacher" in cfg.teacher.method:
         name = cfg.teacher.method._target_.split(".")[-2]
@@ -171,12 +171,26 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     # its own streams, or a student of the same net and seed would have the same initial weights
     run.seed = run.data.seed = stream_seed("teacher", teacher.seed) % 2**31
     run.data.batch_size = teacher.batch_size
+    run.data.update(own_data(teacher.data))
     run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
     run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
     run.title = f"teacher {describe(net)}"
     run.method = teacher.method
     run.method.update(students={"student": net}, seed=run.seed)
     return one_device(run)
+
+
+def own_data(changes: DictConfig | None) -> dict[str, Any]:
+    """The settings of data that differ while the teacher trains.
+
+    Raises:
+        UserError: one of them is not among those that leave the samples and the split as they are.
+    """
+    changes = dict(changes or {})
+    for key in changes:
+        if key not in TEACHERS_OWN:
+            raise unknown("key", str(key), TEACHERS_OWN, "teacher.data")
+    return changes
 
 
 def baseline_run(cfg: DictConfig) -> DictConfig:
@@ -235,6 +249,8 @@ def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = 
     return net
 
 
+# Settings of data that may differ while the teacher trains.
+TEACHERS_OWN = ("augmentation", "mixing")
 # Arguments that say nothing about the architecture.
 COMMON = frozenset(
     (

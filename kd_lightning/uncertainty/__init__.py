@@ -10,8 +10,10 @@ from kd_lightning.uncertainty.calibration import (
     adaptive_calibration_error,
     bin_gaps,
     brier_score,
+    confidence_gap,
     expected_calibration_error,
     negative_log_likelihood,
+    overconfidence_error,
 )
 from kd_lightning.uncertainty.confidence import (
     correct_confidence,
@@ -60,6 +62,7 @@ __all__ = [
     "area_under_risk_coverage",
     "bin_gaps",
     "brier_score",
+    "confidence_gap",
     "confidence_histogram",
     "correct_confidence",
     "disagreement",
@@ -82,6 +85,7 @@ __all__ = [
     "mutual_information",
     "mutual_information_confidence",
     "negative_log_likelihood",
+    "overconfidence_error",
     "position_weights",
     "predictive_entropy",
     "reliability_curve",
