@@ -38,6 +38,7 @@ from kd_lightning.losses.guidance import (
     weight_entropy,
 )
 from kd_lightning.losses.logit_standardization import standardize
+from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
@@ -71,6 +72,7 @@ __all__ = [
     "label_cross_entropy",
     "mean_guidance",
     "mean_log_probs",
+    "mixed_logits",
     "nearest_guidance",
     "num_kept_samples",
     "pearson_correlation",

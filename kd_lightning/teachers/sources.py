@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
@@ -189,7 +189,10 @@ def own_data(changes: DictConfig | None) -> dict[str, Any]:
     changes = dict(changes or {})
     for key in changes:
         if key not in TEACHERS_OWN:
-            raise unknown("key", str(key), TEACHERS_OWN, "teacher.data")
+            raise UserError(
+                f"teacher.data takes {' and '.join(TEACHERS_OWN)}, got {key}: in all else the "
+                f"teacher's data are those of its run (teacher.data.{key})"
+            )
     return changes
 
 
