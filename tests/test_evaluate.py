@@ -17,7 +17,8 @@ from kd_lightning.evaluation.robustness import image_corruptions
 from kd_lightning.prepare import prepare
 
 QUIET = ("hardware=cpu", "callbacks=quiet", "logger=none", "threads=1")
-METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")
+METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "overconfidence_error", "confidence_gap",
+           "brier", "aurc", "entropy")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

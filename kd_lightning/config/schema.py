@@ -40,6 +40,7 @@ PLAIN = {
     "teacher.check": Literal["error", "warn", "off", False],
     "teacher.expect_accuracy": float | None,
     "teacher.batch_size": int,
+    "teacher.data": dict[str, Any] | None,
     "teacher.cache": int | None,
     "teacher.cache_top_k": int | None,
     "teacher.cache_store": str,

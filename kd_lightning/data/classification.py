@@ -28,6 +28,7 @@ from kd_lightning.data.loading.checks import (
 from kd_lightning.data.loading.leaks import CHOICES, check_leak
 from kd_lightning.data.loading.limited_labels import limit_labels
 from kd_lightning.data.loading.loaders import ResidentLoader, make_loader, no_collate
+from kd_lightning.data.loading.mixing import mix, mix_with_sources
 from kd_lightning.data.loading.resident import should_be_resident
 from kd_lightning.data.loading.splits import split
 
@@ -149,6 +150,7 @@ class ClassificationData(LightningDataModule):
         self.parts: dict[Part, Samples | None] = {}
         self._on_device: dict[tuple[Part, torch.device], Samples] = {}
         self.views: Views | None = None  # None: each epoch augments train anew
+        self.mixing_sources = False  # True: mixed batches also hold what they are made of
 
     @abstractmethod
     def load(self) -> Parts:
@@ -236,7 +238,9 @@ class ClassificationData(LightningDataModule):
         training = part == "train"
         augmented = training and self.augmentation is not None
         mixing = None
-        if training and self.mixing is not None:
+        if training and self.mixing is not None and self.mixing_sources:
+            mixing = functools.partial(mix_with_sources, self.mixing(), self.num_classes)
+        elif training and self.mixing is not None:
             mixing = functools.partial(mix, self.mixing(num_classes=self.num_classes))
         return SampleSet(
             samples,
@@ -255,8 +259,10 @@ class ClassificationData(LightningDataModule):
         """
         keys = [(number, index) for index in indices]
         batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+        samples = self._sample_set("train")
+        samples.mixing = None
         return DataLoader(
-            self._sample_set("train"),
+            samples,
             batch_sampler=batches,
             collate_fn=no_collate,
             num_workers=self.num_workers,
@@ -313,19 +319,3 @@ class ClassificationData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader | ResidentLoader:
         return self._loader_of_this_rank("test")
-
-
-def mix(mixing: Callable, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Applies torchvision's ``mixing`` to a batch of images (B, C, H, W) or series (B, C, L).
-
-    Raises:
-        UserError: CutMix is used for series.
-    """
-    if x.ndim == 4:
-        return mixing(x, y)
-    if "CutMix" in type(mixing).__name__:
-        raise UserError(
-            "CutMix cuts rectangles out of images: use MixUp for series (data.mixing=…)"
-        )
-    x, y = mixing(x.unsqueeze(2), y)  # torchvision needs images: make height 1
-    return x.squeeze(2), y

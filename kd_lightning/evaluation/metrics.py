@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 from kd_lightning.uncertainty.calibration import (
     adaptive_calibration_error,
     brier_score,
+    confidence_gap,
     expected_calibration_error,
     negative_log_likelihood,
+    overconfidence_error,
 )
 from kd_lightning.uncertainty.confidence import predictive_entropy
 from kd_lightning.uncertainty.selective import area_under_risk_coverage
@@ -55,7 +57,8 @@ def predict(
 def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[str, float]:
     """The metrics of one net's predictions, in the order of ``metrics.json``.
 
-    accuracy; nll (nats); ece (15 bins of equal width); adaptive_ece (15 bins of equal mass); brier;
+    accuracy; nll (nats); ece (15 bins of equal width); adaptive_ece (15 bins of equal mass);
+    overconfidence_error (the bins of ece); confidence_gap, mean confidence minus accuracy; brier;
     aurc, the mean error over all coverages; entropy, the mean entropy of the predictions (nats).
     """
     return {
@@ -63,6 +66,8 @@ def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[st
         "nll": negative_log_likelihood(logits, labels).mean().item(),
         "ece": expected_calibration_error(logits, labels).item(),
         "adaptive_ece": adaptive_calibration_error(logits, labels).item(),
+        "overconfidence_error": overconfidence_error(logits, labels).item(),
+        "confidence_gap": confidence_gap(logits, labels).mean().item(),
         "brier": brier_score(logits, labels).mean().item(),
         "aurc": area_under_risk_coverage(logits, labels).item(),
         "entropy": predictive_entropy(logits).mean().item(),

@@ -58,6 +58,8 @@ def overall_section(
         "macro_f1": ("macro F1", percent),
         "nll": ("NLL", number),
         "ece": ("ECE", number),
+        "overconfidence_error": ("OE", number),
+        "confidence_gap": ("gap", number),
         "aurc": ("AURC", number),
     }
     rows = [{"student": name, **values} for name, values in metrics.items()]
@@ -66,6 +68,7 @@ def overall_section(
     notes = [
         "95 % interval: Wilson's, for the choice of the samples. balanced accuracy: mean recall of "
         "the classes.",
+        "OE: overconfidence error. gap: mean confidence minus accuracy, above 0 if overconfident.",
         *notes,
     ]
     return Section("evaluation", title, rows, columns, notes)

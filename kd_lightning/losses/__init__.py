@@ -38,6 +38,7 @@ from kd_lightning.losses.guidance import (
     weight_entropy,
 )
 from kd_lightning.losses.logit_standardization import standardize
+from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
@@ -76,6 +77,7 @@ __all__ = [
     "mean_guidance",
     "mean_log_probs",
     "mean_of_kept",
+    "mixed_logits",
     "nearest_guidance",
     "num_kept_samples",
     "pearson_correlation",

@@ -16,6 +16,7 @@ from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
 from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.uncertainty_mixup import UncertaintyMixup
 from kd_lightning.methods.views import rotations
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "Stage",
     "StochasticSelfDistillation",
     "Supervised",
+    "UncertaintyMixup",
     "rotations",
 ]

@@ -23,10 +23,13 @@ class Distiller(Learner, HoldsTeacher):
             same architecture.
 
     Attributes:
+        mixed_targets: True: where data are mixed, ``cached`` holds what a batch is made of:
+            ``partner`` (B,), ``share`` (B,), and the ``clean`` samples or their cached outputs.
         temperature: that divides the teacher's logits in the soft targets.
         make_fast: (teacher, samples) -> a faster net with the same outputs; None: the teacher.
     """
 
+    mixed_targets: bool = False
     temperature: float = 1.0
 
     def __init__(
@@ -75,7 +78,7 @@ class Distiller(Learner, HoldsTeacher):
         return self._fast_teacher
 
     def prepare(self, x: Tensor, cached: Cached) -> None:
-        if self.compile_step is not None and cached is None:
+        if self.compile_step is not None and (cached is None or "clean" in cached):
             self.teacher_for(x)  # a fast copy cannot be made inside a graph
 
     def teacher_output(self, x: Tensor) -> ModelOutput:

@@ -18,6 +18,7 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.logit_standardization import standardize
+from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.soft_targets import SoftLoss, kl_soft_loss
 from kd_lightning.methods.checks import check_call, check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
@@ -35,6 +36,9 @@ class KnowledgeDistillation(Distiller):
         temperature: T, of both softmaxes.
         hard_weight: of the labels.
         soft_weight: of the teacher's soft targets; 0: the teacher is not used in training.
+        mixed_targets: where samples are mixed in pairs (``data.mixing``): False: the teacher sees
+            the mixed sample; True: its target is the mix of its two softened predictions for the
+            clean samples, with the shares of the labels.
         soft_ramp: share of the run over which the soft term rises from 0.
     """
 
@@ -46,6 +50,7 @@ class KnowledgeDistillation(Distiller):
         temperature: float = 4.0,
         hard_weight: float = 1.0,
         soft_weight: float = 1.0,
+        mixed_targets: bool = False,
         soft_ramp: float = 0.0,
         **distiller: Any,
     ) -> None:
@@ -60,15 +65,21 @@ class KnowledgeDistillation(Distiller):
                 f"standardized logits of {self.num_classes} classes are always -1 and 1, and teach "
                 "nothing: set method.standardize_logits=false"
             )
+        if standardize_logits and mixed_targets:
+            raise UserError(
+                "a mix of two predictions has no logits to standardize: set "
+                "method.mixed_targets=false, or method.standardize_logits=false"
+            )
         self.soft_loss = soft_loss
         self.standardize_logits = standardize_logits
         self.temperature = temperature
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
+        self.mixed_targets = mixed_targets
         self.soft_ramp = soft_ramp
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
-        teacher_logits = self.teacher_logits(x, cached) if self.soft_weight else None
+        teacher_logits = self.target_logits(x, cached) if self.soft_weight else None
         soft_weight = self.soft_weight * ramp(progress, self.soft_ramp)
         terms = {}
         for key, student in self(x).items():
@@ -78,6 +89,13 @@ class KnowledgeDistillation(Distiller):
                 soft = self.distance(student.logits, teacher_logits, y)
                 terms[f"{key}/soft"] = soft_weight * soft.mean()
         return Losses(terms)
+
+    def target_logits(self, x: Tensor, cached: Cached) -> Tensor:
+        """The teacher's logits for a batch, or those of the mix of its clean answers, (B, C)."""
+        if not self.mixed_targets:
+            return self.teacher_logits(x, cached)
+        clean = self.teacher_logits(cached.get("clean"), cached if "logits" in cached else None)
+        return mixed_logits(clean, cached["partner"], cached["share"], self.temperature)
 
     @property
     def teacher_rows(self) -> int:

@@ -47,7 +47,7 @@ ADDED_KEYS = {
     ),
     "teacher": (
         *("cache", "cache_top_k", "cache_store", "method"),
-        *("weights_key", "class_order", "check", "expect_accuracy"),
+        *("weights_key", "class_order", "check", "expect_accuracy", "data"),
     ),
     "data": ("resident", "on_leak"),
 }

@@ -3,12 +3,12 @@
     val/accuracy           the objective: val accuracy of the chosen weights, mean of the students
     val/<net>/<metric>     a student's chosen weights on val: accuracy, nll, epoch
     test/<net>/<metric>    any net on test, a student with its chosen weights: accuracy, nll, ece,
-                           adaptive_ece, brier, aurc, entropy, agreement (the share of samples that
-                           get the same class from the teacher)
+                           adaptive_ece, overconfidence_error, confidence_gap, brier, aurc, entropy,
+                           agreement (the share of samples that get the same class from the teacher)
     last/<net>/<metric>    a student on test with the weights of its last epoch: as test, without
                            agreement
     scaled/<net>/<metric>  as test, after temperature scaling fitted on val, if it was requested:
-                           temperature, nll, ece, adaptive_ece, brier, aurc, entropy
+                           temperature, and the metrics of test but accuracy and agreement
     net/<net>/<metric>     parameters, throughput (samples per second)
 
 ``<net>`` is a student's key, ``*`` for every student, ``teacher``, or a combination of the
@@ -22,7 +22,10 @@ from typing import Any
 from kd_lightning.base.errors import UserError
 
 OBJECTIVE = "val/accuracy"
-PROBABILITIES = ("nll", "ece", "adaptive_ece", "brier", "aurc", "entropy")
+PROBABILITIES = (
+    *("nll", "ece", "adaptive_ece", "overconfidence_error", "confidence_gap"),
+    *("brier", "aurc", "entropy"),
+)
 QUALITY = ("accuracy", *PROBABILITIES)
 METRICS = {
     "val": ("accuracy", "nll", "epoch"),

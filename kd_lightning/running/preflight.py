@@ -170,6 +170,11 @@ def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) ->
         build_method(run, None)
     if isinstance(method, Distiller):
         check_cache(cfg, data, method)
+        if method.mixed_targets and data.mixing is None:
+            raise UserError(
+                "method.mixed_targets=true has no effect without mixed samples: choose how they "
+                "are mixed (mixing@data.mixing=mixup), or set it to false"
+            )
         if cfg.teacher.source == "untrained":
             raise UserError(
                 "teacher.source=untrained is for methods whose teacher learns too, and this "

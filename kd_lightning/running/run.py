@@ -122,6 +122,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     run_info = describe_run(directory, overrides or [], *names)
     trainer = build_trainer(cfg, directory, title, run_info, method, best)
     if isinstance(method, Distiller):
+        data.mixing_sources = method.mixed_targets
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
     advice = f"resume with: python -m kd_lightning.run resume={directory}"

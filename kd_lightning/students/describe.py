@@ -15,6 +15,9 @@ MEANINGS = {
     "nll": "negative log-likelihood of the correct class, mean in nats; lower is better",
     "ece": "expected calibration error, 15 bins of equal width; 0 to 1, lower is better",
     "adaptive_ece": "expected calibration error, 15 bins of equal mass; 0 to 1, lower is better",
+    "overconfidence_error": "expected excess of confidence over accuracy, weighted by confidence, "
+    "15 bins of equal width; 0 to 1, lower is better",
+    "confidence_gap": "mean confidence minus accuracy; -1 to 1, 0 is best, above it overconfident",
     "brier": "squared distance of the probabilities to the correct class; 0 to 2, lower is better",
     "aurc": "mean error over all coverages, the most confident first; 0 to 1, lower is better",
     "entropy": "mean entropy of the predicted probabilities, in nats; neither is better",

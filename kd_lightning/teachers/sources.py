@@ -148,7 +148,7 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     """The ordinary run that trains the teacher of ``cfg`` by ``cfg.teacher.method``.
 
     Raises:
-        UserError: that method needs a teacher itself.
+        UserError: that method needs a teacher itself, or the teacher would see other data.
     """
     if "teacher" in cfg.teacher.method:
         name = cfg.teacher.method._target_.split(".")[-2]
@@ -161,12 +161,29 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     # its own streams, or a student of the same net and seed would have the same initial weights
     run.seed = run.data.seed = stream_seed("teacher", teacher.seed) % 2**31
     run.data.batch_size = teacher.batch_size
+    run.data.update(own_data(teacher.data))
     run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
     run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
     run.title = f"teacher {describe(net)}"
     run.method = teacher.method
     run.method.update(students={"student": net}, seed=run.seed)
     return one_device(run)
+
+
+def own_data(changes: DictConfig | None) -> dict[str, Any]:
+    """The settings of data that differ while the teacher trains.
+
+    Raises:
+        UserError: one of them is not among those that leave the samples and the split as they are.
+    """
+    changes = dict(changes or {})
+    for key in changes:
+        if key not in TEACHERS_OWN:
+            raise UserError(
+                f"teacher.data takes {' and '.join(TEACHERS_OWN)}, got {key}: in all else the "
+                f"teacher's data are those of its run (teacher.data.{key})"
+            )
+    return changes
 
 
 def baseline_run(cfg: DictConfig) -> DictConfig:
@@ -225,6 +242,8 @@ def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = 
     return net
 
 
+# Settings of data that may differ while the teacher trains.
+TEACHERS_OWN = ("augmentation", "mixing")
 # Arguments that say nothing about the architecture.
 COMMON = frozenset(
     (

@@ -10,8 +10,10 @@ from kd_lightning.uncertainty.calibration import (
     adaptive_calibration_error,
     bin_gaps,
     brier_score,
+    confidence_gap,
     expected_calibration_error,
     negative_log_likelihood,
+    overconfidence_error,
 )
 from kd_lightning.uncertainty.confidence import (
     correct_confidence,
@@ -26,6 +28,14 @@ from kd_lightning.uncertainty.confidence import (
     uniform_confidence,
 )
 from kd_lightning.uncertainty.histograms import confidence_histogram, entropy_histogram
+from kd_lightning.uncertainty.ordered_mixup import (
+    Mixed,
+    entropy_score,
+    margin_score,
+    max_probability_score,
+    mix_in_order,
+    position_weights,
+)
 from kd_lightning.uncertainty.reliability import (
     Reliability,
     equal_mass,
@@ -45,17 +55,20 @@ from kd_lightning.uncertainty.ties import mean_over_ties
 
 __all__ = [
     "CalibrationError",
+    "Mixed",
     "Reliability",
     "RiskCoverage",
     "adaptive_calibration_error",
     "area_under_risk_coverage",
     "bin_gaps",
     "brier_score",
+    "confidence_gap",
     "confidence_histogram",
     "correct_confidence",
     "disagreement",
     "entropy_confidence",
     "entropy_histogram",
+    "entropy_score",
     "entropy_weight",
     "equal_mass",
     "equal_width",
@@ -64,11 +77,16 @@ __all__ = [
     "hard_gate",
     "log_odds",
     "margin_confidence",
+    "margin_score",
     "max_probability_confidence",
+    "max_probability_score",
     "mean_over_ties",
+    "mix_in_order",
     "mutual_information",
     "mutual_information_confidence",
     "negative_log_likelihood",
+    "overconfidence_error",
+    "position_weights",
     "predictive_entropy",
     "reliability_curve",
     "risk_coverage",

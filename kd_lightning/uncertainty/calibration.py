@@ -80,6 +80,35 @@ def adaptive_calibration_error(
     return (count * (accuracy - confidence).abs().nan_to_num(0)).sum() / len(labels)
 
 
+def overconfidence_error(
+    logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"], num_bins: int = 15
+) -> Float[Tensor, ""]:
+    """How far the probability of the predicted class is above the accuracy, in [0, 1].
+
+    ``OE = sum_m (n_m / n) confidence_m max(confidence_m - accuracy_m, 0)`` over the bins of
+    ``expected_calibration_error``, of which it is never more: Thulasidasan et al., arXiv
+    1905.11001. Zero when no bin is overconfident, however underconfident they are. It
+    has no gradient.
+
+    Raises:
+        ValueError: num_bins is not >= 1.
+    """
+    count, confidence, accuracy = reliability_curve(logits, labels, num_bins)
+    excess = (confidence - accuracy).clamp_min(0)
+    return (count * confidence * excess).nan_to_num(0).sum() / len(labels)
+
+
+def confidence_gap(logits: Float[Tensor, "B C"], labels: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Probability of the predicted class, minus 1 where it is the label, in [-1, 1].
+
+    The mean over samples is the confidence minus the accuracy: above 0 the net is overconfident on
+    the whole, below 0 underconfident. Its absolute value is never above
+    ``expected_calibration_error``, which adds up the bins without their signs. It has no gradient.
+    """
+    confidence, correct = top_prediction(logits, labels)
+    return confidence - correct
+
+
 class CalibrationError(Metric):
     """``expected_calibration_error`` of all samples of an epoch, of all batches and ranks."""
 

@@ -25,7 +25,7 @@ class Fixed(nn.Module):
 
 LOGITS = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]]).log()
 LABELS = torch.tensor([0, 1, 1, 0])
-SAMPLE_BY_SAMPLE = ("accuracy", "nll", "brier", "entropy")
+SAMPLE_BY_SAMPLE = ("accuracy", "nll", "brier", "entropy", "confidence_gap")
 
 
 def test_metrics_by_hand():
@@ -37,6 +37,9 @@ def test_metrics_by_hand():
     # each sample is in its own bin: |confidence - correct|
     assert metrics["ece"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3) / 4)
     assert metrics["adaptive_ece"] == pytest.approx(metrics["ece"])
+    # of these one is wrong, with .6 instead of 0; the others are right, with less than 1
+    assert metrics["overconfidence_error"] == pytest.approx(0.6 * 0.6 / 4)
+    assert metrics["confidence_gap"] == pytest.approx((0.6 - 0.1 - 0.2 - 0.3) / 4, abs=1e-6)
     # only the least confident prediction is wrong
     assert metrics["aurc"] == pytest.approx((0 + 0 + 0 + 1 / 4) / 4)
     of_each = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (0.9, 0.8, 0.6, 0.7)]

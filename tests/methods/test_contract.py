@@ -183,8 +183,10 @@ OPTIONS = {
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
     "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
+    "uncertainty_mixup": [["method.score=random", "method.mix=false"], ["method.scoring=train"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
+        "uncertainty_mixup": [["method.soft_weight=0", "method.hard_weight=1"]],
         "stochastic_self_distillation": [["method.feature_weight=0"],
                                          ["method.teacher.block_dropout=0.1"]]}  # fmt: skip
 

@@ -295,3 +295,51 @@ def test_every_soft_loss_teaches_two_classes(name: str) -> None:
     x, y = batch()
     method.training_step((x, y % 2), 0).backward()
     assert method.students["student"].head.weight.grad.abs().max() > 1e-4
+
+
+def mixed_batch(share: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """A batch whose samples are mixed with the one before, and what it is made of."""
+    clean, y = batch()
+    partner, shares = torch.arange(8).roll(1), torch.full((8,), share)
+    x = (1 - share) * clean + share * clean[partner]
+    labels = F.one_hot(y, 3).float()
+    return x, labels.lerp(labels[partner], share), {
+        "clean": clean, "partner": partner, "share": shares
+    }  # fmt: skip
+
+
+def test_a_mixed_target_is_the_mix_of_two_clean_answers() -> None:
+    method = make(mixed_targets=True, temperature=2.0, hard_weight=0.0)
+    x, y, made_of = mixed_batch(0.3)
+    p = (method.teacher(made_of["clean"]).logits / 2).softmax(1)
+    target = 0.7 * p + 0.3 * p[made_of["partner"]]
+    student = (method.students["student"](x).logits / 2).log_softmax(1)
+    expected = 4 * F.kl_div(student, target, reduction="batchmean")
+    torch.testing.assert_close(method.training_step((x, y, made_of), 0), expected)
+    outputs = {"logits": method.teacher(made_of.pop("clean")).logits}  # as from a cache
+    torch.testing.assert_close(method.training_step((x, y, made_of | outputs), 0), expected)
+    assert make(hard_weight=0.0, temperature=2.0).training_step((x, y), 0) != expected
+
+
+def test_samples_without_a_partner_have_the_target_of_the_sample_itself() -> None:
+    x, y, made_of = mixed_batch(0.0)
+    losses = [make().training_step((x, y), 0),
+              make(mixed_targets=True).training_step((x, y, made_of), 0)]  # fmt: skip
+    torch.testing.assert_close(*losses)
+
+
+def test_a_mix_of_predictions_is_not_standardized() -> None:
+    with pytest.raises(UserError, match=r"no logits to standardize: set method.mixed_targets"):
+        make(mixed_targets=True, standardize_logits=True)
+
+
+@pytest.mark.parametrize("more", [[], ["teacher.cache=1"], ["mixing@data.mixing=cutmix"]])
+def test_a_run_with_mixed_targets_ends(more: list[str], tiny: list[str]) -> None:
+    words = ["method=kd", "mixing@data.mixing=mixup", *more, "method.mixed_targets=true", *tiny]
+    result = distill(*words, "trainer.max_epochs=1")
+    assert 0 <= result.objective <= 1
+
+
+def test_mixed_targets_of_samples_that_are_not_mixed_are_refused(tiny: list[str]) -> None:
+    with pytest.raises(UserError, match=r"mixed_targets=true has no effect without mixed samples"):
+        distill("method=kd", "method.mixed_targets=true", *tiny)

@@ -549,3 +549,20 @@ def test_a_number_of_logits_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=rf"must be >= 1 and < 10, .* or null, got {top_k}"):
         made(f"teacher.cache_top_k={top_k}").use()
+
+
+def test_where_samples_are_mixed_it_holds_the_answers_to_the_clean_ones(
+    made: Callable[..., Case],
+) -> None:
+    case = made("mixing@data.mixing=mixup", "method.mixed_targets=true")
+    case.data.mixing_sources = True
+    case.use()
+    cached = case.batches(1)
+    case.data.views = Views(2, case.cfg.teacher.seed)
+    for (x, y, known), (same_x, same_y, made_of) in zip(cached, case.batches(1), strict=True):
+        assert known.keys() == {"partner", "share", "logits"}
+        assert torch.equal(x, same_x)
+        assert torch.equal(y, same_y)
+        with torch.no_grad():
+            logits = case.teacher.net(made_of["clean"]).logits
+        torch.testing.assert_close(known["logits"].float(), logits, **TOLERANCE)

@@ -223,3 +223,39 @@ def test_a_teachers_method_that_does_not_fit_is_refused_before_it_trains(
     with pytest.raises(UserError, match="mutual_learning needs two students or more"):
         distill(*words)
     assert not (tmp_path / "new").exists()
+
+
+MIXED = ("mixing@data.mixing=mixup", "data.mixing.alpha=1.0")
+
+
+def test_a_teacher_is_trained_without_what_only_its_students_see() -> None:
+    cfg = composed("method=kd", *MIXED, "teacher.data={mixing: null}")
+    plain, mixed = composed("method=kd"), composed("method=kd", *MIXED)
+    assert teacher_run(cfg).data.mixing is None
+    assert teacher_run(mixed).data.mixing == cfg.data.mixing
+    of = [shape_hash(shape_of(teacher_run(one)), "") for one in (cfg, plain, mixed)]
+    assert of[0] == of[1] != of[2]
+    check_configuration(cfg)
+
+
+def test_students_that_learn_from_labels_only_see_the_same_mixing() -> None:
+    cfg = composed("method=kd", *MIXED, "teacher.data={mixing: null}", "baselines=labels_only")
+    assert baseline_run(cfg).data == cfg.data
+
+
+def test_a_teacher_never_sees_other_samples_than_its_run() -> None:
+    with pytest.raises(UserError, match=r"takes augmentation and mixing, got val_fraction: in all"):
+        teacher_run(composed("method=kd", "teacher.data={val_fraction: 0}"))
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix", "cutout"])
+def test_the_teacher_of_a_calibrated_student_is_trained_as_usual(mixing: str) -> None:
+    cfg = compose(f"experiment=calibrated_student_{mixing}_cifar100")
+    usual = compose("experiment=kd_cifar100")
+    assert cfg.baselines == "labels_only"
+    seen = [(one.data.augmentation, one.data.mixing) for one in (cfg, usual)]
+    assert seen[0] != seen[1]
+    assert seen[1] == tuple(
+        cfg.teacher.data.get(key, cfg.data[key]) for key in ("augmentation", "mixing")
+    )
+    assert cfg.teacher.trainer == usual.teacher.trainer

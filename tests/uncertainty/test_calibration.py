@@ -8,8 +8,10 @@ from kd_lightning.uncertainty.calibration import (
     CalibrationError,
     adaptive_calibration_error,
     brier_score,
+    confidence_gap,
     expected_calibration_error,
     negative_log_likelihood,
+    overconfidence_error,
 )
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -218,3 +220,46 @@ def test_metric_over_batches_is_the_error_of_all_samples() -> None:
     for part in (slice(0, 7), slice(7, 60), slice(60, 100)):
         metric.update(logits[part], labels[part])
     torch.testing.assert_close(metric.compute(), expected_calibration_error(logits, labels))
+
+
+def test_overconfidence_by_hand():
+    # bins of 1/2: .4 and right is underconfident; .6 right and .8 wrong are .7 against .5
+    logits = torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.2, 0.2], [0.8, 0.1, 0.1]]).log()
+    labels = torch.tensor([0, 0, 1])
+    assert overconfidence_error(logits, labels, num_bins=2).item() == pytest.approx(
+        2 / 3 * 0.7 * 0.2, abs=1e-6
+    )
+    gaps = confidence_gap(logits, labels)
+    torch.testing.assert_close(gaps, torch.tensor([0.4 - 1, 0.6 - 1, 0.8]))
+
+
+@pytest.mark.parametrize("num_bins", [1, 10, 15])
+def test_neither_overconfidence_nor_the_gap_is_more_than_the_calibration_error(num_bins):
+    for scale in (0.1, 1.0, 10.0):
+        logits, labels = scale * normal(500, 10), torch.arange(500) % 10
+        ece = expected_calibration_error(logits, labels, num_bins)
+        assert 0 <= overconfidence_error(logits, labels, num_bins) <= ece + 1e-6
+        assert confidence_gap(logits, labels).mean().abs() <= ece + 1e-6
+
+
+def test_an_underconfident_net_has_no_overconfidence_and_a_negative_gap():
+    logits, labels = torch.tensor([[0.6, 0.4]] * 5).log(), torch.zeros(5, dtype=torch.long)
+    assert overconfidence_error(logits, labels) == 0
+    assert confidence_gap(logits, labels).mean().item() == pytest.approx(-0.4)
+
+
+def test_wrong_and_certain_is_the_largest_overconfidence():
+    certain, wrong = 1e4 * torch.eye(4), torch.tensor([1, 2, 3, 0])
+    assert overconfidence_error(certain, wrong) == 1
+    assert (confidence_gap(certain, wrong) == 1).all()
+    assert overconfidence_error(certain, torch.arange(4)) == 0
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_overconfidence_is_computed_in_float32_without_a_gradient(dtype):
+    logits, labels = normal(300, 10).to(dtype).requires_grad_(), torch.arange(300) % 10
+    for function in (overconfidence_error, confidence_gap):
+        value = function(logits, labels)
+        assert value.dtype == torch.float32
+        assert not value.requires_grad
+        torch.testing.assert_close(value, function(logits.float(), labels))

@@ -23,7 +23,9 @@ from kd_lightning.data.loading.packed_files import PackedFile
 
 Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]
-# (x, y) or (x, y, cached teacher outputs); y: (B,) classes, or (B, C) class shares if mixed
+# (x, y) or (x, y, values); y: (B,) classes, or (B, C) class shares if mixed. Values are cached
+# teacher outputs, and what a mixed batch is made of: ``partner`` and ``share`` as in
+# ``mix_with_sources``, and, where no outputs are cached, the ``clean`` samples.
 Batch = Sequence[Tensor | Values]
 FILES_AT_ONCE = 8  # files that are decoded and transformed together; limits memory
 SampleKey = tuple[int, int]  # (epoch, index): workers learn the epoch from the key
@@ -103,7 +105,8 @@ class SampleSet(Dataset):
         decode: path -> (C, H, W) uint8, for samples that are files.
         transform: a ``BatchTransform``, or a function of one sample (C, *size) -> (C, *size) whose
             results all have the same size; None: samples are used unchanged.
-        mixing: function of a whole batch, (x, y) -> (mixed x, (B, C) label distributions).
+        mixing: function of a whole batch, (x, y) -> (mixed x, (B, C) label distributions), or with
+            a third result as of ``mix_with_sources``.
         skip_bad: whether files that cannot be decoded are left out with a warning.
         views: augmentation with a fixed number of views; None: each epoch augments anew.
     """
@@ -115,7 +118,7 @@ class SampleSet(Dataset):
         seed: int,
         decode: Callable[[Path], Tensor] | None = None,
         transform: Transform | None = None,
-        mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        mixing: Callable[[Tensor, Tensor], Batch] | None = None,
         skip_bad: bool = False,
         views: Views | None = None,
     ) -> None:
@@ -184,14 +187,17 @@ class SampleSet(Dataset):
         self, x: Tensor, y: Tensor, epoch: int, indices: Tensor, device_indices: Tensor
     ) -> Batch:
         """Mixes a batch of transformed samples, and adds the cached teacher outputs."""
+        values: Values = {}
         if self.mixing is not None:
             with torch.random.fork_rng(devices=[]):
                 seed_stream(self.seed, "mixing", epoch, int(indices[0]))
-                x = x.float() / 255 if x.dtype == torch.uint8 else x
-                x, y = self.mixing(x, y)
+                clean = x.float() / 255 if x.dtype == torch.uint8 else x
+                x, y, *sources = self.mixing(clean, y)
+                values |= {"clean": clean, **sources[0]} if sources else {}
         if self.views is not None and self.views.cached is not None:
-            return x, y, self.views.cached(epoch % self.views.count, device_indices)
-        return x, y
+            values.pop("clean", None)  # what the teacher says of them is known
+            values |= self.views.cached(epoch % self.views.count, device_indices)
+        return (x, y, values) if values else (x, y)
 
     def _read_sample(self, index: int) -> Tensor | None:
         """A sample (C, *size); None if its file cannot be decoded and is left out."""
