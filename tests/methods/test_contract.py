@@ -152,6 +152,7 @@ OPTIONS = {
     "kd": [["soft_loss@method.soft_loss=dkd"], ["soft_loss@method.soft_loss=dist"],
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
     "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
+    "semantic_distillation": [["method.semantic_loss=kl", "model@method.students.student=resnet8"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
