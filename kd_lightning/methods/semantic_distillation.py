@@ -4,11 +4,14 @@
         + feature_weight * mean_d (a - f_t)^2 + semantic_weight * mean_c (h_t(a) - z_t)^2
     a = pool(ReLU(BN(conv(F)))), F: the student's last feature map, (B, D, *size)
 
-The teacher's frozen classifier h_t judges the student's features: what it does not see costs
-nothing in the last term. Both last terms reach the student's body and its adapter, and never the
-student's own classifier. As released: the four terms and their weights, the adapter (a convolution
-of size 1 without bias, batch norm, ReLU) and its initial values, which is used even where the sizes
-agree. SRRL is this with ``soft_weight=0`` and no unlabeled samples.
+The first term is the mean over the labeled samples of a step, the others are means over all of its
+samples, also those of ``data.unlabeled``, in one forward pass. The teacher's frozen classifier h_t
+judges the student's features: what it does not see costs nothing in the last term. Both last terms
+reach the student's body and its adapter, and never the student's own classifier.
+
+As released: the four terms and their weights, the adapter (a convolution of size 1 without bias,
+batch norm, ReLU) and its initial values, which is used even where the sizes agree. SRRL is this
+with ``soft_weight=0`` and no unlabeled samples.
 
 Ours: vectors in place of maps for nets that have none; without ReLU where the teacher's features
 can be negative; ``semantic_loss=kl``; f_t is the input of the teacher's classifier in any net. Not
@@ -93,6 +96,8 @@ class SemanticDistillation(Distiller):
         semantic_weight: of the logits that the teacher's classifier gives to the features.
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         *,
@@ -167,7 +172,7 @@ class SemanticDistillation(Distiller):
         terms = {}
         for key in self.students:
             logits, adapted = self.adapted_features(key, x)
-            hard = label_cross_entropy(logits, y)
+            hard = label_cross_entropy(logits[: len(y)], y)
             soft = soft_target_kl(logits, teacher["logits"], self.temperature)
             feature = feature_mse(adapted, teacher["features"])
             semantic = self.semantic_distance(self.teacher_head(adapted), teacher["logits"])

@@ -47,7 +47,7 @@ ADDED_KEYS = {
         *("cache", "cache_top_k", "cache_store", "method"),
         *("weights_key", "class_order", "check", "expect_accuracy"),
     ),
-    "data": ("resident", "on_leak"),
+    "data": ("resident", "on_leak", "unlabeled", "unlabeled_ratio", "unlabeled_options"),
 }
 # What older versions did where a data set's key is missing in their configuration, if that is not
 # today's default.

@@ -28,7 +28,10 @@ IMMATERIAL = {
 # Newer keys of data, with the values that mean what was done before. They are left out of hashes,
 # so that earlier results are found again. null is the value of preparation, which the fingerprint
 # covers.
-EARLIER = {"resize": ("crop", None), "interpolation": ("bilinear", None), "exif": (False, None)}
+EARLIER = {
+    **{"resize": ("crop", None), "interpolation": ("bilinear", None), "exif": (False, None)},
+    **{"unlabeled": (None,), "unlabeled_ratio": (1.0,), "unlabeled_options": (None,)},
+}
 
 # Newer keys of nets: null means what was done before. timm's nets have had input_size for longer.
 TIMM = "kd_lightning.models.timm_nets.timm_classifier"
