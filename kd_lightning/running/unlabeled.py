@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.config.command_line import CONF, compose
+from kd_lightning.config.command_line import CONF, as_user_errors, compose
 from kd_lightning.config.schema import check_targets
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples
@@ -94,7 +94,8 @@ def read_samples(data: ClassificationData, name: str) -> tuple[Samples, dict[str
 def train_part(name: str, options: dict[str, Any]) -> tuple[Samples, dict[str, Any]]:
     """The train part of a data set of ``conf/data``, its val part included."""
     try:
-        other = instantiate(configuration(name, options), _convert_="object")
+        with as_user_errors(()):
+            other = instantiate(configuration(name, options), _convert_="object")
         other.prepare_data()
         parts = other.load()
         check_samples(parts.train, parts.class_names, "train")

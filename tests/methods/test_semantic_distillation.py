@@ -237,3 +237,37 @@ def test_a_convolution_for_a_net_without_maps_is_refused() -> None:
 def test_the_highest_logits_alone_are_enough_for_a_divergence_only() -> None:
     assert "cache_top_k" in make().unsupported()
     assert not make(semantic_loss="kl").unsupported()
+
+
+# Samples without labels
+
+
+def test_labels_of_the_first_rows_are_the_only_ones_and_each_row_has_its_own_target() -> None:
+    method = make(soft_weight=1.0).eval()
+    (x, y), (more, _) = batch(), batch(size=12)
+    more = 1 - more
+    both = torch.cat([x, more])
+    found = terms(method, both, y)
+    alone, others = (terms(method, part, y[: len(part)]) for part in (x, more))
+    torch.testing.assert_close(found["hard"], alone["hard"])
+    for name in ("soft", "feature", "semantic"):
+        torch.testing.assert_close(found[name], (8 * alone[name] + 12 * others[name]) / 20)
+
+
+def test_rows_without_a_label_teach_nothing_to_the_students_classifier() -> None:
+    method, (x, y) = make(), batch()
+    heads = []
+    for rows in (x, torch.cat([x, 1 - x])):
+        method.zero_grad()
+        method.eval().training_step((rows, y), 0).backward()
+        heads.append(method.students["student"].head.weight.grad.clone())
+    torch.testing.assert_close(*heads)
+
+
+def test_a_step_with_rows_without_labels_is_one_graph() -> None:
+    torch._dynamo.reset()
+    method, (x, y) = of_vectors(), batch(12)
+    rows = torch.cat([x, 1 - x])
+    method.compile_step = lambda step: torch.compile(step, fullgraph=True, backend="eager")
+    compiled = method.train().training_step((rows, y), 0)
+    torch.testing.assert_close(compiled, of_vectors().train().training_step((rows, y), 0))
