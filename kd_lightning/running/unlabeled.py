@@ -47,12 +47,7 @@ def add_unlabeled(data: ClassificationData, shape: torch.Size | tuple[int, ...])
     form = TaskForm(shape, labeled.dtype if torch.is_tensor(labeled) else torch.uint8)
     form.check(example_of(samples, settings["decode"]), name)
     samples, left_out = leave_out_copies(data, samples)
-    count = round(data.batch_size * data.unlabeled_ratio)
-    if not 1 <= count <= len(samples):
-        raise UserError(
-            f"data.unlabeled_ratio={data.unlabeled_ratio:g} gives {count} unlabeled samples a step,"
-            f" expected 1 to {len(samples)}, which {name} has: change it or data.batch_size"
-        )
+    count = count_of_a_step(data, len(samples))
     data.unlabeled_samples = Unlabeled(
         samples,
         name,
@@ -66,6 +61,18 @@ def add_unlabeled(data: ClassificationData, shape: torch.Size | tuple[int, ...])
         f"{data.batch_size} labeled ones, as {' x '.join(map(str, shape))}; their labels are not "
         f"used{left_out}."
     )
+
+
+def count_of_a_step(data: ClassificationData, available: int) -> int:
+    """The unlabeled samples of a step, over all ranks."""
+    count = round(data.batch_size * data.unlabeled_ratio)
+    if not 1 <= count <= available:
+        raise UserError(
+            f"data.unlabeled_ratio={data.unlabeled_ratio:g} gives {count} unlabeled samples a step,"
+            f" expected 1 to {available}, as data.unlabeled={data.unlabeled} has: change it or "
+            "data.batch_size"
+        )
+    return count
 
 
 def read_samples(data: ClassificationData, name: str) -> tuple[Samples, dict[str, Any]]:

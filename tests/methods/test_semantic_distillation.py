@@ -200,7 +200,9 @@ def test_cached_outputs_give_the_same_loss() -> None:
     x, y = batch()
     cached = {name: value.half() for name, value in method.cache_values(x, y).items()}
     assert cached.keys() == method.cache_keys().keys()
-    online, from_cache = (method.losses(x, y, c, 1.0).terms for c in (None, cached))
+    online = method.losses(x, y, None, 1.0).terms
+    method.teacher_output = None  # is not asked
+    from_cache = method.losses(x, y, cached, 1.0).terms
     torch.testing.assert_close(online, from_cache, rtol=1e-2, atol=1e-3)
 
 

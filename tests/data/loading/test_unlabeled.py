@@ -83,6 +83,12 @@ def test_an_epoch_does_not_depend_on_the_epochs_before_it() -> None:
     assert epoch_of(both(), 3) == after_others
 
 
+def test_an_epoch_begins_with_the_samples_that_the_one_before_has_not_shown() -> None:
+    loader = both()  # two batches of an epoch, three of a pass
+    shown = [i for epoch in (0, 1) for x, _ in epoch_of(loader, epoch) for i in x[4:]]
+    assert len(set(shown[:18])) == 18
+
+
 def test_processes_see_disjoint_shares_of_the_batches_of_one() -> None:
     one = epoch_of(both(), 1)
     two = [epoch_of(both(rank=rank, ranks=2), 1) for rank in (0, 1)]
