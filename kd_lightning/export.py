@@ -103,8 +103,8 @@ def data_and_teacher_of(run: Path) -> "tuple[ClassificationData | None, nn.Modul
     cfg = OmegaConf.load(run / "config.yaml")
     add_earlier_values(cfg)
     use_threads(cfg.threads)
-    if "download" in cfg.data:
-        cfg.data.download = False
+    not_needed = {"download": False, "unlabeled": None, "unlabeled_options": None}
+    cfg.data.update({key: value for key, value in not_needed.items() if key in cfg.data})
     try:
         with as_user_errors([]):
             data = build_data(cfg)

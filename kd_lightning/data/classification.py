@@ -7,7 +7,7 @@ uint8 or float in [0, 1], batches of series are float32; each network normalises
 import functools
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from kd_lightning.data.loading.loaders import ResidentLoader, make_loader, no_co
 from kd_lightning.data.loading.mixing import mix, mix_with_sources
 from kd_lightning.data.loading.resident import should_be_resident
 from kd_lightning.data.loading.splits import split
+from kd_lightning.data.loading.unlabeled import Unlabeled, WithUnlabeled
 
 Part = Literal["train", "val", "test"]
 
@@ -83,6 +84,10 @@ class ClassificationData(LightningDataModule):
             -> (C, *size) such as torchvision's transforms v2.
         mixing: ``torchvision.transforms.v2.MixUp`` or ``CutMix``, still without ``num_classes``;
             teacher and students get the same mixed batch.
+        unlabeled: another data set of ``conf/data``, or a folder of images: samples for methods
+            that learn from samples without labels too. A run sets ``unlabeled_samples``.
+        unlabeled_ratio: unlabeled samples for each labeled one.
+        unlabeled_options: keys of that data set and their values.
 
     ``setup`` sets these attributes: ``num_classes``, ``class_names``, ``channels``, ``size`` (side
     of an image, length of a series), ``mean`` and ``std`` of each channel, ``fingerprint`` (hash of
@@ -116,6 +121,9 @@ class ClassificationData(LightningDataModule):
         on_leak: str = "warn",
         augmentation: Transform | None = None,
         mixing: Callable[..., Callable] | None = None,
+        unlabeled: str | None = None,
+        unlabeled_ratio: float = 1.0,
+        unlabeled_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if root is not None and not self.has_files:
@@ -132,6 +140,8 @@ class ClassificationData(LightningDataModule):
             raise UserError(f"data.label_noise must be in [0, 1), got {label_noise}")
         if on_leak not in CHOICES:
             raise unknown("choice", str(on_leak), CHOICES, "data.on_leak")
+        if not 0 < unlabeled_ratio < float("inf"):
+            raise UserError(f"data.unlabeled_ratio must be > 0, got {unlabeled_ratio}")
         if num_workers < 0:
             raise UserError(f"data.num_workers must be >= 0, got {num_workers}")
         self.batch_size = batch_size
@@ -144,13 +154,17 @@ class ClassificationData(LightningDataModule):
         self.num_workers = num_workers
         self.resident = resident
         self.on_leak = on_leak
+        self.unlabeled = unlabeled
+        self.unlabeled_ratio = unlabeled_ratio
+        self.unlabeled_options = dict(unlabeled_options or {})
         self.augmentation = augmentation
         self.mixing = mixing
         self.notes: list[str] = []
         self.parts: dict[Part, Samples | None] = {}
-        self._on_device: dict[tuple[Part, torch.device], Samples] = {}
+        self._on_device: dict[tuple[str, torch.device], Samples] = {}
         self.views: Views | None = None  # None: each epoch augments train anew
         self.mixing_sources = False  # True: mixed batches also hold what they are made of
+        self.unlabeled_samples: Unlabeled | None = None
 
     @abstractmethod
     def load(self) -> Parts:
@@ -285,6 +299,19 @@ class ClassificationData(LightningDataModule):
                 f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
             )
         samples = self._sample_set(part)
+        return make_loader(
+            samples,
+            self.batch_size,
+            shuffle=part == "train",
+            rank=rank,
+            ranks=ranks,
+            **self._placed(samples, part, device),
+        )
+
+    def _placed(self, samples: SampleSet, part: str, device: torch.device | None) -> dict[str, Any]:
+        """Where a loader of ``samples`` makes its batches. Puts them on the device if they are to
+        be there.
+        """
         is_resident = device is not None and (
             (part, device) in self._on_device
             or should_be_resident(samples, part, device, self.resident, self.num_workers)
@@ -293,26 +320,39 @@ class ClassificationData(LightningDataModule):
             if (part, device) not in self._on_device:
                 self._on_device[part, device] = samples.samples.to(device)
             samples.samples = self._on_device[part, device]
-        return make_loader(
-            samples,
-            self.batch_size,
-            shuffle=part == "train",
-            rank=rank,
-            ranks=ranks,
-            num_workers=self.num_workers,
-            pin_memory=device is not None and device.type == "cuda",
-            device=device if is_resident else None,
-        )
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": device is not None and device.type == "cuda",
+            "device": device if is_resident else None,
+        }
 
-    def _loader_of_this_rank(self, part: Part) -> DataLoader | ResidentLoader:
+    def train_loader(
+        self, *, rank: int = 0, ranks: int = 1, device: torch.device | None = None
+    ) -> DataLoader | ResidentLoader | WithUnlabeled:
+        """The batches of train, with ``unlabeled_samples`` if there are any."""
+        labeled = self.loader("train", rank=rank, ranks=ranks, device=device)
+        if self.unlabeled_samples is None:
+            return labeled
+        samples, count = self.unlabeled_samples.sample_set(self.seed), self.unlabeled_samples.count
+        steps = len(self.parts["train"]) // self.batch_size
+        placed = self._placed(samples, "the unlabeled samples", device)
+        unlabeled = make_loader(
+            samples, count, shuffle=True, rank=rank, ranks=ranks, steps=steps, **placed
+        )
+        return WithUnlabeled(labeled, unlabeled)
+
+    def _of_this_rank(self) -> dict[str, Any]:
         trainer = self.trainer
         if trainer is None:
-            return self.loader(part)
+            return {}
         device = trainer.strategy.root_device
-        return self.loader(part, rank=trainer.global_rank, ranks=trainer.world_size, device=device)
+        return {"rank": trainer.global_rank, "ranks": trainer.world_size, "device": device}
 
-    def train_dataloader(self) -> DataLoader | ResidentLoader:
-        return self._loader_of_this_rank("train")
+    def _loader_of_this_rank(self, part: Part) -> DataLoader | ResidentLoader:
+        return self.loader(part, **self._of_this_rank())
+
+    def train_dataloader(self) -> DataLoader | ResidentLoader | WithUnlabeled:
+        return self.train_loader(**self._of_this_rank())
 
     def val_dataloader(self) -> DataLoader | ResidentLoader | list:
         return [] if self.parts["val"] is None else self._loader_of_this_rank("val")

@@ -45,8 +45,12 @@ class Learner(Optimization):
         seed: of the dropout streams.
 
     Attributes:
+        takes_unlabeled: whether ``losses`` takes batches in which only the first rows of x have a
+            label (``data.unlabeled``).
         compile_step: step -> a faster function with the same result; None: not compiled.
     """
+
+    takes_unlabeled: bool = False
 
     def __init__(
         self,
@@ -93,7 +97,8 @@ class Learner(Optimization):
 
         Args:
             x: (B, C, *size).
-            y: (B,) classes, or (B, C) class probabilities where samples are mixed.
+            y: (B,) classes, or (B, C) class probabilities where samples are mixed. Shorter than x
+                with ``data.unlabeled``: the labels of the first samples.
             cached: teacher outputs of this batch from a cache; None: no cache.
             progress: share of the run that is done, in [0, 1]; a scalar tensor in a compiled step,
                 which would otherwise be compiled again for every new number.

@@ -42,6 +42,8 @@ class KnowledgeDistillation(Distiller):
         soft_ramp: share of the run over which the soft term rises from 0.
     """
 
+    takes_unlabeled = True
+
     def __init__(
         self,
         *,
@@ -83,10 +85,11 @@ class KnowledgeDistillation(Distiller):
         soft_weight = self.soft_weight * ramp(progress, self.soft_ramp)
         terms = {}
         for key, student in self(x).items():
-            hard = label_cross_entropy(student.logits, y)
+            hard = label_cross_entropy(student.logits[: len(y)], y)
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             if teacher_logits is not None:
-                soft = self.distance(student.logits, teacher_logits, y)
+                labels = y if len(y) == len(x) else None
+                soft = self.distance(student.logits, teacher_logits, labels)
                 terms[f"{key}/soft"] = soft_weight * soft.mean()
         return Losses(terms)
 
@@ -105,11 +108,31 @@ class KnowledgeDistillation(Distiller):
         return {"logits": None} if self.soft_weight else {}
 
     def unsupported(self) -> dict[str, str]:
-        reason = "standardized logits need the mean and the deviation over all classes"
-        return {"cache_top_k": reason} if self.standardize_logits else {}
+        reasons = {}
+        if self.standardize_logits:
+            reasons["cache_top_k"] = (
+                "standardized logits need the mean and the deviation over all classes"
+            )
+        if not self.soft_weight:
+            reasons["unlabeled"] = "method.soft_weight=0 learns nothing from samples without labels"
+        elif needs_labels(self.soft_loss):
+            reasons["unlabeled"] = "this soft loss needs the label of every sample"
+        return reasons
 
-    def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """How far a student is from the teacher, (B,)."""
+    def distance(
+        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """How far a student is from the teacher, (B,). Labels are None where some have none."""
         if self.standardize_logits:
             student_logits, teacher_logits = map(standardize, (student_logits, teacher_logits))
         return self.soft_loss(student_logits, teacher_logits, labels, self.temperature)
+
+
+def needs_labels(soft_loss: SoftLoss) -> bool:
+    """Whether a soft loss cannot be computed without labels."""
+    logits = torch.zeros(2, 3)
+    try:
+        soft_loss(logits, logits, None, 1.0)
+    except Exception:  # a person's loss can raise anything
+        return True
+    return False

@@ -49,7 +49,7 @@ ADDED_KEYS = {
         *("cache", "cache_top_k", "cache_store", "method"),
         *("weights_key", "class_order", "check", "expect_accuracy", "data"),
     ),
-    "data": ("resident", "on_leak"),
+    "data": ("resident", "on_leak", "unlabeled", "unlabeled_ratio", "unlabeled_options"),
 }
 # How older versions read image files, where these keys are missing.
 EARLIER_READING = {"resize": "crop", "interpolation": "bilinear", "exif": False}

@@ -20,6 +20,7 @@ from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
 from kd_lightning.running.support import check_support
+from kd_lightning.running.unlabeled import add_unlabeled
 from kd_lightning.teachers.input_facts import keep_given_statistics
 from kd_lightning.teachers.sources import Teacher, build_net
 
@@ -96,6 +97,7 @@ def build_data(cfg: DictConfig) -> ClassificationData:
         if stated is not None and stated != fact:
             raise UserError(f"task.{key}={stated} does not agree with the data, which have {fact}")
         cfg.task[key] = fact
+    add_unlabeled(data, shape)
     for method in (cfg.method, cfg.teacher.method):
         choose_nets(method, shape)
     return data

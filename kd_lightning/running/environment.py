@@ -72,6 +72,7 @@ def describe_environment(
             "class_names": data.class_names,
             "notes": data.notes,
         },
+        "unlabeled": describe_unlabeled(data),
         "teacher": {
             "fingerprint": teacher and teacher.sha256,
             "origin": teacher and teacher.origin,
@@ -81,21 +82,37 @@ def describe_environment(
     }
 
 
+def describe_unlabeled(data: ClassificationData) -> dict[str, Any] | None:
+    """The samples without labels that students are trained on; None: there are none."""
+    found = data.unlabeled_samples
+    if found is None:
+        return None
+    return {
+        "name": found.name,
+        "samples": len(found.samples),
+        "in_a_step": found.count,
+        "fingerprint": found.fingerprint,
+    }
+
+
 def check_unchanged(directory: Path, key: str, now: str | None) -> None:
     """Raises ``UserError`` if the data or the teacher of a resumed run have changed.
 
     Args:
-        key: "data" or "teacher".
+        key: "data", "unlabeled" or "teacher".
         now: its fingerprint.
     """
     path = directory / "environment.json"
     if not path.exists():
         return
-    was = json.loads(path.read_text())[key]["fingerprint"]
+    was = (json.loads(path.read_text()).get(key) or {}).get("fingerprint")
     if was != now:
+        name, keys = key, f"{key}.…=…"
+        if key == "unlabeled":
+            name, keys = "content of data.unlabeled", "data.unlabeled_options=…"
         raise UserError(
-            f"the {key} has changed since {directory} was started (fingerprint {was}, now {now}): "
-            f"start a new run, or use the old {key} ({key}.…=…)"
+            f"the {name} has changed since {directory} was started (fingerprint {was}, now {now}): "
+            f"start a new run, or use the old {name} ({keys})"
         )
 
 

@@ -105,6 +105,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
             say(note)
     if cfg.resume:
         check_unchanged(Path(cfg.resume), "data", data.fingerprint)
+        unlabeled = data.unlabeled_samples
+        check_unchanged(Path(cfg.resume), "unlabeled", unlabeled and unlabeled.fingerprint)
     check_run(cfg, data)
     teacher = None
     if "teacher" in cfg.method:

@@ -26,6 +26,7 @@ OPTIONS = {
     "cache": Option("teacher.cache", "null"),
     "cache_top_k": Option("teacher.cache_top_k", "null"),
     "mixing": Option("data.mixing", "null"),
+    "unlabeled": Option("data.unlabeled", "null"),
     "compile": Option("hardware.compile", "false"),
     "accumulate": Option("trainer.accumulate_grad_batches", "1"),
     "clip": Option("trainer.gradient_clip_val", "null"),
@@ -39,6 +40,8 @@ def unsupported_by(method: Learner) -> Mapping[str, str]:
     reasons = {}
     if isinstance(method, Distiller) and method.cache_keys() is None:
         reasons["cache"] = "its losses read no cached teacher outputs"
+    if not method.takes_unlabeled:
+        reasons["unlabeled"] = "its losses need the label of every sample"
     if not method.automatic_optimization:
         reasons |= dict.fromkeys(MANUAL, "it has several optimizers and steps them itself")
     return reasons | method.unsupported()

@@ -134,4 +134,11 @@ def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Tra
             f"data.batch_size={cfg.data.batch_size} is global and must divide over "
             f"{trainer.world_size} devices (hardware.devices=…)"
         )
+    if cfg.data.get("unlabeled") is not None:
+        count = round(cfg.data.batch_size * cfg.data.unlabeled_ratio)
+        if count % trainer.world_size:
+            raise UserError(
+                f"data.unlabeled_ratio={cfg.data.unlabeled_ratio:g} gives {count} unlabeled samples"
+                f" a step, which must divide over {trainer.world_size} devices: change it"
+            )
     return trainer

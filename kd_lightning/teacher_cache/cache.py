@@ -119,6 +119,11 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
             f"teacher.cache_top_k must be >= 1 and < {data.num_classes}, the number of classes, "
             f"or null, got {top_k}"
         )
+    if data.unlabeled is not None:
+        raise UserError(
+            "teacher.cache holds outputs for labeled samples alone: set data.unlabeled=null, or "
+            "teacher.cache=null"
+        )
     if data.mixing is not None and not method.mixed_targets:
         raise UserError(
             "teacher.cache holds outputs for single samples, and data.mixing mixes two samples: "

@@ -223,6 +223,8 @@ def one_device(run: DictConfig) -> DictConfig:
     run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
     run.evaluation = dict.fromkeys(run.evaluation, False)  # its nets are tested in this run too
     run.teacher.update(cache=None, cache_top_k=None)  # it is not distilled
+    if run.data.get("unlabeled") is not None:
+        run.data.update(unlabeled=None, unlabeled_ratio=1.0, unlabeled_options=None)
     run.update(logger={}, run_dir=None, resume=None, baselines=None)
     return run
 

@@ -25,6 +25,13 @@ IMMATERIAL = {
     "data": {"root", "num_workers", "resident", "download", "on_leak"},
     "trainer": {"log_every_n_steps"},
 }
+# Newer keys of data, with the values that mean what was done before. They are left out of hashes,
+# so that earlier results are found again. null is the value of preparation, which the fingerprint
+# covers.
+EARLIER = {
+    **{key: (value, None) for key, value in EARLIER_READING.items()},
+    **{"unlabeled": (None,), "unlabeled_ratio": (1.0,), "unlabeled_options": (None,)},
+}
 # Newer keys of nets: null means what was done before. timm's nets have had input_size for longer.
 TIMM = "kd_lightning.models.timm_nets.timm_classifier"
 EARLIER_NET = ("weights_key", "interpolation", "input_size")
@@ -59,11 +66,7 @@ def without_earlier(data: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of data without newer keys whose value means what was done before, so that
     earlier results are found again. null is the value of preparation, which the fingerprint covers.
     """
-    return {
-        k: v
-        for k, v in data.items()
-        if k not in EARLIER_READING or v not in (EARLIER_READING[k], None)
-    }
+    return {k: v for k, v in data.items() if k not in EARLIER or v not in EARLIER[k]}
 
 
 def shape_hash(*facts: Any) -> str:

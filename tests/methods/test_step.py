@@ -18,7 +18,6 @@ from kd_lightning.models.classifier import Classifier
 
 COMPILED = [*METHODS, "everything"]
 RANDOM = {"stochastic_self_distillation", "r_drop"}  # their masks are drawn by the compiler
-RANDOM = {"stochastic_self_distillation"}  # their masks are drawn by the compiler
 RANDOM |= {"uncertainty_mixup"}  # as are its partners
 MORE = {
     "dual_student": [["method.peer_ramp=0.7", "method.confidence_threshold=0.4"]],

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
@@ -43,21 +44,52 @@ class EpochOrder(Sampler[SampleKey]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def indices(self) -> Tensor:
-        """Indices of the samples of this rank, in order."""
-        if not self.shuffle:
-            return torch.arange(self.num_samples)[self.rank :: self.ranks]
-        order = torch.randperm(self.num_samples, generator=stream(self.seed, "order", self.epoch))
+    def passes(self) -> Iterator[tuple[int, Tensor]]:
+        """Numbers of passes over the samples, each with the indices of the samples of this rank
+        that the epoch takes from it, in order.
+        """
+        if self.shuffle:
+            yield self.epoch, self.batches(self.epoch)[:, self.rank :: self.ranks].flatten()
+        else:
+            yield self.epoch, torch.arange(self.num_samples)[self.rank :: self.ranks]
+
+    def batches(self, number: int) -> Int[Tensor, "batches B"]:
+        """The global batches of a pass."""
+        order = torch.randperm(self.num_samples, generator=stream(self.seed, "order", number))
         num_used = self.num_samples // self.batch_size * self.batch_size
-        return order[:num_used].view(-1, self.batch_size)[:, self.rank :: self.ranks].flatten()
+        return order[:num_used].view(-1, self.batch_size)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        return ((self.epoch, index) for index in self.indices().tolist())
+        return ((number, i) for number, indices in self.passes() for i in indices.tolist())
 
     def __len__(self) -> int:
         if self.shuffle:
             return self.num_samples // self.batch_size * self.batch_size // self.ranks
         return len(range(self.rank, self.num_samples, self.ranks))
+
+
+class CyclingOrder(EpochOrder):
+    """An order in which an epoch has a fixed number of batches, and goes on where the epoch before
+    it has stopped: batch b of all is batch b modulo n of pass b // n, where n is the number of
+    batches in a pass. A batch is of one pass.
+
+    Args:
+        steps: batches of an epoch.
+    """
+
+    def __init__(self, *sizes: int, steps: int, **common: int) -> None:
+        super().__init__(*sizes, shuffle=True, **common)
+        self.steps = steps
+
+    def passes(self) -> Iterator[tuple[int, Tensor]]:
+        start, of_pass = self.epoch * self.steps, self.num_samples // self.batch_size
+        end = start + self.steps
+        for number in range(start // of_pass, -(-end // of_pass)):
+            first, last = (max(0, b - number * of_pass) for b in (start, end))
+            yield number, self.batches(number)[first:last, self.rank :: self.ranks].flatten()
+
+    def __len__(self) -> int:
+        return self.steps * self.batch_size // self.ranks
 
 
 def no_collate(batch: Batch) -> Batch:
@@ -75,15 +107,20 @@ def make_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     device: torch.device | None = None,
+    steps: int | None = None,
 ) -> "DataLoader | ResidentLoader":
     """A loader of the batches of ``dataset``.
 
     Args:
         batch_size: global batch size; each rank loads its share of it.
         device: store the samples on this device (``ResidentLoader``); None: use a DataLoader.
+        steps: batches of an epoch, in a ``CyclingOrder``; None: an epoch is one pass.
     """
-    order = EpochOrder(
-        len(dataset), batch_size, seed=dataset.seed, shuffle=shuffle, rank=rank, ranks=ranks
+    shared = {"seed": dataset.seed, "rank": rank, "ranks": ranks}
+    order = (
+        EpochOrder(len(dataset), batch_size, shuffle=shuffle, **shared)
+        if steps is None
+        else CyclingOrder(len(dataset), batch_size, steps=steps, **shared)
     )
     size = max(1, batch_size // ranks)
     if device is not None:
@@ -128,11 +165,13 @@ class ResidentLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        order, size = self.batch_sampler.sampler, self.batch_sampler.batch_size
-        indices = order.indices()
-        if not len(indices):
-            return
+        for number, indices in self.batch_sampler.sampler.passes():
+            if len(indices):
+                yield from self._batches_of(number, indices)
+
+    def _batches_of(self, number: int, indices: Tensor) -> Iterator[Batch]:
         device_indices = indices.to(self.device, non_blocking=True)
         pieces = (t.split(self.samples_at_once) for t in (indices, device_indices))
         for some_indices, on_device in zip(*pieces, strict=True):
-            yield from self.dataset.batches(order.epoch, some_indices, size, on_device)
+            size = self.batch_sampler.batch_size
+            yield from self.dataset.batches(number, some_indices, size, on_device)
