@@ -14,7 +14,11 @@ from kd_lightning.losses.attention_transfer import (
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 from kd_lightning.losses.dkd import dkd_soft_loss
-from kd_lightning.losses.feature_distance import feature_cosine, feature_mse
+from kd_lightning.losses.feature_distance import (
+    active_squared_distance,
+    feature_cosine,
+    feature_mse,
+)
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
     ShapeMismatch,
@@ -40,6 +44,7 @@ from kd_lightning.losses.guidance import (
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.soft_targets import (
+    joint_soft_kl,
     kl_soft_loss,
     mean_log_probs,
     soft_log_probs,
@@ -54,6 +59,7 @@ __all__ = [
     "Guidance",
     "Relational",
     "ShapeMismatch",
+    "active_squared_distance",
     "attention_guidance",
     "attention_map",
     "attention_transfer_loss",
@@ -67,6 +73,7 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "joint_soft_kl",
     "kl_soft_loss",
     "label_cross_entropy",
     "mean_guidance",

@@ -105,3 +105,21 @@ def kl_soft_loss(
 ) -> Float[Tensor, "B"]:
     """``soft_target_kl`` with the signature of a soft loss; the labels are not used."""
     return soft_target_kl(student_logits, teacher_logits, temperature)
+
+
+def joint_soft_kl(
+    student_logits: Float[Tensor, "B C"],
+    target_logits: Float[Tensor, "B C"],
+    temperature: float,
+) -> Float[Tensor, "B"]:
+    """``soft_target_kl`` with a target that learns too: the gradient goes to both.
+
+    Zero, with a gradient of zero, when the two softened predictions are equal.
+
+    Raises:
+        ValueError: the temperature is not > 0.
+    """
+    student = soft_log_probs(student_logits, temperature)
+    target = soft_log_probs(target_logits, temperature)
+    kl = F.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * kl

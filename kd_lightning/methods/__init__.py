@@ -13,7 +13,9 @@ from kd_lightning.methods.mutual_learning import MutualLearning
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
+from kd_lightning.methods.student_friendly import StudentFriendly
 from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.teacher_evolution import TeacherEvolution
 from kd_lightning.methods.views import rotations
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "MutualLearning",
     "Stage",
     "StochasticSelfDistillation",
+    "StudentFriendly",
     "Supervised",
+    "TeacherEvolution",
     "rotations",
 ]
