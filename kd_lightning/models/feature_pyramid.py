@@ -87,8 +87,8 @@ class PyramidHead(nn.Module):
         super().__init__()
         num_out, *smaller = last
         strides = [max(1, round(a / b)) for a, b in zip(size, smaller, strict=True)]
-        self.shrink = conv_norm_relu(width, width, strides, bias=True)
-        self.project = conv_norm_relu(width, num_out, [1] * len(smaller), bias=True)
+        self.shrink = conv_norm_relu(width, width, strides)
+        self.project = conv_norm_relu(width, num_out, [1] * len(smaller))
         self.head = nn.Linear(num_out, num_classes)
 
     def forward(self, x: Tensor) -> ModelOutput:

@@ -12,16 +12,15 @@ POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d}
 MODES = {1: "linear", 2: "bilinear"}
 
 
-def conv_norm_relu(
-    num_in: int, num_out: int, patch: Sequence[int], *, bias: bool = False
-) -> nn.Sequential:
-    """A convolution of patches that do not overlap, batch norm, ReLU; torch's initialization.
+def conv_norm_relu(num_in: int, num_out: int, patch: Sequence[int]) -> nn.Sequential:
+    """A convolution of patches that do not overlap, batch norm, ReLU; torch's initialization. The
+    convolution has no bias, which the batch norm would remove.
 
     Args:
         patch: its size, (L) or (H, W), by which the size of the map is divided.
     """
     num_dims = len(patch)
-    conv = CONVS[num_dims](num_in, num_out, tuple(patch), tuple(patch), bias=bias)
+    conv = CONVS[num_dims](num_in, num_out, tuple(patch), tuple(patch), bias=False)
     return nn.Sequential(conv, NORMS[num_dims](num_out), nn.ReLU())
 
 
