@@ -17,13 +17,13 @@ A branch is at each stage that has a corresponding one in the student's net
 student's channels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import UserError, unknown, with_full_keys
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import joint_soft_kl, soft_target_kl
@@ -35,6 +35,7 @@ from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.stage_branches import LinearBranch, StudentBranch, stage_pairs
 
 KINDS = ("student", "linear")
+BRANCH_NET = "the net of the branches, by default the first student's,"
 
 
 class StudentFriendly(Learner):
@@ -78,31 +79,30 @@ class StudentFriendly(Learner):
         self.hard_weight = hard_weight
         self.branch_weight = branch_weight
         self.soft_weight = soft_weight
-        self.kind = branches
-        self.branch_net = branch_net
-        self.example = torch.zeros(1, *input_shape)
         self.branches = nn.ModuleDict()
         self.stage_outputs: dict[str, LayerOutputs] = {}
+        self._add_branches(branch_net, torch.zeros(1, *input_shape), branches)
+
+    def _add_branches(
+        self, branch_net: Callable[[], nn.Module], example: Tensor, kind: str
+    ) -> None:
+        """Fills ``branches`` and ``stage_outputs``."""
         seed_stream(self.seed, "branch net")
-        theirs = self._stages(branch_net(), "the net of the branches", "branch_net")
+        theirs = stages_of(
+            branch_net(), example, BRANCH_NET, "branch_net", "teacher.method.branch_net"
+        )
         for key, net in self.students.items():
-            mine = self._stages(net, f"student {key}", f"students.{key}")
+            mine = stages_of(net, example, f"student {key}", f"students.{key}", "method.teacher")
+            self.branches[key] = nn.ModuleList()
             pairs = stage_pairs(mine, theirs)
-            self.branches[key] = nn.ModuleList(
-                self._branch(key, name, mine[name], other, theirs[other]) for name, other in pairs
-            )
+            for name, other in pairs:
+                seed_stream(self.seed, "branch", key, name)
+                if kind == "linear":
+                    branch = LinearBranch(mine[name], self.num_classes)
+                else:
+                    branch = student_branch(mine[name], other, theirs[other], branch_net, example)
+                self.branches[key].append(branch)
             self.stage_outputs[key] = LayerOutputs(net, [name for name, _ in pairs])
-
-    def _stages(self, net: nn.Module, whose: str, key: str) -> Mapping[str, Shape]:
-        return require_stages(net, self.example.shape[1:], whose=whose, key=f"model@method.{key}")
-
-    def _branch(
-        self, key: str, stage: str, shape: Shape, layer: str, layer_shape: Shape
-    ) -> nn.Module:
-        seed_stream(self.seed, "branch", key, stage)
-        if self.kind == "linear":
-            return LinearBranch(shape, self.num_classes)
-        return StudentBranch(shape, layer, layer_shape, self.branch_net, self.example)
 
     def own_modules(self) -> dict[str, nn.Module]:
         return dict(self.branches.items())
@@ -121,3 +121,19 @@ class StudentFriendly(Learner):
             terms[f"{key}/branch"] = self.branch_weight * of_labels.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean() / len(logits)
         return Losses(terms)
+
+
+def stages_of(
+    net: nn.Module, example: Tensor, whose: str, key: str, key_for_teachers: str
+) -> dict[str, Shape]:
+    """The stages of a net; ``UserError`` with the keys that choose it if it has too few."""
+    keys = f"model@method.{key}=… or, where this trains a teacher, model@{key_for_teachers}"
+    return require_stages(net, example.shape[1:], whose=whose, key=keys)
+
+
+def student_branch(shape: Shape, layer: str, *other: Any) -> StudentBranch:
+    """A ``StudentBranch``; ``UserError`` with the key of its net if that cannot be cut."""
+    try:
+        return StudentBranch(shape, layer, *other)
+    except UserError as error:
+        raise UserError(with_full_keys(str(error), "method.branch_net")) from error

@@ -46,8 +46,8 @@ class TeacherEvolution(Learner):
         branch_width: channels inside the branches; None: those of the student's last map.
         temperature: T, of the student and its branches in the soft term.
         detach_target: whether the soft term gives no gradient to the student's own logits.
-        feature_reduction: "sum": over batch and dimensions, so the term grows with the batch;
-            "mean": over both.
+        feature_reduction: "sum": over the batch of a device and over dimensions, so the term grows
+            with that batch; "mean": over both.
         hard_weight: of the labels, for the student.
         branch_weight: of the labels, for each branch.
         soft_weight: of the student's prediction, for each branch.
@@ -91,10 +91,7 @@ class TeacherEvolution(Learner):
         self.stage_outputs: dict[str, LayerOutputs] = {}
         for key, net in self.students.items():
             stages = require_stages(
-                net,
-                input_shape,
-                whose=f"student {key}",
-                key=f"model@method.students.{key}",
+                net, input_shape, whose=f"student {key}", key=f"model@method.students.{key}"
             )
             seed_stream(self.seed, "branches", key)
             shapes = list(stages.values())
