@@ -247,6 +247,6 @@ def test_a_student_without_feature_maps_is_refused_before_a_teacher_trains(
     tiny: list[str], tmp_path: Path
 ) -> None:
     words = [*WORDS[:4], *tiny, f"outputs={tmp_path}/new", f"teacher.store={tmp_path}/new"]
-    with pytest.raises(UserError, match="the net of the branches, .* must have two stages"):
+    with pytest.raises(UserError, match=r"the net of the branches, .* must have two stages"):
         distill(*words)
     assert not (tmp_path / "new").exists()
