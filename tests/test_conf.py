@@ -24,6 +24,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 # Arguments that the program passes, so no file in conf/ has them.
 PASSED_BY_PROGRAM = {
     *("students", "teacher", "optimizer", "scheduler"),  # a method
+    "branch_net",  # as above, where the configuration names none
     *("params", "total_steps", "title", "save_dir"),  # optimizer, scheduler, callbacks, logger
     *("logits", "labels", "samples", "student_features"),  # confidence, similarity
     *("student_shape", "teacher_shape"),  # feature_loss

@@ -23,6 +23,8 @@ def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
         words += ["model@method.teacher=fcn"] if method in DISTILLERS else []
     if method == "feature_distillation":
         words += ["method.feature_weight=1"]  # the usual 100 needs more epochs
+    if method == "teacher_evolution":
+        words += ["method.detach_target=true"]  # with the target of the paper it is less sure
     if method == "stochastic_self_distillation":
         words += ["method.num_passes=5", "method.guidance.percentile=50"]
     return words

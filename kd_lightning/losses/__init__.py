@@ -14,7 +14,11 @@ from kd_lightning.losses.attention_transfer import (
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 from kd_lightning.losses.dkd import dkd_soft_loss
-from kd_lightning.losses.feature_distance import feature_cosine, feature_mse
+from kd_lightning.losses.feature_distance import (
+    active_squared_distance,
+    feature_cosine,
+    feature_mse,
+)
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
     ShapeMismatch,
@@ -42,6 +46,7 @@ from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
+    joint_soft_kl,
     kl_soft_loss,
     mean_log_probs,
     reverse_kl_soft_loss,
@@ -57,6 +62,7 @@ __all__ = [
     "Guidance",
     "Relational",
     "ShapeMismatch",
+    "active_squared_distance",
     "attention_guidance",
     "attention_map",
     "attention_transfer_loss",
@@ -71,6 +77,7 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "joint_soft_kl",
     "kept_rows",
     "kl_soft_loss",
     "label_cross_entropy",

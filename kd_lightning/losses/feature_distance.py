@@ -37,3 +37,18 @@ def feature_cosine(
     multiple of the other. 1, and without gradient, when either is zero: a zero vector has no angle.
     """
     return 1 - (unit_features(student_features) * unit_features(target_features)).sum(dim=1)
+
+
+def active_squared_distance(
+    student_features: Float[Tensor, "B D"], target_features: Float[Tensor, "B D"]
+) -> Float[Tensor, "B"]:
+    """Squared difference of the features where one of the two is positive, summed over D.
+
+    ``sum_d 1[f_S > 0 or target > 0] (f_S - target)^2``, as teacher evolution (arXiv 2110.00329) has
+    it. Features after a ReLU are never negative; for them it is the plain squared distance.
+
+    Zero when the positive features are equal.
+    """
+    student, target = student_features.float(), target_features.float()
+    is_active = (student > 0) | (target > 0)
+    return ((student - target).square() * is_active).sum(dim=1)

@@ -126,3 +126,21 @@ def reverse_kl_soft_loss(
     student = soft_log_probs(student_logits, temperature)
     teacher = soft_log_probs(teacher_logits.detach(), temperature)
     return temperature**2 * (student.exp() * (student - teacher)).sum(dim=1)
+
+
+def joint_soft_kl(
+    student_logits: Float[Tensor, "B C"],
+    target_logits: Float[Tensor, "B C"],
+    temperature: float,
+) -> Float[Tensor, "B"]:
+    """``soft_target_kl`` with a target that learns too: the gradient goes to both.
+
+    Zero, with a gradient of zero, when the two softened predictions are equal.
+
+    Raises:
+        ValueError: the temperature is not > 0.
+    """
+    student = soft_log_probs(student_logits, temperature)
+    target = soft_log_probs(target_logits, temperature)
+    kl = F.kl_div(student, target, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * kl

@@ -15,7 +15,9 @@ from kd_lightning.methods.self_supervision import SelfSupervision
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
+from kd_lightning.methods.student_friendly import StudentFriendly
 from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.teacher_evolution import TeacherEvolution
 from kd_lightning.methods.uncertainty_mixup import UncertaintyMixup
 from kd_lightning.methods.views import rotations
 
@@ -32,7 +34,9 @@ __all__ = [
     "SelfSupervision",
     "Stage",
     "StochasticSelfDistillation",
+    "StudentFriendly",
     "Supervised",
+    "TeacherEvolution",
     "UncertaintyMixup",
     "rotations",
 ]

@@ -32,6 +32,7 @@ from kd_lightning.models.cifar import (
     wide_resnet,
 )
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
+from kd_lightning.models.feature_pyramid import FeaturePyramid
 from kd_lightning.models.folding import fold_batch_norms
 from kd_lightning.models.inference import (
     CompiledClassifier,
@@ -51,9 +52,12 @@ from kd_lightning.models.layer_outputs import (
     layer_shapes,
     learning_layers,
 )
+from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
 from kd_lightning.models.modes import in_mode
+from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.perceptron import mlp
+from kd_lightning.models.stage_branches import LinearBranch, StudentBranch, stage_pairs
 from kd_lightning.models.stochastic import (
     active_dropouts,
     drop_features,
@@ -63,6 +67,7 @@ from kd_lightning.models.stochastic import (
     sample_features,
     sample_logits,
 )
+from kd_lightning.models.tails import tail_after
 from kd_lightning.models.time_series import fcn, inception_time, resnet1d
 from kd_lightning.models.timm_nets import timm_classifier, timm_facts, timm_statistics
 from kd_lightning.models.weights import Loaded, load_weights
@@ -74,12 +79,15 @@ __all__ = [
     "CommonArguments",
     "CompiledClassifier",
     "Facts",
+    "FeaturePyramid",
     "GlobalAverage",
     "LayerOutputs",
+    "LinearBranch",
     "Loaded",
     "ModelOutput",
     "PrecisionWrapper",
     "Prepare",
+    "StudentBranch",
     "active_dropouts",
     "are_alike",
     "best_dtype",
@@ -89,6 +97,7 @@ __all__ = [
     "check_layer",
     "check_rate",
     "checked_fast_copy",
+    "conv_norm_relu",
     "drop_features",
     "dropout_on",
     "fast_copy",
@@ -100,6 +109,7 @@ __all__ = [
     "layer_shapes",
     "learning_layers",
     "load_weights",
+    "map_mean",
     "mean_state",
     "mlp",
     "mobilenetv2",
@@ -110,6 +120,8 @@ __all__ = [
     "refresh_batch_norm",
     "relative_rms_error",
     "require_dropout",
+    "require_stages",
+    "resize_map",
     "resnet",
     "resnet1d",
     "sample_features",
@@ -117,6 +129,8 @@ __all__ = [
     "select_rows",
     "shufflenetv1",
     "shufflenetv2",
+    "stage_pairs",
+    "tail_after",
     "teacher_precision",
     "timm_classifier",
     "timm_facts",

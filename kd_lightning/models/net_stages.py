@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Num
 from torch import Tensor, nn
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.models.layer_outputs import LayerOutputs, Shape, layer_shapes, outline
 from kd_lightning.models.modes import in_mode
 from kd_lightning.models.timm_adaptation import stage_names
@@ -42,6 +44,34 @@ def net_stages(net: nn.Module, x: Num[Tensor, "1 C *size"]) -> dict[str, Shape]:
     stages = [name for name in learning if name in named]
     stages = stages or last_of_each_shape(outline(net, learning), maps)
     return {name: maps[name] for name in [*stages[:-1], names[end]]}
+
+
+def require_stages(
+    net: nn.Module, input_shape: Sequence[int], *, whose: str, key: str
+) -> dict[str, Shape]:
+    """``net_stages`` of a net that must have two or more.
+
+    Args:
+        input_shape: of one sample.
+        whose: the net, as the message names it.
+        key: the key that chooses the net.
+
+    Raises:
+        UserError: the net has fewer, or takes no such sample.
+    """
+    try:
+        stages = net_stages(net, torch.zeros(1, *input_shape))
+    except (UserError, RuntimeError) as error:
+        raise UserError(
+            f"input_shape must be that of a sample, and {whose} takes none of {tuple(input_shape)} "
+            "(method.input_shape=…)"
+        ) from error
+    if len(stages) < 2:
+        raise UserError(
+            f"{whose} must have two stages with feature maps or more, it has {len(stages)}: choose "
+            f"a convolutional net ({key}=…)"
+        )
+    return stages
 
 
 def before_the_pool(net: nn.Module, maps: dict[str, Shape]) -> dict[str, Shape]:

@@ -22,7 +22,12 @@ from kd_lightning.models.inference import checked_fast_copy, teacher_precision, 
 from kd_lightning.running.support import check_support
 from kd_lightning.running.unlabeled import add_unlabeled
 from kd_lightning.teachers.input_facts import keep_given_statistics
-from kd_lightning.teachers.sources import Teacher, build_net
+from kd_lightning.teachers.sources import (
+    Teacher,
+    branch_factory,
+    build_net,
+    name_branch_net,
+)
 
 # Warnings of the libraries that tell a person nothing here, by the beginning of their text.
 IGNORED_WARNINGS = (
@@ -114,6 +119,9 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
         nets["teacher"] = teacher.net
         keep_given_statistics(teacher.net, cfg.method.teacher, cfg.task)
         check_net(teacher.net, cfg.task, "method.teacher")
+    name_branch_net(cfg.method, cfg.method.students)
+    if "branch_net" in cfg.method:
+        nets["branch_net"] = branch_factory(cfg.method.branch_net)
     for key, net in nets["students"].items():
         keep_given_statistics(net, cfg.method.students[key], cfg.task)
         check_net(net, cfg.task, f"method.students.{key}")
@@ -124,7 +132,7 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
         for key, net in named.items():
             check_layout(net, cfg.task, key)
     config = OmegaConf.masked_copy(
-        cfg.method, [key for key in cfg.method if key not in ("students", "teacher")]
+        cfg.method, [key for key in cfg.method if key not in ("students", "teacher", "branch_net")]
     )
     config._set_parent(cfg)  # its interpolations point to the whole configuration
     method = bare(instantiate(config, _partial_=True, _convert_="object"))(

@@ -165,7 +165,8 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
     run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
     run.title = f"teacher {describe(net)}"
-    run.method = teacher.method
+    students, run.method = run.method.students, teacher.method
+    name_branch_net(run.method, students)
     run.method.update(students={"student": net}, seed=run.seed)
     return one_device(run)
 
@@ -184,6 +185,22 @@ def own_data(changes: DictConfig | None) -> dict[str, Any]:
                 f"teacher's data are those of its run (teacher.data.{key})"
             )
     return changes
+
+
+def name_branch_net(method: DictConfig, students: DictConfig) -> None:
+    """Gives a method whose branches have the architecture of another net, and that names none, that
+    of the first student.
+    """
+    if "branch_net" in method and method.branch_net is None:
+        method.branch_net = next(iter(students.values()))
+
+
+def branch_factory(config: DictConfig) -> Callable[[], nn.Module]:
+    """Makes the net that ``config`` names, with random weights, each time that it is called."""
+    config = config.copy()
+    if "weights" in config:
+        config.weights = "none"
+    return partial(instantiate, config, _convert_="object")
 
 
 def baseline_run(cfg: DictConfig) -> DictConfig:

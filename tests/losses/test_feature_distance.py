@@ -2,10 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_distance import feature_cosine, feature_mse
+from kd_lightning.losses.feature_distance import (
+    active_squared_distance,
+    feature_cosine,
+    feature_mse,
+)
 
 HALVES = [torch.bfloat16, torch.float16]
-LOSSES = [feature_mse, feature_cosine]
+LOSSES = [feature_mse, feature_cosine, active_squared_distance]
 
 
 def normal(*shape, seed=0):
@@ -18,6 +22,21 @@ def test_mse_by_hand():
         torch.tensor([[4.0, -2.0], [1.0, 0.0]]),
     )
     assert torch.equal(feature_mse(student, target), torch.tensor([12.5, 0.5]))
+
+
+def test_active_squared_distance_by_hand():
+    student = torch.tensor([[1.0, 0.0, -2.0, -1.0], [0.0, 0.0, 0.0, 0.0]])
+    target = torch.tensor([[4.0, 0.0, 1.0, -3.0], [0.0, -5.0, 0.0, 2.0]])
+    distance = active_squared_distance(student, target)  # the pairs (-1, -3), (0, -5) count nothing
+    assert torch.equal(distance, torch.tensor([9.0 + 9.0, 4.0]))
+    assert torch.equal(active_squared_distance(target, target), torch.zeros(2))
+
+
+def test_active_squared_distance_is_the_squared_distance_of_features_after_a_relu():
+    student, target = normal(5, 7).relu(), normal(5, 7, seed=1).relu()
+    torch.testing.assert_close(
+        active_squared_distance(student, target), 7 * feature_mse(student, target)
+    )
 
 
 def test_cosine_by_hand():

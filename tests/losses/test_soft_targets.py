@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kd_lightning.losses.soft_targets import (
+    joint_soft_kl,
     kl_soft_loss,
     mean_log_probs,
     reverse_kl_soft_loss,
@@ -236,3 +237,33 @@ def test_the_reverse_divergence_is_its_formula_with_a_gradient_for_the_student_a
     assert reverse_kl_soft_loss(teacher, teacher, None, 2.0).abs().max() == 0
     extreme = reverse_kl_soft_loss(torch.tensor([[1e4, 0.0]]), torch.tensor([[0.0, 1e4]]), None, 1)
     assert extreme.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_with_a_target_that_learns_it_has_the_same_value_and_gradients_to_both(
+    temperature: float,
+) -> None:
+    student = normal(8, 10).double().requires_grad_()
+    target = normal(8, 10, seed=1).double().requires_grad_()
+    p, q = ((z / temperature).softmax(1) for z in (target, student))
+    expected = temperature**2 * (p * (p / q).log()).sum(1)
+    loss = joint_soft_kl(student, target, temperature)
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, soft_target_kl(student, target, temperature))
+    for z in (student, target):
+        ours, theirs = (
+            torch.autograd.grad(one.sum(), z, retain_graph=True)[0] for one in (loss, expected)
+        )
+        assert (ours.abs().sum(1) > 0).all()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_with_a_target_that_learns_it_is_zero_at_equality_and_finite_at_extreme_logits() -> None:
+    logits = normal(8, 10).requires_grad_()
+    loss = joint_soft_kl(logits, logits.detach().clone(), 4.0)
+    assert torch.equal(loss, torch.zeros(8))
+    student, target = torch.tensor([[[1e4, 0.0, -1e4]], [[-1e4, 0.0, 1e4]]]).requires_grad_()
+    loss = joint_soft_kl(student, target, 1.0)
+    (gradient,) = torch.autograd.grad(loss.sum(), target)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()

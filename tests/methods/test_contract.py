@@ -17,6 +17,7 @@ import torch
 from forked_runs import run_on_two_ranks
 from helpers import (
     METHODS,
+    OF_MAPS,
     THROWAWAY,
     THROWAWAY_CONF,
     compose,
@@ -63,6 +64,7 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
         "data.batch_size=16",
         *(["model@method.teacher=resnet8"] if method in WITH_TEACHER else []),
         f"outputs={STORE.name}",
+        *OF_MAPS.get(method, []),
         *FEW_PASSES.get(method, []),
         *more,
     )
@@ -280,6 +282,7 @@ def test_a_checkpoint_is_its_students_and_their_optimizer(method: str, tmp_path:
     wide = f"method.students.{first}.widths=[600,600]"
     large = ["model@method.teacher=resnet8x4" if is_self else wide]
     large += ["method.student_layer=trunk.3"] if method == "everything" else []
+    large = ["method.students.student.widths=[64,64,128,256]"] if method in OF_MAPS else large
     learner, data, _ = built(method, *large)
     run = trainer(tmp_path, max_epochs=1)
     run.fit(learner, datamodule=data)

@@ -26,6 +26,19 @@ WEIGHTS = {  # steps of load_weights and checks of its arguments
     *("as_mapping", "facts_of", "file_in", "first_line"),
 }
 LAYERS = {"is_layer_output", "listing", "outline"}  # parts of layer_shapes and of error messages
+STAGES = {  # steps of net_stages
+    *(
+        "net_stages",
+        "before_the_pool",
+        "maps_in_order",
+        "named_stages",
+        "learns",
+        "last_of_each_shape",
+    ),
+}
+PARTS = {  # of FeaturePyramid and of tail_after
+    *("TopDown", "PyramidHead", "PathTracer", "cut_before", "check_tail"),
+}
 BY_SHAPE = {"choose_nets", "kind_of", "net_for", "places"}  # how a run uses net_by_shape
 # modules with the steps of timm_classifier and of load_weights
 STEPS = ("timm_creation", "timm_adaptation", "matching", "torchvision_files")
@@ -34,7 +47,7 @@ EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchm
 
 def test_every_public_name_is_exported() -> None:
     steps = set().union(*(public_names(models)[module] for module in STEPS))
-    check_exports(models, BLOCKS | WEIGHTS | LAYERS | BY_SHAPE | steps)
+    check_exports(models, BLOCKS | WEIGHTS | LAYERS | STAGES | PARTS | BY_SHAPE | steps)
 
 
 def test_importing_the_package_loads_no_expensive_library() -> None:

@@ -1,0 +1,42 @@
+"""Layers for feature maps of series, (B, D, L), and of images, (B, D, H, W)."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d}
+NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d}
+MODES = {1: "linear", 2: "bilinear"}
+
+
+def conv_norm_relu(num_in: int, num_out: int, patch: Sequence[int]) -> nn.Sequential:
+    """A convolution of patches that do not overlap, batch norm, ReLU; torch's initialization. The
+    convolution has no bias, which the batch norm would remove.
+
+    Args:
+        patch: its size, (L) or (H, W), by which the size of the map is divided.
+    """
+    num_dims = len(patch)
+    conv = CONVS[num_dims](num_in, num_out, tuple(patch), tuple(patch), bias=False)
+    return nn.Sequential(conv, NORMS[num_dims](num_out), nn.ReLU())
+
+
+def resize_map(x: Float[Tensor, "B D *size"], size: Sequence[int]) -> Tensor:
+    """A feature map of another size, (B, D, *size): averaged where it becomes smaller, interpolated
+    with aligned corners where it becomes larger. A map of this size is returned as it is.
+    """
+    num_dims = x.ndim - 2
+    smaller = list(map(min, x.shape[2:], size))
+    if list(x.shape[2:]) != smaller:
+        x = POOLS[num_dims](x, smaller)
+    if list(size) != smaller:
+        x = F.interpolate(x, list(size), mode=MODES[num_dims], align_corners=True)
+    return x
+
+
+def map_mean(x: Float[Tensor, "B D *size"]) -> Float[Tensor, "B D"]:
+    """Mean over all positions."""
+    return x.flatten(2).mean(2)
