@@ -11,6 +11,7 @@ from kd_lightning.losses.attention_transfer import (
     attention_map,
     attention_transfer_loss,
 )
+from kd_lightning.losses.attacks import Objective, pgd
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 from kd_lightning.losses.dkd import dkd_soft_loss
@@ -52,6 +53,7 @@ __all__ = [
     "FeatureLoss",
     "FitNet",
     "Guidance",
+    "Objective",
     "Relational",
     "ShapeMismatch",
     "attention_guidance",
@@ -74,6 +76,7 @@ __all__ = [
     "nearest_guidance",
     "num_kept_samples",
     "pearson_correlation",
+    "pgd",
     "pool_to_smaller",
     "relational_angle",
     "relational_distance",

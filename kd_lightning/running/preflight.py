@@ -79,9 +79,10 @@ def check_length(trainer: DictConfig, key: str) -> None:
 
 def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
     """Raises ``UserError`` for a callback that monitors a metric which is never logged."""
-    names = ["val/accuracy"]
+    known = get_object(cfg.method._target_).val_names
+    names = [f"val/{name}" for name in ("accuracy", "robust_accuracy") if name in known]
     for key in cfg.method.students:
-        names += [f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")]
+        names += [f"val/{key}/{name}" for name in known]
     for key, callback in cfg.callbacks.items():
         if callback is None:
             continue

@@ -11,7 +11,8 @@ from kd_lightning.models.weights import load_weights
 
 
 def method(*keys: str) -> SimpleNamespace:
-    return SimpleNamespace(students=nn.ModuleDict({key: net() for key in keys}))
+    students = nn.ModuleDict({key: net() for key in keys})
+    return SimpleNamespace(students=students, chosen_by="accuracy")
 
 
 def trainer(epoch: int, *, first: bool = True, **metrics: tuple[float, float]) -> SimpleNamespace:
