@@ -14,8 +14,9 @@ from kd_lightning.callbacks.averaging import averaging_of
 class BestStudents(Callback):
     """Writes ``best-<key>.ckpt`` for each student: its weights and the metrics that chose them.
 
-    The best epoch has the highest val accuracy, or the highest of another metric if the method
-    names one (``chosen_by``); among equals the lowest val NLL; among these the earliest. Without a val part ``best-<key>.ckpt`` holds the weights of the last epoch.
+    The best epoch has the highest val accuracy, or the highest of another metric that the method
+    names (``chosen_by``); among equals the lowest val NLL; among these the earliest. Without a val
+    part ``best-<key>.ckpt`` holds the weights of the last epoch.
 
     If students are averaged (``AveragedStudents``), the averages are validated and saved. Once
     there is an average, earlier epochs are no longer candidates.

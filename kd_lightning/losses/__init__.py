@@ -6,12 +6,12 @@ For labels (``label_cross_entropy``), for the soft targets of a teacher or a pee
 distillation.
 """
 
+from kd_lightning.losses.attacks import Objective, pgd
 from kd_lightning.losses.attention_transfer import (
     AttentionTransfer,
     attention_map,
     attention_transfer_loss,
 )
-from kd_lightning.losses.attacks import Objective, pgd
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 from kd_lightning.losses.dkd import dkd_soft_loss

@@ -2,7 +2,7 @@
 
     x_0     = x, or a random point of the ball
     x_{k+1} = clip( x_k + step_size * sign( d objective / d x_k ) )     to the ball around x
-    ball    = { u : max |u - x| <= epsilon }                            and to the bounds of the data
+    ball    = { u : max |u - x| <= epsilon, lowest <= u <= highest }
 
 The result is the last iterate, not the best one. It depends on nothing but the arguments.
 Dimensions: B batch.
@@ -30,8 +30,8 @@ def pgd(
     """Samples near ``x`` with a high objective, detached.
 
     Only the gradient for the samples is computed, so the weights of a net inside ``objective`` keep
-    the gradient that they had. It works in ``torch.no_grad``, but not with tensors that were made in
-    inference mode.
+    the gradient that they had. It works in ``torch.no_grad``, but not with tensors that were made
+    in inference mode.
 
     Args:
         objective: of each sample, which depends on that sample alone.

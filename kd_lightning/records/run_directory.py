@@ -48,6 +48,7 @@ ADDED_KEYS = {
         *("weights_key", "class_order", "check", "expect_accuracy"),
     ),
     "data": ("resident", "on_leak"),
+    "evaluation": ("adversarial", "adversarial_steps", "adversarial_samples"),
 }
 # What older versions did where a data set's key is missing in their configuration, if that is not
 # today's default.

@@ -14,6 +14,7 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.evaluation.robustness.run_test import check_attacks
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
@@ -21,7 +22,15 @@ from kd_lightning.running.build import build_method
 from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
-from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
+from kd_lightning.teachers.baselines import baseline_run, baselines_of
+from kd_lightning.teachers.sources import (
+    Teacher,
+    build_net,
+    one_by_one,
+    sources_of,
+    teacher_run,
+    together,
+)
 
 
 def check_run(cfg: DictConfig, data: ClassificationData) -> None:
@@ -46,14 +55,14 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         check_optimizer(cfg.teacher, "teacher.")
         check_expectation(cfg)
         check_teacher_batches(cfg, data)
-        teacher = Teacher(
-            build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
-        )
+        teacher = untrained_teacher(cfg)
     method = build_method(cfg, teacher)
     method.parameter_groups()
     if teacher is not None:
         check_teacher(cfg, data, method)
     method.stage()
+    for name in baselines_of(cfg):
+        build_method(baseline_run(cfg, name), None)
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
         raise UserError(
             f"baselines={cfg.baselines} does not support scheduler.end={cfg.scheduler.end}, which "
@@ -62,6 +71,13 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         )
     if cfg.evaluation.soups:
         check_alike(method.students)
+
+
+def untrained_teacher(cfg: DictConfig) -> Teacher:
+    """A teacher with random weights that has what the teacher of this run will have."""
+    net = build_net(cfg.method.teacher, cfg.teacher.seed, "teacher")
+    teacher = Teacher(net, "untrained", "")
+    return together([teacher] * len(one_by_one(cfg))) if is_several(cfg) else teacher
 
 
 def check_length(trainer: DictConfig, key: str) -> None:
@@ -119,6 +135,7 @@ def check_averaging(cfg: DictConfig) -> None:
 
 
 def check_evaluation(cfg: DictConfig, data: ClassificationData) -> None:
+    check_attacks(cfg, data)
     if cfg.evaluation.temperature_scaling and data.parts["val"] is None:
         raise UserError(
             "evaluation.temperature_scaling=true fits temperatures on val, and there is no val "
@@ -138,7 +155,7 @@ def check_optimizer(cfg: DictConfig, key: str) -> None:
 
 
 def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
-    if cfg.teacher.source == "train":
+    if "train" in sources_of(cfg):
         size, samples = cfg.teacher.batch_size, len(data.parts["train"])
         if not 1 <= size <= samples:
             raise UserError(
@@ -149,16 +166,30 @@ def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
 
 def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) -> None:
     """Raises ``UserError`` where this method and this teacher do not go together."""
-    if cfg.teacher.source == "train":
+    if "train" in sources_of(cfg):
         run = teacher_run(cfg)
         build_method(run, None)
+    if is_several(cfg):
+        check_needs(data, method)
     if isinstance(method, Distiller):
         check_cache(cfg, data, method)
-        if cfg.teacher.source == "untrained":
+        if "untrained" in sources_of(cfg):
             raise UserError(
                 "teacher.source=untrained is for methods whose teacher learns too, and this "
                 "teacher never changes: set teacher.source=train"
             )
+
+
+def is_several(cfg: DictConfig) -> bool:
+    return OmegaConf.is_list(cfg.teacher.source)
+
+
+def check_needs(data: ClassificationData, method: Learner) -> None:
+    """Raises ``UserError`` if the method needs more of its teacher than logits, which is all that
+    several teachers have: it does a step.
+    """
+    x, y, *_ = next(iter(data.loader("train")))
+    method.train().training_step((x[:2], y[:2]), 0)
 
 
 def raise_refused(who: str, error: Exception, keys: str) -> None:

@@ -12,9 +12,9 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running.build import build_data
+from kd_lightning.teachers.baselines import baseline_run
 from kd_lightning.teachers.sources import (
     Teacher,
-    baseline_run,
     build_net,
     describe,
     load_student,
