@@ -28,7 +28,7 @@ from kd_lightning.evaluation.metrics import (
     throughput,
 )
 from kd_lightning.evaluation.robustness.adversarial import Attacks
-from kd_lightning.evaluation.robustness.run_test import attacks_of, robust_accuracies
+from kd_lightning.evaluation.robustness.of_run import attacks_of, robust_accuracies
 from kd_lightning.evaluation.soups import Soup, build_soups
 from kd_lightning.losses.soft_targets import mean_log_probs
 from kd_lightning.methods.base import Learner

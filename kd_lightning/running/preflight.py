@@ -14,7 +14,7 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.evaluation.robustness.run_test import check_attacks
+from kd_lightning.evaluation.robustness.of_run import check_attacks
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike

@@ -16,7 +16,9 @@ from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.step import CompiledStep, Losses, step_of
 from kd_lightning.models.classifier import Classifier
 
-COMPILED = [*METHODS, "everything"]
+# An attack needs gradients inside of a step.
+NOT_COMPILED = ("adversarial_distillation", "adversarial_training")
+COMPILED = [*(m for m in METHODS if m not in NOT_COMPILED), "everything"]
 RANDOM = {"stochastic_self_distillation"}  # their masks are drawn by the compiler
 MORE = {
     "dual_student": [["method.peer_ramp=0.7", "method.confidence_threshold=0.4"]],
