@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.outputs import ModelOutput
 
-NO_FEATURES = (
+LOGITS_ONLY = (
     "several teachers answer with the mean of their probabilities, and this method needs more of a "
     "teacher than its logits: name one teacher (teacher.source=…), or choose a method such as kd"
 )
@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         if name in ("trunk", "head", "features"):
-            raise UserError(NO_FEATURES)
+            raise UserError(LOGITS_ONLY)
         return super().__getattr__(name)
 
 
@@ -48,4 +48,4 @@ class LogitsOnly(ModelOutput):
 
     @property
     def features(self) -> Tensor:
-        raise UserError(NO_FEATURES)
+        raise UserError(LOGITS_ONLY)

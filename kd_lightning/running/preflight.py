@@ -18,6 +18,7 @@ from kd_lightning.evaluation.robustness.of_run import check_attacks
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
+from kd_lightning.models.ensemble import LOGITS_ONLY
 from kd_lightning.running.build import build_method
 from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
@@ -55,11 +56,12 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         check_optimizer(cfg.teacher, "teacher.")
         check_expectation(cfg)
         check_teacher_batches(cfg, data)
-        teacher = untrained_teacher(cfg)
+        net = build_net(cfg.method.teacher, cfg.teacher.seed, "teacher")
+        teacher = Teacher(net, "untrained", "")
     method = build_method(cfg, teacher)
     method.parameter_groups()
     if teacher is not None:
-        check_teacher(cfg, data, method)
+        check_teacher(cfg, data, method, teacher)
     method.stage()
     for name in baselines_of(cfg):
         build_method(baseline_run(cfg, name), None)
@@ -71,13 +73,6 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         )
     if cfg.evaluation.soups:
         check_alike(method.students)
-
-
-def untrained_teacher(cfg: DictConfig) -> Teacher:
-    """A teacher with random weights that has what the teacher of this run will have."""
-    net = build_net(cfg.method.teacher, cfg.teacher.seed, "teacher")
-    teacher = Teacher(net, "untrained", "")
-    return together([teacher] * len(one_by_one(cfg))) if is_several(cfg) else teacher
 
 
 def check_length(trainer: DictConfig, key: str) -> None:
@@ -164,13 +159,15 @@ def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
             )
 
 
-def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) -> None:
+def check_teacher(
+    cfg: DictConfig, data: ClassificationData, method: Learner, teacher: Teacher
+) -> None:
     """Raises ``UserError`` where this method and this teacher do not go together."""
     if "train" in sources_of(cfg):
         run = teacher_run(cfg)
         build_method(run, None)
-    if is_several(cfg):
-        check_needs(data, method)
+    if OmegaConf.is_list(cfg.teacher.source):
+        check_several(cfg, data, teacher)
     if isinstance(method, Distiller):
         check_cache(cfg, data, method)
         if "untrained" in sources_of(cfg):
@@ -180,16 +177,21 @@ def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) ->
             )
 
 
-def is_several(cfg: DictConfig) -> bool:
-    return OmegaConf.is_list(cfg.teacher.source)
-
-
-def check_needs(data: ClassificationData, method: Learner) -> None:
+def check_several(cfg: DictConfig, data: ClassificationData, teacher: Teacher) -> None:
     """Raises ``UserError`` if the method needs more of its teacher than logits, which is all that
-    several teachers have: it does a step.
+    several teachers have: it is built with them and does a step.
+
+    Args:
+        teacher: one with which the method could be built.
     """
+    several = together([teacher] * len(one_by_one(cfg)))
     x, y, *_ = next(iter(data.loader("train")))
-    method.train().training_step((x[:2], y[:2]), 0)
+    try:
+        method = build_method(cfg, several)
+        method.compile_step = None
+        method.train().training_step((x[:2], y[:2]), 0)
+    except UserError as error:
+        raise UserError(LOGITS_ONLY) from error
 
 
 def raise_refused(who: str, error: Exception, keys: str) -> None:

@@ -265,7 +265,7 @@ def test_several_teachers_answer_with_their_mean_probabilities(
 def test_a_method_that_needs_more_than_logits_refuses_several_teachers_at_once(
     method: str, runs: list[Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"teacher"):
+    with pytest.raises(UserError, match="needs more of a teacher than its logits"):
         with_teachers(method, runs, tmp_path)
     assert not list(tmp_path.iterdir())
 
