@@ -6,7 +6,7 @@ For labels (``label_cross_entropy``), for the soft targets of a teacher or a pee
 distillation.
 """
 
-from kd_lightning.losses.attacks import Objective, pgd
+from kd_lightning.losses.attacks import Objective, as_floats, pgd
 from kd_lightning.losses.attention_transfer import (
     AttentionTransfer,
     attention_map,
@@ -56,6 +56,7 @@ __all__ = [
     "Objective",
     "Relational",
     "ShapeMismatch",
+    "as_floats",
     "attention_guidance",
     "attention_map",
     "attention_transfer_loss",

@@ -11,7 +11,7 @@ Dimensions: B batch.
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 Objective = Callable[[Tensor], Tensor]  # samples (B, ...) -> what is raised, (B,)
@@ -52,3 +52,8 @@ def pgd(
             (slope,) = torch.autograd.grad(objective(attacked).sum(), attacked)
         attacked = (attacked.detach() + step_size * slope.sign()).clamp(low, high)
     return attacked.detach()
+
+
+def as_floats(x: Num[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
+    """Samples as an attack can change them: images of bytes become floats in [0, 1]."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x.float()

@@ -21,9 +21,10 @@ from typing import Any
 from torch import Tensor
 
 from kd_lightning.base.errors import unknown
+from kd_lightning.losses.attacks import as_floats
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.adversarial_learner import AdversarialLearner, as_floats
+from kd_lightning.methods.adversarial_learner import AdversarialLearner
 from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import Cached, Losses

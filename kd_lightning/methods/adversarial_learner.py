@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream
-from kd_lightning.losses.attacks import pgd
+from kd_lightning.losses.attacks import as_floats, pgd
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.checks import check_positive
@@ -86,7 +86,7 @@ class AdversarialLearner(Learner):
         """Samples near ``x`` on which a student does badly.
 
         Args:
-            x: images in [0, 1], or series; see ``as_floats``.
+            x: images in [0, 1], or series; from ``as_floats``.
             objective: the student's logits (B, C) -> what the attack raises, (B,).
             stream: the numbers from which the random start follows, besides the seed; none: the
                 rank and the step.
@@ -136,8 +136,3 @@ class AdversarialLearner(Learner):
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         self.log_val_mean("robust_accuracy")
-
-
-def as_floats(x: Num[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
-    """Samples as an attack can change them: images of bytes become floats in [0, 1]."""
-    return x.float() / 255 if x.dtype == torch.uint8 else x.float()

@@ -12,8 +12,9 @@ from functools import partial
 
 from torch import Tensor
 
+from kd_lightning.losses.attacks import as_floats
 from kd_lightning.losses.cross_entropy import label_cross_entropy
-from kd_lightning.methods.adversarial_learner import AdversarialLearner, as_floats
+from kd_lightning.methods.adversarial_learner import AdversarialLearner
 from kd_lightning.methods.step import Cached, Losses
 
 

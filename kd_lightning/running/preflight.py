@@ -130,7 +130,7 @@ def check_averaging(cfg: DictConfig) -> None:
 
 
 def check_evaluation(cfg: DictConfig, data: ClassificationData) -> None:
-    check_attacks(cfg, data)
+    check_attacks(cfg)
     if cfg.evaluation.temperature_scaling and data.parts["val"] is None:
         raise UserError(
             "evaluation.temperature_scaling=true fits temperatures on val, and there is no val "

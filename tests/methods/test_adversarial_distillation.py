@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from helpers import net, sgd
@@ -170,6 +172,9 @@ def test_a_run_with_a_robust_teacher_and_both_baselines_tests_all_under_attack(
     attacked = {name for name, one in nets.items() if "robust_accuracy" in one["test"]}
     assert attacked == set(nets) - {"ensemble"}
     assert "robust_accuracy" in nets["student, adversarial training"]["val"]
+    info = json.loads((result.directory / "students/student/student.json").read_text())["metrics"]
+    assert "highest robust_accuracy" in info["weights"]
+    assert "under attack" in info["meaning"]["robust_accuracy"]
     table = (result.directory / "table.md").read_text()
     assert "PGD accuracy: share of 20 test images" in table
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.losses.attacks import as_floats
 from kd_lightning.losses.cross_entropy import label_cross_entropy
-from kd_lightning.methods.adversarial_learner import as_floats
 from kd_lightning.methods.adversarial_training import AdversarialTraining
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.supervised import Supervised

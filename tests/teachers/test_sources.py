@@ -276,13 +276,3 @@ def test_a_teacher_is_named_once(
 ) -> None:
     with pytest.raises(UserError, match=f"a list of different ones, got {got}"):
         with_teachers("kd", [runs[i] for i in sources], tmp_path)
-
-
-def test_a_baseline_has_the_attack_of_the_method_and_is_refused_without_one() -> None:
-    cfg = composed("method=adversarial_distillation", "method.epsilon=0.2", "method.steps=3")
-    method = baseline_run(cfg, "adversarial_training").method
-    assert (method.epsilon, method.steps, method.choose_by) == (0.2, 3, "robust_accuracy")
-    assert method.students == cfg.method.students
-    assert not {"teacher", "soft_weight", "teacher_input"} & set(method)
-    with pytest.raises(UserError, match="method=kd has none: set method=adversarial_distillation"):
-        baseline_run(composed("method=kd"), "adversarial_training")

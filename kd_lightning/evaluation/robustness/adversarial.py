@@ -26,6 +26,7 @@ from kd_lightning.evaluation.labelled_set import (
     labels_of,
 )
 from kd_lightning.evaluation.sections import Section, interval_text, percent, whole
+from kd_lightning.losses.attacks import as_floats
 
 ATTACKS = {"fgsm": "LinfFastGradientAttack", "pgd": "LinfPGD"}
 STEP = 2.5  # all steps of PGD together may go this many times epsilon (Madry et al., 1706.06083)
@@ -145,7 +146,7 @@ def results_of(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Of each batch: which images are recognized unchanged, and which after the attack."""
     for number, (images, labels) in enumerate(counted(chosen.loader(subject.form), advance)):
-        x = images.to(device)
+        x = as_floats(images.to(device))
         y = labels_of(subject, labels, chosen.data.class_names).to(device)
         robust = attacked_batch(subject.net, x, y, number, name, attacks)
         with torch.no_grad():
@@ -160,12 +161,11 @@ def attacked_batch(
 
     Args:
         net: raw input -> ``ModelOutput``, in eval mode.
-        x: (B, C, H, W), bytes or in [0, 1].
+        x: (B, C, H, W) in [0, 1].
         y: (B,) classes.
         number: of the batch; the random start follows from it.
         name: of the attack.
     """
-    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         seed_stream("attack", name, number, device=x.device)  # PGD starts at a random place
         return attacked(net, x, y, name, float(attacks.epsilon), attacks.steps)

@@ -16,6 +16,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.evaluation.robustness.adversarial import Attacks, attacked_batch, chosen_rows
+from kd_lightning.losses.attacks import as_floats
 
 PGD = "pgd"
 
@@ -29,7 +30,7 @@ def attacks_of(cfg: DictConfig) -> Attacks | None:
     return Attacks((PGD,), epsilon, settings.adversarial_steps, settings.adversarial_samples)
 
 
-def check_attacks(cfg: DictConfig, data: ClassificationData) -> None:
+def check_attacks(cfg: DictConfig) -> None:
     """Raises ``UserError`` for an attack in the test that cannot be done."""
     attacks = attacks_of(cfg)
     if attacks is None:
@@ -63,7 +64,7 @@ def robust_accuracies(
     chosen = test.subset(chosen_rows(len(test), attacks.samples))
     robust: dict[str, list[torch.Tensor]] = {name: [] for name in nets}
     for number, (images, labels) in enumerate(batches_of(data, chosen)):
-        x, y = images.to(device), labels.to(device)
+        x, y = as_floats(images.to(device)), labels.to(device)
         for name, net in nets.items():
             robust[name].append(attacked_batch(net, x, y, number, PGD, attacks).cpu())
     return {name: torch.cat(parts).double().mean().item() for name, parts in robust.items()}
