@@ -6,7 +6,7 @@ For labels (``label_cross_entropy``), for the soft targets of a teacher or a pee
 distillation.
 """
 
-from kd_lightning.losses.attacks import Objective, as_floats, pgd
+from kd_lightning.losses.attacks import as_floats, pgd
 from kd_lightning.losses.attention_transfer import (
     AttentionTransfer,
     attention_map,
@@ -53,7 +53,6 @@ __all__ = [
     "FeatureLoss",
     "FitNet",
     "Guidance",
-    "Objective",
     "Relational",
     "ShapeMismatch",
     "as_floats",

@@ -154,7 +154,7 @@ def test_bad_values_name_their_key(options: dict, sentence: str) -> None:
 
 # Whole runs
 
-DIGITS = ("data=digits", "model@method.students.student=digits/b", "trainer.max_epochs=6",
+DIGITS = ("data=digits", "model@method.students.student=digits/b", "trainer.max_epochs=8",
           "hardware=cpu", "callbacks=quiet", "logger=none")  # fmt: skip
 
 
@@ -165,23 +165,23 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[float, dict]:
     return {
         epsilon: distill(
             "method=adversarial_training", *DIGITS, f"method.epsilon={epsilon}",
-            "method.step_size=0.04", "method.steps=4", "evaluation.adversarial=0.1",
-            "evaluation.adversarial_steps=10", "evaluation.adversarial_samples=100",
+            "method.step_size=0.05", "method.steps=4", "evaluation.adversarial=0.15",
+            "evaluation.adversarial_steps=10", "evaluation.adversarial_samples=300",
             f"outputs={outputs}",
         ).metrics
-        for epsilon in (0.0, 0.1)
+        for epsilon in (0.0, 0.15)
     }  # fmt: skip
 
 
 def test_it_makes_a_student_robust(nets: dict[float, dict]) -> None:
-    plain, robust = (nets[e]["nets"]["student"]["test"] for e in (0.0, 0.1))
+    plain, robust = (nets[e]["nets"]["student"]["test"] for e in (0.0, 0.15))
     assert plain["accuracy"] > 0.8
     assert robust["robust_accuracy"] > plain["robust_accuracy"] + 0.1
     assert all(one["robust_accuracy"] <= one["accuracy"] + 0.05 for one in (plain, robust))
 
 
 def test_the_weights_are_those_of_the_highest_robust_accuracy(nets: dict[float, dict]) -> None:
-    chosen = nets[0.1]["nets"]["student"]["val"]
+    chosen = nets[0.15]["nets"]["student"]["val"]
     assert set(chosen) == {"accuracy", "nll", "robust_accuracy"}
     assert chosen["robust_accuracy"] <= chosen["accuracy"]
-    assert nets[0.1]["attack"] == {"epsilon": 0.1, "steps": 10, "samples": 100}
+    assert nets[0.15]["attack"] == {"epsilon": 0.15, "steps": 10, "samples": 300}
