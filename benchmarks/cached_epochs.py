@@ -15,7 +15,7 @@ from benchmarks.paired_timing import Step
 from benchmarks.ratio_table import Rows, ratio_row
 from benchmarks.steps import SMALL, TWO_STUDENTS, Case, build_case, case_from
 from kd_lightning.teacher_cache.cache import use_cache
-from kd_lightning.teachers.sources import baseline_run
+from kd_lightning.teachers.baselines import baseline_run
 
 DATA = {
     "digits, 20 batches": ("data=digits", "augmentation@data.augmentation=shift",

@@ -21,7 +21,7 @@ STAGES = {
     "build_method": "students and method built",
     "check_on_val": "teacher checked on val",
     "complete_stage": "earlier stage of the method",
-    "train_baseline": "labels-only students",
+    "train_baselines": "labels-only students",
     "make_run_directory": "run directory",
     "build_trainer": "Trainer built",
     "use_cache": "cache",

@@ -107,7 +107,7 @@ KINDS = {
     "trainer=null": "trainer must be keys and values, got null",
     "method.teacher=resnet8": "method.teacher must be keys and values, got resnet8",
     "threads=many": "threads must be a whole number or null, got many",
-    "baselines=random": "baselines must be labels_only or null, got random",
+    "baselines=random": "baselines must be labels_only or adversarial_training or a list",
 }
 VALUES = {
     "method.temperature=0": "temperature must be > 0, got 0 (method.temperature=…)",

@@ -14,14 +14,16 @@ from kd_lightning.callbacks.averaging import averaging_of
 class BestStudents(Callback):
     """Writes ``best-<key>.ckpt`` for each student: its weights and the metrics that chose them.
 
-    The best epoch has the highest val accuracy; among equals the lowest val NLL; among these the
-    earliest. Without a val part ``best-<key>.ckpt`` holds the weights of the last epoch.
+    The best epoch has the highest val accuracy, or the highest of another metric that the method
+    names (``chosen_by``); among equals the lowest val NLL; among these the earliest. Without a val
+    part ``best-<key>.ckpt`` holds the weights of the last epoch.
 
     If students are averaged (``AveragedStudents``), the averages are validated and saved. Once
     there is an average, earlier epochs are no longer candidates.
 
     Attributes:
-        chosen: key -> {"epoch", "accuracy", "nll"} of its best epoch; empty without a val part.
+        chosen: key -> {"epoch", "accuracy", "nll"} of its best epoch, and the metric that chose it
+            if it is another one; empty without a val part.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -41,10 +43,10 @@ class BestStudents(Callback):
         for key, net in students.items():
             metrics = {
                 name: trainer.callback_metrics[f"val/{key}/{name}"].item()
-                for name in ("accuracy", "nll")
+                for name in dict.fromkeys(("accuracy", "nll", method.chosen_by))
             }
             best = self.chosen.get(key)
-            if best is None or _rank(metrics) > _rank(best):
+            if best is None or _rank(metrics, method) > _rank(best, method):
                 self.chosen[key] = {"epoch": trainer.current_epoch, **metrics}
                 if trainer.is_global_zero:
                     save_student(net, self.path(key), key=key, **self.chosen[key])
@@ -63,8 +65,8 @@ class BestStudents(Callback):
         self._chosen_from_averages = state_dict.get("of_averages", False)  # missing in older runs
 
 
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    return metrics["accuracy"], -metrics["nll"]
+def _rank(metrics: dict[str, float], method: LightningModule) -> tuple[float, float]:
+    return metrics[method.chosen_by], -metrics["nll"]
 
 
 def save_student(net: nn.Module, path: Path, **facts: Any) -> None:

@@ -17,6 +17,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from kd_lightning.base.errors import UserError, unknown
 
+Baseline = Literal["labels_only", "adversarial_training"]
 # Keys that are no arguments of a ``_target_``, with the types of their values.
 PLAIN = {
     "seed": int,
@@ -24,14 +25,17 @@ PLAIN = {
     "title": str | None,
     "run_dir": str | None,
     "resume": str | None,
-    "baselines": Literal["labels_only"] | None,
+    "baselines": Baseline | list[Baseline] | None,
     "threads": int | None,
     "evaluation.temperature_scaling": bool,
     "evaluation.plots": bool,
     "evaluation.soups": bool,
+    "evaluation.adversarial": float | None,
+    "evaluation.adversarial_steps": int,
+    "evaluation.adversarial_samples": int,
     "dropout.head": float,
     "dropout.blocks": float,
-    "teacher.source": str,
+    "teacher.source": str | list[str],
     "teacher.weights_key": str | None,
     "teacher.class_order": str | list[str | int] | None,
     "teacher.seed": int,

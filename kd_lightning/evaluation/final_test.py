@@ -27,11 +27,14 @@ from kd_lightning.evaluation.metrics import (
     predict,
     throughput,
 )
+from kd_lightning.evaluation.robustness.adversarial import Attacks
+from kd_lightning.evaluation.robustness.of_run import attacks_of, robust_accuracies
 from kd_lightning.evaluation.soups import Soup, build_soups
 from kd_lightning.losses.soft_targets import mean_log_probs
 from kd_lightning.methods.base import Learner
 from kd_lightning.models.averages import refresh_batch_norm
 from kd_lightning.models.weights import load_weights
+from kd_lightning.teachers.baselines import BASELINES
 from kd_lightning.teachers.sources import Teacher, describe, load_student
 from kd_lightning.uncertainty.temperature import fit_temperature
 
@@ -45,13 +48,13 @@ def test_run(
     best: BestStudents,
     cfg: DictConfig,
     teacher: Teacher | None,
-    baseline: Path | None,
+    baselines: Mapping[str, Path],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tests every net of a run.
 
     Args:
         best: has chosen the students' weights.
-        baseline: the run directory of the students trained from labels only.
+        baselines: how the students were also trained without a teacher -> the run directory.
 
     Returns:
         The content of ``metrics.json``, with a title for each net, and that of
@@ -60,8 +63,8 @@ def test_run(
     """
     students = cfg.method.students
     others = {} if teacher is None else {"teacher": teacher.net}
-    if baseline is not None:
-        others |= {f"{key}, labels only": load_student(baseline, key) for key in students}
+    for how, run in baselines.items():
+        others |= {f"{key}, {how}": load_student(run, key) for key in students}
     metrics, curves, logits, labels = test_once(
         trainer,
         method,
@@ -70,16 +73,17 @@ def test_run(
         others,
         temperature_scaling=cfg.evaluation.temperature_scaling,
         soups=cfg.evaluation.soups,
+        attacks=attacks_of(cfg),
     )
     nets = metrics["nets"]
     if cfg.evaluation.temperature_scaling and (doubts := doubts_about_val(cfg, data)):
         metrics["doubts"] = doubts
     if teacher is not None:
         nets["teacher"]["origin"] = teacher.origin
-    if baseline is not None:
-        trained = json.loads((baseline / "metrics.json").read_text())["nets"]
+    for how, run in baselines.items():
+        trained = json.loads((run / "metrics.json").read_text())["nets"]
         for key in students:
-            nets[f"{key}, labels only"] |= {k: trained[key][k] for k in ("epoch", "val", "last")}
+            nets[f"{key}, {how}"] |= {k: trained[key][k] for k in ("epoch", "val", "last")}
     titles = titles_of(nets, students, teacher)
     metrics["nets"] = {name: {"title": title, **nets[name]} for name, title in titles.items()}
     test_records.write(
@@ -102,6 +106,7 @@ def test_once(
     *,
     temperature_scaling: bool,
     soups: bool,
+    attacks: Attacks | None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor], torch.Tensor]:
     """Tests the students, their combinations (ensemble, soups, and the vote of three or more
     students) and other nets.
@@ -111,6 +116,7 @@ def test_once(
             named "teacher" is measured.
         temperature_scaling: also fit each net's temperature on val, and test with it.
         soups: also make, save and test the soups of the chosen weights.
+        attacks: also measure the accuracy of each net under this attack, as ``robust_accuracy``.
 
     Returns:
         The content of ``metrics.json``; name -> the net's part of ``calibration.json``; name -> its
@@ -121,6 +127,7 @@ def test_once(
         A student also has ``epoch`` and ``val`` (the epoch of its chosen weights and their metrics
         on val) and ``last`` (test metrics of the last epoch). A soup has ``val`` and ``members``.
         ``objective``: mean val accuracy of the chosen weights; None without a val part.
+        ``attack``: epsilon, steps and number of images of the attack, if there was one.
         ``averaging``: how the students' weights were averaged during training, if they were.
     """
     device = trainer.strategy.root_device
@@ -151,6 +158,9 @@ def test_once(
         report[name]["val"] = {} if soup.accuracy is None else {"accuracy": soup.accuracy}
         report[name]["members"] = list(soup.members)
 
+    if attacks is not None:
+        for name, accuracy in robust_accuracies(nets, data, attacks, device).items():
+            report[name]["test"]["robust_accuracy"] = accuracy
     if len(chosen) > 1:
         add_ensemble(report, logits, labels, list(chosen))
     temperatures = fit_temperatures(nets, chosen, trainer, data) if temperature_scaling else {}
@@ -174,6 +184,12 @@ def test_once(
         "batch": len(batch),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+    if attacks is not None:
+        metrics["attack"] = {
+            "epsilon": float(attacks.epsilon),
+            "steps": attacks.steps,
+            "samples": min(attacks.samples, len(labels)),
+        }
     if (averaging := averaging_of(trainer)) is not None:
         metrics["averaging"] = averaging.describe()
     return metrics, curves, logits, labels
@@ -268,8 +284,8 @@ def titles_of(nets: Report, students: DictConfig, teacher: Teacher | None) -> di
     for name in ("uniform_soup", "greedy_soup"):
         members = ", ".join(nets.get(name, {}).get("members", []))
         titles[name] = f"{name.replace('_', ' ')} of {members}"
-    for key in students:
-        titles[f"{key}, labels only"] = f"{titles[key]}, labels only"
+    for how in BASELINES.values():
+        titles |= {f"{key}, {how}": f"{titles[key]}, {how}" for key in students}
     return {name: title for name, title in titles.items() if name in nets}
 
 

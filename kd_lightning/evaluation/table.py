@@ -13,6 +13,7 @@ COLUMNS = {
     "net": str,
     "accuracy": "{:.2%}".format,
     "last": "{:.2%}".format,
+    "PGD accuracy": "{:.2%}".format,
     "NLL": "{:.3f}".format,
     "ECE": "{:.3f}".format,
     "T": "{:.2f}".format,
@@ -23,17 +24,19 @@ COLUMNS = {
     "throughput": "{:,.0f}".format,
 }
 SCALED = ("T", "ECE scaled")  # only if temperatures were fitted
+ATTACKED = ("PGD accuracy",)  # only if the nets were attacked
 
 
 def columns_of(metrics: dict[str, Any]) -> dict[str, Callable[[Any], str]]:
     """The columns of this run's table, and how their values are formatted."""
     is_scaled = any("scaled" in net for net in metrics["nets"].values())
-    return {name: COLUMNS[name] for name in COLUMNS if is_scaled or name not in SCALED}
+    left_out = (() if is_scaled else SCALED) + (() if "attack" in metrics else ATTACKED)
+    return {name: COLUMNS[name] for name in COLUMNS if name not in left_out}
 
 
 def rows_of(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One row of unformatted values for each net: the teacher, the students, their combinations
-    (ensemble, vote, soups) and the students trained from labels only.
+    (ensemble, vote, soups) and the students trained without a teacher.
 
     ``accuracy`` is that of the weights chosen on val, ``last`` that of the last epoch. A vote has
     no probabilities, so it has neither NLL nor ECE.
@@ -45,6 +48,7 @@ def rows_of(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "net": net["title"],
             "accuracy": net["test"]["accuracy"],
             "last": net.get("last", {}).get("accuracy"),
+            "PGD accuracy": net["test"].get("robust_accuracy"),
             "NLL": net["test"].get("nll"),
             "ECE": net["test"].get("ece"),
             "T": net.get("scaled", {}).get("temperature"),
@@ -68,11 +72,17 @@ def caption(metrics: dict[str, Any]) -> str:
     lines = [f"{metrics['protocol']}.", f"{chosen}; both on test, which chose nothing."]
     if "averaging" in metrics:
         lines.append(f"Weights of the students: {metrics['averaging']}.")
-        if any(name.endswith(", labels only") for name in metrics["nets"]):
+        if any(", " in name for name in metrics["nets"]):
             lines.append("Those that learnt from labels only are not averaged.")
     if "teacher" in metrics["nets"]:
         origin = metrics["nets"]["teacher"]["origin"]
         lines.append(f"Teacher: {origin}. agreement: same class as the teacher.")
+    if (attack := metrics.get("attack")) is not None:
+        lines.append(
+            f"PGD accuracy: share of {attack['samples']:,} test images that are recognized "
+            f"unchanged and after {attack['steps']} steps of PGD that change each value by "
+            f"{attack['epsilon']:.4g} at most (foolbox). Stronger attacks exist."
+        )
     if "T" in columns_of(metrics):
         lines.append("T: the temperature fitted on val; ECE scaled: with it.")
         lines += [*_at_bounds(metrics), *metrics.get("doubts", [])]

@@ -6,6 +6,7 @@ For labels (``label_cross_entropy``), for the soft targets of a teacher or a pee
 distillation.
 """
 
+from kd_lightning.losses.attacks import as_floats, pgd
 from kd_lightning.losses.attention_transfer import (
     AttentionTransfer,
     attention_map,
@@ -63,6 +64,7 @@ __all__ = [
     "Relational",
     "ShapeMismatch",
     "active_squared_distance",
+    "as_floats",
     "attention_guidance",
     "attention_map",
     "attention_transfer_loss",
@@ -88,6 +90,7 @@ __all__ = [
     "nearest_guidance",
     "num_kept_samples",
     "pearson_correlation",
+    "pgd",
     "pool_to_smaller",
     "relational_angle",
     "relational_distance",

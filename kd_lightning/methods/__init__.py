@@ -4,6 +4,8 @@
 how a method is written.
 """
 
+from kd_lightning.methods.adversarial_distillation import AdversarialDistillation
+from kd_lightning.methods.adversarial_training import AdversarialTraining
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.dual_student import DualStudent
@@ -22,6 +24,8 @@ from kd_lightning.methods.uncertainty_mixup import UncertaintyMixup
 from kd_lightning.methods.views import rotations
 
 __all__ = [
+    "AdversarialDistillation",
+    "AdversarialTraining",
     "Cached",
     "Distiller",
     "DualStudent",

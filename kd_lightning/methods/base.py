@@ -5,9 +5,9 @@ are ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and the mean 
 ``val/accuracy``. ``CONTRIBUTING.md`` explains every part of the contract by an example.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,10 @@ from kd_lightning.uncertainty.calibration import CalibrationError
 
 # Rows of a run's table and names of logged metrics that no student may have as its name.
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
-OTHER_METRICS = ("agreement", "confidence", "guidance", "weight", "accuracy")
+OTHER_METRICS = (
+    *("agreement", "confidence", "guidance", "weight"),
+    *("accuracy", "robust_accuracy"),
+)
 
 Rows = list[dict[str, float | None]]
 
@@ -48,9 +51,13 @@ class Learner(Optimization):
         takes_unlabeled: whether ``losses`` takes batches in which only the first rows of x have a
             label (``data.unlabeled``).
         compile_step: step -> a faster function with the same result; None: not compiled.
+        val_names: of the metrics of each student on val.
+        chosen_by: the one of them that chooses the student's weights; higher is better.
     """
 
     takes_unlabeled: bool = False
+    val_names: ClassVar[Sequence[str]] = ("accuracy", "nll", "ece")
+    chosen_by: str = "accuracy"
 
     def __init__(
         self,
@@ -303,5 +310,9 @@ class Learner(Optimization):
             for name, metric in metrics.items():
                 self.log(f"val/{key}/{name}", metric.compute(), sync_dist=True)
                 metric.reset()
-        accuracies = [self.trainer.callback_metrics[f"val/{key}/accuracy"] for key in self.students]
-        self.log("val/accuracy", torch.stack(accuracies).mean(), sync_dist=True)
+        self.log_val_mean("accuracy")
+
+    def log_val_mean(self, name: str) -> None:
+        """Logs the mean over the students of a metric on val."""
+        values = [self.trainer.callback_metrics[f"val/{key}/{name}"] for key in self.students]
+        self.log(f"val/{name}", torch.stack(values).mean(), sync_dist=True)

@@ -32,6 +32,7 @@ from kd_lightning.models.cifar import (
     wide_resnet,
 )
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
+from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.feature_pyramid import FeaturePyramid
 from kd_lightning.models.folding import fold_batch_norms
 from kd_lightning.models.inference import (
@@ -78,6 +79,7 @@ __all__ = [
     "Classifier",
     "CommonArguments",
     "CompiledClassifier",
+    "Ensemble",
     "Facts",
     "FeaturePyramid",
     "GlobalAverage",

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
 Mode = Literal["eval", "train", "batch"]
+MODES = get_args(Mode)
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def in_mode(net: nn.Module, mode: Mode) -> Iterator[None]:
     Raises:
         ValueError: another mode.
     """
-    if mode not in ("eval", "train", "batch"):
+    if mode not in MODES:
         raise ValueError(f"mode must be eval, train or batch, got {mode}")
     norms = [m for m in net.modules() if getattr(m, "running_mean", None) is not None]
     was_training = {module: module.training for module in net.modules()}

@@ -50,6 +50,7 @@ ADDED_KEYS = {
         *("weights_key", "class_order", "check", "expect_accuracy", "data"),
     ),
     "data": ("resident", "on_leak", "unlabeled", "unlabeled_ratio", "unlabeled_options"),
+    "evaluation": ("adversarial", "adversarial_steps", "adversarial_samples"),
 }
 # How older versions read image files, where these keys are missing.
 EARLIER_READING = {"resize": "crop", "interpolation": "bilinear", "exif": False}

@@ -1,12 +1,14 @@
 """Names the columns of a table: every number of a run's ``metrics.json`` is a column.
 
     val/accuracy           the objective: val accuracy of the chosen weights, mean of the students
-    val/<net>/<metric>     a student's chosen weights on val: accuracy, nll, epoch
+    val/<net>/<metric>     a student's chosen weights on val: accuracy, nll, epoch, robust_accuracy
+                           (under attack, of the methods that attack in training)
     test/<net>/<metric>    any net on test, a student with its chosen weights: accuracy, nll, ece,
                            adaptive_ece, overconfidence_error, confidence_gap, brier, aurc, entropy,
-                           agreement (the share of samples that get the same class from the teacher)
+                           robust_accuracy (under PGD, if evaluation.adversarial was set), agreement
+                           (the share of samples that get the same class from the teacher)
     last/<net>/<metric>    a student on test with the weights of its last epoch: as test, without
-                           agreement
+                           robust_accuracy and agreement
     scaled/<net>/<metric>  as test, after temperature scaling fitted on val, if it was requested:
                            temperature, and the metrics of test but accuracy and agreement
     net/<net>/<metric>     parameters, throughput (samples per second)
@@ -28,8 +30,8 @@ PROBABILITIES = (
 )
 QUALITY = ("accuracy", *PROBABILITIES)
 METRICS = {
-    "val": ("accuracy", "nll", "epoch"),
-    "test": (*QUALITY, "agreement"),
+    "val": ("accuracy", "nll", "epoch", "robust_accuracy"),
+    "test": (*QUALITY, "robust_accuracy", "agreement"),
     "last": QUALITY,
     "scaled": ("temperature", *PROBABILITIES),
     "net": ("parameters", "throughput"),
@@ -39,7 +41,7 @@ COMBINED = ("ensemble", "vote", "uniform_soup", "greedy_soup")
 # A column may name these nets even if no run of the report has them: a preset's columns are the
 # same for all methods.
 ALWAYS_VALID = ("teacher", *COMBINED)
-PERCENT = ("accuracy", "agreement")
+PERCENT = ("accuracy", "robust_accuracy", "agreement")
 
 
 def values_of(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -72,7 +74,7 @@ def nets_of(values: Iterable[Mapping[str, float]]) -> list[str]:
 
 
 def students_of(values: Iterable[Mapping[str, float]]) -> list[str]:
-    """All students, without the labels-only baselines, whose names have a comma."""
+    """All students, without the baselines, whose names have a comma."""
     rows = list(values)
     with_last = {split(column)[1] for row in rows for column in row if column.startswith("last/")}
     return [name for name in nets_of(rows) if name in with_last and "," not in name]

@@ -14,14 +14,24 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.callbacks.averaging import SWA, AveragedStudents
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.evaluation.robustness.of_run import check_attacks
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
+from kd_lightning.models.ensemble import LOGITS_ONLY
 from kd_lightning.running.build import build_method
 from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
-from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
+from kd_lightning.teachers.baselines import baseline_run, baselines_of
+from kd_lightning.teachers.sources import (
+    Teacher,
+    build_net,
+    one_by_one,
+    sources_of,
+    teacher_run,
+    together,
+)
 from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation, check_weights_keys
 
 
@@ -47,15 +57,16 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         check_optimizer(cfg.teacher, "teacher.")
         check_expectation(cfg)
         check_teacher_batches(cfg, data)
-        teacher = Teacher(
-            build_net(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", ""
-        )
+        net = build_net(cfg.method.teacher, cfg.teacher.seed, "teacher")
+        teacher = Teacher(net, "untrained", "")
     method = build_method(cfg, teacher)
     check_net_keys(cfg, method, teacher)
     method.parameter_groups()
     if teacher is not None:
-        check_teacher(cfg, data, method)
+        check_teacher(cfg, data, method, teacher)
     method.stage()
+    for name in baselines_of(cfg):
+        build_method(baseline_run(cfg, name), None)
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
         raise UserError(
             f"baselines={cfg.baselines} does not support scheduler.end={cfg.scheduler.end}, which "
@@ -81,9 +92,10 @@ def check_length(trainer: DictConfig, key: str) -> None:
 
 def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
     """Raises ``UserError`` for a callback that monitors a metric which is never logged."""
-    names = ["val/accuracy"]
+    known = get_object(cfg.method._target_).val_names
+    names = [f"val/{name}" for name in ("accuracy", "robust_accuracy") if name in known]
     for key in cfg.method.students:
-        names += [f"val/{key}/{name}" for name in ("accuracy", "nll", "ece")]
+        names += [f"val/{key}/{name}" for name in known]
     for key, callback in cfg.callbacks.items():
         if callback is None:
             continue
@@ -120,6 +132,7 @@ def check_averaging(cfg: DictConfig) -> None:
 
 
 def check_evaluation(cfg: DictConfig, data: ClassificationData) -> None:
+    check_attacks(cfg)
     if cfg.evaluation.temperature_scaling and data.parts["val"] is None:
         raise UserError(
             "evaluation.temperature_scaling=true fits temperatures on val, and there is no val "
@@ -154,7 +167,7 @@ def check_net_keys(cfg: DictConfig, method: Learner, teacher: Teacher | None) ->
 
 
 def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
-    if cfg.teacher.source == "train":
+    if "train" in sources_of(cfg):
         size, samples = cfg.teacher.batch_size, len(data.parts["train"])
         if not 1 <= size <= samples:
             raise UserError(
@@ -163,11 +176,15 @@ def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
             )
 
 
-def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) -> None:
+def check_teacher(
+    cfg: DictConfig, data: ClassificationData, method: Learner, teacher: Teacher
+) -> None:
     """Raises ``UserError`` where this method and this teacher do not go together."""
-    if cfg.teacher.source == "train":
+    if "train" in sources_of(cfg):
         run = teacher_run(cfg)
         build_method(run, None)
+    if OmegaConf.is_list(cfg.teacher.source):
+        check_several(cfg, data, teacher)
     if isinstance(method, Distiller):
         check_cache(cfg, data, method)
         if method.mixed_targets and data.mixing is None:
@@ -175,11 +192,28 @@ def check_teacher(cfg: DictConfig, data: ClassificationData, method: Learner) ->
                 "method.mixed_targets=true has no effect without mixed samples: choose how they "
                 "are mixed (mixing@data.mixing=mixup), or set it to false"
             )
-        if cfg.teacher.source == "untrained":
+        if "untrained" in sources_of(cfg):
             raise UserError(
                 "teacher.source=untrained is for methods whose teacher learns too, and this "
                 "teacher never changes: set teacher.source=train"
             )
+
+
+def check_several(cfg: DictConfig, data: ClassificationData, teacher: Teacher) -> None:
+    """Raises ``UserError`` if the method needs more of its teacher than logits, which is all that
+    several teachers have: it is built with them and does a step.
+
+    Args:
+        teacher: one with which the method could be built.
+    """
+    several = together([teacher] * len(one_by_one(cfg)))
+    x, y, *_ = next(iter(data.loader("train")))
+    try:
+        method = build_method(cfg, several)
+        method.compile_step = None
+        method.train().training_step((x[:2], y[:2]), 0)
+    except UserError as error:
+        raise UserError(LOGITS_ONLY) from error
 
 
 def raise_refused(who: str, error: Exception, keys: str) -> None:

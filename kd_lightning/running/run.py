@@ -47,7 +47,8 @@ from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.students.of_run import write_students
 from kd_lightning.teacher_cache.cache import use_cache
-from kd_lightning.teachers.sources import baseline_run, get_teacher
+from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of
+from kd_lightning.teachers.sources import get_teacher
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.trackers.results import log_results
 from kd_lightning.trackers.safe_logger import check_installed, closing_loggers
@@ -115,7 +116,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     checked = check_on_val(cfg, data, teacher, say)
     calibrate_confidence(cfg, data, method, say)
     complete_stage(cfg, data, method, apart=stage_apart, say=say)
-    baseline = train_baseline(cfg, data)
+    baselines = train_baselines(cfg, data)
 
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
     title = cfg.title or " on ".join(names)
@@ -140,7 +141,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
             sys.exit(0)  # test and record are rank 0's alone
 
         metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
-        tested, curves = test_run(trainer, method, data, best, cfg, teacher, baseline)
+        tested, curves = test_run(trainer, method, data, best, cfg, teacher, baselines)
         metrics |= tested
         calibration.write(curves, directory, plots=cfg.evaluation.plots)
         write_students(directory, cfg, data, metrics, environment)
@@ -159,14 +160,18 @@ def write_results(directory: Path, metrics: dict[str, Any]) -> None:
     write_json(directory / "metrics.json", metrics)
 
 
-def train_baseline(cfg: DictConfig, data: ClassificationData) -> Path | None:
-    """The run directory of the students trained from labels alone, if ``baselines`` is set."""
-    if cfg.baselines is None:
-        return None
+def train_baselines(cfg: DictConfig, data: ClassificationData) -> dict[str, Path]:
+    """The run directories of the students that are trained without a teacher, as ``baselines``
+    asks for, by how they are trained.
+    """
     store = Path(cfg.outputs) / "baselines"
-    return find_or_train(
-        baseline_run(cfg), store, "labels-only", data.fingerprint, train=train_quietly, say=say
-    )
+    directories = {}
+    for name in baselines_of(cfg):
+        own_run, how = baseline_run(cfg, name), BASELINES[name]
+        directories[how] = find_or_train(
+            own_run, store, how.replace(" ", "-"), data.fingerprint, train=train_quietly, say=say
+        )
+    return directories
 
 
 def train_quietly(cfg: DictConfig) -> None:

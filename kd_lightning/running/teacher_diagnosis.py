@@ -4,7 +4,6 @@ The teacher itself does not change. One thing is changed at a time, then the bes
 of its input and a resize of files together.
 """
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Batch, Samples
+from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.evaluation.metrics import predict
 from kd_lightning.teacher_cache.cache import some_of
 from kd_lightning.teachers import alternatives
@@ -121,18 +121,6 @@ class Trials:
         except Exception:  # a user's net can raise anything
             return False
         return True
-
-
-def batches_of(data: ClassificationData, samples: Samples, **changes: Any) -> Iterable[Batch]:
-    """Batches (x, y) of samples, in order and without augmentation.
-
-    Args:
-        samples: of a part of ``data``.
-        changes: attributes of ``data`` that differ.
-    """
-    changed = copy.copy(data)
-    vars(changed).update(changes, parts={"val": samples})
-    return changed.loader("val")
 
 
 def diagnose(

@@ -28,6 +28,11 @@ CAUSES = {
 }
 CAUSES_IF_TRAINED = {"too little training": ("teacher.trainer.max_epochs", "teacher.optimizer.lr")}
 CAUSES_IF_OF_A_RUN = {"that run, or other data than it had": ("teacher.source", "data")}
+CAUSES_BY_KIND = {
+    "train": CAUSES_IF_TRAINED,
+    "run": CAUSES_IF_OF_A_RUN,
+    "several": {"each of them by itself": ("teacher.source",)},
+}
 
 
 def fault_of(
@@ -80,8 +85,12 @@ def doubt(checked: Sequence[Predictions], expected: float | None) -> str | None:
     return None
 
 
-def kind_of(source: str) -> str:
-    """Where a teacher comes from: "train", "pretrained", "run" or "file"."""
+def kind_of(source: str | Sequence[str]) -> str:
+    """Where a teacher comes from: "train", "pretrained", "run", "file" or, if there are several,
+    "several".
+    """
+    if not isinstance(source, str):
+        return "several"
     if source in ("train", "pretrained"):
         return source
     return "run" if run_and_student(Path(source).expanduser()) else "file"
@@ -89,7 +98,7 @@ def kind_of(source: str) -> str:
 
 def causes(cfg: DictConfig, source: str) -> str:
     """What to look at, with those of the keys that this run has."""
-    possible = {"train": CAUSES_IF_TRAINED, "run": CAUSES_IF_OF_A_RUN}.get(source, CAUSES)
+    possible = CAUSES_BY_KIND.get(source, CAUSES)
     named = []
     for cause, keys in possible.items():
         if present := [key for key in keys if has_key(cfg, key)]:

@@ -12,6 +12,8 @@ from kd_lightning.students.architecture import describe_architecture, net_size, 
 
 MEANINGS = {
     "accuracy": "share of samples whose class is predicted correctly; 0 to 1, higher is better",
+    "robust_accuracy": "share of samples that are right unchanged and under attack; 0 to 1, higher "
+    "is better",
     "nll": "negative log-likelihood of the correct class, mean in nats; lower is better",
     "ece": "expected calibration error, 15 bins of equal width; 0 to 1, lower is better",
     "adaptive_ece": "expected calibration error, 15 bins of equal mass; 0 to 1, lower is better",
@@ -124,7 +126,8 @@ def describe_metrics(
     """The metrics on test and on val, and what each of them means."""
     weights = "the last epoch's, as there is no val part"
     if metrics["has_val"]:
-        weights = "those that were best on val: highest accuracy, then lowest nll"
+        by = next(name for name in ("robust_accuracy", "accuracy") if name in net["val"])
+        weights = f"those that were best on val: highest {by}, then lowest nll"
     if "members" in net:
         weights = f"the mean of the weights of {', '.join(net['members'])}"
     return {

@@ -1,6 +1,6 @@
 """Finds the teacher that a run needs, or trains it. A frozen teacher is never untrained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
+from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.weights import load_weights
 from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
@@ -23,7 +24,6 @@ from kd_lightning.teachers.store import find_or_train
 from kd_lightning.teachers.unused_keys import check_file_keys
 
 NO_FILES = ("train", "untrained", "pretrained")  # values of ``teacher.source``
-SUPERVISED = "kd_lightning.methods.supervised.Supervised"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def find_teacher(
     say: Callable[[str], None],
 ) -> Teacher:
     """``get_teacher`` without saying the notes."""
+    if OmegaConf.is_list(cfg.teacher.source):
+        return together([find_teacher(c, data, train=train, say=say) for c in one_by_one(cfg)])
     source, config = str(cfg.teacher.source), deepcopy(cfg.method.teacher)
     classes = list(data.class_names)
     path = Path(source).expanduser()
@@ -119,6 +121,43 @@ def of_file(found: Found, origin: str, config: DictConfig) -> Teacher:
     """The teacher whose weights were found in a file."""
     notes = tuple(found.notes)
     return Teacher(found.net, origin, describe(config), found.class_names, notes, found.class_order)
+
+
+def sources_of(cfg: DictConfig) -> list[str]:
+    """All that ``cfg.teacher.source`` names."""
+    source = cfg.teacher.source
+    return list(source) if OmegaConf.is_list(source) else [source]
+
+
+def one_by_one(cfg: DictConfig) -> list[DictConfig]:
+    """The configuration of each of several teachers.
+
+    Raises:
+        UserError: a teacher is named twice, or none is.
+    """
+    sources = sources_of(cfg)
+    if len(set(sources)) < max(1, len(sources)):
+        raise UserError(
+            "teacher.source must be one teacher or a list of different ones, got "
+            f"[{','.join(sources)}]"
+        )
+    copies = [cfg.copy() for _ in sources]
+    for copied, source in zip(copies, sources, strict=True):
+        copied.teacher.source = source
+    return copies
+
+
+def together(teachers: Sequence[Teacher]) -> Teacher:
+    """One teacher that answers with the mean of the teachers' probabilities."""
+    names = ", ".join(dict.fromkeys(teacher.name for teacher in teachers))
+    knows_names = all(teacher.class_names is not None for teacher in teachers)
+    return Teacher(
+        Ensemble([teacher.net for teacher in teachers]),
+        f"the mean of {' and '.join(teacher.origin for teacher in teachers)}",
+        f"{len(teachers)} x {names}",
+        teachers[0].class_names if knows_names else None,
+        tuple(note for teacher in teachers for note in teacher.notes),
+    )
 
 
 def teacher_of_a_run(
@@ -203,16 +242,6 @@ def branch_factory(config: DictConfig) -> Callable[[], nn.Module]:
     return partial(instantiate, config, _convert_="object")
 
 
-def baseline_run(cfg: DictConfig) -> DictConfig:
-    """The supervised run that trains the students of ``cfg`` from labels alone, for as long."""
-    run = resolved(cfg)
-    rates = run.method.get("learning_rates")
-    run.method = supervised(run.method.students, run)
-    run.method.learning_rates = rates
-    run.title = "labels only"
-    return one_device(run)
-
-
 def resolved(cfg: DictConfig) -> DictConfig:
     """A copy of ``cfg`` without references: in a run made from it, the values of ``${seed}`` or
     ``${optimizer.lr}`` stay those of ``cfg``.
@@ -220,25 +249,13 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
 
 
-def supervised(students: Any, cfg: DictConfig) -> DictConfig:
-    """A supervised method's configuration for the given nets."""
-    return OmegaConf.create(
-        {
-            "_target_": SUPERVISED,
-            "students": students,
-            "num_classes": cfg.task.num_classes,
-            "learning_rates": None,
-            "seed": cfg.seed,
-        }
-    )
-
-
 def one_device(run: DictConfig) -> DictConfig:
     """The run on one device, without callbacks that could stop or change it."""
     devices = run.hardware.devices
     run.hardware.update(devices=devices[:1] if OmegaConf.is_list(devices) else 1, num_nodes=1)
     run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
-    run.evaluation = dict.fromkeys(run.evaluation, False)  # its nets are tested in this run too
+    # its nets are tested in this run too
+    run.evaluation.update(temperature_scaling=False, plots=False, soups=False, adversarial=None)
     run.teacher.update(cache=None, cache_top_k=None)  # it is not distilled
     if run.data.get("unlabeled") is not None:
         run.data.update(unlabeled=None, unlabeled_ratio=1.0, unlabeled_options=None)

@@ -323,7 +323,7 @@ def test_the_first_average_restarts_the_choice_of_the_best_epoch(tmp_path: Path)
         students = nn.ModuleDict({"a": net()})
 
     averaging, callback = Started(), BestStudents(tmp_path)
-    method = SimpleNamespace(students=nn.ModuleDict({"a": net()}))
+    method = SimpleNamespace(students=nn.ModuleDict({"a": net()}), chosen_by="accuracy")
     for epoch, (count, accuracy) in enumerate([(0, 0.9), (1, 0.5), (2, 0.6), (3, 0.6)]):
         Started.num_averaged, state = count, callback.state_dict()
         callback = BestStudents(tmp_path)

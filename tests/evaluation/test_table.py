@@ -165,3 +165,13 @@ def test_throughput_is_in_the_unit_of_the_data(metrics):
     metrics["unit"] = "series"
     assert "series/s |" in table.markdown(metrics)
     assert "images/s" not in printed(metrics)
+
+
+def test_nets_that_were_attacked_have_a_column_and_a_line(metrics):
+    assert "PGD accuracy" not in printed(metrics)
+    metrics["attack"] = {"epsilon": 0.1, "steps": 20, "samples": 1000}
+    metrics["nets"]["a"]["test"]["robust_accuracy"] = 0.4321
+    rows = {row["net"]: row["PGD accuracy"] for row in table.rows_of(metrics)}
+    assert rows == {"teacher · resnet": None, "a · mlp": 0.4321, "ensemble of the students": None}
+    assert "43.21%" in printed(metrics)
+    assert "share of 1,000 test images that are recognized unchanged" in table.caption(metrics)

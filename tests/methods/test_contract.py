@@ -48,7 +48,11 @@ FROZEN = [  # of whom the teacher never changes
 MANUAL = [m for m in ALL if get_class(compose(f"method={m}").method._target_).separate_optimizers]
 OF_RUNS = {"everything": ["model@method.teacher=resnet8"],
            "alternating": ["teacher.source=untrained"]}  # fmt: skip
-FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
+FEW_PASSES = {
+    "stochastic_self_distillation": ["method.num_passes=3"],
+    "adversarial_distillation": ["method.steps=2"],
+    "adversarial_training": ["method.steps=2"],
+}
 
 
 STORE = tempfile.TemporaryDirectory()  # of stages: each is done once for all tests of a process
@@ -187,9 +191,12 @@ OPTIONS = {
     "uncertainty_mixup": [["method.score=random", "method.mix=false"], ["method.scoring=train"]],
     "semantic_distillation": [["method.semantic_loss=kl", "model@method.students.student=resnet8"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
+    "adversarial_distillation": [["method.teacher_input=clean", "method.attack_mode=batch"],
+                                 ["method.attack_target=mixture", "method.attack_mode=train"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
         "uncertainty_mixup": [["method.soft_weight=0", "method.hard_weight=1"]],
+        "adversarial_distillation": [["method.soft_weight=0"]],
         "stochastic_self_distillation": [["method.feature_weight=0"],
                                          ["method.teacher.block_dropout=0.1"]]}  # fmt: skip
 

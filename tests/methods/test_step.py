@@ -16,7 +16,9 @@ from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.step import CompiledStep, Losses, step_of
 from kd_lightning.models.classifier import Classifier
 
-COMPILED = [*METHODS, "everything"]
+# An attack needs gradients inside of a step.
+NOT_COMPILED = ("adversarial_distillation", "adversarial_training")
+COMPILED = [*(m for m in METHODS if m not in NOT_COMPILED), "everything"]
 RANDOM = {"stochastic_self_distillation", "r_drop"}  # their masks are drawn by the compiler
 RANDOM |= {"uncertainty_mixup"}  # as are its partners
 # AdamW makes whole steps of gradients so small that rounding is a part of them

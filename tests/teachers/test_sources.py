@@ -12,9 +12,9 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running.build import build_data
+from kd_lightning.teachers.baselines import baseline_run
 from kd_lightning.teachers.sources import (
     Teacher,
-    baseline_run,
     build_net,
     describe,
     load_student,
@@ -58,10 +58,10 @@ def test_nothing_that_could_stop_or_change_it_is_in_a_kept_run() -> None:
 
 
 def test_a_kept_run_is_tested_by_the_run_that_asks_and_shaped_by_none_of_it() -> None:
-    plain, asking = composed(), composed("evaluation.temperature_scaling=true",
-                                         "evaluation.plots=true")  # fmt: skip
+    asked = ("temperature_scaling=true", "plots=true", "adversarial=0.1")
+    plain, asking = composed(), composed(*(f"evaluation.{word}" for word in asked))
     for kept in (teacher_run, baseline_run):
-        assert not any(kept(asking).evaluation.values())
+        assert kept(asking).evaluation == compose().evaluation  # nothing further is measured
         assert shape_hash(shape_of(kept(asking)), "") == shape_hash(shape_of(kept(plain)), "")
     assert asking.evaluation.plots
 
@@ -259,3 +259,56 @@ def test_the_teacher_of_a_calibrated_student_is_trained_as_usual(mixing: str) ->
         cfg.teacher.data.get(key, cfg.data[key]) for key in ("augmentation", "mixing")
     )
     assert cfg.teacher.trainer == usual.teacher.trainer
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs whose students can be teachers."""
+    outputs = tmp_path_factory.mktemp("runs")
+    words = ("method=supervised", "data=synthetic", *QUICK, f"outputs={outputs}")
+    return [distill(*words, f"seed={seed}").directory for seed in (0, 1)]
+
+
+def with_teachers(method: str, sources: list[Path], tmp_path: Path):
+    names = ",".join(map(str, sources))
+    return distill(
+        f"method={method}", "data=synthetic", *QUICK, f"teacher.source=[{names}]",
+        "teacher.check=warn", f"outputs={tmp_path}",
+    )  # fmt: skip
+
+
+def test_several_teachers_answer_with_their_mean_probabilities(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    result = with_teachers("kd", runs, tmp_path)
+    record = json.loads((result.directory / "environment.json").read_text())["teacher"]
+    assert record["origin"] == f"the mean of student of {runs[0]} and student of {runs[1]}"
+    assert record["val"]["samples"] > 0
+    assert len(record["fingerprint"]) == 16
+    teacher = result.metrics["nets"]["teacher"]
+    assert teacher["title"].startswith("teacher · 2 x ")
+    members = [load_student(run, "student") for run in runs]
+    assert teacher["parameters"] == sum(p.numel() for net in members for p in net.parameters())
+    data = build_data(compose("data=synthetic"))
+    right = total = 0
+    for x, y in data.loader("test"):
+        mean = sum(net.eval()(x).logits.softmax(1) for net in members)
+        right, total = right + (mean.argmax(1) == y).sum().item(), total + len(y)
+    assert teacher["test"]["accuracy"] == pytest.approx(right / total)
+
+
+@pytest.mark.parametrize("method", ["feature_distillation", "stochastic_self_distillation"])
+def test_a_method_that_needs_more_than_logits_refuses_several_teachers_at_once(
+    method: str, runs: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="needs more of a teacher than its logits"):
+        with_teachers(method, runs, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("sources", "got"), [([0, 0], r"\[.*,.*\]"), ([], r"\[\]")])
+def test_a_teacher_is_named_once(
+    sources: list[int], got: str, runs: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"a list of different ones, got {got}"):
+        with_teachers("kd", [runs[i] for i in sources], tmp_path)

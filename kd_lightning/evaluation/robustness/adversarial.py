@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
@@ -26,6 +26,7 @@ from kd_lightning.evaluation.labelled_set import (
     labels_of,
 )
 from kd_lightning.evaluation.sections import Section, interval_text, percent, whole
+from kd_lightning.losses.attacks import as_floats
 
 ATTACKS = {"fgsm": "LinfFastGradientAttack", "pgd": "LinfPGD"}
 STEP = 2.5  # all steps of PGD together may go this many times epsilon (Madry et al., 1706.06083)
@@ -69,8 +70,13 @@ def check_attacks(attacks: Attacks, subjects: Sequence[Subject]) -> None:
 
 def choose(labelled: LabelledSet, count: int) -> LabelledSet:
     """At most ``count`` samples, always the same ones, in their order."""
-    order = torch.randperm(len(labelled), generator=stream("adversarial samples"))
-    return labelled.subset(order[:count].sort().values)
+    return labelled.subset(chosen_rows(len(labelled), count))
+
+
+def chosen_rows(size: int, count: int) -> Int[Tensor, " n"]:
+    """The indices of at most ``count`` of ``size`` samples, always the same ones, in order."""
+    order = torch.randperm(size, generator=stream("adversarial samples"))
+    return order[:count].sort().values
 
 
 class Logits(nn.Module):
@@ -139,17 +145,30 @@ def results_of(
     advance: Advance,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Of each batch: which images are recognized unchanged, and which after the attack."""
-    epsilon = float(attacks.epsilon)
     for number, (images, labels) in enumerate(counted(chosen.loader(subject.form), advance)):
-        x = images.to(device)
-        x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        x = as_floats(images.to(device))
         y = labels_of(subject, labels, chosen.data.class_names).to(device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            seed_stream("attack", name, number, device=device)  # PGD starts at a random place
-            robust = attacked(subject.net, x, y, name, epsilon, attacks.steps)
+        robust = attacked_batch(subject.net, x, y, number, name, attacks)
         with torch.no_grad():
             clean = subject.net(x).logits.argmax(1) == y
         yield clean.cpu(), robust.cpu()
+
+
+def attacked_batch(
+    net: nn.Module, x: Tensor, y: Tensor, number: int, name: str, attacks: Attacks
+) -> Bool[Tensor, " B"]:
+    """Which images of a batch the net recognizes, unchanged and after an attack.
+
+    Args:
+        net: raw input -> ``ModelOutput``, in eval mode.
+        x: (B, C, H, W) in [0, 1].
+        y: (B,) classes.
+        number: of the batch; the random start follows from it.
+        name: of the attack.
+    """
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        seed_stream("attack", name, number, device=x.device)  # PGD starts at a random place
+        return attacked(net, x, y, name, float(attacks.epsilon), attacks.steps)
 
 
 def row_of(subject: Subject, name: str, clean: Tensor, robust: Tensor) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from kd_lightning.reports.page.records import RunRecord
 FORMATS: Mapping[str, Callable[[float], str]] = {
     "accuracy": percent,
     "last": percent,
+    "PGD accuracy": percent,
     "agreement": percent,
     "T": "{:.2f}".format,
     "parameters": "{:,.0f}".format,
