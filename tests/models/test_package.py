@@ -23,18 +23,13 @@ BLOCKS = {  # of which the nets in cifar.py and time_series.py are built
 }
 WEIGHTS = {  # steps of load_weights and checks of its arguments
     *("check_weights_choice", "check_finite", "choose_fit", "load_state"),
-    *("as_mapping", "facts_of", "file_in", "first_line"),
+    *("as_mapping", "facts_of", "file_in", "first_line", "weights_in"),
+    *("check_content", "is_safetensors", "unreadable"),
 }
-LAYERS = {"is_layer_output", "listing", "outline"}  # parts of layer_shapes and of error messages
+LAYERS = {"is_layer_output", "outline"}  # parts of layer_shapes and of error messages
 STAGES = {  # steps of net_stages
-    *(
-        "net_stages",
-        "before_the_pool",
-        "maps_in_order",
-        "named_stages",
-        "learns",
-        "last_of_each_shape",
-    ),
+    *("net_stages", "before_the_pool", "maps_in_order"),
+    *("named_stages", "learns", "last_of_each_shape"),
 }
 PARTS = {  # of FeaturePyramid and of tail_after
     *("TopDown", "PyramidHead", "PathTracer", "cut_before", "check_tail"),
