@@ -13,7 +13,9 @@ from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.multi_granularity import MultiGranularity
 from kd_lightning.methods.mutual_learning import MutualLearning
+from kd_lightning.methods.r_drop import RDrop
 from kd_lightning.methods.self_supervision import SelfSupervision
+from kd_lightning.methods.semantic_distillation import SemanticDistillation
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
@@ -35,7 +37,9 @@ __all__ = [
     "Losses",
     "MultiGranularity",
     "MutualLearning",
+    "RDrop",
     "SelfSupervision",
+    "SemanticDistillation",
     "Stage",
     "StochasticSelfDistillation",
     "StudentFriendly",

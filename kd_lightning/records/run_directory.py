@@ -150,8 +150,8 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
         old.evaluation = cfg.evaluation
     for section, keys in ADDED_KEYS.items():
         if OmegaConf.is_dict(old.get(section)) and OmegaConf.is_dict(cfg.get(section)):
-            for name in [name for name in keys if name not in old[section]]:
-                old[section][name] = cfg[section].get(name)
+            for name in [k for k in keys if k in cfg[section] and k not in old[section]]:
+                old[section][name] = cfg[section][name]
     added = add_earlier_values(old)
     cfg = cfg.copy()
     for name in added:

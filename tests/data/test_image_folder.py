@@ -134,7 +134,7 @@ def note(data, start):
 
 def test_the_classes_and_their_sizes_are_said(folder):
     data = folder({"train/a": 3, "train/b": 40, "test/a": 1, "test/b": 1})
-    assert note(data, "Classes") == "Classes: 0 = a (3), 1 = b (40)"
+    assert note(data, "Classes") == "Classes: 0 = a (3), 1 = b (40)."
     assert note(data, "The classes are unbalanced").startswith(
         "The classes are unbalanced: b has 40 samples, a has 3."
     )
