@@ -149,7 +149,7 @@ OPTIONS = [
     {"normalize_confidence": True, "confidence_threshold": 0.3},
     {"labels_where_unsure": True},
     {"labels_where_unsure": True, "normalize_confidence": True, "confidence_threshold": 0.3},
-    {"soft_loss": reverse_kl_soft_loss},
+    pytest.param({"soft_loss": reverse_kl_soft_loss}, id="soft_loss: reverse_kl"),
     {"temperature": 1.5},
     {"peer_temperature": 1.5},
     {"hard_weight": 0.1},
