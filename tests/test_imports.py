@@ -21,6 +21,8 @@ COMMANDS = 7
 FOR_METHODS = {  # no net
     f"models.{name}" for name in ("outputs", "stochastic", "classifier", "layer_outputs", "modes")
 }
+FOR_METHODS |= {"models.net_stages"}
+FOR_METHODS |= {"models.diffusion", "models.denoisers"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -37,6 +37,7 @@ from kd_lightning.losses.guidance import (
     similarity_to_target,
     weight_entropy,
 )
+from kd_lightning.losses.hashing import hashing_loss
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.soft_targets import (
@@ -67,6 +68,7 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "hashing_loss",
     "kl_soft_loss",
     "label_cross_entropy",
     "mean_guidance",

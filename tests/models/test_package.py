@@ -29,6 +29,7 @@ LAYERS = {"is_layer_output", "listing", "outline"}  # parts of layer_shapes and 
 BY_SHAPE = {"choose_nets", "kind_of", "net_for", "places"}  # how a run uses net_by_shape
 # modules with the steps of timm_classifier and of load_weights
 STEPS = ("timm_creation", "timm_adaptation", "matching", "torchvision_files")
+STEPS += ("diffusion", "denoisers")  # of diffusion_distillation
 EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchmetrics"}
 
 
