@@ -30,29 +30,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.hashing import hashing_loss
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.checks import check_positive, check_weights
-from kd_lightning.methods.diffusion_checks import (
+from kd_lightning.methods.diffusion_settings import (
     check_choices,
+    check_feature,
     check_head,
     check_not_negative,
     check_steps,
+    last_map,
 )
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.feature_distillation import shapes_for
 from kd_lightning.methods.step import Cached, Losses
-from kd_lightning.models.denoisers import IDENTITY, SelfImitation, TeacherImitation
-from kd_lightning.models.diffusion import log_probability_gradient
+from kd_lightning.models.denoisers import IDENTITY, Denoised, SelfImitation, TeacherImitation
+from kd_lightning.models.diffusion import class_probabilities, log_probability_gradient
 from kd_lightning.models.layer_outputs import LayerOutputs, Shape
-from kd_lightning.models.net_stages import net_stages
 
 TEMPERATURES = {"teacher": 1.0, "self": 4.0}
 
@@ -110,47 +109,44 @@ class DiffusionDistillation(Distiller):
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        check_choices(
-            target=target,
-            feature=feature,
-            denoiser=denoiser,
-            diffuse=diffuse,
-            guidance_target=guidance_target,
+        check_choices(target=target, feature=feature, denoiser=denoiser, diffuse=diffuse)
+        check_choices(guidance_target=guidance_target)
+        self.hashing_weight = hashing_weight if target == "self" else 0.0
+        check_not_negative(
+            diffusion_weight=diffusion_weight,
+            reconstruction_weight=reconstruction_weight,
+            hashing_weight=hashing_weight,
+            guidance_scale=guidance_scale,
+            num_latent=num_latent or 0,
         )
         check_weights(
             hard_weight=hard_weight,
             soft_weight=soft_weight,
             feature_weight=feature_weight,
-            hashing_weight=hashing_weight if target == "self" else 0.0,
+            **({"hashing_weight": hashing_weight} if target == "self" else {}),
         )
-        check_not_negative(
-            diffusion_weight=diffusion_weight,
-            reconstruction_weight=reconstruction_weight,
-            guidance_scale=guidance_scale,
-            num_latent=num_latent or 0,
-        )
+        check_steps(num_steps)
+        check_feature(target, feature)
         self.target = target
         self.temperature = TEMPERATURES[target] if temperature is None else temperature
         check_positive(temperature=self.temperature, num_bits=num_bits)
-        check_steps(num_steps)
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
         self.diffusion_weight = diffusion_weight
         self.reconstruction_weight = reconstruction_weight
-        self.hashing_weight = hashing_weight if target == "self" else 0.0
         self.guidance_scale = guidance_scale
         self.guidance_target = guidance_target
         self.maps: dict[str, LayerOutputs] = {}  # of the students, and of "teacher"
         self.imitations = nn.ModuleDict()
-        shapes = self._feature_shapes(input_shape, feature)
         options = {"denoiser": denoiser, "num_steps": num_steps}
-        if target == "self" and self.uses_feature:
+        shapes = self._feature_shapes(input_shape, feature) if self.uses_feature else {}
+        if target == "teacher" and self.uses_teacher:
+            self._build_for_teacher(shapes, num_latent, options)
+        elif target == "self" and self.uses_feature:
             if guidance_scale and denoiser != IDENTITY:
                 check_head(self.teacher.head)
             self._build_for_self(shapes, num_bits, {**options, "diffuse": diffuse})
-        elif target == "teacher":
-            self._build_for_teacher(shapes, num_latent, options)
 
     @property
     def uses_feature(self) -> bool:
@@ -160,39 +156,28 @@ class DiffusionDistillation(Distiller):
 
     def _feature_shapes(self, input_shape: Sequence[int], feature: str) -> dict[str, Shape]:
         """Student, and "teacher" -> the shape of the feature of one sample."""
-        if feature == "map" and self.target == "self":
-            raise UserError(
-                "with target=self the teacher's classifier reads the student's feature, so it must "
-                "be a vector, got feature=map (method.feature=vector)"
-            )
-        shapes = {}
-        for key, net in {**self.students, "teacher": self.teacher}.items():
-            shapes[key] = shapes_for(net, input_shape)["trunk"]
-            if feature == "map" and self.uses_feature:
-                stages = net_stages(net, torch.zeros(1, *input_shape))
-                if not stages:
-                    whose = "the teacher" if key == "teacher" else f"student {key}"
-                    raise UserError(
-                        f"feature=map needs a net with feature maps, and {whose} has none: set "
-                        "method.feature=vector, or choose another net (model@method.…=…)"
-                    )
-                name, shapes[key] = list(stages.items())[-1]
-                self.maps[key] = LayerOutputs(net, [name])
-        return shapes
+        nets = {**self.students, "teacher": self.teacher}
+        if feature == "vector":
+            return {key: shapes_for(net, input_shape)["trunk"] for key, net in nets.items()}
+        last = {key: last_map(net, key, input_shape) for key, net in nets.items()}
+        self.maps = {key: LayerOutputs(nets[key], [name]) for key, (name, _) in last.items()}
+        return {key: shape for key, (_, shape) in last.items()}
 
     def _build_for_teacher(
         self, shapes: Mapping[str, Shape], num_latent: int | None, options: dict[str, Any]
     ) -> None:
-        channels, *size = shapes["teacher"]
-        code = max(1, channels // 2) if num_latent is None else num_latent
         for key in self.students:
             seed_stream(self.seed, "diffusion", key)
             self.imitations[key] = nn.ModuleDict()
             if self.feature_weight:
+                channels, *size = shapes["teacher"]
                 self.imitations[key]["feature"] = TeacherImitation(
-                    student_channels=shapes[key][0], teacher_channels=channels,
-                    num_dims=len(size), num_latent=code, **options,
-                )  # fmt: skip
+                    student_channels=shapes[key][0],
+                    teacher_channels=channels,
+                    num_dims=len(size),
+                    num_latent=max(1, channels // 2) if num_latent is None else num_latent,
+                    **options,
+                )
             if self.soft_weight:
                 self.imitations[key]["logits"] = TeacherImitation(
                     student_channels=self.num_classes, teacher_channels=self.num_classes,
@@ -212,10 +197,7 @@ class DiffusionDistillation(Distiller):
         self.register_buffer("planes", planes, persistent=False)
 
     def own_modules(self) -> Mapping[str, nn.Module]:
-        learning = self.imitations.items()
-        return {
-            key: module for key, module in learning if next(module.parameters(), None) is not None
-        }
+        return dict(self.imitations.items())
 
     # What is combined
 
@@ -253,8 +235,8 @@ class DiffusionDistillation(Distiller):
             if teacher is None:
                 continue
             self.seed_step_stream("diffusion", key)
-            for name, values in imitate(key, student, teacher, y).items():
-                terms[f"{key}/{name}"] = values.mean()
+            for name, term in imitate(key, student, teacher, y).items():
+                terms[f"{key}/{name}"] = term
         return Losses(terms)
 
     def teacher_outputs(self, x: Tensor, cached: Cached) -> Outputs:
@@ -275,40 +257,44 @@ class DiffusionDistillation(Distiller):
 
     def imitate_teacher(
         self, key: str, student: Outputs, teacher: Outputs, y: Tensor
-    ) -> dict[str, Float[Tensor, "B"]]:
+    ) -> dict[str, Tensor]:
         """The terms of DiffKD."""
         terms, of = {}, self.imitations[key]
         if "logits" in of:
-            logits = of["logits"](student.logits, teacher.logits)
-            soft = soft_target_kl(logits.features, logits.target, self.temperature)
-            terms["soft"] = self.soft_weight * soft
-            if logits.diffusion is not None:
-                terms["logit_diffusion"] = self.diffusion_weight * logits.diffusion
+            found = of["logits"](student.logits, teacher.logits)
+            soft = soft_target_kl(found.features, found.target, self.temperature)
+            terms["soft"] = self.soft_weight * soft.mean()
+            terms |= self.learnt(found, "logit_diffusion")
         if "feature" in of:
-            feature = of["feature"](student.feature, teacher.feature)
-            distance = feature_mse(feature.features.flatten(1), feature.target.flatten(1))
-            terms["feature"] = self.feature_weight * distance
-            if feature.diffusion is not None:
-                terms["diffusion"] = self.diffusion_weight * feature.diffusion
-            if feature.reconstruction is not None:
-                terms["reconstruction"] = self.reconstruction_weight * feature.reconstruction
+            found = of["feature"](student.feature, teacher.feature)
+            distance = feature_mse(found.features.flatten(1), found.target.flatten(1))
+            terms["feature"] = self.feature_weight * distance.mean()
+            terms |= self.learnt(found, "diffusion")
         return terms
 
     def imitate_self(
         self, key: str, student: Outputs, teacher: Outputs, y: Tensor
-    ) -> dict[str, Float[Tensor, "B"]]:
+    ) -> dict[str, Tensor]:
         """The terms of DSKD."""
         soft = soft_target_kl(student.logits, teacher.logits, self.temperature)
-        terms = {"soft": self.soft_weight * soft}
+        terms = {"soft": self.soft_weight * soft.mean()}
         if not self.uses_feature:
             return terms
         guide = self.guide(y, teacher.logits) if self.guidance_scale else None
         found = self.imitations[key](student.feature, teacher.feature, guide)
-        terms["feature"] = self.feature_weight * feature_mse(found.features, found.target)
+        distance = feature_mse(found.features, found.target)
         bits = hashing_loss(found.features, found.target, self.planes)
-        terms["hashing"] = self.hashing_weight * bits
+        terms["feature"] = self.feature_weight * distance.mean()
+        terms["hashing"] = self.hashing_weight * bits.mean()
+        return terms | self.learnt(found, "diffusion")
+
+    def learnt(self, found: Denoised, name: str) -> dict[str, Tensor]:
+        """The terms by which the networks of the diffusion learn, where there are any."""
+        terms = {}
         if found.diffusion is not None:
-            terms["diffusion"] = self.diffusion_weight * found.diffusion
+            terms[name] = self.diffusion_weight * found.diffusion.mean()
+        if found.reconstruction is not None:
+            terms["reconstruction"] = self.reconstruction_weight * found.reconstruction.mean()
         return terms
 
     def guide(self, y: Tensor, teacher_logits: Tensor) -> Callable[[Tensor], Tensor]:
@@ -318,9 +304,6 @@ class DiffusionDistillation(Distiller):
             target = teacher_logits.float().softmax(dim=1)
         elif self.guidance_target == "random":
             target = torch.randint(self.num_classes, (len(y),), device=y.device)
-        if target.ndim == 1:  # not F.one_hot, which waits for the device
-            target = (
-                target.unsqueeze(1) == torch.arange(self.num_classes, device=y.device)
-            ).float()
+        target = class_probabilities(target, self.num_classes)
         head, scale = self.teacher.head, self.guidance_scale
         return lambda x: scale * log_probability_gradient(x, head, target)

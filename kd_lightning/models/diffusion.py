@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 NUM_TIMES = 1000
@@ -59,6 +59,16 @@ def log_probability_gradient(
         target: distributions over the classes, each with sum 1.
     """
     return (target - head(x).float().softmax(dim=1)) @ head.weight.float()
+
+
+def class_probabilities(
+    labels: Int[Tensor, "B"] | Float[Tensor, "B C"], num_classes: int
+) -> Float[Tensor, "B C"]:
+    """Labels as distributions over the classes; those of mixed samples are that already."""
+    if labels.ndim == 2:
+        return labels.float()
+    # not F.one_hot, which looks at the labels and so waits for the device
+    return (labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)).float()
 
 
 class FeatureDiffusion(nn.Module):

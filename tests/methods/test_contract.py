@@ -153,8 +153,11 @@ OPTIONS = {
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
     "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
+    "diffusion_distillation": [["method.target=self"],
+                               ["method.feature=map", "model@method.students.student=resnet8"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
+        "diffusion_distillation": [["method.soft_weight=0", "method.feature_weight=0"]],
         "stochastic_self_distillation": [["method.feature_weight=0"],
                                          ["method.teacher.block_dropout=0.1"]]}  # fmt: skip
 
