@@ -229,6 +229,10 @@ class SelfImitation(nn.Module):
     """DSKD, a reconstruction: the student's feature is denoised by a diffusion model, guided by the
     teacher's classifier, and then imitates its own denoised form.
 
+    Noise is added to the feature before it is denoised (as in SDEdit, arXiv 2108.01073), which is
+    ours. Taken as a noisy feature itself, as DiffKD does, it would be multiplied by about
+    1 / sqrt(alpha_bar) in each step of training: its target would grow without end.
+
     Args:
         student_channels, teacher_channels: of the classifiers' inputs.
         denoiser: norm of the denoiser, or "identity", which has no guidance either.
@@ -262,5 +266,5 @@ class SelfImitation(nn.Module):
         if self.diffusion is None:
             return Denoised(x, x.detach(), None)
         with torch.no_grad():
-            target = self.diffusion.sample(x, guide)
+            target = self.diffusion.sample(self.diffusion.start(x), guide)
         return Denoised(x, target, self.diffusion.loss(x if self.diffuse == "student" else teacher))

@@ -72,8 +72,8 @@ def class_probabilities(
 
 
 class FeatureDiffusion(nn.Module):
-    """A diffusion model of features. Both methods draw from the default generators, and compute in
-    float32 outside the denoiser.
+    """A diffusion model of features. Noise is drawn from the default generators. All but the
+    denoiser computes in float32.
 
     Args:
         denoiser: (x (B, D, *size), times (B,)) -> the noise in x.
@@ -99,6 +99,12 @@ class FeatureDiffusion(nn.Module):
         noise = torch.randn_like(clean)
         found = self.denoiser(add_noise(clean, noise, self.alpha_bar[times]), times)
         return (found.float() - noise).square().flatten(1).mean(dim=1)
+
+    def start(self, clean: Features) -> Features:
+        """Features with the noise of the first of the times, from which ``sample`` starts."""
+        clean = clean.float()
+        share = self.alpha_bar[self.times[0]].expand(len(clean))
+        return add_noise(clean, torch.randn_like(clean), share)
 
     def sample(self, x: Features, guide: Callable[[Features], Features] | None = None) -> Features:
         """The clean feature, from x as the feature at the first of the times.
