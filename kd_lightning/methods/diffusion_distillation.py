@@ -18,8 +18,9 @@ imitates the result x0, which is a constant:
         + feature_weight * MSE(h, x0) + hashing_weight * hash(h, x0)
         + diffusion_weight * ||eps(x_t, t) - n||^2
 
-Ours in it: the diffusion model learns the teacher's features, the label guides, all coefficients,
-the number of bits, and the form of the guidance (arXiv 2105.05233) and of the hash (2011.01424).
+Ours in it: the diffusion model learns the teacher's features, noise is added to h before it is
+denoised (without that h and x0 grow without end), the label guides, all coefficients, the number of
+bits, and the form of the guidance (arXiv 2105.05233) and of the hash (2011.01424).
 
 Ours in both: the classifier's input as the feature; the released DiffKD takes the last feature map
 (``feature="map"``). Ours in DiffKD: two maps are pooled to the smaller size, and the code has half

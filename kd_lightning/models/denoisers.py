@@ -230,8 +230,8 @@ class SelfImitation(nn.Module):
     teacher's classifier, and then imitates its own denoised form.
 
     Noise is added to the feature before it is denoised (as in SDEdit, arXiv 2108.01073), which is
-    ours. Taken as a noisy feature itself, as DiffKD does, it would be multiplied by about
-    1 / sqrt(alpha_bar) in each step of training: its target would grow without end.
+    ours. If the feature were taken as the noisy one, as in DiffKD, its denoised form would be about
+    1 / sqrt(alpha_bar) = 2.3 times as large, and a feature that imitates it would grow without end.
 
     Args:
         student_channels, teacher_channels: of the classifiers' inputs.

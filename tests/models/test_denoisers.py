@@ -155,3 +155,9 @@ def test_without_diffusion_the_student_s_target_is_its_own_feature() -> None:
     found = layer(features(6, 5), features(6, 8), None)
     assert torch.equal(found.features, found.target)
     assert found.diffusion is None
+
+
+def test_the_student_s_own_target_does_not_grow_with_it() -> None:
+    layer = seeded(SelfImitation, **DSKD)
+    found = layer(1e4 * features(64, 5), features(64, 8), None)
+    torch.testing.assert_close(found.target, found.features, rtol=1e-2, atol=20)

@@ -124,3 +124,10 @@ def test_labels_become_distributions_and_distributions_stay() -> None:
     assert torch.equal(class_probabilities(torch.tensor([2, 0]), 3), torch.eye(3)[[2, 0]])
     mixed = features(2, 3).softmax(1)
     assert torch.equal(class_probabilities(mixed, 3), mixed)
+
+
+def test_sampling_starts_from_the_noise_of_its_first_time() -> None:
+    diffusion = FeatureDiffusion(nn.Identity(), num_steps=5)
+    start = diffusion.start(torch.full((4000, 2), 3.0))
+    assert start.mean().item() == pytest.approx(3 * ALPHA_BAR[400].sqrt().item(), abs=0.05)
+    assert start.var().item() == pytest.approx(1 - ALPHA_BAR[400].item(), abs=0.05)
