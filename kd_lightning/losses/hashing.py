@@ -28,6 +28,6 @@ def hashing_loss(
         offsets: c.
     """
     planes = planes.float()
-    bits = (F.linear(target_features.detach().float(), planes) + offsets > 0).float()
+    bits = (F.linear(target_features.float(), planes) + offsets > 0).float()
     soft_bits = F.linear(student_features.float(), planes) + offsets
     return F.binary_cross_entropy_with_logits(soft_bits.float(), bits, reduction="none").mean(1)

@@ -74,8 +74,7 @@ class DiffusionDistillation(Distiller):
         denoiser: "batch_norm", "layer_norm", or "identity": a control without diffusion.
         num_steps: of DDIM.
         temperature: T, of both softmaxes of the soft term; None: 1 for "teacher", 4 for "self".
-        hard_weight, soft_weight, feature_weight: of the labels, of the teacher's soft targets, of
-            the feature.
+        hard_weight, soft_weight, feature_weight: of labels, teacher's soft targets, feature.
         diffusion_weight: of the losses of the diffusion models.
         reconstruction_weight: of the autoencoder ("teacher").
         num_latent: channels of its code; None: half of the teacher's; 0: no autoencoder.
@@ -110,22 +109,15 @@ class DiffusionDistillation(Distiller):
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        check_choices(target=target, feature=feature, denoiser=denoiser, diffuse=diffuse)
-        check_choices(guidance_target=guidance_target)
+        check_choices(target=target, feature=feature, denoiser=denoiser, diffuse=diffuse,
+                      guidance_target=guidance_target)  # fmt: skip
         self.hashing_weight = hashing_weight if target == "self" else 0.0
-        check_not_negative(
-            diffusion_weight=diffusion_weight,
-            reconstruction_weight=reconstruction_weight,
-            hashing_weight=hashing_weight,
-            guidance_scale=guidance_scale,
-            num_latent=num_latent or 0,
-        )
-        check_weights(
-            hard_weight=hard_weight,
-            soft_weight=soft_weight,
-            feature_weight=feature_weight,
-            **({"hashing_weight": hashing_weight} if target == "self" else {}),
-        )
+        check_not_negative(diffusion_weight=diffusion_weight, hashing_weight=hashing_weight,
+                           reconstruction_weight=reconstruction_weight,
+                           guidance_scale=guidance_scale, num_latent=num_latent or 0)  # fmt: skip
+        of_self = {"hashing_weight": hashing_weight} if target == "self" else {}
+        check_weights(hard_weight=hard_weight, soft_weight=soft_weight,
+                      feature_weight=feature_weight, **of_self)  # fmt: skip
         check_steps(num_steps)
         check_feature(target, feature)
         self.target = target
@@ -172,13 +164,11 @@ class DiffusionDistillation(Distiller):
             self.imitations[key] = nn.ModuleDict()
             if self.feature_weight:
                 channels, *size = shapes["teacher"]
+                code = max(1, channels // 2) if num_latent is None else num_latent
                 self.imitations[key]["feature"] = TeacherImitation(
-                    student_channels=shapes[key][0],
-                    teacher_channels=channels,
-                    num_dims=len(size),
-                    num_latent=max(1, channels // 2) if num_latent is None else num_latent,
-                    **options,
-                )
+                    student_channels=shapes[key][0], teacher_channels=channels,
+                    num_dims=len(size), num_latent=code, **options,
+                )  # fmt: skip
             if self.soft_weight:
                 self.imitations[key]["logits"] = TeacherImitation(
                     student_channels=self.num_classes, teacher_channels=self.num_classes,

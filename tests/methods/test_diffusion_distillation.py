@@ -231,6 +231,19 @@ def test_a_further_student_changes_nothing_for_the_first(target: str) -> None:
         assert torch.equal(value, both[name]), name
 
 
+def test_noise_and_initial_weights_have_streams_of_their_own() -> None:
+    def found(seed: int, dropout: float) -> tuple[dict[str, Tensor], Tensor]:
+        students = {"student": seeded(net, 1, features=6, dropout=dropout)}
+        settings = nets() | {"students": students, "input_shape": (12,), "num_classes": 3}
+        torch.manual_seed(seed)
+        method = DiffusionDistillation(**settings, optimizer=sgd()).train()
+        return dict(method.imitations.named_parameters()), terms(method)["student/diffusion"]
+
+    (weights, loss), (others, same_loss) = found(0, 0.0), found(1, 0.5)
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    assert torch.equal(loss, same_loss)
+
+
 def test_the_default_temperatures_are_those_of_the_two_methods() -> None:
     assert (make().temperature, make(target="self").temperature) == (1.0, 4.0)
 
