@@ -42,6 +42,7 @@ from kd_lightning.losses.guidance import (
     similarity_to_target,
     weight_entropy,
 )
+from kd_lightning.losses.hashing import hashing_loss
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
@@ -79,6 +80,7 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "hashing_loss",
     "joint_soft_kl",
     "kept_rows",
     "kl_soft_loss",

@@ -193,10 +193,13 @@ OPTIONS = {
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
     "adversarial_distillation": [["method.teacher_input=clean", "method.attack_mode=batch"],
                                  ["method.attack_target=mixture", "method.attack_mode=train"]],
+    "diffusion_distillation": [["method.target=self"],
+                               ["method.feature=map", "model@method.students.student=resnet8"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
         "uncertainty_mixup": [["method.soft_weight=0", "method.hard_weight=1"]],
         "adversarial_distillation": [["method.soft_weight=0"]],
+        "diffusion_distillation": [["method.soft_weight=0", "method.feature_weight=0"]],
         "stochastic_self_distillation": [["method.feature_weight=0"],
                                          ["method.teacher.block_dropout=0.1"]]}  # fmt: skip
 

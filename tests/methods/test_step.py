@@ -23,6 +23,7 @@ RANDOM = {"stochastic_self_distillation", "r_drop"}  # their masks are drawn by 
 RANDOM |= {"uncertainty_mixup"}  # as are its partners
 # AdamW makes whole steps of gradients so small that rounding is a part of them
 OPTIMIZERS = {"teacher_evolution": ["optimizer=sgd"]}
+RANDOM |= {"diffusion_distillation"}  # so is its noise
 MORE = {
     "dual_student": [["method.peer_ramp=0.7", "method.confidence_threshold=0.4"]],
     "mutual_learning": [["method.peer_ramp=0.5"]],

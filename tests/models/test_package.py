@@ -37,6 +37,7 @@ PARTS = {  # of FeaturePyramid and of tail_after
 BY_SHAPE = {"choose_nets", "kind_of", "net_for", "places"}  # how a run uses net_by_shape
 # modules with the steps of timm_classifier and of load_weights
 STEPS = ("timm_creation", "timm_adaptation", "matching", "torchvision_files")
+STEPS += ("diffusion", "denoisers")  # of diffusion_distillation
 EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchmetrics"}
 
 

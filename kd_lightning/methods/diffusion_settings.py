@@ -1,0 +1,82 @@
+"""Checks the settings of ``diffusion_distillation``, and finds the layer that they mean."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.methods.checks import check_weights
+from kd_lightning.models.denoisers import IDENTITY, NORMS
+from kd_lightning.models.diffusion import NUM_TIMES
+from kd_lightning.models.layer_outputs import Shape
+from kd_lightning.models.net_stages import net_stages
+
+CHOICES = {
+    "target": ("teacher", "self"),
+    "feature": ("vector", "map"),
+    "denoiser": (*NORMS, IDENTITY),
+    "diffuse": ("teacher", "student"),
+    "guidance_target": ("label", "teacher", "random"),
+}
+
+
+def check_choices(**values: str) -> None:
+    """Raises ``UserError`` for a value that is not among ``CHOICES``."""
+    for name, value in values.items():
+        if value not in CHOICES[name]:
+            raise unknown(name, value, CHOICES[name], f"method.{name}")
+
+
+def check_not_negative(**values: float) -> None:
+    """Raises ``UserError`` for the first value that is negative; all may be 0."""
+    for name, value in values.items():
+        check_weights(**{name: value, "": 1.0})
+
+
+def check_steps(num_steps: int) -> None:
+    """Raises ``UserError`` for a number of DDIM steps that the schedule does not have."""
+    if not 1 <= num_steps <= NUM_TIMES // 2:
+        raise UserError(
+            f"num_steps must be from 1 to {NUM_TIMES // 2}, got {num_steps} (method.num_steps=…)"
+        )
+
+
+def check_head(head: nn.Module) -> None:
+    """Raises ``UserError`` for a classifier whose gradient is not that of one linear layer."""
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            "with target=self the teacher's classifier guides by its gradient, so it must be one "
+            f"linear layer, got {type(head).__name__}: set method.guidance_scale=0 or "
+            "method.target=teacher"
+        )
+
+
+def check_feature(target: str, feature: str) -> None:
+    """Raises ``UserError`` for a feature that the teacher's classifier cannot read."""
+    if (target, feature) == ("self", "map"):
+        raise UserError(
+            "with target=self the teacher's classifier reads the student's feature, so that must "
+            "be a vector, got feature=map: set method.feature=vector"
+        )
+
+
+def last_map(net: nn.Module, key: str, input_shape: Sequence[int]) -> tuple[str, Shape]:
+    """The layer that gives a net's last feature map, and the shape of that map for one sample.
+
+    Args:
+        key: of a student, or "teacher".
+
+    Raises:
+        UserError: the net has no feature maps.
+    """
+    stages = net_stages(net, torch.zeros(1, *input_shape))
+    if not stages:
+        whose, place = f"student {key}", f"method.students.{key}"
+        if key == "teacher":
+            whose, place = "the teacher", "method.teacher"
+        raise UserError(
+            f"feature=map needs feature maps, and {whose} has none: set method.feature=vector, or "
+            f"choose another net (model@{place}=…)"
+        )
+    return list(stages.items())[-1]
