@@ -2,8 +2,8 @@
 
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
 (``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
-``FitNet``, ``AttentionTransfer``, ``Relational``). Also the guidance of student-guided
-distillation.
+``FitNet``, ``AttentionTransfer``, ``Relational``, ``MutualInformation``). Also the guidance of
+student-guided distillation.
 """
 
 from kd_lightning.losses.attention_transfer import (
@@ -38,6 +38,12 @@ from kd_lightning.losses.guidance import (
     weight_entropy,
 )
 from kd_lightning.losses.logit_standardization import standardize
+from kd_lightning.losses.mutual_information import (
+    Critic,
+    MutualInformation,
+    jsd_estimate,
+    nce_estimate,
+)
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
@@ -49,9 +55,11 @@ from kd_lightning.losses.soft_targets import (
 
 __all__ = [
     "AttentionTransfer",
+    "Critic",
     "FeatureLoss",
     "FitNet",
     "Guidance",
+    "MutualInformation",
     "Relational",
     "ShapeMismatch",
     "attention_guidance",
@@ -67,10 +75,12 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "jsd_estimate",
     "kl_soft_loss",
     "label_cross_entropy",
     "mean_guidance",
     "mean_log_probs",
+    "nce_estimate",
     "nearest_guidance",
     "num_kept_samples",
     "pearson_correlation",

@@ -151,7 +151,8 @@ OPTIONS = {
     ],
     "kd": [["soft_loss@method.soft_loss=dkd"], ["soft_loss@method.soft_loss=dist"],
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
-    "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
+    "feature_distillation": [["feature_loss@method.feature_loss=relational"],
+                             ["feature_loss@method.feature_loss=mutual_information"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
