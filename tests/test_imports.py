@@ -20,7 +20,7 @@ LAYERS = {
 COMMANDS = 7
 FOR_METHODS = {  # no net
     f"models.{name}" for name in ("outputs", "stochastic", "classifier", "layer_outputs", "modes")
-}
+} | {"models.net_stages"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -2,14 +2,22 @@
 
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
 (``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
-``FitNet``, ``AttentionTransfer``, ``Relational``, ``MutualInformation``). Also the guidance of
-student-guided distillation.
+``FitNet``, ``AttentionTransfer``, ``Relational``, ``MutualInformation``,
+``MatchedChannels``). Also the guidance of student-guided distillation.
 """
 
 from kd_lightning.losses.attention_transfer import (
     AttentionTransfer,
     attention_map,
     attention_transfer_loss,
+)
+from kd_lightning.losses.channel_matching import (
+    MatchedChannels,
+    channel_correlation,
+    greedy,
+    one_to_one,
+    pooled,
+    ridge_matrix,
 )
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
@@ -59,6 +67,7 @@ __all__ = [
     "FeatureLoss",
     "FitNet",
     "Guidance",
+    "MatchedChannels",
     "MutualInformation",
     "Relational",
     "ShapeMismatch",
@@ -66,6 +75,7 @@ __all__ = [
     "attention_map",
     "attention_transfer_loss",
     "attention_weights",
+    "channel_correlation",
     "cosine_similarity",
     "dist_soft_loss",
     "dkd_soft_loss",
@@ -74,6 +84,7 @@ __all__ = [
     "feature_mse",
     "filter_by_percentile",
     "filter_by_top_k",
+    "greedy",
     "guided_target",
     "jsd_estimate",
     "kl_soft_loss",
@@ -83,10 +94,13 @@ __all__ = [
     "nce_estimate",
     "nearest_guidance",
     "num_kept_samples",
+    "one_to_one",
     "pearson_correlation",
     "pool_to_smaller",
+    "pooled",
     "relational_angle",
     "relational_distance",
+    "ridge_matrix",
     "similarity_to_target",
     "soft_log_probs",
     "soft_target_kl",

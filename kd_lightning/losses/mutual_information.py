@@ -1,7 +1,7 @@
 """Mutual information of two layers, estimated and maximized: MIMKD, Shrivastava, Qi and Ordonez,
 arXiv 2110.15946.
 
-    loss of a pair of layers = -estimate,  from critic scores u_ij = <phi_t(t_i), phi_s(s_j)> / sqrt(U)
+    loss of two layers = -estimate, from critic scores u_ij = <phi_t(t_i), phi_s(s_j)> / sqrt(U)
     jsd: estimate_i = [log 2 - softplus(-u_ii)] - mean over j != i of [softplus(u_ij) - log 2]
     nce: estimate_i = log N + log( exp(u_ii) / sum_j exp(u_ij) )
 
@@ -30,12 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import (
-    FeatureLoss,
-    ShapeMismatch,
-    describe_shape,
-    pool_to_smaller,
-)
+from kd_lightning.losses.feature_loss import FeatureLoss, check_dimensions, pool_to_smaller
 
 LOG_2 = math.log(2)
 
@@ -124,15 +119,7 @@ class MutualInformation(FeatureLoss):
             raise ValueError(f"estimator must be {' or '.join(ESTIMATORS)}, got {estimator}")
         if width < 1:
             raise ValueError(f"width must be >= 1, got {width}")
-        if (
-            len(student_shape) != len(teacher_shape)
-            and min(len(student_shape), len(teacher_shape)) > 1
-        ):
-            raise ShapeMismatch(
-                "mutual information compares vectors and maps, and maps with maps of as many "
-                f"dimensions, got {describe_shape(student_shape)} and "
-                f"{describe_shape(teacher_shape)}"
-            )
+        check_dimensions("mutual information", student_shape, teacher_shape)
         self.estimate = ESTIMATORS[estimator]
         self.shuffled = shuffled
         self.student_critic = Critic(student_shape[0], width)

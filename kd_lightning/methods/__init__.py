@@ -5,6 +5,7 @@ how a method is written.
 """
 
 from kd_lightning.methods.base import Learner
+from kd_lightning.methods.consistent_features import ConsistentFeatures
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.feature_distillation import FeatureDistillation
@@ -18,6 +19,7 @@ from kd_lightning.methods.views import rotations
 
 __all__ = [
     "Cached",
+    "ConsistentFeatures",
     "Distiller",
     "DualStudent",
     "FeatureDistillation",

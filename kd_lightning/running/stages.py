@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
+from kd_lightning.base.digests import sha256_of
 from kd_lightning.base.files import atomic_write
 from kd_lightning.base.ranks import launcher_rank
 from kd_lightning.callbacks.save_epoch import SaveEpoch
@@ -21,7 +22,7 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.methods.stage import Stage
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.trainer import bare_trainer
-from kd_lightning.teachers.sources import one_device, sha256_of
+from kd_lightning.teachers.sources import one_device
 from kd_lightning.teachers.store import IMMATERIAL, find_or_make, shape_hash, without_earlier
 
 RESULT = "result.safetensors"

@@ -1,6 +1,5 @@
 """Finds the teacher that a run needs, or trains it. A frozen teacher is never untrained."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from kd_lightning.base.digests import sha256_of
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.data.classification import ClassificationData
@@ -51,15 +50,6 @@ class Teacher:
     def sha256(self) -> str:
         """16 hex digits of its weights."""
         return sha256_of(self.net)
-
-
-def sha256_of(net: nn.Module) -> str:
-    """16 hex digits of a net's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def build_net(config: DictConfig, seed: int, key: str) -> nn.Module:
