@@ -153,10 +153,15 @@ def test_it_is_done_once_and_again_for_what_shapes_it(
     again = Case(tmp_path)
     again.complete()
     assert torch.equal(again.channels(), first.channels())
-    for word in ("method.matching=greedy", "method.match_samples=24", "seed=1",
+    for word in ("method.matching=greedy", "method.match_samples=24",
                  "method.layers={trunk: trunk}"):  # fmt: skip
         assert Case(tmp_path, word).directory != first.directory
     assert Case(tmp_path, "method.temperature=2").directory == first.directory
+    other = Case(tmp_path)
+    assert directory_of(other.cfg, other.data, other.method.stage()) == first.directory
+    with torch.no_grad():
+        other.method.students["student"].trunk.stem[0].weight.add_(1)
+    assert directory_of(other.cfg, other.data, other.method.stage()) != first.directory
 
 
 # The layers
