@@ -153,7 +153,7 @@ class ConsistentFeatures(FeatureDistillation):
         if match_with not in MATCH_WITH:
             raise unknown("start of the students", match_with, MATCH_WITH, "method.match_with")
         for key, student in self.students.items():
-            if match_with == "pretrained" and not student.starts_trained:
+            if match_with == "pretrained" and not getattr(student, "starts_trained", False):
                 raise UserError(
                     f"match_with=pretrained needs students with trained weights, and {key} begins "
                     f"with random ones (method.students.{key}.weights=<a file of a run with labels "

@@ -267,6 +267,11 @@ def test_bad_values_end_in_a_sentence_with_the_key(options: dict, message: str) 
         make(**options)
 
 
+def test_a_student_that_begins_as_its_teacher_is_trained() -> None:
+    teacher = seeded(net, 0, features=6)
+    make(teacher=teacher, start_from_teacher=True, match_with="pretrained")
+
+
 # A run
 
 
