@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from kd_lightning.base.digests import sha256_of
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.losses.channel_matching import MATCHINGS, MatchedChannels, pooled
-from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.feature_distillation import (
     CLASSIFIERS_INPUT,
     FeatureDistillation,
@@ -139,7 +138,8 @@ class ConsistentFeatures(FeatureDistillation):
             raise UserError(
                 f"match_samples must be >= 2, got {match_samples} (method.match_samples=…)"
             )
-        check_weights(one=1, ridge=ridge)
+        if not 0 <= ridge < float("inf"):
+            raise UserError(f"ridge must be >= 0, got {ridge} (method.ridge=…)")
         loss = functools.partial(
             MatchedChannels, matching=matching, ridge=ridge, standardize=standardize
         )
