@@ -2,8 +2,8 @@
 
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
 (``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
-``FitNet``, ``AttentionTransfer``, ``Relational``). Also the guidance of student-guided
-distillation.
+``FitNet``, ``AttentionTransfer``, ``Relational``, ``MutualInformation``,
+``MatchedChannels``). Also the guidance of student-guided distillation.
 """
 
 from kd_lightning.losses.attacks import as_floats, pgd
@@ -11,6 +11,14 @@ from kd_lightning.losses.attention_transfer import (
     AttentionTransfer,
     attention_map,
     attention_transfer_loss,
+)
+from kd_lightning.losses.channel_matching import (
+    MatchedChannels,
+    channel_correlation,
+    greedy,
+    one_to_one,
+    pooled,
+    ridge_matrix,
 )
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
@@ -45,6 +53,12 @@ from kd_lightning.losses.guidance import (
 from kd_lightning.losses.hashing import hashing_loss
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
+from kd_lightning.losses.mutual_information import (
+    Critic,
+    MutualInformation,
+    jsd_estimate,
+    nce_estimate,
+)
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
@@ -59,9 +73,12 @@ from kd_lightning.losses.soft_targets import (
 
 __all__ = [
     "AttentionTransfer",
+    "Critic",
     "FeatureLoss",
     "FitNet",
     "Guidance",
+    "MatchedChannels",
+    "MutualInformation",
     "Relational",
     "ShapeMismatch",
     "active_squared_distance",
@@ -70,6 +87,7 @@ __all__ = [
     "attention_map",
     "attention_transfer_loss",
     "attention_weights",
+    "channel_correlation",
     "cosine_similarity",
     "cosine_table",
     "dist_soft_loss",
@@ -79,9 +97,11 @@ __all__ = [
     "feature_mse",
     "filter_by_percentile",
     "filter_by_top_k",
+    "greedy",
     "guided_target",
     "hashing_loss",
     "joint_soft_kl",
+    "jsd_estimate",
     "kept_rows",
     "kl_soft_loss",
     "label_cross_entropy",
@@ -89,14 +109,18 @@ __all__ = [
     "mean_log_probs",
     "mean_of_kept",
     "mixed_logits",
+    "nce_estimate",
     "nearest_guidance",
     "num_kept_samples",
+    "one_to_one",
     "pearson_correlation",
     "pgd",
     "pool_to_smaller",
+    "pooled",
     "relational_angle",
     "relational_distance",
     "reverse_kl_soft_loss",
+    "ridge_matrix",
     "similarity_to_target",
     "soft_log_probs",
     "soft_target_kl",

@@ -50,6 +50,16 @@ class FeatureLoss(nn.Module):
         raise NotImplementedError
 
 
+def check_dimensions(loss: str, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
+    """Raises ``ShapeMismatch`` for two maps of different numbers of dimensions."""
+    numbers = {len(student_shape), len(teacher_shape)}
+    if len(numbers - {1}) > 1:
+        raise ShapeMismatch(
+            f"{loss} compares vectors and maps, and maps with maps of as many dimensions, got "
+            f"{describe_shape(student_shape)} and {describe_shape(teacher_shape)}"
+        )
+
+
 def pool_to_smaller(a: Maps, b: Maps) -> tuple[Maps, Maps]:
     """Adaptive average pooling of two feature maps to the smaller of their sizes.
 

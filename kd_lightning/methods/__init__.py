@@ -7,6 +7,7 @@ how a method is written.
 from kd_lightning.methods.adversarial_distillation import AdversarialDistillation
 from kd_lightning.methods.adversarial_training import AdversarialTraining
 from kd_lightning.methods.base import Learner
+from kd_lightning.methods.consistent_features import ConsistentFeatures
 from kd_lightning.methods.diffusion_distillation import DiffusionDistillation
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.dual_student import DualStudent
@@ -30,6 +31,7 @@ __all__ = [
     "AdversarialDistillation",
     "AdversarialTraining",
     "Cached",
+    "ConsistentFeatures",
     "DiffusionDistillation",
     "Distiller",
     "DualStudent",

@@ -52,6 +52,7 @@ class Distiller(Learner, HoldsTeacher):
                     f"differ: give it the teacher's architecture (method.students.{key}="
                     "'${method.teacher}'), or set method.start_from_teacher=false"
                 ) from error
+            student.starts_trained = True
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":
         object.__setattr__(self, "_fast_teacher", None)  # made again on the teacher's new device

@@ -1,13 +1,13 @@
 """Feature distillation on named layers: FitNets (arXiv 1412.6550), attention transfer (1612.03928),
-relational knowledge distillation (1904.05068).
+relational knowledge distillation (1904.05068), mutual information (MIMKD, 2110.15946).
 
     L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
         + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
 
-A layer is any module of a net, by its dotted name. Each student learns by itself. The
-regressors of FitNet are in the student's parameter group and in ``last.ckpt``, and are no part of
-the student. FitNets use the soft term after their hints, and attention transfer is reported with it
-and without; here, as in the field's tables of single methods, its weight is 0.
+A layer is any module of a net, by its dotted name. Each student learns by itself. The regressors of
+FitNet and the critics of MIMKD are in the student's parameter group and in ``last.ckpt``, and are
+no part of the student. FitNets use the soft term after their hints, and attention transfer is
+reported with it and without; here, as in the field's tables of single methods, its weight is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,9 +66,9 @@ class FeatureDistillation(Distiller):
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        self.layers = layers_of_students(
-            CLASSIFIERS_INPUT if layers is None else layers, self.students
-        )
+        if layers is None:
+            layers = self.default_layers(input_shape)
+        self.layers = layers_of_students(layers, self.students)
         self.feature_losses = self._build_losses(feature_loss, input_shape)
         names = dict.fromkeys(name for pairs in self.layers.values() for name in pairs.values())
         self.teacher_layers = LayerOutputs(self.teacher, names)
@@ -85,6 +85,10 @@ class FeatureDistillation(Distiller):
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
+
+    def default_layers(self, input_shape: Sequence[int]) -> Mapping[str, Any]:
+        """``layers`` where none are given."""
+        return CLASSIFIERS_INPUT
 
     def _build_losses(
         self, feature_loss: Callable[..., FeatureLoss], input_shape: Sequence[int]
@@ -171,10 +175,14 @@ def layers_of_students(
     return {key: dict(of_one[key]) for key in students}
 
 
-def shapes_for(net: nn.Module, input_shape: Sequence[int]) -> dict[str, Shape]:
-    """``layer_shapes`` for a sample of this shape; raises ``UserError`` if the net takes none."""
+def shapes_for(
+    net: nn.Module,
+    input_shape: Sequence[int],
+    of: Callable[[nn.Module, Tensor], dict[str, Shape]] = layer_shapes,
+) -> dict[str, Shape]:
+    """What ``of`` says for a sample of this shape; raises ``UserError`` if the net takes none."""
     try:
-        return layer_shapes(net, torch.zeros(1, *input_shape))
+        return of(net, torch.zeros(1, *input_shape))
     except (UserError, RuntimeError) as error:
         raise UserError(
             f"input_shape must be that of a sample, and a net takes none of {tuple(input_shape)} "

@@ -171,6 +171,7 @@ def build_classifier(
     head = nn.Linear(num_features, num_classes)
     net = Classifier(prepare=prepare, trunk=trunk, dropout=dropout, head=head)
     if weights != "none":
+        net.starts_trained = True
         for note in load_weights(net, weights, weights_key=weights_key).notes:
             say_once(note)
     return net

@@ -111,9 +111,11 @@ class Classifier(nn.Module):
     Attributes:
         library_head: if the trunk is the net of a library without its head: the name of the head in
             that net, and so in the library's files; None: files have the names of this class.
+        starts_trained: whether it was built with trained weights.
     """
 
     library_head: str | None = None
+    starts_trained: bool = False
 
     def __init__(
         self, *, trunk: nn.Module, head: nn.Module, dropout: float, prepare: nn.Module | None = None

@@ -108,6 +108,7 @@ def timm_classifier(
         _load_file(classifier, weights, weights_key, name, given=(mean, std) if given else None)
         classes = classifier.head.out_features
     if weights != "none":
+        classifier.starts_trained = True
         _adapt_head(classifier, classes, num_classes, imagenet_rows, require_head)
     return classifier
 
