@@ -47,10 +47,19 @@ def with_teacher(methods: list[str]) -> list[str]:
 DISTILLERS = with_teacher(METHODS)
 
 
+# Nets for methods that need feature maps, which the default nets of made-up data do not have.
+OF_MAPS = {
+    "student_oriented": ["model@method.students.student=resnet8"],
+}
+
+
 def of_method(method: str, overrides: list[str]) -> list[str]:
-    """``overrides`` without those of a teacher, where the method has none."""
+    """``overrides`` without those of a teacher, where the method has none, and with nets that the
+    method can take.
+    """
     has_teacher = method in with_teacher([method])
-    return [o for o in overrides if has_teacher or not o.startswith("teacher.")]
+    kept = [o for o in overrides if has_teacher or not o.startswith("teacher.")]
+    return [*kept, *OF_MAPS.get(method, [])]
 
 
 def net(

@@ -21,6 +21,8 @@ COMMANDS = 7
 FOR_METHODS = {  # no net
     f"models.{name}" for name in ("outputs", "stochastic", "classifier", "layer_outputs", "modes")
 }
+FOR_METHODS |= {f"models.{name}" for name in ("areas", "feature_policy", "map_operations")}
+FOR_METHODS |= {f"models.{name}" for name in ("map_regressor", "net_stages")}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -13,6 +13,7 @@ from kd_lightning.methods.mutual_learning import MutualLearning
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
+from kd_lightning.methods.student_oriented import StudentOriented
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.views import rotations
 
@@ -27,6 +28,7 @@ __all__ = [
     "MutualLearning",
     "Stage",
     "StochasticSelfDistillation",
+    "StudentOriented",
     "Supervised",
     "rotations",
 ]

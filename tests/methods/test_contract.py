@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers import (
     METHODS,
+    OF_MAPS,
     THROWAWAY,
     THROWAWAY_CONF,
     compose,
@@ -44,6 +45,7 @@ FROZEN = [  # of whom the teacher never changes
 ]
 MANUAL = [m for m in ALL if get_class(compose(f"method={m}").method._target_).separate_optimizers]
 OF_RUNS = {"everything": ["model@method.teacher=resnet8"],
+           "student_oriented": ["model@method.teacher=resnet8"],
            "alternating": ["teacher.source=untrained"]}  # fmt: skip
 FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
 
@@ -61,6 +63,7 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
         "data.batch_size=16",
         *(["model@method.teacher=resnet8"] if method in WITH_TEACHER else []),
         f"outputs={STORE.name}",
+        *OF_MAPS.get(method, []),
         *FEW_PASSES.get(method, []),
         *more,
     )
@@ -153,6 +156,7 @@ OPTIONS = {
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
     "feature_distillation": [["feature_loss@method.feature_loss=relational"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
+    "student_oriented": [["method.policy=random", "method.areas=none"], ["method.policy=none"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
         "stochastic_self_distillation": [["method.feature_weight=0"],
@@ -247,6 +251,7 @@ def test_a_checkpoint_is_its_students_and_their_optimizer(method: str, tmp_path:
     wide = f"method.students.{first}.widths=[600,600]"
     large = ["model@method.teacher=resnet8x4" if is_self else wide]
     large += ["method.student_layer=trunk.3"] if method == "everything" else []
+    large = ["method.students.student.widths=[64,64,128,256]"] if method in OF_MAPS else large
     learner, data, _ = built(method, *large)
     run = trainer(tmp_path, max_epochs=1)
     run.fit(learner, datamodule=data)
@@ -383,7 +388,7 @@ def test_trains_on_two_processes(method: str, tmp_path: Path, store: Path) -> No
                f"outputs={tmp_path}", *FEW_PASSES.get(method, [])]  # fmt: skip
     if method in WITH_TEACHER:
         command += [f"teacher.store={store}", "teacher.trainer.max_epochs=1", "teacher.check=warn"]
-    command += OF_RUNS.get(method, [])
+    command += [*OF_RUNS.get(method, []), *OF_MAPS.get(method, [])]
     if method in THROWAWAY:
         command += ["--config-dir", str(THROWAWAY_CONF)]
     paths = os.pathsep.join([str(THROWAWAY_CONF.parents[2]), os.environ.get("PYTHONPATH", "")])

@@ -18,6 +18,7 @@ from kd_lightning.models.classifier import Classifier
 
 COMPILED = [*METHODS, "everything"]
 RANDOM = {"stochastic_self_distillation"}  # their masks are drawn by the compiler
+RANDOM |= {"student_oriented"}
 MORE = {
     "dual_student": [["method.peer_ramp=0.7", "method.confidence_threshold=0.4"]],
     "mutual_learning": [["method.peer_ramp=0.5"]],
