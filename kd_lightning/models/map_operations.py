@@ -81,13 +81,12 @@ def move(x: Float[Tensor, "B D H W"], strengths: Strengths) -> Float[Tensor, "B 
 
 
 def boxes(x: Float[Tensor, "B D H W"], side: Float[Tensor, "B"]) -> Bool[Tensor, "B 1 H W"]:
-    """A box of this share of each side, with its centre anywhere; of a side of 1, all of it."""
+    """A box of this share of each side, with its centre anywhere; of a side of one cell all."""
     inside = []
     for size in x.shape[2:]:
         places = (torch.arange(size, device=x.device) + 0.5) / size
         centre = torch.rand(len(x), 1, device=x.device) if size > 1 else 0.5
-        width = side if size > 1 else (side > 0) * 2.0
-        inside.append((places - centre).abs() < width.unsqueeze(1) / 2)
+        inside.append((places - centre).abs() < side.unsqueeze(1) / 2)
     return (inside[0].unsqueeze(2) & inside[1].unsqueeze(1)).unsqueeze(1)
 
 

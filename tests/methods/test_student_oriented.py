@@ -141,8 +141,9 @@ def test_every_weight_multiplies_its_term(name: str) -> None:
     torch.testing.assert_close(terms[1][term], 2 * terms[0][term])
 
 
-def test_another_student_changes_nothing_for_the_first() -> None:
-    alone, both = (terms_of(make(*keys).train()) for keys in ("a", "ab"))
+@pytest.mark.parametrize("key", ["a", "b"])
+def test_another_student_changes_nothing_for_the_first(key: str) -> None:
+    alone, both = (terms_of(make(*keys).train()) for keys in (key, "ab"))
     assert all(torch.equal(both[name], value) for name, value in alone.items())
     assert len(both) == 2 * len(alone)
 

@@ -9,7 +9,7 @@ from kd_lightning.models.map_operations import (
     operations_of,
 )
 
-IMAGES, SERIES = (3, 6, 5, 4), (3, 6, 8)
+IMAGES, SERIES = (3, 6, 7, 11), (3, 6, 11)
 
 
 def maps(*shape: int) -> Tensor:
