@@ -220,9 +220,11 @@ class StudentOriented(Distiller):
         taught = len(made) - (len(made) // 2 if self.is_searching else 0)
         feature = feature_mse(made[:taught], target[:taught].detach()).mean()
         terms = {f"{key}/feature": self.feature_weight * feature}
-        if self.learns_policy and self.is_searching:
+        if self.learns_policy:
             held_out = feature_mse(made[taught:].detach(), target[taught:])
             loss = score_function_mean(held_out, draw.log_probs[taught:])
+            if not self.is_searching:  # a gradient of 0 would let an optimizer move the policy
+                loss = loss.detach()
             terms[f"{key}/policy"] = self.feature_weight * loss
         return terms
 
