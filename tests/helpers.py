@@ -49,7 +49,7 @@ DISTILLERS = with_teacher(METHODS)
 
 # Nets for methods that need feature maps, which the default nets of made-up data do not have.
 OF_MAPS = {
-    "student_oriented": ["model@method.students.student=resnet8"],
+    "student_oriented": ["model@method.students.student=resnet8", "model@method.teacher=resnet8"],
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from helpers import METHODS, of_method
+from helpers import METHODS, OF_MAPS, of_method
 
 from benchmarks.steps import build_case
 from kd_lightning import distill
@@ -69,7 +69,7 @@ def test_a_training_step_never_waits_for_the_gpu(
     method: str, precision: str, no_waiting: Callable[[], None]
 ) -> None:
     case = build_case(f"method={method}", "data=synthetic", "hardware=gpu",
-                f"hardware.precision={precision}")  # fmt: skip
+                f"hardware.precision={precision}", *OF_MAPS.get(method, []))  # fmt: skip
     step = case.step()
     for _ in range(3):
         step()

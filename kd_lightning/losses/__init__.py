@@ -39,6 +39,7 @@ from kd_lightning.losses.guidance import (
 )
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
+from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
     mean_log_probs,
@@ -77,6 +78,7 @@ __all__ = [
     "pool_to_smaller",
     "relational_angle",
     "relational_distance",
+    "score_function_mean",
     "similarity_to_target",
     "soft_log_probs",
     "soft_target_kl",

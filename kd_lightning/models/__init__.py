@@ -6,6 +6,13 @@ average them, sample dropout passes, record the outputs of layers, and make a fa
 that is no longer trained.
 """
 
+from kd_lightning.models.areas import (
+    AreaMaps,
+    AreaModule,
+    area_distance,
+    area_mask,
+    class_logits,
+)
 from kd_lightning.models.assemble import (
     CheckedPrepare,
     CommonArguments,
@@ -32,6 +39,7 @@ from kd_lightning.models.cifar import (
     wide_resnet,
 )
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
+from kd_lightning.models.feature_policy import Draw, FeaturePolicy, LearnedPolicy
 from kd_lightning.models.folding import fold_batch_norms
 from kd_lightning.models.inference import (
     CompiledClassifier,
@@ -51,6 +59,8 @@ from kd_lightning.models.layer_outputs import (
     layer_shapes,
     learning_layers,
 )
+from kd_lightning.models.map_operations import apply_operations, operations_of
+from kd_lightning.models.map_regressor import map_regressor
 from kd_lightning.models.modes import in_mode
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.perceptron import mlp
@@ -68,20 +78,28 @@ from kd_lightning.models.timm_nets import timm_classifier, timm_facts, timm_stat
 from kd_lightning.models.weights import Loaded, load_weights
 
 __all__ = [
+    "AreaMaps",
+    "AreaModule",
     "CheckedPrepare",
     "Checkpoint",
     "Classifier",
     "CommonArguments",
     "CompiledClassifier",
+    "Draw",
     "Facts",
+    "FeaturePolicy",
     "GlobalAverage",
     "LayerOutputs",
+    "LearnedPolicy",
     "Loaded",
     "ModelOutput",
     "PrecisionWrapper",
     "Prepare",
     "active_dropouts",
+    "apply_operations",
     "are_alike",
+    "area_distance",
+    "area_mask",
     "best_dtype",
     "build_classifier",
     "build_trunk",
@@ -89,6 +107,7 @@ __all__ = [
     "check_layer",
     "check_rate",
     "checked_fast_copy",
+    "class_logits",
     "drop_features",
     "dropout_on",
     "fast_copy",
@@ -100,12 +119,14 @@ __all__ = [
     "layer_shapes",
     "learning_layers",
     "load_weights",
+    "map_regressor",
     "mean_state",
     "mlp",
     "mobilenetv2",
     "net_by_shape",
     "no_autocast",
     "no_tf32",
+    "operations_of",
     "read_checkpoint",
     "refresh_batch_norm",
     "relative_rms_error",

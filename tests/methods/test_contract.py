@@ -45,7 +45,6 @@ FROZEN = [  # of whom the teacher never changes
 ]
 MANUAL = [m for m in ALL if get_class(compose(f"method={m}").method._target_).separate_optimizers]
 OF_RUNS = {"everything": ["model@method.teacher=resnet8"],
-           "student_oriented": ["model@method.teacher=resnet8"],
            "alternating": ["teacher.source=untrained"]}  # fmt: skip
 FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
 

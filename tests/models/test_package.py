@@ -26,6 +26,9 @@ WEIGHTS = {  # steps of load_weights and checks of its arguments
     *("as_mapping", "facts_of", "file_in", "first_line"),
 }
 LAYERS = {"is_layer_output", "listing", "outline"}  # parts of layer_shapes and of error messages
+MAPS = {  # steps of apply_operations and of map_regressor
+    *("boxes", "drop_channels", "move", "per_sample", "shuffle_channels", "resizing"),
+}
 BY_SHAPE = {"choose_nets", "kind_of", "net_for", "places"}  # how a run uses net_by_shape
 # modules with the steps of timm_classifier and of load_weights
 STEPS = ("timm_creation", "timm_adaptation", "matching", "torchvision_files")
@@ -34,7 +37,7 @@ EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchm
 
 def test_every_public_name_is_exported() -> None:
     steps = set().union(*(public_names(models)[module] for module in STEPS))
-    check_exports(models, BLOCKS | WEIGHTS | LAYERS | BY_SHAPE | steps)
+    check_exports(models, BLOCKS | WEIGHTS | LAYERS | MAPS | BY_SHAPE | steps)
 
 
 def test_importing_the_package_loads_no_expensive_library() -> None:
