@@ -51,6 +51,7 @@ DISTILLERS = with_teacher(METHODS)
 OF_MAPS = {
     "student_friendly": ["model@method.students.student=resnet8"],
     "teacher_evolution": ["model@method.students.student=resnet8"],
+    "student_oriented": ["model@method.students.student=resnet8", "model@method.teacher=resnet8"],
 }
 
 

@@ -23,6 +23,8 @@ FOR_METHODS = {  # no net
 } | {"models.net_stages"}
 FOR_METHODS |= {f"models.{name}" for name in ("feature_pyramid", "map_layers", "stage_branches")}
 FOR_METHODS |= {"models.diffusion", "models.denoisers"}
+FOR_METHODS |= {f"models.{name}" for name in ("areas", "feature_policy", "map_operations")}
+FOR_METHODS |= {f"models.{name}" for name in ("map_regressor", "net_stages")}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -60,6 +60,7 @@ from kd_lightning.losses.mutual_information import (
     nce_estimate,
 )
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
+from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
     joint_soft_kl,
@@ -121,6 +122,7 @@ __all__ = [
     "relational_distance",
     "reverse_kl_soft_loss",
     "ridge_matrix",
+    "score_function_mean",
     "similarity_to_target",
     "soft_log_probs",
     "soft_target_kl",

@@ -22,6 +22,7 @@ from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.stochastic_self_distillation import StochasticSelfDistillation
 from kd_lightning.methods.student_friendly import StudentFriendly
+from kd_lightning.methods.student_oriented import StudentOriented
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.teacher_evolution import TeacherEvolution
 from kd_lightning.methods.uncertainty_mixup import UncertaintyMixup
@@ -47,6 +48,7 @@ __all__ = [
     "Stage",
     "StochasticSelfDistillation",
     "StudentFriendly",
+    "StudentOriented",
     "Supervised",
     "TeacherEvolution",
     "UncertaintyMixup",

@@ -29,7 +29,7 @@ from kd_lightning.uncertainty.calibration import CalibrationError
 # Rows of a run's table and names of logged metrics that no student may have as its name.
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
 OTHER_METRICS = (
-    *("agreement", "confidence", "guidance", "weight"),
+    *("agreement", "confidence", "guidance", "weight", "areas", "policy"),
     *("accuracy", "robust_accuracy"),
 )
 

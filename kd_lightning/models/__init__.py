@@ -6,6 +6,13 @@ average them, sample dropout passes, record the outputs of layers, and make a fa
 that is no longer trained.
 """
 
+from kd_lightning.models.areas import (
+    AreaMaps,
+    AreaModule,
+    area_distance,
+    area_mask,
+    class_logits,
+)
 from kd_lightning.models.assemble import (
     CheckedPrepare,
     CommonArguments,
@@ -33,6 +40,7 @@ from kd_lightning.models.cifar import (
 )
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
 from kd_lightning.models.ensemble import Ensemble
+from kd_lightning.models.feature_policy import Draw, FeaturePolicy, LearnedPolicy
 from kd_lightning.models.feature_pyramid import FeaturePyramid
 from kd_lightning.models.folding import fold_batch_norms
 from kd_lightning.models.inference import (
@@ -54,6 +62,8 @@ from kd_lightning.models.layer_outputs import (
     learning_layers,
 )
 from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
+from kd_lightning.models.map_operations import apply_operations, operations_of
+from kd_lightning.models.map_regressor import map_regressor
 from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
@@ -74,16 +84,21 @@ from kd_lightning.models.timm_nets import timm_classifier, timm_facts, timm_stat
 from kd_lightning.models.weights import Loaded, load_weights
 
 __all__ = [
+    "AreaMaps",
+    "AreaModule",
     "CheckedPrepare",
     "Checkpoint",
     "Classifier",
     "CommonArguments",
     "CompiledClassifier",
+    "Draw",
     "Ensemble",
     "Facts",
+    "FeaturePolicy",
     "FeaturePyramid",
     "GlobalAverage",
     "LayerOutputs",
+    "LearnedPolicy",
     "LinearBranch",
     "Loaded",
     "ModelOutput",
@@ -91,7 +106,10 @@ __all__ = [
     "Prepare",
     "StudentBranch",
     "active_dropouts",
+    "apply_operations",
     "are_alike",
+    "area_distance",
+    "area_mask",
     "best_dtype",
     "build_classifier",
     "build_trunk",
@@ -99,6 +117,7 @@ __all__ = [
     "check_layer",
     "check_rate",
     "checked_fast_copy",
+    "class_logits",
     "conv_norm_relu",
     "drop_features",
     "dropout_on",
@@ -112,12 +131,14 @@ __all__ = [
     "learning_layers",
     "load_weights",
     "map_mean",
+    "map_regressor",
     "mean_state",
     "mlp",
     "mobilenetv2",
     "net_by_shape",
     "no_autocast",
     "no_tf32",
+    "operations_of",
     "read_checkpoint",
     "refresh_batch_norm",
     "relative_rms_error",

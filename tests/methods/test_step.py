@@ -24,6 +24,7 @@ RANDOM |= {"uncertainty_mixup"}  # as are its partners
 # AdamW makes whole steps of gradients so small that rounding is a part of them
 OPTIMIZERS = {"teacher_evolution": ["optimizer=sgd"]}
 RANDOM |= {"diffusion_distillation"}  # so is its noise
+RANDOM |= {"student_oriented"}
 MORE = {
     "dual_student": [["method.peer_ramp=0.7", "method.confidence_threshold=0.4"]],
     "mutual_learning": [["method.peer_ramp=0.5"]],

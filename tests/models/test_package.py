@@ -34,6 +34,9 @@ STAGES = {  # steps of net_stages
 PARTS = {  # of FeaturePyramid and of tail_after
     *("TopDown", "PyramidHead", "PathTracer", "cut_before", "check_tail"),
 }
+MAPS = {  # steps of apply_operations and of map_regressor
+    *("boxes", "drop_channels", "move", "per_sample", "shuffle_channels", "resizing"),
+}
 BY_SHAPE = {"choose_nets", "kind_of", "net_for", "places"}  # how a run uses net_by_shape
 # modules with the steps of timm_classifier and of load_weights
 STEPS = ("timm_creation", "timm_adaptation", "matching", "torchvision_files")
@@ -43,9 +46,8 @@ EXPENSIVE = {"huggingface_hub", "lightning", "scipy", "sklearn", "timm", "torchm
 
 def test_every_public_name_is_exported() -> None:
     steps = set().union(*(public_names(models)[module] for module in STEPS))
-    check_exports(
-        models, BLOCKS | WEIGHTS | LAYERS | STAGES | PARTS | BY_SHAPE | steps | {"LogitsOnly"}
-    )
+    chosen = BLOCKS | WEIGHTS | LAYERS | STAGES | PARTS | MAPS | BY_SHAPE
+    check_exports(models, chosen | steps | {"LogitsOnly"})
 
 
 def test_importing_the_package_loads_no_expensive_library() -> None:

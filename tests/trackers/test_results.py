@@ -47,6 +47,8 @@ def generalised(names: set[str], students: list[str]) -> set[str]:
     names = {re.sub(rf"(?<=agreement/)(?:{one})_(?:{one})$", "<student>_<student>", n)
              for n in names}  # fmt: skip
     names = {re.sub(rf"(?<=agreement/teacher_)(?:{one})$", "<student>", n) for n in names}
+    names = {re.sub(rf"^(train/(?:areas|policy)/\w+_|lr/policy_)(?:{one})$", r"\1<student>", n)
+             for n in names}  # fmt: skip
     return {re.sub(rf"^(test|scaled)/(?:{nets})/", r"\1/<net>/", name) for name in names}
 
 
