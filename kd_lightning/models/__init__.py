@@ -63,7 +63,6 @@ from kd_lightning.models.layer_outputs import (
 )
 from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
 from kd_lightning.models.map_operations import apply_operations, operations_of
-from kd_lightning.models.map_regressor import map_regressor
 from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
@@ -131,7 +130,6 @@ __all__ = [
     "learning_layers",
     "load_weights",
     "map_mean",
-    "map_regressor",
     "mean_state",
     "mlp",
     "mobilenetv2",

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CONVS = {1: nn.Conv1d, 2: nn.Conv2d}
+from kd_lightning.models.map_layers import CONVS
+
 POOLS = {1: F.max_pool1d, 2: F.max_pool2d}
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from kd_lightning.losses.feature_loss import pool_to_smaller
 from kd_lightning.models.diffusion import NUM_TIMES, FeatureDiffusion, Features
+from kd_lightning.models.map_layers import CONVS
 
 IDENTITY = "identity"  # the denoiser that leaves everything as it is: a control
 
@@ -36,14 +37,13 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch_norm": BatchNorm,
     "layer_norm": partial(nn.GroupNorm, 1),
 }
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
 def pointwise(num_in: int, num_out: int, num_dims: int, bias: bool = True) -> nn.Module:
     """A linear layer for vectors (``num_dims`` 0), a convolution of size 1 for maps."""
     if num_dims == 0:
         return nn.Linear(num_in, num_out, bias)
-    return CONVOLUTIONS[num_dims](num_in, num_out, 1, bias=bias)
+    return CONVS[num_dims](num_in, num_out, 1, bias=bias)
 
 
 class Bottleneck(nn.Module):
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
             pointwise(num_features, inner, num_dims, bias=False),
             NORMS[norm](inner),
             nn.ReLU(),
-            CONVOLUTIONS[num_dims](inner, inner, 3, padding=1, bias=False),
+            CONVS[num_dims](inner, inner, 3, padding=1, bias=False),
             NORMS[norm](inner),
             nn.ReLU(),
             pointwise(inner, num_features, num_dims, bias=False),

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-CONVS = {1: nn.Conv1d, 2: nn.Conv2d}
+from kd_lightning.models.map_layers import CONVS, NORMS
+
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
 def map_regressor(student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Sequential:
