@@ -2,8 +2,8 @@
 
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
 (``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
-``FitNet``, ``AttentionTransfer``, ``Relational``). Also the guidance of student-guided
-distillation.
+``FitNet``, ``AttentionTransfer``, ``Relational``, ``VariationalInformation``, ``Overhaul``,
+``ContrastiveRepresentation``). Also the guidance of student-guided distillation.
 """
 
 from kd_lightning.losses.attacks import as_floats, pgd
@@ -12,6 +12,7 @@ from kd_lightning.losses.attention_transfer import (
     attention_map,
     attention_transfer_loss,
 )
+from kd_lightning.losses.crd import ContrastiveRepresentation, contrastive_loss
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 from kd_lightning.losses.dkd import dkd_soft_loss
@@ -44,6 +45,7 @@ from kd_lightning.losses.guidance import (
 )
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
+from kd_lightning.losses.overhaul import Overhaul, partial_squared_distance
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
@@ -55,20 +57,25 @@ from kd_lightning.losses.soft_targets import (
     soft_target_kl,
     soft_target_kl_to,
 )
+from kd_lightning.losses.vid import VariationalInformation
 
 __all__ = [
     "AttentionTransfer",
+    "ContrastiveRepresentation",
     "FeatureLoss",
     "FitNet",
     "Guidance",
+    "Overhaul",
     "Relational",
     "ShapeMismatch",
+    "VariationalInformation",
     "active_squared_distance",
     "as_floats",
     "attention_guidance",
     "attention_map",
     "attention_transfer_loss",
     "attention_weights",
+    "contrastive_loss",
     "cosine_similarity",
     "cosine_table",
     "dist_soft_loss",
@@ -89,6 +96,7 @@ __all__ = [
     "mixed_logits",
     "nearest_guidance",
     "num_kept_samples",
+    "partial_squared_distance",
     "pearson_correlation",
     "pgd",
     "pool_to_smaller",

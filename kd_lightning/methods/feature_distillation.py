@@ -1,11 +1,12 @@
 """Feature distillation on named layers: FitNets (arXiv 1412.6550), attention transfer (1612.03928),
-relational knowledge distillation (1904.05068).
+relational knowledge distillation (1904.05068), variational information distillation (1904.05835),
+the overhaul of feature distillation (1904.01866), contrastive representations (1910.10699).
 
     L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
         + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
 
 A layer is any module of a net, by its dotted name. Each student learns by itself. The
-regressors of FitNet are in the student's parameter group and in ``last.ckpt``, and are no part of
+regressors of a loss are in the student's parameter group and in ``last.ckpt``, and are no part of
 the student. FitNets use the soft term after their hints, and attention transfer is reported with it
 and without; here, as in the field's tables of single methods, its weight is 0.
 """

@@ -15,9 +15,12 @@ from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.attention_transfer import AttentionTransfer
+from kd_lightning.losses.crd import ContrastiveRepresentation
 from kd_lightning.losses.feature_loss import FeatureLoss
 from kd_lightning.losses.fitnet import FitNet
+from kd_lightning.losses.overhaul import Overhaul
 from kd_lightning.losses.relational import Relational
+from kd_lightning.losses.vid import VariationalInformation
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.cifar import resnet
@@ -55,6 +58,8 @@ def make_images(**options: object) -> FeatureDistillation:
 
 IMAGES = {"num_classes": 3, "in_chans": 1}
 SERIES = {"num_classes": 3, "in_chans": 2}
+LOSSES = [FitNet, AttentionTransfer, Relational, VariationalInformation, Overhaul,
+           ContrastiveRepresentation]  # fmt: skip
 STAGES = {"trunk.stage1": "trunk.stage2", "trunk.stage3": "trunk.stage3"}
 
 
@@ -114,8 +119,10 @@ def test_attention_is_that_of_the_named_maps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "weight"), [(FitNet, 100.0), (AttentionTransfer, 1000.0), (Relational, 1.0)]
-)
+    ("loss", "weight"),
+    [(FitNet, 100.0), (AttentionTransfer, 1000.0), (Relational, 1.0),
+     (VariationalInformation, 1.0), (Overhaul, 1.0), (ContrastiveRepresentation, 0.8)],
+)  # fmt: skip
 def test_without_a_weight_it_is_the_fields(loss: type[FeatureLoss], weight: float) -> None:
     x, y = batch(1, 8, 8)
     own, stated = (
@@ -184,7 +191,7 @@ def test_options_of_the_loss_reach_it() -> None:
     assert plain != pytest.approx(changed, rel=1e-2)
 
 
-@pytest.mark.parametrize("loss", [FitNet, AttentionTransfer, Relational])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_gradient_of_the_layers_reaches_what_comes_before_them(loss: type[FeatureLoss]) -> None:
     method = make_images(
         layers={"trunk.stage2": "trunk.stage2"}, feature_loss=loss, hard_weight=0.0
@@ -276,7 +283,7 @@ def timm_net(name: str, **options: object) -> nn.Module:
     return timm_classifier(name, num_classes=3, in_chans=3, **options)
 
 
-@pytest.mark.parametrize("loss", [FitNet, AttentionTransfer, Relational])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_timm_nets_of_other_families_go_together(loss: type[FeatureLoss]) -> None:
     method = make(
         students={"student": seeded(timm_net, 0, name="mobilenetv3_small_050")},
@@ -291,7 +298,7 @@ def test_timm_nets_of_other_families_go_together(loss: type[FeatureLoss]) -> Non
     assert method.students["student"].trunk.conv_stem.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("loss", [FitNet, AttentionTransfer, Relational])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_nets_for_series_go_together(loss: type[FeatureLoss]) -> None:
     method = make(
         students={"student": seeded(fcn, 0, widths=[4, 6], kernels=[5, 3], **SERIES)},
@@ -386,9 +393,14 @@ def test_bad_values_name_their_key(options: dict, said: str) -> None:
 
 # From the command line
 
+# choice -> its tensors that learn, of one pair of layers
+CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 5, "overhaul": 3, "crd": 4}
 
-@pytest.mark.parametrize("choice", ["fitnet", "attention_transfer", "relational"])
-def test_every_choice_trains_stages_named_on_the_command_line(choice: str, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize(("choice", "num_learning"), CHOICES.items())
+def test_every_choice_trains_stages_named_on_the_command_line(
+    choice: str, num_learning: int, tmp_path: Path
+) -> None:
     cfg = compose(
         "method=feature_distillation", "data=synthetic", "data.num_train=32", "data.num_test=16",
         "data.batch_size=16", "teacher.batch_size=16", "model@method.teacher=resnet8",
@@ -406,7 +418,7 @@ def test_every_choice_trains_stages_named_on_the_command_line(choice: str, tmp_p
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     ).fit(method, datamodule=data)  # fmt: skip
     regressors = len(list(method.feature_losses.parameters()))
-    assert regressors == (4 if choice == "fitnet" else 0)
+    assert regressors == 2 * num_learning
 
 
 def test_a_wrong_layer_is_told_before_a_teacher_is_trained() -> None:
