@@ -43,6 +43,7 @@ from kd_lightning.losses.guidance import (
     similarity_to_target,
     weight_entropy,
 )
+from kd_lightning.losses.hierarchical_context import hierarchical_context_loss
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.overhaul import Overhaul, partial_squared_distance
@@ -86,6 +87,7 @@ __all__ = [
     "filter_by_percentile",
     "filter_by_top_k",
     "guided_target",
+    "hierarchical_context_loss",
     "joint_soft_kl",
     "kept_rows",
     "kl_soft_loss",

@@ -38,9 +38,8 @@ def contrastive_loss(
     with torch.autocast(student.device.type, enabled=False):  # it would be in half precision
         similarity = student @ teacher.mT / temperature
     same = torch.arange(len(similarity), device=similarity.device)
-    return sum(
-        F.cross_entropy(rows, same, reduction="none") for rows in (similarity, similarity.mT)
-    )
+    from_student = F.cross_entropy(similarity, same, reduction="none")
+    return from_student + F.cross_entropy(similarity.mT, same, reduction="none")
 
 
 class ContrastiveRepresentation(FeatureLoss):

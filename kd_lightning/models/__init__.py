@@ -58,6 +58,7 @@ from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.perceptron import mlp
+from kd_lightning.models.review_fusion import AttentionFusion, ReviewFusion
 from kd_lightning.models.stage_branches import LinearBranch, StudentBranch, stage_pairs
 from kd_lightning.models.stochastic import (
     active_dropouts,
@@ -74,6 +75,7 @@ from kd_lightning.models.timm_nets import timm_classifier, timm_facts, timm_stat
 from kd_lightning.models.weights import Loaded, load_weights
 
 __all__ = [
+    "AttentionFusion",
     "CheckedPrepare",
     "Checkpoint",
     "Classifier",
@@ -89,6 +91,7 @@ __all__ = [
     "ModelOutput",
     "PrecisionWrapper",
     "Prepare",
+    "ReviewFusion",
     "StudentBranch",
     "active_dropouts",
     "are_alike",
