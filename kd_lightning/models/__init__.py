@@ -58,6 +58,7 @@ from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.perceptron import mlp
+from kd_lightning.models.projected import projected_resnet
 from kd_lightning.models.review_fusion import AttentionFusion, ReviewFusion
 from kd_lightning.models.stage_branches import LinearBranch, StudentBranch, stage_pairs
 from kd_lightning.models.stochastic import (
@@ -121,6 +122,7 @@ __all__ = [
     "net_by_shape",
     "no_autocast",
     "no_tf32",
+    "projected_resnet",
     "read_checkpoint",
     "refresh_batch_norm",
     "relative_rms_error",

@@ -25,6 +25,7 @@ from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.classifier import Classifier
+from kd_lightning.models.projected import projected_resnet
 from kd_lightning.models.time_series import fcn, inception_time
 from kd_lightning.models.timm_nets import timm_classifier
 from kd_lightning.running.build import build_data, build_method
@@ -202,6 +203,44 @@ def test_the_gradient_of_the_layers_reaches_what_comes_before_them(loss: type[Fe
     assert all(p.grad is None or not p.grad.any() for p in trunk.stage3.parameters())
     assert all(p.grad is None for p in method.teacher.parameters())
     assert all(p.grad.abs().sum() > 0 for p in method.feature_losses.parameters())
+
+
+# The teacher's classifier
+
+
+def with_classifier(**options: object) -> FeatureDistillation:
+    student = seeded(projected_resnet, 1, depth=8, widths=[4, 4, 6, 8], projected=12, **IMAGES)
+    settings = {"students": {"student": student}, "feature_weight": 1.0, "hard_weight": 0.0}
+    return make_images(reuse_classifier=True, **(settings | options))
+
+
+def test_a_reused_classifier_is_the_teachers_and_never_learns() -> None:
+    method = with_classifier(layers={"trunk.projector": "trunk.stage3"}).train()
+    head, theirs = method.students["student"].head, method.teacher.head
+    assert not list(method.feature_losses.parameters())  # the projector is the student's
+    optimizer = method.configure_optimizers()
+    method.training_step(batch(1, 8, 8), 0).backward()
+    optimizer.step()
+    assert torch.equal(head.weight, theirs.weight)
+    assert torch.equal(head.bias, theirs.bias)
+    assert head.weight.data_ptr() != theirs.weight.data_ptr()
+    trunk = method.students["student"].trunk
+    assert all(p.grad.abs().sum() > 0 for p in trunk.parameters())
+
+
+def test_a_student_with_the_teachers_features_has_its_logits() -> None:
+    method = with_classifier()
+    student, teacher = method.students["student"], method.teacher
+    features = torch.randn(4, 12)
+    assert torch.equal(student.head(features), teacher.head(features))
+
+
+def test_without_a_projector_a_reused_classifier_is_refused() -> None:
+    with pytest.raises(UserError) as refused:
+        make_images(reuse_classifier=True)
+    assert "give it a projector to the teacher's 12 (model@method.students.student=" in str(
+        refused.value
+    )
 
 
 # Students, and what learns with them
