@@ -22,6 +22,7 @@ FOR_METHODS = {  # no net
     f"models.{name}" for name in ("outputs", "stochastic", "classifier", "layer_outputs", "modes")
 } | {"models.net_stages"}
 FOR_METHODS |= {f"models.{name}" for name in ("feature_pyramid", "map_layers", "stage_branches")}
+FOR_METHODS |= {"models.review_fusion"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 from helpers import TINY, compose, net, sgd
 from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_lightning import load
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.attention_transfer import AttentionTransfer
 from kd_lightning.losses.crd import ContrastiveRepresentation
@@ -210,8 +212,15 @@ def test_the_gradient_of_the_layers_reaches_what_comes_before_them(loss: type[Fe
 
 def with_classifier(**options: object) -> FeatureDistillation:
     student = seeded(projected_resnet, 1, depth=8, widths=[4, 4, 6, 8], projected=12, **IMAGES)
-    settings = {"students": {"student": student}, "feature_weight": 1.0, "hard_weight": 0.0}
-    return make_images(reuse_classifier=True, **(settings | options))
+    return make(
+        students={"student": student},
+        teacher=seeded(resnet, 0, depth=14, widths=[4, 8, 8, 12], **IMAGES),
+        input_shape=(1, 8, 8),
+        reuse_classifier=True,
+        feature_weight=1.0,
+        hard_weight=0.0,
+        **options,
+    )
 
 
 def test_a_reused_classifier_is_the_teachers_and_never_learns() -> None:
@@ -233,6 +242,23 @@ def test_a_student_with_the_teachers_features_has_its_logits() -> None:
     student, teacher = method.students["student"], method.teacher
     features = torch.randn(4, 12)
     assert torch.equal(student.head(features), teacher.head(features))
+
+
+def test_the_file_of_a_student_with_a_reused_classifier_is_the_whole_student(
+    tmp_path: Path,
+) -> None:
+    run = distill(
+        "method=feature_distillation", *TINY, f"outputs={tmp_path}", "scheduler=none",
+        f"teacher.store={tmp_path}", "model@method.teacher=resnet8", "method.hard_weight=0",
+        "model@method.students.student=resnet8x4_projected", "method.reuse_classifier=true",
+        "method.students.student.widths=[4,4,4,4]", "method.students.student.projected=64",
+    )  # fmt: skip
+    student = load_student(run.directory, "student").eval()
+    from_file = load(run.directory)
+    x = torch.rand(2, *OmegaConf.load(run.directory / "config.yaml").task.shape)
+    torch.testing.assert_close(from_file(x), student(x).logits)
+    store = next(tmp_path.glob("teacher-*/config.yaml")).parent
+    assert torch.equal(student.head.weight, load_student(store, "student").head.weight)
 
 
 def test_without_a_projector_a_reused_classifier_is_refused() -> None:
