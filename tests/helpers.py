@@ -49,6 +49,7 @@ DISTILLERS = with_teacher(METHODS)
 
 # Nets for methods that need feature maps, which the default nets of made-up data do not have.
 OF_MAPS = {
+    "knowledge_review": ["model@method.teacher=resnet8", "model@method.students.student=resnet8"],
     "student_friendly": ["model@method.students.student=resnet8"],
     "teacher_evolution": ["model@method.students.student=resnet8"],
     "student_oriented": ["model@method.students.student=resnet8", "model@method.teacher=resnet8"],

@@ -2,8 +2,9 @@
 
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
 (``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
-``FitNet``, ``AttentionTransfer``, ``Relational``, ``MutualInformation``,
-``MatchedChannels``). Also the guidance of student-guided distillation.
+``FitNet``, ``AttentionTransfer``, ``Relational``, ``VariationalInformation``, ``Overhaul``,
+``ContrastiveRepresentation``, ``MutualInformation``, ``MatchedChannels``). Also the guidance of
+student-guided distillation.
 """
 
 from kd_lightning.losses.attacks import as_floats, pgd
@@ -20,6 +21,7 @@ from kd_lightning.losses.channel_matching import (
     pooled,
     ridge_matrix,
 )
+from kd_lightning.losses.crd import ContrastiveRepresentation, contrastive_loss
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
 from kd_lightning.losses.dkd import dkd_soft_loss
@@ -51,6 +53,7 @@ from kd_lightning.losses.guidance import (
     weight_entropy,
 )
 from kd_lightning.losses.hashing import hashing_loss
+from kd_lightning.losses.hierarchical_context import hierarchical_context_loss
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.mutual_information import (
@@ -59,6 +62,7 @@ from kd_lightning.losses.mutual_information import (
     jsd_estimate,
     nce_estimate,
 )
+from kd_lightning.losses.overhaul import Overhaul, partial_squared_distance
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
 from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
@@ -71,17 +75,21 @@ from kd_lightning.losses.soft_targets import (
     soft_target_kl,
     soft_target_kl_to,
 )
+from kd_lightning.losses.vid import VariationalInformation
 
 __all__ = [
     "AttentionTransfer",
+    "ContrastiveRepresentation",
     "Critic",
     "FeatureLoss",
     "FitNet",
     "Guidance",
     "MatchedChannels",
     "MutualInformation",
+    "Overhaul",
     "Relational",
     "ShapeMismatch",
+    "VariationalInformation",
     "active_squared_distance",
     "as_floats",
     "attention_guidance",
@@ -89,6 +97,7 @@ __all__ = [
     "attention_transfer_loss",
     "attention_weights",
     "channel_correlation",
+    "contrastive_loss",
     "cosine_similarity",
     "cosine_table",
     "dist_soft_loss",
@@ -101,6 +110,7 @@ __all__ = [
     "greedy",
     "guided_target",
     "hashing_loss",
+    "hierarchical_context_loss",
     "joint_soft_kl",
     "jsd_estimate",
     "kept_rows",
@@ -114,6 +124,7 @@ __all__ = [
     "nearest_guidance",
     "num_kept_samples",
     "one_to_one",
+    "partial_squared_distance",
     "pearson_correlation",
     "pgd",
     "pool_to_smaller",

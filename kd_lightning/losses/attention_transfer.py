@@ -14,8 +14,7 @@ from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
     Maps,
-    ShapeMismatch,
-    describe_shape,
+    check_maps,
     pool_to_smaller,
     unit_features,
 )
@@ -68,12 +67,7 @@ class AttentionTransfer(FeatureLoss):
         super().__init__(student_shape=student_shape, teacher_shape=teacher_shape)
         if not 1 <= power < float("inf"):
             raise ValueError(f"power must be >= 1, got {power}")
-        sizes = [shape[1:] for shape in (student_shape, teacher_shape)]
-        if len(sizes[0]) != len(sizes[1]) or max(map(min, *sizes), default=1) == 1:
-            raise ShapeMismatch(
-                "attention transfer compares maps, which have channels and more than one position, "
-                f"got {describe_shape(student_shape)} and {describe_shape(teacher_shape)}"
-            )
+        check_maps("attention transfer", student_shape, teacher_shape)
         self.power = power
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

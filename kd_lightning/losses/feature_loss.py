@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Maps = Float[Tensor, "B C *size"]
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
 class ShapeMismatch(ValueError):
@@ -33,7 +34,7 @@ class FeatureLoss(nn.Module):
 
     Attributes:
         field_weight: the weight that published tables give this loss, where the loss of the labels
-            has weight 1.
+            has weight 1; or ours, if the loss says so.
 
     Raises:
         ShapeMismatch: the layers cannot be compared.
@@ -80,6 +81,38 @@ def unit_features(features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
     features = features.float()
     norm = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
     return features / norm.masked_fill(norm == 0, torch.inf)
+
+
+def channel_map(num_in: int, num_out: int, shape: Sequence[int], bias: bool = True) -> nn.Module:
+    """A linear map of the channels: a linear layer for vectors, a convolution of size 1 for maps.
+
+    Args:
+        shape: of the layer's output for one sample.
+    """
+    if len(shape) == 1:
+        return nn.Linear(num_in, num_out, bias=bias)
+    return CONVOLUTIONS[len(shape) - 1](num_in, num_out, 1, bias=bias)
+
+
+def check_same_kind(name: str, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
+    """Raises ``ShapeMismatch`` unless both are vectors, or maps of as many dimensions."""
+    if len(student_shape) != len(teacher_shape):
+        raise ShapeMismatch(
+            f"{name} compares vectors with vectors and maps with maps of as many dimensions, "
+            f"got {describe_shape(student_shape)} and {describe_shape(teacher_shape)}"
+        )
+
+
+def check_maps(name: str, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
+    """Raises ``ShapeMismatch`` unless both are maps that keep more than one position when they are
+    pooled to the smaller size.
+    """
+    sizes = [shape[1:] for shape in (student_shape, teacher_shape)]
+    if len(sizes[0]) != len(sizes[1]) or max(map(min, *sizes), default=1) == 1:
+        raise ShapeMismatch(
+            f"{name} compares maps, which have channels and more than one position, "
+            f"got {describe_shape(student_shape)} and {describe_shape(teacher_shape)}"
+        )
 
 
 def describe_shape(shape: Sequence[int]) -> str:

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
-    ShapeMismatch,
-    describe_shape,
+    channel_map,
+    check_same_kind,
     pool_to_smaller,
 )
-
-REGRESSORS = {2: nn.Conv1d, 3: nn.Conv2d}
 
 
 class FitNet(FeatureLoss):
@@ -28,17 +26,11 @@ class FitNet(FeatureLoss):
 
     def __init__(self, *, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
         super().__init__(student_shape=student_shape, teacher_shape=teacher_shape)
-        if len(student_shape) != len(teacher_shape):
-            raise ShapeMismatch(
-                "FitNet compares vectors with vectors and maps with maps of as many dimensions, "
-                f"got {describe_shape(student_shape)} and {describe_shape(teacher_shape)}"
-            )
+        check_same_kind("FitNet", student_shape, teacher_shape)
         num_in, num_out = student_shape[0], teacher_shape[0]
         self.regressor: nn.Module = nn.Identity()
-        if num_in != num_out and len(student_shape) == 1:
-            self.regressor = nn.Linear(num_in, num_out)
-        elif num_in != num_out:
-            self.regressor = REGRESSORS[len(student_shape)](num_in, num_out, 1)
+        if num_in != num_out:
+            self.regressor = channel_map(num_in, num_out, student_shape)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         teacher = teacher.detach().float()

@@ -1,13 +1,19 @@
 """Feature distillation on named layers: FitNets (arXiv 1412.6550), attention transfer (1612.03928),
-relational knowledge distillation (1904.05068), mutual information (MIMKD, 2110.15946).
+relational knowledge distillation (1904.05068), variational information distillation (1904.05835),
+the overhaul of feature distillation (1904.01866), contrastive representations (1910.10699), mutual
+information (MIMKD, 2110.15946).
 
     L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
         + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
 
-A layer is any module of a net, by its dotted name. Each student learns by itself. The regressors of
-FitNet and the critics of MIMKD are in the student's parameter group and in ``last.ckpt``, and are
-no part of the student. FitNets use the soft term after their hints, and attention transfer is
-reported with it and without; here, as in the field's tables of single methods, its weight is 0.
+A layer is any module of a net, by its dotted name. Each student learns by itself. The
+regressors and critics of a loss are in the student's parameter group and in ``last.ckpt``, and are no part of
+the student. FitNets use the soft term after their hints, and attention transfer is reported with it
+and without; here, as in the field's tables of single methods, its weight is 0.
+
+``reuse_classifier`` is the reused teacher classifier (SimKD, arXiv 2203.14001), after the paper's
+description: the student gets the teacher's classifier, frozen, and its trunk learns the teacher's
+features. The student's net has a projector (``models/projected.py``) where the sizes differ.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +57,7 @@ class FeatureDistillation(Distiller):
         hard_weight: of the labels.
         soft_weight: of the teacher's soft targets.
         feature_weight: of the layers; None: the field's for this loss.
+        reuse_classifier: each student has the teacher's classifier, which learns no more.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class FeatureDistillation(Distiller):
         hard_weight: float = 1.0,
         soft_weight: float = 0.0,
         feature_weight: float | None = None,
+        reuse_classifier: bool = False,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
@@ -85,6 +93,8 @@ class FeatureDistillation(Distiller):
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
+        if reuse_classifier:
+            self._reuse_classifier()
 
     def default_layers(self, input_shape: Sequence[int]) -> Mapping[str, Any]:
         """``layers`` where none are given."""
@@ -123,6 +133,21 @@ class FeatureDistillation(Distiller):
                     raise UserError(f"{error} (method.feature_loss.…=…)") from error
                 losses[key].append(loss)
         return losses
+
+    def _reuse_classifier(self) -> None:
+        head = self.teacher.head
+        for key, student in self.students.items():
+            try:
+                student.head.load_state_dict(head.state_dict())
+            except RuntimeError as error:
+                raise UserError(
+                    f"student {key} is to have its teacher's classifier, and their features differ "
+                    f"in size: give it a projector to the teacher's {head.in_features} "
+                    f"(model@method.students.{key}=resnet8x4_projected "
+                    f"method.students.{key}.projected={head.in_features}), or set "
+                    "method.reuse_classifier=false"
+                ) from error
+            self.freeze_module(student.head)
 
     def own_modules(self) -> dict[str, nn.Module]:
         return dict(self.feature_losses.items())

@@ -67,6 +67,8 @@ from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.perceptron import mlp
+from kd_lightning.models.projected import projected_resnet
+from kd_lightning.models.review_fusion import AttentionFusion, ReviewFusion
 from kd_lightning.models.stage_branches import LinearBranch, StudentBranch, stage_pairs
 from kd_lightning.models.stochastic import (
     active_dropouts,
@@ -85,6 +87,7 @@ from kd_lightning.models.weights import Loaded, load_weights
 __all__ = [
     "AreaMaps",
     "AreaModule",
+    "AttentionFusion",
     "CheckedPrepare",
     "Checkpoint",
     "Classifier",
@@ -103,6 +106,7 @@ __all__ = [
     "ModelOutput",
     "PrecisionWrapper",
     "Prepare",
+    "ReviewFusion",
     "StudentBranch",
     "active_dropouts",
     "apply_operations",
@@ -137,6 +141,7 @@ __all__ = [
     "no_autocast",
     "no_tf32",
     "operations_of",
+    "projected_resnet",
     "read_checkpoint",
     "refresh_batch_norm",
     "relative_rms_error",

@@ -14,7 +14,8 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.models.checkpoints import first_line
 
 OUR_MODULES = tuple(
-    f"kd_lightning.models.{name}" for name in ("cifar", "perceptron", "time_series", "timm_nets")
+    f"kd_lightning.models.{name}"
+    for name in ("cifar", "perceptron", "projected", "time_series", "timm_nets")
 )
 HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 

@@ -10,18 +10,24 @@ import pytest
 import torch
 from helpers import TINY, compose, net, sgd
 from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_lightning import load
 from kd_lightning.base.errors import UserError
 from kd_lightning.losses.attention_transfer import AttentionTransfer
+from kd_lightning.losses.crd import ContrastiveRepresentation
 from kd_lightning.losses.feature_loss import FeatureLoss
 from kd_lightning.losses.fitnet import FitNet
+from kd_lightning.losses.overhaul import Overhaul
 from kd_lightning.losses.relational import Relational
+from kd_lightning.losses.vid import VariationalInformation
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.classifier import Classifier
+from kd_lightning.models.projected import projected_resnet
 from kd_lightning.models.time_series import fcn, inception_time
 from kd_lightning.models.timm_nets import timm_classifier
 from kd_lightning.running.build import build_data, build_method
@@ -55,6 +61,8 @@ def make_images(**options: object) -> FeatureDistillation:
 
 IMAGES = {"num_classes": 3, "in_chans": 1}
 SERIES = {"num_classes": 3, "in_chans": 2}
+LOSSES = [FitNet, AttentionTransfer, Relational, VariationalInformation, Overhaul,
+           ContrastiveRepresentation]  # fmt: skip
 STAGES = {"trunk.stage1": "trunk.stage2", "trunk.stage3": "trunk.stage3"}
 
 
@@ -114,8 +122,10 @@ def test_attention_is_that_of_the_named_maps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "weight"), [(FitNet, 100.0), (AttentionTransfer, 1000.0), (Relational, 1.0)]
-)
+    ("loss", "weight"),
+    [(FitNet, 100.0), (AttentionTransfer, 1000.0), (Relational, 1.0),
+     (VariationalInformation, 1.0), (Overhaul, 1.0), (ContrastiveRepresentation, 0.8)],
+)  # fmt: skip
 def test_without_a_weight_it_is_the_fields(loss: type[FeatureLoss], weight: float) -> None:
     x, y = batch(1, 8, 8)
     own, stated = (
@@ -184,7 +194,7 @@ def test_options_of_the_loss_reach_it() -> None:
     assert plain != pytest.approx(changed, rel=1e-2)
 
 
-@pytest.mark.parametrize("loss", [FitNet, AttentionTransfer, Relational])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_gradient_of_the_layers_reaches_what_comes_before_them(loss: type[FeatureLoss]) -> None:
     method = make_images(
         layers={"trunk.stage2": "trunk.stage2"}, feature_loss=loss, hard_weight=0.0
@@ -195,6 +205,68 @@ def test_the_gradient_of_the_layers_reaches_what_comes_before_them(loss: type[Fe
     assert all(p.grad is None or not p.grad.any() for p in trunk.stage3.parameters())
     assert all(p.grad is None for p in method.teacher.parameters())
     assert all(p.grad.abs().sum() > 0 for p in method.feature_losses.parameters())
+
+
+# The teacher's classifier
+
+
+def with_classifier(**options: object) -> FeatureDistillation:
+    student = seeded(projected_resnet, 1, depth=8, widths=[4, 4, 6, 8], projected=12, **IMAGES)
+    return make(
+        students={"student": student},
+        teacher=seeded(resnet, 0, depth=14, widths=[4, 8, 8, 12], **IMAGES),
+        input_shape=(1, 8, 8),
+        reuse_classifier=True,
+        feature_weight=1.0,
+        hard_weight=0.0,
+        **options,
+    )
+
+
+def test_a_reused_classifier_is_the_teachers_and_never_learns() -> None:
+    method = with_classifier(layers={"trunk.projector": "trunk.stage3"}).train()
+    head, theirs = method.students["student"].head, method.teacher.head
+    assert not list(method.feature_losses.parameters())  # the projector is the student's
+    optimizer = method.configure_optimizers()
+    method.training_step(batch(1, 8, 8), 0).backward()
+    optimizer.step()
+    assert torch.equal(head.weight, theirs.weight)
+    assert torch.equal(head.bias, theirs.bias)
+    assert head.weight.data_ptr() != theirs.weight.data_ptr()
+    trunk = method.students["student"].trunk
+    assert all(p.grad.abs().sum() > 0 for p in trunk.parameters())
+
+
+def test_a_student_with_the_teachers_features_has_its_logits() -> None:
+    method = with_classifier()
+    student, teacher = method.students["student"], method.teacher
+    features = torch.randn(4, 12)
+    assert torch.equal(student.head(features), teacher.head(features))
+
+
+def test_the_file_of_a_student_with_a_reused_classifier_is_the_whole_student(
+    tmp_path: Path,
+) -> None:
+    run = distill(
+        "method=feature_distillation", *TINY, f"outputs={tmp_path}", "scheduler=none",
+        f"teacher.store={tmp_path}", "model@method.teacher=resnet8", "method.hard_weight=0",
+        "model@method.students.student=resnet8x4_projected", "method.reuse_classifier=true",
+        "method.students.student.widths=[4,4,4,4]", "method.students.student.projected=64",
+    )  # fmt: skip
+    student = load_student(run.directory, "student").eval()
+    from_file = load(run.directory)
+    x = torch.rand(2, *OmegaConf.load(run.directory / "config.yaml").task.shape)
+    torch.testing.assert_close(from_file(x), student(x).logits)
+    store = next(tmp_path.glob("teacher-*/config.yaml")).parent
+    assert torch.equal(student.head.weight, load_student(store, "student").head.weight)
+
+
+def test_without_a_projector_a_reused_classifier_is_refused() -> None:
+    with pytest.raises(UserError) as refused:
+        make_images(reuse_classifier=True)
+    assert "give it a projector to the teacher's 12 (model@method.students.student=" in str(
+        refused.value
+    )
 
 
 # Students, and what learns with them
@@ -276,7 +348,7 @@ def timm_net(name: str, **options: object) -> nn.Module:
     return timm_classifier(name, num_classes=3, in_chans=3, **options)
 
 
-@pytest.mark.parametrize("loss", [FitNet, AttentionTransfer, Relational])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_timm_nets_of_other_families_go_together(loss: type[FeatureLoss]) -> None:
     method = make(
         students={"student": seeded(timm_net, 0, name="mobilenetv3_small_050")},
@@ -291,7 +363,7 @@ def test_timm_nets_of_other_families_go_together(loss: type[FeatureLoss]) -> Non
     assert method.students["student"].trunk.conv_stem.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("loss", [FitNet, AttentionTransfer, Relational])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_nets_for_series_go_together(loss: type[FeatureLoss]) -> None:
     method = make(
         students={"student": seeded(fcn, 0, widths=[4, 6], kernels=[5, 3], **SERIES)},
@@ -386,9 +458,14 @@ def test_bad_values_name_their_key(options: dict, said: str) -> None:
 
 # From the command line
 
+# choice -> its tensors that learn, of one pair of layers
+CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 5, "overhaul": 3, "crd": 4}
 
-@pytest.mark.parametrize("choice", ["fitnet", "attention_transfer", "relational"])
-def test_every_choice_trains_stages_named_on_the_command_line(choice: str, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize(("choice", "num_learning"), CHOICES.items())
+def test_every_choice_trains_stages_named_on_the_command_line(
+    choice: str, num_learning: int, tmp_path: Path
+) -> None:
     cfg = compose(
         "method=feature_distillation", "data=synthetic", "data.num_train=32", "data.num_test=16",
         "data.batch_size=16", "teacher.batch_size=16", "model@method.teacher=resnet8",
@@ -406,7 +483,7 @@ def test_every_choice_trains_stages_named_on_the_command_line(choice: str, tmp_p
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     ).fit(method, datamodule=data)  # fmt: skip
     regressors = len(list(method.feature_losses.parameters()))
-    assert regressors == (4 if choice == "fitnet" else 0)
+    assert regressors == 2 * num_learning
 
 
 def test_a_wrong_layer_is_told_before_a_teacher_is_trained() -> None:
