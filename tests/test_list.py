@@ -90,7 +90,7 @@ def test_without_a_kind_all_kinds_are_listed_with_what_to_type(
 ) -> None:
     printed = dict(line.split(maxsplit=1) for line in listed(monkeypatch, capsys))
     assert list(printed) == [plural(group) for group in KINDS]
-    assert printed["methods"].startswith("method=dual_student|")
+    assert printed["methods"].startswith("method=adversarial_distillation|")
     assert printed["models"].startswith("model@method.students.<key>=convnext_atto|")
 
 

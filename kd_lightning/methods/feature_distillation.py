@@ -6,8 +6,8 @@ information (MIMKD, 2110.15946).
     L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
         + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
 
-A layer is any module of a net, by its dotted name. Each student learns by itself. The
-regressors and critics of a loss are in the student's parameter group and in ``last.ckpt``, and are no part of
+A layer is any module of a net, by its dotted name. Each student learns by itself. The regressors
+and critics of a loss are in the student's parameter group and in ``last.ckpt``, and are no part of
 the student. FitNets use the soft term after their hints, and attention transfer is reported with it
 and without; here, as in the field's tables of single methods, its weight is 0.
 
