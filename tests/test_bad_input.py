@@ -61,7 +61,7 @@ def assert_one_sentence(text: str) -> None:
 
 
 CHOICES = {
-    "method=kdd": "unknown method 'kdd': did you mean kd? (method=…; all: python -m kd_lightning.list method)",
+    "method=kdd": "unknown method 'kdd': did you mean kd? (method=…; all: ",
     "data=cifar11": "unknown data 'cifar11': did you mean cifar10 or cifar100? (data=…; all: ",
     "data=xyz": "unknown data 'xyz': expected one of arrays, biovid, cifar10",
     "data=null": "a choice must be a name, got data=null",
