@@ -334,6 +334,11 @@ class ClassificationData(LightningDataModule):
         if self.unlabeled_samples is None:
             return labeled
         samples, count = self.unlabeled_samples.sample_set(self.seed), self.unlabeled_samples.count
+        if count % ranks:
+            raise UserError(
+                f"data.unlabeled_ratio={self.unlabeled_ratio:g} gives {count} unlabeled samples a "
+                f"step, which must divide over {ranks} devices: change it, or data.batch_size"
+            )
         steps = len(self.parts["train"]) // self.batch_size
         placed = self._placed(samples, "the unlabeled samples", device)
         unlabeled = make_loader(

@@ -296,7 +296,7 @@ def doubts_about_val(cfg: DictConfig, data: ClassificationData) -> list[str]:
         doubts.append("T is fitted to val's labels, of which as many are wrong as of train's.")
     pretrained = [key for key, net in cfg.method.students.items()
                   if net.get("weights") == "pretrained"]  # fmt: skip
-    if "teacher" in cfg.method and cfg.teacher.source == "pretrained":
+    if "teacher" in cfg.method and "pretrained" in sources_of(cfg):
         pretrained.insert(0, "teacher")
     if pretrained and data.imagenet_rows is not None:
         doubts.append(

@@ -73,7 +73,7 @@ def caption(metrics: dict[str, Any]) -> str:
     if "averaging" in metrics:
         lines.append(f"Weights of the students: {metrics['averaging']}.")
         if any(", " in name for name in metrics["nets"]):
-            lines.append("Those that learnt from labels only are not averaged.")
+            lines.append("Those that were trained without a teacher are not averaged.")
     if "teacher" in metrics["nets"]:
         origin = metrics["nets"]["teacher"]["origin"]
         lines.append(f"Teacher: {origin}. agreement: same class as the teacher.")

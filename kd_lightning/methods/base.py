@@ -141,8 +141,8 @@ class Learner(Optimization):
     def unsupported(self) -> dict[str, str]:
         """What this method cannot be combined with -> why, as the end of a sentence.
 
-        The keys are those of ``running.support.OPTIONS``: "cache", "cache_top_k", "mixing",
-        "compile". A run that asks for one of them is refused before anything is trained.
+        The keys are those of ``running.support.OPTIONS``: "unlabeled", "cache", "cache_top_k",
+        "mixing", "compile". A run that asks for one of them is refused before anything is trained.
         """
         return {}
 

@@ -72,6 +72,10 @@ class KnowledgeDistillation(Distiller):
                 "a mix of two predictions has no logits to standardize: set "
                 "method.mixed_targets=false, or method.standardize_logits=false"
             )
+        if mixed_targets and not soft_weight:
+            raise UserError(
+                "method.mixed_targets=true has no effect with method.soft_weight=0: remove one"
+            )
         self.soft_loss = soft_loss
         self.standardize_logits = standardize_logits
         self.temperature = temperature
@@ -115,6 +119,8 @@ class KnowledgeDistillation(Distiller):
             )
         if not self.soft_weight:
             reasons["unlabeled"] = "method.soft_weight=0 learns nothing from samples without labels"
+        elif self.mixed_targets:
+            reasons["unlabeled"] = "method.mixed_targets=true mixes the answers for labeled samples"
         elif needs_labels(self.soft_loss):
             reasons["unlabeled"] = "this soft loss needs the label of every sample"
         return reasons

@@ -233,6 +233,8 @@ class FitProjection(RecipeStage):
         seed: of the views.
     """
 
+    config_keys = ("series_views", "view_augmentation")
+
     def __init__(
         self,
         *,

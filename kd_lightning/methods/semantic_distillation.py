@@ -163,9 +163,12 @@ class SemanticDistillation(Distiller):
         return self.teacher_output(x)._asdict()
 
     def unsupported(self) -> dict[str, str]:
-        if self.semantic_loss == "kl":
-            return {}
-        return {"cache_top_k": "method.semantic_loss=mse compares the logits of all classes"}
+        reasons = {}
+        if self.semantic_loss == "mse":
+            reasons["cache_top_k"] = "method.semantic_loss=mse compares the logits of all classes"
+        if not (self.soft_weight or self.feature_weight or self.semantic_weight):
+            reasons["unlabeled"] = "labels alone teach nothing with samples that have none"
+        return reasons
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         teacher = self.teacher_output(x)._asdict() if cached is None else cached

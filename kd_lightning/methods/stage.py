@@ -4,8 +4,8 @@ A stage is an ordinary LightningModule. Its ``state_dict`` is its result, which 
 of what shapes it and reused by every later run (``running/stages.py``).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
 from torch import nn
@@ -32,16 +32,23 @@ class HoldsTeacher(LightningModule):
 class Stage(HoldsTeacher):
     """One stage. The author writes ``training_step`` and ``configure_optimizers``, as Lightning
     has them. A stage that only computes something (a matching) sets ``automatic_optimization`` to
-    False, has no ``configure_optimizers`` and fills its buffers in ``on_train_end``.
+    False and has no ``configure_optimizers``. It fills its buffers in ``on_train_epoch_end``, after
+    which it is saved.
 
     Its modules are those of the method that they are for, so that a finished stage has filled
     them. They are frozen when it is done.
+
+    Attributes:
+        config_keys: keys of the method's configuration that shape the result too, and that
+            ``settings`` cannot hold as plain values.
 
     Args:
         name: part of the name of the folder that keeps the result.
         teacher: of the method.
         max_epochs: passes over the training samples.
     """
+
+    config_keys: ClassVar[Sequence[str]] = ()
 
     def __init__(self, *, name: str, teacher: nn.Module, max_epochs: int = 1) -> None:
         super().__init__()

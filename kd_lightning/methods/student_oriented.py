@@ -6,10 +6,11 @@
     M    1 inside of the areas found on f_s, 0 outside
     D    mean squared difference of what the area module says of both maps (``models/areas.py``)
 
-In the first ``search_epochs`` a policy is searched for. The second half of each batch is then held
-out: its feature loss is minimised by the policy alone, at the weights that the student has before
-this step, and the first half teaches the student. The choices get the score-function gradient, the
-magnitudes a straight-through one. Afterwards the policy stays as it is and is still drawn from.
+In the first ``search_share`` of the run a policy is searched for. The second half of each batch is
+then held out: its feature loss is minimised by the policy alone, at the weights that the student
+has before this step, and the first half teaches the student. The choices get the score-function
+gradient, the magnitudes a straight-through one. Afterwards the policy stays as it is and is still
+drawn from.
 Such a policy learns how to bring the teacher's map near to the student's. Whether that helps is
 decided by ``policy: random``, which also rests the second half.
 
@@ -43,6 +44,7 @@ from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.feature_distillation import shapes_for
+from kd_lightning.methods.ramp import check_ramp
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.areas import AreaModule, area_distance, area_mask, class_logits
 from kd_lightning.models.feature_policy import FeaturePolicy, LearnedPolicy
@@ -62,7 +64,7 @@ class StudentOriented(Distiller):
     Args:
         input_shape: of one sample: (channels, height, width) or (channels, length).
         policy: of the augmentation: "none", "random" or "learned".
-        search_epochs: in which the policy learns; 0: never.
+        search_share: of the run, in which the policy learns; 0: it never does.
         areas: "none": the whole map; "learned".
         num_areas: of a map, at most; None: one for each 16 cells.
         hard_weight: of the labels.
@@ -81,7 +83,7 @@ class StudentOriented(Distiller):
         *,
         input_shape: Sequence[int],
         policy: str = "learned",
-        search_epochs: int = 20,
+        search_share: float = 0.1,
         areas: str = "learned",
         num_areas: int | None = None,
         hard_weight: float = 1.0,
@@ -96,14 +98,15 @@ class StudentOriented(Distiller):
         check_weights(
             hard_weight=hard_weight, feature_weight=feature_weight, area_weight=area_weight
         )
-        check_options(policy, areas, search_epochs, num_areas, area_supervision)
+        check_ramp(search_share=search_share)
+        check_options(policy, areas, num_areas, area_supervision)
         self.hard_weight = hard_weight
         self.feature_weight = feature_weight
         self.area_weight = area_weight
         self.area_supervision = area_supervision
-        self.search_epochs = search_epochs
+        self.search_share = search_share
         self.learns_policy = policy == "learned"
-        self.is_searching = policy != "none" and search_epochs > 0
+        self.is_searching = policy != "none" and search_share > 0
         self.regressors, self.areas, self.policies = (nn.ModuleDict() for _ in range(3))
         self.teacher_name, shape = find_map(
             self.teacher,
@@ -162,7 +165,7 @@ class StudentOriented(Distiller):
         return {"cache": "it needs layers of the teacher, which a cache does not hold"}
 
     def on_train_epoch_start(self) -> None:
-        self.is_searching = bool(self.policies) and self.current_epoch < self.search_epochs
+        self.is_searching = bool(self.policies) and self.progress < self.search_share
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         with self.teacher_layers as outputs, torch.no_grad():
@@ -229,16 +232,12 @@ class StudentOriented(Distiller):
         return terms
 
 
-def check_options(
-    policy: str, areas: str, search_epochs: int, num_areas: int | None, area_supervision: float
-) -> None:
+def check_options(policy: str, areas: str, num_areas: int | None, area_supervision: float) -> None:
     """Raises ``UserError`` for the first option that has no meaning."""
     if policy not in POLICIES:
         raise unknown("policy", policy, POLICIES, "method.policy")
     if areas not in AREAS:
         raise unknown("choice of areas", areas, AREAS, "method.areas")
-    if search_epochs < 0:
-        raise UserError(f"search_epochs must be >= 0, got {search_epochs} (method.search_epochs=…)")
     if num_areas is not None and num_areas < 1:
         raise UserError(f"num_areas must be >= 1 or null, got {num_areas} (method.num_areas=…)")
     if not 0 <= area_supervision < float("inf"):

@@ -1,13 +1,12 @@
 """Several nets as one: the mean of their probabilities. Dimensions: B batch, C classes."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.losses.soft_targets import mean_log_probs
 from kd_lightning.models.outputs import ModelOutput
 
 LOGITS_ONLY = (
@@ -31,9 +30,7 @@ class Ensemble(nn.Module):
         self.nets = nn.ModuleList(nets)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        logits = torch.stack([net(x).logits.float() for net in self.nets])
-        mean = logits.log_softmax(-1).logsumexp(0) - math.log(len(self.nets))
-        return LogitsOnly(mean, None)
+        return LogitsOnly(mean_log_probs([net(x).logits for net in self.nets], 1.0), None)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("trunk", "head", "features"):

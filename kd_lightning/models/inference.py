@@ -15,6 +15,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from kd_lightning.models.classifier import Classifier
+from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.folding import fold_batch_norms
 
 # Largest relative RMS error of the logits that rounding can explain.
@@ -180,7 +181,8 @@ def checked_fast_copy(
     """``fast_copy`` if its logits equal those of ``net`` up to rounding, else ``net`` and a
     warning.
 
-    A net that is not a ``Classifier`` is returned as it is.
+    Each net of an ``Ensemble`` is treated so. Another net that is not a ``Classifier`` is returned
+    as it is.
 
     Args:
         net: in eval mode, on its device.
@@ -188,6 +190,9 @@ def checked_fast_copy(
         precision: of the trunk: "32", "16", "bf16", or "best" (see ``best_dtype``).
         channels_last, compiled: see ``fast_copy``.
     """
+    if isinstance(net, Ensemble):
+        options = {"precision": precision, "channels_last": channels_last, "compiled": compiled}
+        return Ensemble([checked_fast_copy(one, x, **options) for one in net.nets]).eval()
     if not isinstance(net, Classifier):
         return net
     dtype = best_dtype(x.device) if precision == "best" else DTYPES[precision]

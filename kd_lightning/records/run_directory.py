@@ -66,7 +66,13 @@ def best_student(directory: Path) -> str:
     """The student of a finished run that was best on val; its only one, if it has one."""
     nets = json.loads((directory / "metrics.json").read_text())["nets"]
     students = OmegaConf.load(directory / CONFIG).method.students
-    return max(students, key=lambda key: nets[key]["val"].get("accuracy", 0.0))
+
+    def value(key: str) -> float:
+        """What its weights were chosen by: of adversarial training, the accuracy under attack."""
+        val = nets[key]["val"]
+        return val.get("robust_accuracy", val.get("accuracy", 0.0))
+
+    return max(students, key=value)
 
 
 def make_run_directory(cfg: DictConfig, title: str) -> Path:

@@ -6,15 +6,28 @@ from omegaconf import DictConfig
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.evaluation.metrics import predict
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.dual_student import CALIBRATED
 from kd_lightning.models.modes import in_mode
-from kd_lightning.running.teacher_diagnosis import batches_of
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.uncertainty.temperature import fit_temperature
 
 DIGITS = 4  # ranks may differ in later ones, and must agree
+
+
+def check_calibration(data: ClassificationData, method: Learner) -> None:
+    """Raises ``UserError`` if the confidence is to be calibrated and there is no val part."""
+    if is_to_be_calibrated(method) and data.parts["val"] is None:
+        raise UserError(
+            f"method.confidence_temperature={CALIBRATED} is chosen on val, and these data have "
+            "none: set data.val_fraction, or a number"
+        )
+
+
+def is_to_be_calibrated(method: Learner) -> bool:
+    return getattr(method, "confidence_temperature", None) == CALIBRATED
 
 
 def calibrate_confidence(
@@ -27,14 +40,10 @@ def calibrate_confidence(
     Raises:
         UserError: there is no val part.
     """
-    if getattr(method, "confidence_temperature", None) != CALIBRATED:
+    if not is_to_be_calibrated(method):
         return
+    check_calibration(data, method)
     val = data.parts["val"]
-    if val is None:
-        raise UserError(
-            f"method.confidence_temperature={CALIBRATED} is chosen on val, and these data have "
-            "none: set data.val_fraction, or a number"
-        )
     trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)
     home = next(method.teacher.parameters()).device
     with in_mode(method.teacher, "eval"):

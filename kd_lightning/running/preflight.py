@@ -20,6 +20,7 @@ from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
 from kd_lightning.models.ensemble import LOGITS_ONLY
 from kd_lightning.running.build import build_method
+from kd_lightning.running.confidence_temperature import check_calibration, is_to_be_calibrated
 from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
@@ -183,6 +184,7 @@ def check_teacher(
     if "train" in sources_of(cfg):
         run = teacher_run(cfg)
         build_method(run, None)
+    check_calibration(data, method)
     if OmegaConf.is_list(cfg.teacher.source):
         check_several(cfg, data, teacher)
     if isinstance(method, Distiller):
@@ -210,7 +212,9 @@ def check_several(cfg: DictConfig, data: ClassificationData, teacher: Teacher) -
     x, y, *_ = next(iter(data.loader("train")))
     try:
         method = build_method(cfg, several)
-        method.compile_step = None
+        method.compile_step, method.mixed_targets = None, False  # the teacher is asked the same
+        if is_to_be_calibrated(method):
+            method.confidence_temperature = 1.0  # in place of the number that val gives later
         method.train().training_step((x[:2], y[:2]), 0)
     except UserError as error:
         raise UserError(LOGITS_ONLY) from error

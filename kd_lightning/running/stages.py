@@ -65,10 +65,12 @@ def complete_stage(
 def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Path:
     """The directory of a stage's result."""
     method = cfg.method._target_.split(".")[-2]
+    config = OmegaConf.to_container(cfg.method, resolve=True)
     samples = without_earlier(OmegaConf.to_container(cfg.data, resolve=True))
     shape = shape_hash(
         type(stage).__qualname__,
-        {"epochs": stage.max_epochs, "settings": stage.settings(), "method": cfg.method._target_},
+        {"epochs": stage.max_epochs, "settings": stage.settings(), "method": cfg.method._target_}
+        | {key: config.get(key) for key in stage.config_keys},
         {key: value for key, value in samples.items() if key not in IMMATERIAL["data"]},
         [sha256_of(stage), sha256_of(stage.teacher), data.fingerprint, str(cfg.hardware.precision)],
     )

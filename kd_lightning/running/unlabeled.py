@@ -36,10 +36,12 @@ def add_unlabeled(data: ClassificationData, shape: torch.Size | tuple[int, ...])
             or there are fewer than a step needs.
     """
     if data.unlabeled is None:
-        if data.unlabeled_options:
-            raise UserError(
-                "data.unlabeled_options has no effect without data.unlabeled: remove it"
-            )
+        for key, is_given in (
+            ("unlabeled_options", bool(data.unlabeled_options)),
+            ("unlabeled_ratio", data.unlabeled_ratio != 1),
+        ):
+            if is_given:
+                raise UserError(f"data.{key} has no effect without data.unlabeled: remove it")
         return
     name = str(data.unlabeled)
     samples, settings = read_samples(data, name)

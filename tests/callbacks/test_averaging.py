@@ -376,7 +376,7 @@ def test_the_table_says_how_the_weights_were_averaged(tmp_path: Path) -> None:
     run = distill(*SUPERVISED, *SWA_ON, "baselines=labels_only", f"outputs={tmp_path}").directory
     table = (run / "table.md").read_text()
     assert "students: their mean over the ends of the last 2 epochs (SWA)." in table
-    assert "Those that learnt from labels only are not averaged." in table
+    assert "Those that were trained without a teacher are not averaged." in table
 
 
 # Resuming

@@ -123,7 +123,7 @@ def test_the_caption_names_averaged_weights(metrics):
     assert "Weights of the students: their mean over the ends" in table.caption(metrics)
     assert "labels only" not in table.caption(metrics)
     metrics["nets"]["a, labels only"] = metrics["nets"]["a"]
-    assert "Those that learnt from labels only are not averaged." in table.caption(metrics)
+    assert "Those that were trained without a teacher are not averaged." in table.caption(metrics)
 
 
 def test_without_a_teacher_there_is_no_compression(metrics):

@@ -24,6 +24,7 @@ from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.confidence_temperature import calibrate_confidence
+from kd_lightning.running.preflight import check_run
 from kd_lightning.running.run import Result, distill
 from kd_lightning.running.teacher_diagnosis import batches_of
 from kd_lightning.teachers.sources import Teacher, load_student
@@ -501,6 +502,8 @@ def test_without_val_no_temperature_can_be_calibrated() -> None:
     method = build_method(cfg, Teacher(ridge_net(data), "a test", "ridge"))
     with pytest.raises(UserError, match="is chosen on val, and these data have none"):
         calibrate_confidence(cfg, data, method, print)
+    with pytest.raises(UserError, match="is chosen on val, and these data have none"):
+        check_run(cfg, data)  # before a teacher is trained
     with pytest.raises(UserError, match="a number > 0 or calibrated, got best"):
         make(confidence_temperature="best")
 

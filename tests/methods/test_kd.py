@@ -343,3 +343,10 @@ def test_a_run_with_mixed_targets_ends(more: list[str], tiny: list[str]) -> None
 def test_mixed_targets_of_samples_that_are_not_mixed_are_refused(tiny: list[str]) -> None:
     with pytest.raises(UserError, match=r"mixed_targets=true has no effect without mixed samples"):
         distill("method=kd", "method.mixed_targets=true", *tiny)
+
+
+def test_mixed_targets_that_count_for_nothing_are_refused() -> None:
+    with pytest.raises(UserError, match=r"no effect with method\.soft_weight=0"):
+        make(mixed_targets=True, soft_weight=0)
+    assert "unlabeled" in make(mixed_targets=True).unsupported()
+    assert "unlabeled" not in make().unsupported()

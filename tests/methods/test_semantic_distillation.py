@@ -273,3 +273,9 @@ def test_a_step_with_rows_without_labels_is_one_graph() -> None:
     method.compile_step = lambda step: torch.compile(step, fullgraph=True, backend="eager")
     compiled = method.train().training_step((rows, y), 0)
     torch.testing.assert_close(compiled, of_vectors().train().training_step((rows, y), 0))
+
+
+def test_samples_without_labels_are_refused_where_only_labels_teach() -> None:
+    assert "unlabeled" not in make().unsupported()
+    of_labels = make(soft_weight=0, feature_weight=0, semantic_weight=0)
+    assert "unlabeled" in of_labels.unsupported()

@@ -207,7 +207,7 @@ def test_a_policy_that_is_random_is_the_learned_ones_control_with_the_same_rows(
     assert set(terms_of(learned)) - set(terms_of(random)) == {"student/policy"}
     assert set(learned.own_modules()) - set(random.own_modules()) == {"policy_student"}
     assert not random.has_unused_parameters
-    assert not make(search_epochs=0).is_searching
+    assert not make(search_share=0).is_searching
 
 
 # The search
@@ -222,7 +222,7 @@ class PolicyAfterEpochs(Callback):
 
 
 def test_a_policy_learns_in_its_search_and_stays_as_it_is_afterwards(tmp_path: Path) -> None:
-    method, seen = make(search_epochs=2), PolicyAfterEpochs()
+    method, seen = make(search_share=0.5), PolicyAfterEpochs()
     seen.states.append(deepcopy(method.policies.state_dict()))
     teacher = deepcopy(method.teacher.state_dict())
     trainer = Trainer(
@@ -266,7 +266,7 @@ def test_layers_can_be_named() -> None:
     [
         ({"policy": "searched"}, r"unknown policy 'searched'.*\(method.policy=…"),
         ({"areas": "all"}, r"unknown choice of areas 'all'.*\(method.areas=…"),
-        ({"search_epochs": -1}, r"search_epochs must be >= 0, got -1 \(method.search_epochs=…\)"),
+        ({"search_share": -1}, r"search_share must be in \[0, 1\], got -1"),
         ({"num_areas": 0}, r"num_areas must be >= 1 or null, got 0 \(method.num_areas=…\)"),
         ({"area_supervision": -1.0}, r"area_supervision must be >= 0, got -1.0 \(method.area_su"),
         ({"area_weight": -1.0}, r"area_weight must be >= 0, got -1.0 \(method.area_weight=…\)"),

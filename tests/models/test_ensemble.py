@@ -3,7 +3,9 @@ import torch
 from helpers import net
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.models.cifar import resnet
 from kd_lightning.models.ensemble import Ensemble
+from kd_lightning.models.inference import checked_fast_copy
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
 
@@ -41,3 +43,14 @@ def test_its_state_is_that_of_its_nets() -> None:
     for i, member in enumerate(members):
         for name, value in member.state_dict().items():
             assert torch.equal(state[f"nets.{i}.{name}"], value)
+
+
+def test_each_of_its_nets_gets_a_fast_copy() -> None:
+    torch.manual_seed(0)
+    options = {"depth": 8, "widths": [4, 4, 8, 8], "num_classes": 3, "in_chans": 3}
+    several = Ensemble([resnet(**options).eval() for _ in range(2)])
+    x = torch.rand(4, 3, 8, 8)
+    fast = checked_fast_copy(several, x)
+    assert fast is not several
+    assert not any("BatchNorm" in type(m).__name__ for m in fast.modules())
+    torch.testing.assert_close(fast(x).logits, several(x).logits, rtol=1e-4, atol=1e-5)

@@ -37,6 +37,7 @@ PARTS = {  # of FeaturePyramid and of tail_after
 MAPS = {  # steps of apply_operations and of map_regressor
     *("boxes", "drop_channels", "move", "per_sample", "shuffle_channels", "resizing"),
     "map_regressor",  # an export would hide the module
+    "projector",  # of projected_resnet
 }
 BY_SHAPE = {"choose_nets", "kind_of", "net_for", "places"}  # how a run uses net_by_shape
 # modules with the steps of timm_classifier and of load_weights

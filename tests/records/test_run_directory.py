@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.records import run_directory
 from kd_lightning.records.run_directory import (
     RUN_DIR_VARIABLE,
+    best_student,
     check_overrides,
     load_resumed_config,
     make_directory,
@@ -241,3 +243,14 @@ def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:
     resumed = load_resumed_config(tmp_path, now, [*words, "data.on_leak=ignore"])
     assert resumed.data.exif is False
     assert "interpolation" not in resumed.method.teacher
+
+
+def test_the_best_student_is_so_by_what_its_weights_were_chosen_by(tmp_path: Path) -> None:
+    cfg = {"method": {"students": {"a": {}, "b": {}}}}
+    OmegaConf.save(OmegaConf.create(cfg), tmp_path / "config.yaml")
+    plain = {"a": {"accuracy": 0.9}, "b": {"accuracy": 0.8}}
+    attacked = {"a": {"robust_accuracy": 0.2}, "b": {"robust_accuracy": 0.3}}
+    for values, best in ((plain, "a"), ({k: plain[k] | attacked[k] for k in plain}, "b")):
+        nets = {key: {"val": val} for key, val in values.items()}
+        (tmp_path / "metrics.json").write_text(json.dumps({"nets": nets}))
+        assert best_student(tmp_path) == best

@@ -157,3 +157,18 @@ def test_a_run_with_a_stage_reuses_it_when_it_is_resumed(tiny: list[str], tmp_pa
     again = distill(f"resume={first.directory}", "trainer.max_epochs=2", config_dir=THROWAWAY_CONF)
     assert again.metrics["epochs"] == 2
     assert len(list(tmp_path.glob(f"stages/*/{RESULT}"))) == 1
+
+
+def test_a_projection_of_other_views_is_another_result(tmp_path: Path) -> None:
+    views = ["method.series_views=[reverse,jitter,scaling]"]
+    more = ["augmentation@method.view_augmentation=shift"]
+    words = ["method=self_supervision", "data=digits", f"outputs={tmp_path}"]
+
+    def directory(*changes: str) -> Path:
+        cfg = compose(*words, *changes)
+        data = build_data(cfg)
+        teacher = Teacher(build_net(cfg.method.teacher, 1, "teacher"), "a test", "net")
+        return directory_of(cfg, data, build_method(cfg, teacher).stage())
+
+    assert directory() == directory()
+    assert len({directory(), directory(*views), directory(*more)}) == 3

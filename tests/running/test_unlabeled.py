@@ -81,12 +81,20 @@ def test_series_get_series() -> None:
             r"unlabeled_options.size must",
         ),
         ("data.unlabeled_options={size:8}", r"has no effect without data.unlabeled"),
+        ("data.unlabeled_ratio=2", r"unlabeled_ratio has no effect without data.unlabeled"),
         (f"data.unlabeled={Path(__file__).parent}", r"expected images \(.jpg"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(words: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence), as_user_errors(()):
         data_of(*words.split())
+
+
+def test_the_unlabeled_samples_of_a_step_divide_over_the_devices() -> None:
+    data = data_of(*USES, "data.unlabeled_ratio=0.1875")
+    assert len(data.train_loader()) > 0
+    with pytest.raises(UserError, match=r"gives 3 unlabeled samples a step, .* over 2 devices"):
+        data.train_loader(rank=0, ranks=2)
 
 
 REFUSED = {

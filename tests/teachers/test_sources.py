@@ -12,6 +12,7 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running.build import build_data
+from kd_lightning.running.preflight import check_run
 from kd_lightning.teachers.baselines import baseline_run
 from kd_lightning.teachers.sources import (
     Teacher,
@@ -312,3 +313,19 @@ def test_a_teacher_is_named_once(
 ) -> None:
     with pytest.raises(UserError, match=f"a list of different ones, got {got}"):
         with_teachers("kd", [runs[i] for i in sources], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "dual_student method.confidence_temperature=calibrated",
+        "kd method.mixed_targets=true mixing@data.mixing=mixup",
+    ],
+)
+def test_what_a_step_needs_besides_logits_does_not_refuse_several_teachers(
+    words: str, runs: list[Path]
+) -> None:
+    names = ",".join(map(str, runs))
+    method, *more = words.split()
+    cfg = compose(f"method={method}", "data=synthetic", *QUICK, *more, f"teacher.source=[{names}]")
+    check_run(cfg, build_data(cfg))
