@@ -35,7 +35,7 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.models.averages import refresh_batch_norm
 from kd_lightning.models.weights import load_weights
 from kd_lightning.teachers.baselines import BASELINES
-from kd_lightning.teachers.sources import Teacher, describe, load_student
+from kd_lightning.teachers.sources import Teacher, describe, load_student, sources_of
 from kd_lightning.uncertainty.temperature import fit_temperature
 
 Report = dict[str, dict[str, Any]]  # net -> its part of metrics.json

@@ -13,6 +13,7 @@ from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.knowledge_review import KnowledgeReview
 from kd_lightning.methods.multi_granularity import MultiGranularity
 from kd_lightning.methods.mutual_learning import MutualLearning
 from kd_lightning.methods.r_drop import RDrop
@@ -38,6 +39,7 @@ __all__ = [
     "DualStudent",
     "FeatureDistillation",
     "KnowledgeDistillation",
+    "KnowledgeReview",
     "Learner",
     "Losses",
     "MultiGranularity",

@@ -22,7 +22,8 @@ COMPILED = [*(m for m in METHODS if m not in NOT_COMPILED), "everything"]
 RANDOM = {"stochastic_self_distillation", "r_drop"}  # their masks are drawn by the compiler
 RANDOM |= {"uncertainty_mixup"}  # as are its partners
 # AdamW makes whole steps of gradients so small that rounding is a part of them
-OPTIMIZERS = {"teacher_evolution": ["optimizer=sgd"]}
+MORE_WORDS = {key: ["optimizer=sgd"] for key in ("teacher_evolution", "knowledge_review")}
+MORE_WORDS |= {"student_oriented": ["method.search_share=1"]}  # its end compiles once more
 RANDOM |= {"diffusion_distillation"}  # so is its noise
 RANDOM |= {"student_oriented"}
 MORE = {
@@ -58,7 +59,7 @@ def test_a_step_is_one_graph_that_is_compiled_once(
 ) -> None:
     ends, losses = [], []
     for compiler in (None, followed if words else one_graph):  # options: the forward pass alone
-        learner, data, _ = built(method, *words, *OPTIMIZERS.get(method, []))
+        learner, data, _ = built(method, *words, *MORE_WORDS.get(method, []))
         learner.compile_step = compiler
         run = trainer(tmp_path)
         run.fit(learner, datamodule=data)  # two epochs of four batches, validated in between
