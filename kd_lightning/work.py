@@ -3,8 +3,8 @@
     python -m kd_lightning.work outputs/sweeps/<sweep>/jobs/0003
 
 Nothing is done for a job that is over. A job that was interrupted is resumed
-from its last finished epoch. If another process is running the job, this command
-waits for that process first.
+from its last finished epoch. If another process is running the job, this
+command waits for that process first.
 """
 
 import argparse

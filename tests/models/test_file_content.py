@@ -53,7 +53,7 @@ def test_an_image_is_called_an_image(kind: str, tmp_path: Path) -> None:
         (b'{"a": 1}', "is a text file and not a file of weights (8 bytes)"),
         (b"\n<!DOCTYPE html><html>", "is a web page (HTML) and"),
         (POINTER, "is a pointer of Git LFS, whose file `git lfs pull` fetches, and"),
-        (gzip.compress(b"x"), "is a gzip file, which must be unpacked first, and"),
+        (gzip.compress(b"x", mtime=0), "is a gzip file, which must be unpacked first, and"),
         (b"\0" * 600, "(600 bytes, it begins with the bytes 00 00 00 00 00 00 00 00): expected"),
         (pickle.dumps([1], protocol=2), "is a pickle that torch.save has not written: save the"),
     ],
