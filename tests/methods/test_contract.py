@@ -327,6 +327,7 @@ def test_modules_of_its_own_learn_and_frozen_ones_do_not(method: str) -> None:
     for name, module in learner.own_modules().items():
         for key, parameter in module.named_parameters():
             assert not torch.equal(parameter, before.own[name][key]), (name, key)
+    learner.train()
     for module, was in zip(learner._frozen, before.frozen, strict=True):
         assert_equal(state_of(module), was)
         assert not any(part.training for part in module.modules())
