@@ -108,6 +108,19 @@ def test_the_table_shows_the_student_and_its_teacher_timed_alike(
     assert "student.torchscript.pt" in shown
 
 
+def test_a_teacher_of_another_architecture_is_not_timed_by_the_configured_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    moved = shutil.copytree(run, tmp_path / "run")
+    cfg = OmegaConf.load(moved / "config.yaml")
+    cfg.method.teacher.widths = [4, 4, 8, 20]  # the teacher came from a run with another net
+    OmegaConf.save(cfg, moved / "config.yaml")
+    main([str(moved), "--format", "torchscript", "--out", str(tmp_path / "out")])
+    shown = capsys.readouterr().out
+    assert "teacher in PyTorch" not in shown
+    assert "teacher: as recorded by the run" in " ".join(shown.split())
+
+
 def test_without_the_runs_data_the_teacher_is_as_recorded(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from torch import nn
 
@@ -83,5 +84,5 @@ def teacher_to_time(cfg: DictConfig) -> nn.Module | None:
         config.weights, config.weights_key = "none", None
     try:
         return build_net(config, 0, "teacher").eval()
-    except Exception:  # a net of a person's own package that is not here, for instance
+    except (InstantiationException, UserError):  # a person's own package is not here, for instance
         return None

@@ -1,7 +1,7 @@
 """One export from beginning to end: a complete folder, or an error and no file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,9 @@ def write_export(
         batch = first(samples.x, request.batch)
         # before other runtimes, whose threads would slow it down
         row = student_row(student, graph, samples, batch, folder)
-        speed = None if teacher is None else speed_of(lambda x: teacher(x).logits, batch)
+        speed = None
+        if teacher is not None and is_of_record(teacher, record):
+            speed = speed_of(lambda x: teacher(x).logits, batch)
         files = write_checked(graph, request.formats, folder, samples, calibration, batch)
         rest = {"kind": graph.input_name, "batch": len(batch)}
         table = table_of(files, row, samples, record, speed, **rest)
@@ -110,6 +112,14 @@ def write_export(
         write_text(folder / card.FILE, text)
         write_record(folder, request, samples, files)
     return table
+
+
+def is_of_record(teacher: nn.Module, record: Mapping[str, Any] | None) -> bool:
+    """Whether a net has as many parameters as the run's teacher, which may come from another run,
+    or be several.
+    """
+    nets = {} if record is None else record["nets"]
+    return "teacher" in nets and nets["teacher"]["parameters"] == count_parameters(teacher)
 
 
 def shape_of(info: dict[str, Any]) -> tuple[int, ...]:
