@@ -112,7 +112,7 @@ def test_the_further_keywords_of_another_class_are_not_known() -> None:
 
 
 def test_annotations_that_cannot_be_read_match_any_value() -> None:
-    def theirs(a: "Unknown", b: int = 1) -> None: ...
+    def theirs(a: "Unknown", b: int = 1) -> None: ...  # noqa: F821
 
     arguments = arguments_of(theirs)
     assert set(arguments.known) == {"a", "b"}
