@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from kd_lightning.config import command_line
 from kd_lightning.config.command_line import CONF
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.models.classifier import Classifier, Prepare
-from kd_lightning.running.teacher_diagnosis import batches_of
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
 DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))

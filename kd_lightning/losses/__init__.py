@@ -18,7 +18,6 @@ from kd_lightning.losses.channel_matching import (
     channel_correlation,
     greedy,
     one_to_one,
-    pooled,
     ridge_matrix,
 )
 from kd_lightning.losses.crd import ContrastiveRepresentation, contrastive_loss
@@ -128,7 +127,6 @@ __all__ = [
     "pearson_correlation",
     "pgd",
     "pool_to_smaller",
-    "pooled",
     "relational_angle",
     "relational_distance",
     "reverse_kl_soft_loss",

@@ -16,7 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kd_lightning.losses.dist import pearson_correlation
-from kd_lightning.losses.feature_loss import FeatureLoss, check_dimensions, pool_to_smaller
+from kd_lightning.losses.feature_loss import (
+    FeatureLoss,
+    check_dimensions,
+    pool_to_smaller,
+    pooled,
+)
 from kd_lightning.losses.logit_standardization import standardize
 
 
@@ -154,8 +159,3 @@ class MatchedChannels(FeatureLoss):
         if self.scale is not None:
             difference = difference * self.scale.view(-1, *[1] * (student.ndim - 2))
         return difference.square().flatten(1).mean(1)
-
-
-def pooled(layer: Float[Tensor, "B C *size"]) -> Float[Tensor, "B C"]:
-    """The mean of each channel over its positions; vectors stay as they are."""
-    return layer.flatten(2).mean(2) if layer.ndim > 2 else layer

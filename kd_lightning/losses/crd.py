@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import FeatureLoss, unit_features
+from kd_lightning.losses.feature_loss import FeatureLoss, pooled, unit_features
 
 
 def contrastive_loss(
@@ -72,10 +72,6 @@ class ContrastiveRepresentation(FeatureLoss):
         self.embed_teacher = nn.Linear(teacher_shape[0], embedding_size)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        student = self.embed_student(mean_over_positions(student))
-        teacher = self.embed_teacher(mean_over_positions(teacher.detach().float()))
+        student = self.embed_student(pooled(student))
+        teacher = self.embed_teacher(pooled(teacher.detach().float()))
         return contrastive_loss(student, teacher, self.temperature)
-
-
-def mean_over_positions(layer: Float[Tensor, "B C *size"]) -> Float[Tensor, "B C"]:
-    return layer.reshape(*layer.shape[:2], -1).mean(dim=2)

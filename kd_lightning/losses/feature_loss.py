@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Maps = Float[Tensor, "B C *size"]
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
 class ShapeMismatch(ValueError):
@@ -68,8 +68,13 @@ def pool_to_smaller(a: Maps, b: Maps) -> tuple[Maps, Maps]:
     """
     size = torch.Size(map(min, a.shape[2:], b.shape[2:]))
     pool = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
-    pooled = [x if x.shape[2:] == size else pool(x, size) for x in (a, b)]
-    return pooled[0], pooled[1]
+    smaller = [x if x.shape[2:] == size else pool(x, size) for x in (a, b)]
+    return smaller[0], smaller[1]
+
+
+def pooled(layer: Float[Tensor, "B C *size"]) -> Float[Tensor, "B C"]:
+    """The mean of each channel over its positions; vectors stay as they are."""
+    return layer.flatten(2).mean(2) if layer.ndim > 2 else layer
 
 
 def unit_features(features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -91,7 +96,7 @@ def channel_map(num_in: int, num_out: int, shape: Sequence[int], bias: bool = Tr
     """
     if len(shape) == 1:
         return nn.Linear(num_in, num_out, bias=bias)
-    return CONVOLUTIONS[len(shape) - 1](num_in, num_out, 1, bias=bias)
+    return CONVS[len(shape) - 1](num_in, num_out, 1, bias=bias)
 
 
 def check_same_kind(name: str, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:

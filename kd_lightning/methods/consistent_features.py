@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.weights_hash import sha256_of
-from kd_lightning.losses.channel_matching import MATCHINGS, MatchedChannels, pooled
+from kd_lightning.losses.channel_matching import MATCHINGS, MatchedChannels
+from kd_lightning.losses.feature_loss import pooled
 from kd_lightning.methods.feature_distillation import (
     CLASSIFIERS_INPUT,
     FeatureDistillation,

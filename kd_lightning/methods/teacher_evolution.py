@@ -25,13 +25,13 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import active_squared_distance
+from kd_lightning.losses.feature_loss import pooled
 from kd_lightning.losses.soft_targets import joint_soft_kl, soft_target_kl
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.feature_pyramid import FeaturePyramid
 from kd_lightning.models.layer_outputs import LayerOutputs
-from kd_lightning.models.map_layers import map_mean
 from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
 
@@ -108,7 +108,7 @@ class TeacherEvolution(Learner):
                 student = self.forward_student(key, x)
             maps = list(outputs.values())
             branches = self.branches[key](maps)
-            target = map_mean(maps[-1]).detach()
+            target = pooled(maps[-1]).detach()
             hard = label_cross_entropy(student.logits, y)
             of_labels = sum(label_cross_entropy(one.logits, y) for one in branches)
             soft = sum(

@@ -61,7 +61,7 @@ from kd_lightning.models.layer_outputs import (
     layer_shapes,
     learning_layers,
 )
-from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
+from kd_lightning.models.map_layers import conv_norm_relu, resize_map
 from kd_lightning.models.map_operations import apply_operations, operations_of
 from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import require_stages
@@ -133,7 +133,6 @@ __all__ = [
     "layer_shapes",
     "learning_layers",
     "load_weights",
-    "map_mean",
     "mean_state",
     "mlp",
     "mobilenetv2",

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kd_lightning.losses.feature_loss import pooled
 from kd_lightning.models.layer_outputs import Shape
-from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
+from kd_lightning.models.map_layers import conv_norm_relu, resize_map
 from kd_lightning.models.outputs import ModelOutput
 
 
@@ -92,5 +93,5 @@ class PyramidHead(nn.Module):
         self.head = nn.Linear(num_out, num_classes)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        features = map_mean(self.project(self.shrink(x)))
+        features = pooled(self.project(self.shrink(x)))
         return ModelOutput(self.head(features), features)

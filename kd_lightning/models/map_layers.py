@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CONVS = {1: nn.Conv1d, 2: nn.Conv2d}
+from kd_lightning.losses.feature_loss import CONVS
+
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d}
 MODES = {1: "linear", 2: "bilinear"}
@@ -35,8 +36,3 @@ def resize_map(x: Float[Tensor, "B D *size"], size: Sequence[int]) -> Tensor:
     if list(size) != smaller:
         x = F.interpolate(x, list(size), mode=MODES[num_dims], align_corners=True)
     return x
-
-
-def map_mean(x: Float[Tensor, "B D *size"]) -> Float[Tensor, "B D"]:
-    """Mean over all positions."""
-    return x.flatten(2).mean(2)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kd_lightning.losses.feature_loss import pooled
 from kd_lightning.models.layer_outputs import Shape
-from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
+from kd_lightning.models.map_layers import conv_norm_relu, resize_map
 from kd_lightning.models.tails import tail_after
 
 
@@ -76,4 +77,4 @@ class LinearBranch(nn.Module):
         self.head = nn.Linear(shape[0], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(map_mean(x))
+        return self.head(pooled(x))

@@ -16,8 +16,9 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import is_first_rank
 from kd_lightning.data.classification import ClassificationData, Part
+from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.models.modes import in_mode
-from kd_lightning.running.teacher_diagnosis import Place, batches_of
+from kd_lightning.running.teacher_diagnosis import Place
 from kd_lightning.running.teacher_faults import fault_of
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import some_of

@@ -13,10 +13,9 @@ from kd_lightning.losses.channel_matching import (
     channel_correlation,
     greedy,
     one_to_one,
-    pooled,
     ridge_matrix,
 )
-from kd_lightning.losses.feature_loss import ShapeMismatch
+from kd_lightning.losses.feature_loss import ShapeMismatch, pooled
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

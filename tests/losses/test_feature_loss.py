@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kd_lightning.losses.attention_transfer import AttentionTransfer
-from kd_lightning.losses.feature_loss import ShapeMismatch, pool_to_smaller, unit_features
+from kd_lightning.losses.feature_loss import ShapeMismatch, pool_to_smaller, pooled, unit_features
 from kd_lightning.losses.fitnet import FitNet
 from kd_lightning.losses.relational import Relational
 
@@ -101,3 +101,10 @@ def test_unit_features_have_length_one_and_zero_features_stay_zero():
     assert torch.equal(unit, torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
     (gradient,) = torch.autograd.grad(unit[:, 0].sum(), features)
     assert torch.equal(gradient[1], torch.zeros(2))
+
+
+@pytest.mark.parametrize("size", [(5,), (3, 4)])
+def test_the_mean_is_over_all_positions_and_a_vector_stays_as_it_is(size):
+    maps, vectors = normal(2, 3, *size), normal(2, 3)
+    torch.testing.assert_close(pooled(maps), maps.mean(list(range(2, maps.ndim))))
+    assert torch.equal(pooled(vectors), vectors)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.losses.soft_targets import reverse_kl_soft_loss
 from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.kd import KnowledgeDistillation
@@ -26,7 +27,6 @@ from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.run import Result, distill
-from kd_lightning.running.teacher_diagnosis import batches_of
 from kd_lightning.teachers.sources import Teacher, load_student
 from kd_lightning.uncertainty.confidence import (
     entropy_confidence,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.models.map_layers import conv_norm_relu, map_mean, resize_map
+from kd_lightning.models.map_layers import conv_norm_relu, resize_map
 
 
 def normal(*shape: int) -> Tensor:
@@ -42,9 +42,3 @@ def test_a_map_is_averaged_where_it_shrinks() -> None:
     x = torch.tensor([[[1.0, 3.0, 5.0, 7.0]]])
     assert torch.equal(resize_map(x, (2,)), torch.tensor([[[2.0, 6.0]]]))
     assert resize_map(normal(2, 3, 8, 2), (4, 4)).shape == (2, 3, 4, 4)
-
-
-@pytest.mark.parametrize("size", [(5,), (3, 4)])
-def test_the_mean_is_over_all_positions(size: tuple) -> None:
-    x = normal(2, 3, *size)
-    torch.testing.assert_close(map_mean(x), x.mean(list(range(2, x.ndim))))
