@@ -36,11 +36,11 @@ class Study:
 
     Attributes:
         parts: name -> the arguments of its sweep, after ``python -m kd_lightning.run -m``.
-        over_data_sets: whether the parts are the data sets of one table.
+        is_joined: whether the parts, which are data sets or seeds, also make tables together.
     """
 
     parts: dict[str, str]
-    over_data_sets: bool = False
+    is_joined: bool = False
 
 
 BARE = "threads=1 logger=none"
@@ -95,6 +95,13 @@ SSD_NET = (
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
 FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15"
+# 2,000 training images, and as many of val, so that val can choose between settings
+ZOO = (
+    "data=fashion_mnist data.train_per_class=400 data.val_fraction=0.5 data.batch_size=64 "
+    "teacher.batch_size=64 trainer.max_epochs=15 teacher.trainer.max_epochs=20 "
+    f"hardware.precision=bf16-mixed {QUIET}"
+)
+SEEDS = range(5)
 # from the smallest to the largest
 UCR = (
     *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
@@ -138,23 +145,23 @@ STUDIES = {
         }
     ),
     "ssd_ucr": Study(
-        {name: f"sweep=ssd_ucr data.name={name} {QUIET}" for name in UCR}, over_data_sets=True
+        {name: f"sweep=ssd_ucr data.name={name} {QUIET}" for name in UCR}, is_joined=True
     ),
     "ssd_ucr_early": Study(
         {name: f"sweep=ssd_ucr_early data.name={name} {QUIET}" for name in UCR},
-        over_data_sets=True,
+        is_joined=True,
     ),
     "ssd_dropout": Study(
         {name: f"sweep=dropout_placement data.name={name} {QUIET}" for name in UCR[:6]},
-        over_data_sets=True,
+        is_joined=True,
     ),
     "ssd_options": Study(
         {name: f"sweep=ssd_options data.name={name} {QUIET}" for name in UCR[:3]},
-        over_data_sets=True,
+        is_joined=True,
     ),
     "ucr_averages": Study(
         {name: f"sweep=ucr_averages data.name={name} {BARE}" for name in UCR},
-        over_data_sets=True,
+        is_joined=True,
     ),
     "speed_options": Study(
         {
@@ -162,6 +169,8 @@ STUDIES = {
             "ArrowHead": f"sweep=speed_options method=stochastic_self_distillation {SSD_ARROWHEAD}",
         }
     ),
+    "zoo_tuning": Study({"fashion_mnist": f"sweep=zoo_tuning {ZOO}"}),
+    "zoo": Study({f"seed_{n}": f"sweep=zoo {ZOO} seed={n}" for n in SEEDS}, is_joined=True),
     "sensitivity": Study(
         {
             "temperature_threshold": f"sweep=temperature_threshold {NOISY} {PER_SEED} "
@@ -208,7 +217,7 @@ def join(name: str) -> None:
     """Writes the tables over those data sets of a study that have records."""
     folder = RESULTS / name
     there = [folder / part for part in STUDIES[name].parts if (folder / part / FILE).exists()]
-    if STUDIES[name].over_data_sets and there:
+    if STUDIES[name].is_joined and there:
         write(build(there), folder)
         for duplicate in (FILE, "sweep.yaml", "values.csv"):
             (folder / duplicate).unlink()

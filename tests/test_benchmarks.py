@@ -17,11 +17,11 @@ from kd_lightning.reports.job_results import FILE, read_jsonl
 from kd_lightning.sweeps import plan
 
 PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))
-# of a study over data sets one part is enough: the others differ in the name
+# of joined parts one is enough: the others differ in the name of the data or the seed
 PARTS = [
     (name, part)
     for name, study in studies.STUDIES.items()
-    for part in (list(study.parts)[:1] if study.over_data_sets else study.parts)
+    for part in (list(study.parts)[:1] if study.is_joined else study.parts)
 ]
 
 
@@ -65,9 +65,9 @@ def test_committed_tables_follow_from_committed_records(packed: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, study in studies.STUDIES.items() if study.over_data_sets]
+    "name", [name for name, study in studies.STUDIES.items() if study.is_joined]
 )
-def test_tables_over_data_sets_follow_from_the_records_of_their_parts(
+def test_joined_tables_follow_from_the_records_of_their_parts(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     committed = studies.RESULTS / name
