@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,18 @@ def make_directory(directory: Path, key: str, *, exist_ok: bool = True) -> None:
         ) from error
 
 
-def check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
+def words_without_effect(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """The overrides of a teacher, if the method has no teacher."""
+    if "teacher" in cfg.method:
+        return []
+    return [o for o in overrides if o.lstrip("+").startswith(("teacher.", "method.teacher"))]
+
+
+def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raises ``UserError`` for an override of a teacher if the method has no teacher."""
-    of_teacher = [o for o in overrides if o.lstrip("+").startswith(("teacher.", "method.teacher"))]
-    if of_teacher and "teacher" not in cfg.method:
+    if idle := words_without_effect(cfg, overrides):
         method = cfg.method._target_.split(".")[-2]
-        raise UserError(f"{of_teacher[0]} has no effect: method={method} has no teacher")
+        raise UserError(f"{idle[0]} has no effect: method={method} has no teacher")
 
 
 def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:

@@ -9,7 +9,7 @@ commas, is an axis of the sweep.
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import as_user_errors, compose, is_sweep_key
 from kd_lightning.config.schema import arguments_of, check_arguments, check_configuration
 from kd_lightning.records.jobs import JobSpec
-from kd_lightning.records.run_directory import check_overrides
+from kd_lightning.records.run_directory import check_overrides, words_without_effect
 from kd_lightning.sweeps.overrides import (
     expand_values,
     fixed_words,
@@ -71,11 +71,13 @@ class Variation:
         variant: the name of its row: everything that varies, except seed and data set.
         axes: each key that varies -> its value in this job.
         overrides: its own, and those that all jobs have.
+        shared: those of them that all jobs have.
     """
 
     variant: str
     axes: Axes
     overrides: tuple[str, ...]
+    shared: frozenset[str] = frozenset()
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -135,6 +137,7 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
         if override.is_sweep_override():
             grid[key] = expand_values(override)
     fixed = fixed_words(words)
+    shared = frozenset([*settings.overrides, *fixed])
     check_grid(grid)
     seeds = grid.pop("seed", [None])
     named = [key for key in grid if key not in settings.data_sets and len(grid[key]) > 1]
@@ -150,7 +153,7 @@ def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:
             axes["seed"] = value_of(seed)
             cells.append(seed)
         of_job = last_wins([*settings.overrides, *own, *cells, *fixed])
-        variations.append(Variation(label, axes, of_job))
+        variations.append(Variation(label, axes, of_job, shared))
     return variations
 
 
@@ -202,6 +205,9 @@ def job_specs(
 ) -> tuple[list[JobSpec], DictConfig]:
     """The specifications of all jobs, and the configuration of the first job.
 
+    A word for all jobs that has no effect on some of them (``teacher.seed`` where the method has no
+    teacher) is left out of these.
+
     The configuration of each row is composed and checked, so a wrong word is refused before any job
     starts. A value of a data key, such as a fold or the name of a data set, is checked with one row
     only: an archive has too many of them to check each with each row.
@@ -214,6 +220,7 @@ def job_specs(
         UserError: the configuration of a job cannot be composed.
     """
     composed: dict[tuple[str, ...], DictConfig] = {}
+    idle: dict[tuple[str, ...], list[str]] = {}
     specs: list[JobSpec] = []
     checked_values: set[str] = set()
     for number, variation in enumerate(variations):
@@ -222,7 +229,8 @@ def job_specs(
             o for o in variation.overrides if not o.startswith("seed=") and o not in of_data
         )
         if row not in composed or not of_data <= checked_values:
-            cfg = compose_job(variation.overrides, config_dir)
+            cfg = compose_job(variation.overrides, config_dir, variation.shared)
+            idle[row] = words_without_effect(cfg, list(variation.shared))
             composed.setdefault(row, cfg)
             checked_values |= of_data
         cfg = composed[row]
@@ -231,13 +239,16 @@ def job_specs(
                 number=number,
                 variant=variation.variant or str(cfg.method._target_).split(".")[-2],
                 axes=variation.axes,
-                overrides=list(variation.overrides),
+                overrides=[word for word in variation.overrides if word not in idle[row]],
                 folder=folder,
                 config_dir=config_dir,
                 **hardware_of(cfg),
             )
         )
-    return specs, next(iter(composed.values()))
+    first = next(iter(composed.values()))
+    if all(idle.values()):  # of no job at all: a mistake
+        check_overrides(first, variations[0].overrides)
+    return specs, first
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:
@@ -248,12 +259,18 @@ def is_value_of_data(override: str, axes: Axes) -> bool:
     return key in axes and key.startswith("data.")
 
 
-def compose_job(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
-    """Composes and checks the configuration of a job."""
+def compose_job(
+    overrides: Sequence[str], config_dir: str | None, shared: Collection[str] = ()
+) -> DictConfig:
+    """Composes and checks the configuration of a job.
+
+    Args:
+        shared: those of the overrides that all jobs have. They need not have an effect on this one.
+    """
     with as_user_errors(overrides):
         cfg = compose(overrides, config_dir)
         check_configuration(cfg)
-        check_overrides(cfg, list(overrides))
+        check_overrides(cfg, [word for word in overrides if word not in shared])
     return cfg
 
 

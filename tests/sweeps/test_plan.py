@@ -1,5 +1,7 @@
 """From the words of a command line to jobs."""
 
+from dataclasses import replace
+
 import pytest
 from helpers import CONF
 from omegaconf import OmegaConf
@@ -175,9 +177,9 @@ def test_every_preset_composes(preset: str) -> None:
 def test_each_row_and_each_data_set_is_composed_but_not_every_combination(monkeypatch) -> None:
     composed = []
 
-    def count(overrides, config_dir):
+    def count(overrides, *others):
         composed.append(overrides)
-        return compose_job(overrides, config_dir)
+        return compose_job(overrides, *others)
 
     monkeypatch.setattr(plan, "compose_job", count)
     words = ["data=biovid", "method=kd,supervised", "data.fold=0,1,2", "seed=0,1"]
@@ -201,6 +203,19 @@ def test_an_order_has_what_a_launcher_needs() -> None:
         (1, 1, "cpu", 1),
     ]
     assert found[0].variant == "hardware.devices=2"
+
+
+def test_a_word_for_all_jobs_is_left_out_of_those_on_which_it_has_no_effect() -> None:
+    words = ["method=kd,supervised", "teacher.seed=3", "seed=0,1"]
+    found, _ = job_specs(expand(plain(), words), folder=".", config_dir=None)
+    of_teacher = {spec.variant: "teacher.seed=3" in spec.overrides for spec in found}
+    assert of_teacher == {"method=kd": True, "method=supervised": False}
+
+
+def test_a_word_of_one_variant_must_have_an_effect_on_it() -> None:
+    settings = replace(plain(), variants={"a": ["method=supervised", "teacher.seed=3"], "b": []})
+    with pytest.raises(UserError, match="has no effect: method=supervised has no teacher"):
+        job_specs(expand(settings, []), folder=".", config_dir=None)
 
 
 def test_a_row_without_a_name_has_the_name_of_its_method() -> None:
