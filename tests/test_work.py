@@ -88,6 +88,7 @@ def test_a_forked_job_finds_its_libraries_imported(
     assert run(job) == 0
     modules = (job.directory / "modules.txt").read_text().split()
     assert {"torch", "lightning.pytorch", "kd_lightning.running.run"} <= {*modules}
+    assert "kd_lightning.work" not in modules  # runpy warns of a module that it is to run again
 
 
 def test_a_user_error_is_one_sentence_and_the_job_can_be_run_again(make) -> None:

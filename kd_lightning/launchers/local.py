@@ -96,7 +96,8 @@ class Local:
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}
         if self.warm and job.spec.devices * job.spec.num_nodes == 1:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["kd_lightning.work"])
+            # all that kd_lightning.work imports, but not that module, which the fork runs anew
+            context.set_forkserver_preload(["kd_lightning.running.run"])
             fork = context.Process(target=run_forked, args=(job.command(), environment))
             with hide_main_module():
                 fork.start()
