@@ -37,6 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="test A − B over the seeds: two rows by name, or two values as key=value",
     )
     parser.add_argument(
+        "--compared",
+        nargs="+",
+        metavar="METRIC",
+        help="compare the pairs in these metrics of the test, such as accuracy robust_accuracy "
+        "nll, instead of the sweep's own",
+    )
+    parser.add_argument(
         "--margin",
         type=float,
         help="also test that the pairs are equal within so many points of accuracy",
@@ -59,7 +66,11 @@ def main(words: Sequence[str] | None = None) -> None:
         from kd_lightning import reports  # here: it imports scipy, which --help does not need
 
         report = reports.build(
-            arguments.directories, arguments.columns, arguments.pair, arguments.margin
+            arguments.directories,
+            arguments.columns,
+            arguments.pair,
+            arguments.margin,
+            arguments.compared,
         )
         reports.print_report(report, console)
         out = arguments.out or report.source.directory

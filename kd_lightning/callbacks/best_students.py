@@ -10,6 +10,8 @@ from torch import nn
 from kd_lightning.base.files import atomic_write
 from kd_lightning.callbacks.averaging import averaging_of
 
+RECORDED = ("accuracy", "nll", "robust_accuracy")  # metrics on val, where the method has them
+
 
 class BestStudents(Callback):
     """Writes ``best-<key>.ckpt`` for each student: its weights and the metrics that chose them.
@@ -22,8 +24,8 @@ class BestStudents(Callback):
     there is an average, earlier epochs are no longer candidates.
 
     Attributes:
-        chosen: key -> {"epoch", "accuracy", "nll"} of its best epoch, and the metric that chose it
-            if it is another one; empty without a val part.
+        chosen: key -> {"epoch", "accuracy", "nll"} of its best epoch, "robust_accuracy" if the
+            method attacks on val, and the metric that chose it; empty without a val part.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,7 +45,8 @@ class BestStudents(Callback):
         for key, net in students.items():
             metrics = {
                 name: trainer.callback_metrics[f"val/{key}/{name}"].item()
-                for name in dict.fromkeys(("accuracy", "nll", method.chosen_by))
+                for name in dict.fromkeys((*RECORDED, method.chosen_by))
+                if f"val/{key}/{name}" in trainer.callback_metrics
             }
             best = self.chosen.get(key)
             if best is None or _rank(metrics, method) > _rank(best, method):

@@ -26,6 +26,12 @@ from kd_lightning.models.modes import MODES, Mode, in_mode
 CHOICES = ("robust_accuracy", "accuracy")
 
 
+def check_epsilon(name: str, value: float) -> None:
+    """Raises ``UserError`` unless an attack can be of this size."""
+    if not 0 <= value < float("inf"):
+        raise UserError(f"{name} must be >= 0, got {value} (method.{name}=…)")
+
+
 class AdversarialLearner(Learner):
     """A Learner whose students are attacked in training and on val. ``losses`` is still to be
     defined.
@@ -42,6 +48,7 @@ class AdversarialLearner(Learner):
             batch norm. "train": statistics of the attacked batch, which update the running ones.
             "batch": the same, and the running ones stay as they are. On val it is always "eval".
         choose_by: the metric on val that chooses each student's weights.
+        val_epsilon: ``epsilon`` of the attack on val; None: that of training.
     """
 
     val_names: ClassVar = (*Learner.val_names, "robust_accuracy")
@@ -55,11 +62,13 @@ class AdversarialLearner(Learner):
         random_start: bool = True,
         attack_mode: Mode = "eval",
         choose_by: str = "robust_accuracy",
+        val_epsilon: float | None = None,
         **learner: Any,
     ) -> None:
         super().__init__(**learner)
-        if not 0 <= epsilon < float("inf"):
-            raise UserError(f"epsilon must be >= 0, got {epsilon} (method.epsilon=…)")
+        check_epsilon("epsilon", epsilon)
+        if val_epsilon is not None:
+            check_epsilon("val_epsilon", val_epsilon)
         check_positive(step_size=step_size, steps=steps)
         if attack_mode not in MODES:
             raise unknown("mode", str(attack_mode), MODES, "method.attack_mode")
@@ -71,6 +80,7 @@ class AdversarialLearner(Learner):
         self.random_start = random_start
         self.attack_mode = attack_mode
         self.chosen_by = choose_by
+        self.val_epsilon = val_epsilon
 
     def unsupported(self) -> dict[str, str]:
         return {"compile": "an attack needs gradients inside of a step"}
@@ -82,6 +92,7 @@ class AdversarialLearner(Learner):
         objective: Callable[[Tensor], Tensor],
         *stream: int | str,
         mode: Mode = "eval",
+        epsilon: float | None = None,
     ) -> Float[Tensor, "B *shape"]:
         """Samples near ``x`` on which a student does badly.
 
@@ -91,15 +102,17 @@ class AdversarialLearner(Learner):
             stream: the numbers from which the random start follows, besides the seed; none: the
                 rank and the step.
             mode: of the student.
+            epsilon: largest change of a value; None: that of training.
         """
-        if not self.epsilon:
+        size = self.epsilon if epsilon is None else epsilon
+        if not size:
             return x
         student = self.students[key]
         with in_mode(student, mode):
             return pgd(
                 lambda u: objective(student(u).logits),
                 x,
-                epsilon=self.epsilon,
+                epsilon=size,
                 step_size=self.step_size,
                 steps=self.steps,
                 noise=self._noise(key, x, *stream) if self.random_start else None,
@@ -131,7 +144,9 @@ class AdversarialLearner(Learner):
     def _attacked_on_val(self, key: str, x: Tensor, y: Tensor, batch_idx: int) -> Tensor:
         """The same at every epoch."""
         objective = partial(label_cross_entropy, labels=y.clone())  # made in inference mode
-        return self.attacked(key, as_floats(x.clone()), objective, "attack on val", batch_idx)
+        stream = ("attack on val", batch_idx)
+        floats = as_floats(x.clone())
+        return self.attacked(key, floats, objective, *stream, epsilon=self.val_epsilon)
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()

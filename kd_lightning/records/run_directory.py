@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,16 @@ def is_run(directory: Path) -> bool:
 def best_student(directory: Path) -> str:
     """The student of a finished run that was best on val; its only one, if it has one."""
     nets = json.loads((directory / "metrics.json").read_text())["nets"]
-    students = OmegaConf.load(directory / CONFIG).method.students
+    method = OmegaConf.load(directory / CONFIG).method
+    by = chosen_by(method)
+    return max(method.students, key=lambda key: nets[key]["val"].get(by, 0.0))
 
-    def value(key: str) -> float:
-        """What its weights were chosen by: of adversarial training, the accuracy under attack."""
-        val = nets[key]["val"]
-        return val.get("robust_accuracy", val.get("accuracy", 0.0))
 
-    return max(students, key=value)
+def chosen_by(method: Mapping[str, Any]) -> str:
+    """The metric on val by which the students' weights are chosen, from a method's configuration:
+    of adversarial training, the accuracy under attack, unless it is said otherwise.
+    """
+    return method.get("choose_by") or "accuracy"
 
 
 def make_run_directory(cfg: DictConfig, title: str) -> Path:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.tables import Table, print_tables
-from kd_lightning.reports.columns import default_columns, expand
+from kd_lightning.reports.columns import OBJECTIVE, check_chooser, default_columns, expand
 from kd_lightning.reports.data_sets import (
     MAX_COLUMNS,
     Comparison,
@@ -21,13 +21,14 @@ from kd_lightning.reports.data_sets import (
 )
 from kd_lightning.reports.differences import (
     Difference,
-    accuracy_columns,
+    check_compared,
     check_margin,
-    differences,
-    pair_table,
+    compare,
+    tested_columns,
 )
 from kd_lightning.reports.grids import Grid, grid_of
 from kd_lightning.reports.join import join
+from kd_lightning.reports.pair_tables import pair_table
 from kd_lightning.reports.pairs import resolve
 from kd_lightning.reports.provenance import notes_on_origin
 from kd_lightning.reports.published import (
@@ -71,6 +72,7 @@ def build(
     columns: Sequence[str] | None = None,
     pairs: Sequence[Sequence[str]] | None = None,
     margin: float | None = None,
+    compared: Sequence[str] | None = None,
 ) -> Report:
     """Builds the report of one or more directories.
 
@@ -78,23 +80,19 @@ def build(
         columns: used instead of the columns in ``sweep.yaml``.
         pairs: added to the pairs in ``sweep.yaml``.
         margin: of the equivalence test, in points of accuracy, instead of that in ``sweep.yaml``.
+        compared: metrics in which the pairs are compared, instead of those in ``sweep.yaml``.
 
     Raises:
-        UserError: a directory has no results, results cannot be read or occur twice, or a column
-            or a pair does not exist.
+        UserError: a directory has no results, results cannot be read or occur twice, or a column,
+            a metric or a pair does not exist.
     """
     if not directories:
         raise UserError("expected the directory of a sweep, or of several, got none")
     source = join(read([Path(directory) for directory in directories]))
     preset = source.settings
-    settings = {
-        **preset,
-        "columns": list(columns or preset.get("columns") or []) or None,
-        "pairs": [*(preset.get("pairs") or []), *map(list, pairs or [])],
-    }
-    if margin is not None:
-        settings["margin"] = margin
-    check_margin(settings.get("margin"))
+    settings = _settings(preset, columns, pairs, margin, compared)
+    metrics = list(dict.fromkeys(settings.get("compared") or ["accuracy"]))
+    chosen_by = settings.get("chosen_by") or OBJECTIVE
     source = replace(source, settings=settings)
     results, keys, search = source.results, source.data_sets, bool(settings.get("search"))
     values = [result.values for result in results if result.values]
@@ -119,8 +117,12 @@ def build(
         shown = shown or default_columns(values)
     row_pairs = existing(preset.get("pairs") or [], lambda names: resolve(names, results, keys))
     row_pairs = list(dict.fromkeys([*row_pairs, *resolve(pairs or [], results, keys)]))
-    tested = accuracy_columns(shown, results)
-    paired = differences(row_pairs, tested, results, keys)
+    paired = compare(row_pairs, metrics, shown, results, keys)
+    notes += [
+        f"Left out: no run has test {metric} (compared)."
+        for metric in metrics
+        if metric not in paired
+    ]
     published = read_published(preset.get("reported") or [])
     notes += notes_on_omitted(published, results, keys)
     notes += notes_on_origin(settings.get("made") or [])
@@ -132,20 +134,22 @@ def build(
     for name in names:
         selected = [result for result in results if result.data_set(keys) == name]
         title = source.title if len(names) == 1 else f"{source.title}: {name}"
-        tables.append(main_table(title, selected, shown, search, published))
+        tables.append(main_table(title, selected, shown, search, published, chosen_by=chosen_by))
         file = _file_name("heatmap", name if len(names) > 1 else "")
-        grid = grid_of(title, selected, keys, file, search)
+        grid = grid_of(title, selected, keys, file, search, chosen_by)
         grids += [grid] * (grid is not None)
     if grids and not find_spec("matplotlib"):
         notes.append("No heat map: matplotlib is not installed (pip install kd_lightning[stats]).")
     comparisons = []
     if len(names) > 1 and not search:
-        comparisons = compare_rows(tested, results, keys, published_means)
+        ranked = tested_columns("accuracy", shown, results)
+        comparisons = compare_rows(ranked, results, keys, published_means)
     many_data_sets = bool(comparisons) and len(names) > MAX_COLUMNS
     if not many_data_sets:
         tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
     if row_pairs:
-        tables.append(pair_table(row_pairs, paired, settings.get("margin")))
+        margin = settings.get("margin")
+        tables += [pair_table(row_pairs, name, found, margin) for name, found in paired.items()]
     diagrams: dict[str, Comparison] = {}
     if comparisons:
         for comparison in comparisons:
@@ -159,10 +163,34 @@ def build(
             diagram = _note_on_diagram(file) if has_diagram else None
             tables.append(comparison_table(comparison, diagram, further))
         if row_pairs:
-            tables.append(wilcoxon_table(paired))
+            tables += [wilcoxon_table(name, found) for name, found in paired.items()]
     if many_data_sets:
         tables.sort(key=lambda table: table.name != "data_sets")
-    return Report(source, tables, grids, diagrams, paired, comparisons, published, shown)
+    every = [difference for found in paired.values() for difference in found]
+    return Report(source, tables, grids, diagrams, every, comparisons, published, shown)
+
+
+def _settings(
+    preset: Mapping[str, Any],
+    columns: Sequence[str] | None,
+    pairs: Sequence[Sequence[str]] | None,
+    margin: float | None,
+    compared: Sequence[str] | None,
+) -> dict[str, Any]:
+    """The settings of ``sweep.yaml`` with those of the call; see ``build``."""
+    settings = {
+        **preset,
+        "columns": list(columns or preset.get("columns") or []) or None,
+        "pairs": [*(preset.get("pairs") or []), *map(list, pairs or [])],
+    }
+    if margin is not None:
+        settings["margin"] = margin
+    if compared:
+        settings["compared"] = list(compared)
+    check_margin(settings.get("margin"))
+    check_compared(settings.get("compared") or [])
+    check_chooser(settings.get("chosen_by") or OBJECTIVE)
+    return settings
 
 
 def _note_on_diagram(file: str) -> str:

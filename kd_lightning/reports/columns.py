@@ -42,6 +42,18 @@ COMBINED = ("ensemble", "vote", "uniform_soup", "greedy_soup")
 # same for all methods.
 ALWAYS_VALID = ("teacher", *COMBINED)
 PERCENT = ("accuracy", "robust_accuracy", "agreement")
+CHOOSERS = ("accuracy", "robust_accuracy")  # of a student on val; higher is better
+DECIMALS = {"epoch": 1, "aurc": 4}  # others: 3; typical aurc values are some thousandths
+
+
+def check_chooser(column: str) -> None:
+    """Raises ``UserError`` unless a row can be chosen by this column: a share on val."""
+    part, net, metric = split(column)
+    if column != OBJECTIVE and (part != "val" or net in ("", "*") or metric not in CHOOSERS):
+        raise UserError(
+            f"rows are chosen by {OBJECTIVE} or val/<net>/{'|'.join(CHOOSERS)}, got '{column}' "
+            "(sweep.chosen_by=…)"
+        )
 
 
 def values_of(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -130,5 +142,4 @@ def format_value(column: str, value: float) -> str:
         return f"{100 * value:.2f}"
     if metric in METRICS["net"]:
         return f"{value:,.0f}"
-    decimals = {"epoch": 1, "aurc": 4}.get(metric, 3)  # typical aurc values are some thousandths
-    return f"{value:.{decimals}f}"
+    return f"{value:.{DECIMALS.get(metric, 3)}f}"

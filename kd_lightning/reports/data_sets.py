@@ -16,11 +16,13 @@ from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import format_value, split
 from kd_lightning.reports.differences import (
     Difference,
+    difference_heading,
+    format_difference,
     format_interval,
     format_p,
-    format_points,
 )
 from kd_lightning.reports.job_results import JobResult
+from kd_lightning.reports.pair_tables import title_of
 from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.published import Published, published_values
 from kd_lightning.reports.statistics import TOLERANCE, Sample, holm_within, wilcoxon
@@ -233,8 +235,12 @@ def _lacks_jobs(comparison: Comparison) -> bool:
     )
 
 
-def wilcoxon_table(paired: Sequence[Difference]) -> Table:
-    """Tests each pair and net over the data sets: each data set counts once, with its mean."""
+def wilcoxon_table(metric: str, paired: Sequence[Difference]) -> Table:
+    """Tests each pair and net over the data sets: each data set counts once, with its mean.
+
+    Args:
+        paired: the differences in this metric.
+    """
     means: dict[tuple[Pair, str], list[float]] = {}
     for difference in paired:
         if difference.sample.n:
@@ -245,8 +251,8 @@ def wilcoxon_table(paired: Sequence[Difference]) -> Table:
     for key, p, p_holm in zip(means, p_values, adjusted, strict=True):
         (pair, net), values = key, means[key]
         sample = Sample(tuple(values))
-        row = [pair.title, net, str(sample.n), format_points(sample.mean)]
-        rows.append([*row, format_interval(sample), format_p(p), format_p(p_holm)])
+        row = [pair.title, net, str(sample.n), format_difference(metric, sample.mean)]
+        rows.append([*row, format_interval(metric, sample), format_p(p), format_p(p_holm)])
     notes = [
         "95 % interval: of the mean difference over data sets like these, from Student's t with "
         "the n data sets of this table.",
@@ -259,5 +265,5 @@ def wilcoxon_table(paired: Sequence[Difference]) -> Table:
     fewest = min(map(len, means.values()), default=0)
     if 0 < fewest < 6:
         notes.append(f"With {fewest} data sets, p cannot be below {2 / 2**fewest:.3g}.")
-    heads = ["A − B", "net", "n", "test accuracy, points", "95 % interval", "p", "p, Holm"]
-    return Table("data_sets", "Pairs over data sets", heads, rows, notes)
+    heads = ["A − B", "net", "n", difference_heading(metric), "95 % interval", "p", "p, Holm"]
+    return Table("data_sets", title_of("Pairs over data sets", metric), heads, rows, notes)

@@ -1,12 +1,10 @@
 """Computes paired differences: row A minus row B under the same seed, with intervals and tests."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kd_lightning.base.errors import UserError
-from kd_lightning.base.tables import Table
-from kd_lightning.reports.columns import COMBINED, split, students_of
+from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.reports.columns import COMBINED, DECIMALS, METRICS, PERCENT, split, students_of
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.statistics import Sample, holm_within
@@ -40,27 +38,46 @@ class Difference:
         nets = (split(self.column)[1], split(self.column_b)[1])
         return " − ".join(dict.fromkeys(nets))
 
+    @property
+    def metric(self) -> str:
+        """What is compared, such as ``accuracy``."""
+        return split(self.column)[2]
 
-def accuracy_columns(columns: Sequence[str], results: Iterable[JobResult]) -> list[str]:
-    """The columns to test: those of ``columns`` that are test accuracies of the students or of
+    @property
+    def family(self) -> tuple[str, str]:
+        """Tests with the same value are corrected together."""
+        return self.net, self.metric
+
+
+def check_compared(metrics: Sequence[str]) -> None:
+    """Raises ``UserError`` unless all are metrics of the test."""
+    for metric in metrics:
+        if metric not in METRICS["test"]:
+            raise unknown("metric", metric, METRICS["test"], "sweep.compared=[…], or --compared …")
+
+
+def tested_columns(metric: str, columns: Sequence[str], results: Iterable[JobResult]) -> list[str]:
+    """The columns to test: those of ``columns`` that are this metric on test, of the students or of
     their combinations. If there are none among ``columns``, all such columns.
     """
     values = [result.values for result in results]
-    candidates = [f"test/{net}/accuracy" for net in (*students_of(values), *COMBINED)]
+    candidates = [f"test/{net}/{metric}" for net in (*students_of(values), *COMBINED)]
     candidates = [column for column in candidates if any(column in row for row in values)]
     return [column for column in columns if column in candidates] or candidates
 
 
 def differences(
     pairs: Sequence[Pair],
+    metric: str,
     columns: Sequence[str],
     results: Sequence[JobResult],
     data_sets: Sequence[str],
 ) -> list[Difference]:
     """The difference of each pair on each data set, in each column that both rows have. A pair that
-    names two nets is compared only in the accuracies of these nets.
+    names two nets is compared only in the metric of these nets.
 
     Args:
+        columns: of this metric.
         data_sets: the keys that name a data set.
     """
     rows: dict[tuple[str, str], dict[str, JobResult]] = {}
@@ -71,7 +88,7 @@ def differences(
     for pair in pairs:
         for data_set in dict.fromkeys(place[1] for place in rows):
             a, b = rows.get((pair.a, data_set), {}), rows.get((pair.b, data_set), {})
-            for column_a, column_b in pair.columns(columns):
+            for column_a, column_b in pair.columns(metric, columns):
                 if _lacks(a, column_a) or _lacks(b, column_b):
                     continue
                 seeds = [
@@ -88,6 +105,28 @@ def differences(
     return paired
 
 
+def compare(
+    pairs: Sequence[Pair],
+    metrics: Sequence[str],
+    columns: Sequence[str],
+    results: Sequence[JobResult],
+    data_sets: Sequence[str],
+) -> dict[str, list[Difference]]:
+    """The differences of all pairs, by metric. A metric that no finished run has is left out.
+
+    Args:
+        columns: of the report; see ``tested_columns``.
+        data_sets: the keys that name a data set.
+    """
+    is_any_done = any(result.values for result in results)
+    compared = {}
+    for metric in metrics:
+        tested = tested_columns(metric, columns, results)
+        if tested or not is_any_done:
+            compared[metric] = differences(pairs, metric, tested, results, data_sets)
+    return compared
+
+
 def _lacks(row: Mapping[str, JobResult], column: str) -> bool:
     """Whether some jobs of a row are done, and none of them has this column."""
     done = [result for result in row.values() if result.values]
@@ -95,8 +134,8 @@ def _lacks(row: Mapping[str, JobResult], column: str) -> bool:
 
 
 def adjusted_p_values(paired: Sequence[Difference]) -> list[float | None]:
-    """p-values with Holm's correction; the tests of one net are one family."""
-    families = [difference.net for difference in paired]
+    """p-values with Holm's correction; the tests of one net and metric are one family."""
+    families = [difference.family for difference in paired]
     return holm_within(families, [difference.sample.p_value() for difference in paired])
 
 
@@ -110,136 +149,50 @@ def check_margin(margin: float | None) -> None:
 
 
 def equivalence_p_values(paired: Sequence[Difference], margin: float | None) -> list[float | None]:
-    """p-values of the equivalence test with Holm's correction; the tests of one net are one family.
+    """p-values of the equivalence test with Holm's correction; the tests of one net and metric are
+    one family. None for metrics that are no shares: they have no points.
 
     Args:
-        margin: in points of accuracy; None: no test.
+        margin: in points; None: no test.
     """
     if margin is None:
         return [None] * len(paired)
-    families = [difference.net for difference in paired]
-    p_values = [difference.sample.equivalence_p_value(margin / 100) for difference in paired]
+    families = [difference.family for difference in paired]
+    p_values = [
+        difference.sample.equivalence_p_value(margin / 100)
+        if difference.metric in PERCENT
+        else None
+        for difference in paired
+    ]
     return holm_within(families, p_values)
 
 
-def pair_table(
-    pairs: Sequence[Pair], paired: Sequence[Difference], margin: float | None = None
-) -> Table:
-    """The table of all differences.
-
-    Args:
-        margin: of the equivalence test, in points of accuracy; None: no test.
-    """
-    equivalent = equivalence_p_values(paired, margin)
-    adjusted = adjusted_p_values(paired)
-    tested = Counter(d.net for d in paired if d.sample.p_value() is not None)
-    tests = max(tested.values(), default=0)
-    rows = []
-    for difference, p_holm, p_equal in zip(paired, adjusted, equivalent, strict=True):
-        where = f" on {difference.data_set}" if difference.data_set else ""
-        n = difference.sample.n
-        row = [difference.pair.title + where, difference.net]
-        row.append(str(n) if n == difference.planned else f"{n} of {difference.planned}")
-        row.append(format_points(difference.sample.mean) if n else "")
-        row.append(format_interval(difference.sample))
-        row.append(format_p(difference.sample.p_value()))
-        row += [format_p(p_holm)] * (tests > 1)
-        rows.append([*row, format_p(p_equal)] if margin is not None else row)
-    heads = ["A − B", "net", "n", "test accuracy, points", "95 % interval", "p"]
-    heads += ["p, Holm"] * (tests > 1)
-    heads += [] if margin is None else [f"p, within ±{margin:g}"]
-    return Table("pairs", "Pairs", heads, rows, _notes(pairs, paired, tests, margin))
-
-
-def _notes(
-    pairs: Sequence[Pair], paired: Sequence[Difference], tests: int, margin: float | None
-) -> list[str]:
-    notes = [
-        "A − B: difference in test accuracy, in percentage points, between runs with the same "
-        "seed; mean over n seeds. 95 % interval and two-sided p: paired t test over these seeds."
-    ]
-    if tests > 1:
-        notes.append(
-            f"p, Holm: with Holm's correction for the tests of the same net ({tests} at most)."
-        )
-    if margin is not None:
-        points = "point" if margin == 1 else "points"
-        notes.append(
-            f"p, within ±{margin:g}: below 0.05, the difference is shown to be smaller than "
-            f"{margin:g} {points} either way (two one-sided t tests"
-            f"{', with Holm’s correction' if tests > 1 else ''})."
-        )
-    notes += note_on_scope(paired)
-    if any(difference.sample.n < 2 for difference in paired):
-        notes.append("With fewer than two seeds (n < 2) there is no interval and no test.")
-    if any(difference.sample.n > 1 and difference.sample.is_constant for difference in paired):
-        notes.append(
-            "If the difference is the same for all seeds, the interval has no width and the t test "
-            "gives no p. This does not mean that other seeds give the same difference."
-        )
-    if any(difference.sample.n < difference.planned for difference in paired):
-        notes.append("n of m: only the n seeds for which both rows have a result are compared.")
-    compared = {difference.pair for difference in paired}
-    notes += [
-        f"Not compared, because the rows have no net in common: {pair.title}."
-        for pair in pairs
-        if pair not in compared
-    ]
-    return notes
-
-
-def note_on_scope(paired: Sequence[Difference]) -> list[str]:
-    """One note on which sources of variation the intervals cover; none if no seeds are compared."""
-    teachers, splits = [], []
-    for difference in paired:
-        if difference.sample.n < 2:
-            continue
-        half = difference.sample.n
-        for row in (difference.results[:half], difference.results[half:]):
-            teachers.append({result.teacher for result in row})
-            splits.append({str(result.seeds.get("data.split_seed")) for result in row})
-    if not splits:
-        return []
-    is_shared = {
-        "teacher": all(len(row) == 1 for row in teachers),
-        "split": all(len(row) == 1 for row in splits),
-    }
-    if all(row == {None} for row in teachers):
-        del is_shared["teacher"]
-    shared = [name for name, same in is_shared.items() if same]
-    different = [name for name in is_shared if name not in shared]
-    sentences = ["The intervals cover the variation between seeds."]
-    if shared:
-        sentences.append(
-            f"All seeds use {' and '.join(f'the same {name}' for name in shared)}, so the "
-            f"intervals do not cover the variation between {_plural(shared)}."
-        )
-    if different:
-        sentences.append(
-            f"The seeds differ in {' and '.join(different)} too, so the intervals also cover the "
-            f"variation between {_plural(different)}."
-        )
-    return [" ".join(sentences)]
-
-
-def _plural(names: Sequence[str]) -> str:
-    return " and ".join(f"{name}s" for name in names)
-
-
 def format_points(difference: float) -> str:
-    """A difference of accuracies, in percentage points."""
-    text = f"{100 * difference:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")
+    """A difference of shares, in percentage points."""
+    return _with_sign(100 * difference, 2)
 
 
-def format_interval(sample: Sample) -> str:
-    """The 95 % interval of differences of accuracies, in percentage points; "" for fewer than two
-    values.
-    """
+def format_difference(metric: str, difference: float) -> str:
+    """A difference of two values of a metric, in percentage points if they are shares."""
+    if metric in PERCENT:
+        return format_points(difference)
+    return _with_sign(difference, DECIMALS.get(metric, 3) + 1)
+
+
+def _with_sign(value: float, decimals: int) -> str:
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def format_interval(metric: str, sample: Sample) -> str:
+    """The 95 % interval of differences of a metric; "" for fewer than two values."""
     interval = sample.interval()
-    return (
-        "" if interval is None else f"{format_points(interval[0])} to {format_points(interval[1])}"
-    )
+    return "" if interval is None else " to ".join(format_difference(metric, x) for x in interval)
+
+
+def difference_heading(metric: str) -> str:
+    """The heading of a column of differences: what is compared, with its unit if that is points."""
+    return f"test {metric}, points" if metric in PERCENT else f"test {metric}"
 
 
 def format_p(p: float | None) -> str:

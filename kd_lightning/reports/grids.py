@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_lightning.records.jobs import State
-from kd_lightning.reports.columns import OBJECTIVE, students_of
+from kd_lightning.reports.columns import OBJECTIVE, split, students_of
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.statistics import Sample
 
@@ -60,7 +60,12 @@ class Grid:
 
 
 def grid_of(
-    title: str, results: Sequence[JobResult], data_sets: Sequence[str], name: str, search: bool
+    title: str,
+    results: Sequence[JobResult],
+    data_sets: Sequence[str],
+    name: str,
+    search: bool,
+    chosen_by: str = OBJECTIVE,
 ) -> Grid | None:
     """The grid of the results on one data set.
 
@@ -83,7 +88,7 @@ def grid_of(
     tried = {(axes[x], axes[y]) for _, axes in placed}
     if search and tried != set(itertools.product(xs, ys)):
         return None
-    columns, quantity, is_objective = _quantity(results)
+    columns, quantity, is_objective = _quantity(results, chosen_by)
     groups: dict[str, dict[tuple[Any, Any], list[JobResult]]] = {}
     for result, axes in placed:
         rest = ", ".join(f"{key}={value}" for key, value in axes.items() if key not in (x, y))
@@ -100,11 +105,12 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return numbers and len(set(values)) > 1
 
 
-def _quantity(results: Sequence[JobResult]) -> tuple[list[str], str, bool]:
-    """The columns whose mean is shown, the name of this mean, and whether it is the objective."""
+def _quantity(results: Sequence[JobResult], chosen_by: str) -> tuple[list[str], str, bool]:
+    """The columns whose mean is shown, the name of this mean, and whether it chooses rows."""
     done = [result.values for result in results if result.values]
-    if all(OBJECTIVE in values for values in done):
-        return [OBJECTIVE], "val accuracy of the chosen weights, %", True
+    if all(chosen_by in values for values in done):
+        metric = split(chosen_by)[2].replace("_", " ")
+        return [chosen_by], f"val {metric} of the chosen weights, %", True
     columns = [f"last/{name}/accuracy" for name in students_of(done)]
     mean_of = "" if len(columns) == 1 else ", mean of the students"
     return columns, f"test accuracy of the last epoch{mean_of}, %", False

@@ -89,8 +89,13 @@ def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[
     pairs = [tuple(pair) for source in sources for pair in source.settings.get("pairs") or []]
     published = [entry for source in sources for entry in source.settings.get("reported") or []]
     searches = [source.settings.get("search") for source in sources]
+    compared = [name for source in sources for name in source.settings.get("compared") or []]
     margins = {source.settings.get("margin") for source in sources}
-    return {
+    choosers = {source.settings.get("chosen_by") for source in sources}
+    settings: dict[str, Any] = {"compared": list(dict.fromkeys(compared))} if compared else {}
+    if len(choosers) == 1 and None not in choosers:
+        settings["chosen_by"] = choosers.pop()
+    return settings | {
         "margin": margins.pop() if len(margins) == 1 else None,
         "columns": list(dict.fromkeys(columns)) or None,
         "pairs": [list(pair) for pair in dict.fromkeys(pairs)],

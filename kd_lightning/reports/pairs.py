@@ -35,12 +35,16 @@ class Pair:
     title: str
     nets: tuple[str, str] | None = None
 
-    def columns(self, tested: Iterable[str]) -> list[tuple[str, str]]:
-        """The columns to compare: each time one of A and one of B."""
+    def columns(self, metric: str, tested: Iterable[str]) -> list[tuple[str, str]]:
+        """The columns to compare: each time one of A and one of B.
+
+        Args:
+            tested: the columns of this metric that are compared if no nets are named.
+        """
         if self.nets is None:
             return [(column, column) for column in tested]
         a, b = self.nets
-        return [(f"test/{a}/accuracy", f"test/{b}/accuracy")]
+        return [(f"test/{a}/{metric}", f"test/{b}/{metric}")]
 
 
 def resolve(

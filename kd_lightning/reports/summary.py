@@ -9,7 +9,7 @@ from typing import Any
 
 from kd_lightning.base.tables import Table
 from kd_lightning.records.jobs import State
-from kd_lightning.reports.columns import COMBINED, OBJECTIVE, format_value, students_of
+from kd_lightning.reports.columns import COMBINED, OBJECTIVE, format_value, split, students_of
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.join import job_name
 from kd_lightning.reports.published import (
@@ -72,25 +72,25 @@ def rows_of(results: Sequence[JobResult], search: bool) -> list[Row]:
     # sorted() is stable: equal rows keep their order
     return sorted(
         (row for row in rows if row.n),
-        key=lambda row: _score(row) if row.sample(OBJECTIVE).n else -1,
+        key=lambda row: _score(row, OBJECTIVE) if row.sample(OBJECTIVE).n else -1,
         reverse=True,
     )
 
 
-def best_row(rows: Sequence[Row]) -> Row | None:
+def best_row(rows: Sequence[Row], chosen_by: str) -> Row | None:
     """The row that is best on the validation set, the first of equal ones.
 
-    None if there is only one row, no job is done, or a row has no validation accuracy.
+    None if there is only one row, no job is done, or a row lacks the column that chooses.
     """
     done = [row for row in rows if row.n]
-    if len(rows) < 2 or not done or any(row.sample(OBJECTIVE).n < row.n for row in done):
+    if len(rows) < 2 or not done or any(row.sample(chosen_by).n < row.n for row in done):
         return None
-    return max(done, key=_score)  # max returns the first of equal rows
+    return max(done, key=lambda row: _score(row, chosen_by))  # max returns the first of equal rows
 
 
-def _score(row: Row) -> int:
-    """The mean of the objective, rounded so that float32 rounding errors do not decide."""
-    return round(row.sample(OBJECTIVE).mean / TOLERANCE)
+def _score(row: Row, column: str) -> int:
+    """The mean of a column, rounded so that float32 rounding errors do not decide."""
+    return round(row.sample(column).mean / TOLERANCE)
 
 
 def main_table(
@@ -100,15 +100,20 @@ def main_table(
     search: bool,
     published: Sequence[Published] = (),
     name: str = "table",
+    chosen_by: str = OBJECTIVE,
 ) -> Table:
-    """The table of all rows, with notes."""
+    """The table of all rows, with notes.
+
+    Args:
+        chosen_by: the column on val whose highest value marks a row.
+    """
     rows = rows_of(results, search)
-    best = best_row(rows)
+    best = best_row(rows, chosen_by)
     ours = [[row.format_cell(column) for column in columns] for row in rows]
     numbers = [published_values(published, row.results[0]) for row in rows]
     heads, cells = with_published(columns, ours, numbers)
     first = [[f"{row.label} *" if row is best else row.label, row.n_text] for row in rows]
-    notes = [_note_on_numbers(rows), _note_on_choice(rows, best)]
+    notes = [_note_on_numbers(rows), _note_on_choice(rows, best, chosen_by)]
     notes += [*_notes_on_equal_rows(rows), *_notes_on_teacher(results)]
     notes += [*notes_on_published(published, results, columns), *notes_on_missing(results, search)]
     heads = ["trial" if search else "variant", "n", *heads]
@@ -139,28 +144,34 @@ def _note_on_numbers(rows: Sequence[Row]) -> str:
     )
 
 
-def _note_on_choice(rows: Sequence[Row], best: Row | None) -> str:
+def _note_on_choice(rows: Sequence[Row], best: Row | None, chosen_by: str) -> str:
     done = [row for row in rows if row.n]
     if not done:
         return "No row was chosen: no job is done."
-    without_val = [row.label for row in done if row.sample(OBJECTIVE).n < row.n]
-    if len(rows) == 1 and not without_val:
+    lacking = [row.label for row in done if row.sample(chosen_by).n < row.n]
+    if len(rows) == 1 and not lacking:
         return "No row was chosen: there is only one."
     if best is None:
-        who = "these runs" if len(without_val) == len(done) else ", ".join(without_val)
-        return f"No row was chosen: this needs a validation set, which is missing in {who}."
-    values = [result.values for result in best.results]
-    nets = [*students_of(values), *COMBINED]
-    shown = {net: best.format_cell(f"test/{net}/accuracy") for net in nets}
-    on_test = ", ".join(f"{net} {text} %" for net, text in shown.items() if text)
-    highest = best.sample(OBJECTIVE).mean
-    equal = sum(abs(row.sample(OBJECTIVE).mean - highest) < TOLERANCE for row in done)
+        who = "these runs" if len(lacking) == len(done) else ", ".join(lacking)
+        needed = "a validation set" if chosen_by == OBJECTIVE else chosen_by
+        return f"No row was chosen: this needs {needed}, which is missing in {who}."
+    highest = best.sample(chosen_by).mean
+    equal = sum(abs(row.sample(chosen_by).mean - highest) < TOLERANCE for row in done)
     tied = f", the first of {equal} equal ones" if equal > 1 else ""
     incomplete = f" Only {best.n_text} seeds are done." if best.n < len(best.results) else ""
+    metrics = dict.fromkeys(("accuracy", split(chosen_by)[2]))
+    on_test = " ".join(f"Its test {metric}: {_on_test(best, metric)}." for metric in metrics)
     return (
-        f"* chosen on the validation set ({OBJECTIVE} {best.format_cell(OBJECTIVE)} %, the highest "
-        f"of {len(done)}{tied}): {best.label}. Its test accuracy: {on_test}.{incomplete}"
+        f"* chosen on the validation set ({chosen_by} {best.format_cell(chosen_by)} %, the highest "
+        f"of {len(done)}{tied}): {best.label}. {on_test}{incomplete}"
     )
+
+
+def _on_test(row: Row, metric: str) -> str:
+    """A share of the test samples, of each student and of each of their combinations."""
+    nets = [*students_of([result.values for result in row.results]), *COMBINED]
+    shown = {net: row.format_cell(f"test/{net}/{metric}") for net in nets}
+    return ", ".join(f"{net} {text} %" for net, text in shown.items() if text) or "not measured"
 
 
 def _notes_on_equal_rows(rows: Sequence[Row]) -> list[str]:

@@ -21,8 +21,12 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write, write_text
 from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports.assemble import Report
-from kd_lightning.reports.columns import split
-from kd_lightning.reports.differences import adjusted_p_values, equivalence_p_values
+from kd_lightning.reports.columns import PERCENT, split
+from kd_lightning.reports.differences import (
+    Difference,
+    adjusted_p_values,
+    equivalence_p_values,
+)
 from kd_lightning.reports.job_results import FILE, is_local, to_jsonl
 from kd_lightning.reports.published import published_values
 from kd_lightning.reports.summary import rows_of
@@ -34,8 +38,8 @@ if TYPE_CHECKING:
 MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
 # Keys of a sweep.yaml that do not depend on the machine on which the sweep ran.
 PORTABLE = (
-    "title", "command", "overrides", "grid", "variants", "pairs", "margin", "columns", "data_sets",
-    "reported", "search", "made",
+    "title", "command", "overrides", "grid", "variants", "pairs", "compared", "margin",
+    "chosen_by", "columns", "data_sets", "reported", "search", "made",
 )  # fmt: skip
 
 
@@ -177,8 +181,13 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
             "high": high,
             "p": sample.p_value(),
             "p_holm": p_holm,
-            **({} if margin is None else {"margin": margin, "p_within_margin": p_equal}),
+            **({} if margin is None else _equivalence(difference, margin, p_equal)),
         }
+
+
+def _equivalence(difference: Difference, margin: float, p: float | None) -> dict[str, Any]:
+    """The cells of the equivalence test; a metric that is no share has no margin in points."""
+    return {"margin": margin if difference.metric in PERCENT else "", "p_within_margin": p}
 
 
 def _ranks(report: Report) -> Iterable[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kd_lightning.records.run_directory import EARLIER_READING
+from kd_lightning.records.run_directory import EARLIER_READING, chosen_by
 from kd_lightning.students.architecture import describe_architecture, net_size, statistics
 
 MEANINGS = {
@@ -126,7 +126,7 @@ def describe_metrics(
     """The metrics on test and on val, and what each of them means."""
     weights = "the last epoch's, as there is no val part"
     if metrics["has_val"]:
-        by = next(name for name in ("robust_accuracy", "accuracy") if name in net["val"])
+        by = chosen_by(cfg.method)
         weights = f"those that were best on val: highest {by}, then lowest nll"
     if "members" in net:
         weights = f"the mean of the weights of {', '.join(net['members'])}"

@@ -20,8 +20,9 @@ from kd_lightning.base.files import atomic_write
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.records.jobs import create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
+from kd_lightning.reports.columns import OBJECTIVE, check_chooser
 from kd_lightning.reports.columns import expand as expand_columns
-from kd_lightning.reports.differences import check_margin
+from kd_lightning.reports.differences import check_compared, check_margin
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
 from kd_lightning.sweeps.overrides import fixed_words, last_wins
@@ -45,6 +46,8 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     expand_columns(settings.columns or [], [])  # refuses a wrong column now, not at the end
     read_published(settings.reported)
     check_margin(settings.margin)
+    check_compared(settings.compared)
+    check_chooser(settings.chosen_by)
     content = {
         "title": title,
         "command": ["-m", *words],
@@ -57,6 +60,11 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     message = f"{describe_jobs(variations, settings)}: checking the configuration"
     console.print(message, highlight=False, markup=False)
     if settings.search is not None:
+        if settings.chosen_by != OBJECTIVE:
+            raise UserError(
+                f"a search tries for the highest {OBJECTIVE}, so nothing else can choose its row, "
+                f"got {settings.chosen_by} (sweep.chosen_by=…)"
+            )
         check_search(settings.search, variations[0])
         variations = [plan.variation_of(content, example_values(settings.search))]
     specs, first = plan.job_specs(

@@ -21,6 +21,7 @@ from kd_lightning.config.command_line import as_user_errors, compose, is_sweep_k
 from kd_lightning.config.schema import arguments_of, check_arguments, check_configuration
 from kd_lightning.records.jobs import JobSpec
 from kd_lightning.records.run_directory import check_overrides, words_without_effect
+from kd_lightning.reports.columns import OBJECTIVE
 from kd_lightning.sweeps.overrides import (
     expand_values,
     fixed_words,
@@ -37,7 +38,9 @@ RECORDED = (
     "grid",
     "variants",
     "pairs",
+    "compared",
     "margin",
+    "chosen_by",
     "columns",
     "data_sets",
     "reported",
@@ -56,7 +59,9 @@ class Settings:
     grid: dict[str, list] = field(default_factory=dict)
     variants: dict[str, list[str]] = field(default_factory=dict)
     pairs: list[list[str]] = field(default_factory=list)
+    compared: list[str] = field(default_factory=lambda: ["accuracy"])
     margin: float | None = None
+    chosen_by: str = OBJECTIVE
     columns: list[str] | None = None
     data_sets: list[str] = field(default_factory=list)
     reported: list[dict[str, Any]] = field(default_factory=list)

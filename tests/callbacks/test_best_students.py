@@ -49,16 +49,19 @@ def test_the_best_epoch(epochs: list[tuple[float, float]], chosen: int, tmp_path
     assert best.chosen["a"]["nll"] == pytest.approx(epochs[chosen][1])
 
 
-def test_a_method_may_choose_by_another_metric(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("chooser", "chosen"), [("robust_accuracy", 1), ("accuracy", 2)])
+def test_a_method_may_choose_by_another_metric_and_both_are_kept(
+    chooser: str, chosen: int, tmp_path: Path
+) -> None:
     best, learner = BestStudents(tmp_path), method("a")
-    learner.chosen_by = "robust_accuracy"
+    learner.chosen_by = chooser
     for epoch, robust in enumerate([0.3, 0.5, 0.4]):
         run = trainer(epoch, a=(0.9 + epoch / 100, 1.0))
         run.callback_metrics["val/a/robust_accuracy"] = torch.tensor(robust)
         best.on_validation_end(run, learner)
-    assert chosen_epochs(best) == {"a": 1}
-    assert best.chosen["a"]["robust_accuracy"] == 0.5
-    assert best.chosen["a"]["accuracy"] == pytest.approx(0.91)
+    assert chosen_epochs(best) == {"a": chosen}
+    assert best.chosen["a"]["robust_accuracy"] == pytest.approx([0.3, 0.5, 0.4][chosen])
+    assert best.chosen["a"]["accuracy"] == pytest.approx(0.9 + chosen / 100)
 
 
 def test_each_student_has_its_own_best_epoch_and_the_weights_of_that_epoch(tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ def test_without_an_attack_it_is_supervised_bit_for_bit() -> None:
     assert_same_step(make(epsilon=0), make(Supervised))
 
 
+def test_the_attack_on_val_changes_nothing_in_training() -> None:
+    assert_same_step(make(**ATTACK), make(**ATTACK, val_epsilon=0.5))
+
+
 def test_an_attack_raises_the_loss_and_draws_nothing_from_the_students_masks() -> None:
     losses = [
         make(**ATTACK | {"epsilon": e}).training_step(batch(), 0).item() for e in (0, 0.05, 0.1)
@@ -127,12 +131,14 @@ def test_robust_accuracy_on_val_is_that_under_attack_and_the_same_each_time(
     assert first == second  # the random start is not that of training
     assert logged["val/robust_accuracy"] == first["val/student/robust_accuracy"]
     assert logged["val/robust_accuracy"] <= logged["val/accuracy"]
-    method.epsilon = 0.0
+    method.val_epsilon = 0.0
     (clean,) = run.validate(method, datamodule=data, verbose=False)
     assert clean["val/robust_accuracy"] == clean["val/accuracy"] == logged["val/accuracy"]
-    method.epsilon = 1.0
+    method.epsilon, method.val_epsilon = 0.0, 1.0
     (far,) = run.validate(method, datamodule=data, verbose=False)
     assert far["val/robust_accuracy"] < max(0.5, clean["val/accuracy"])
+    method.epsilon, method.val_epsilon = 1.0, None
+    assert run.validate(method, datamodule=data, verbose=False) == [far]
     assert all(parameter.grad is None for parameter in method.parameters())
 
 
@@ -141,6 +147,7 @@ def test_robust_accuracy_on_val_is_that_under_attack_and_the_same_each_time(
     [
         ({"epsilon": -0.1}, r"epsilon must be >= 0, got -0.1 \(method.epsilon=…\)"),
         ({"epsilon": math.nan}, "epsilon must be >= 0, got nan"),
+        ({"val_epsilon": -1.0}, r"val_epsilon must be >= 0, got -1.0 \(method.val_epsilon=…\)"),
         ({"step_size": 0}, r"step_size must be > 0, got 0 \(method.step_size=…\)"),
         ({"steps": 0}, r"steps must be > 0, got 0 \(method.steps=…\)"),
         ({"attack_mode": "evl"}, r"did you mean eval\? \(method.attack_mode=…\)"),

@@ -246,11 +246,14 @@ def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_best_student_is_so_by_what_its_weights_were_chosen_by(tmp_path: Path) -> None:
-    cfg = {"method": {"students": {"a": {}, "b": {}}}}
-    OmegaConf.save(OmegaConf.create(cfg), tmp_path / "config.yaml")
-    plain = {"a": {"accuracy": 0.9}, "b": {"accuracy": 0.8}}
-    attacked = {"a": {"robust_accuracy": 0.2}, "b": {"robust_accuracy": 0.3}}
-    for values, best in ((plain, "a"), ({k: plain[k] | attacked[k] for k in plain}, "b")):
-        nets = {key: {"val": val} for key, val in values.items()}
-        (tmp_path / "metrics.json").write_text(json.dumps({"nets": nets}))
+    students = {"students": {"a": {}, "b": {}}}
+    values = {"a": (0.9, 0.2), "b": (0.8, 0.3)}
+    nets = {
+        key: {"val": {"accuracy": clean, "robust_accuracy": robust}}
+        for key, (clean, robust) in values.items()
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps({"nets": nets}))
+    for by, best in (({}, "a"), ({"choose_by": "robust_accuracy"}, "b"),
+                     ({"choose_by": "accuracy"}, "a")):  # fmt: skip
+        OmegaConf.save(OmegaConf.create({"method": students | by}), tmp_path / "config.yaml")
         assert best_student(tmp_path) == best

@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.collections import QuadMesh
 
 from kd_lightning import reports
 from kd_lightning.reports import heatmap
+from kd_lightning.reports.grids import best_cell
 
 TEMPERATURES, THRESHOLDS = [1, 2.5, 8], [0, 0.25]
 
@@ -144,3 +146,17 @@ def test_equal_numbers_and_no_numbers_can_be_drawn(tmp_path):
             job(tmp_path / name, f"{t} {c}", {"T": t, "c": c, "seed": 0}, outcome)
         reports.write(reports.build([tmp_path / name]), tmp_path / name)
         assert (tmp_path / name / "heatmap.png").stat().st_size > 1000
+
+
+def test_the_map_shows_what_chooses(tmp_path):
+    grid(tmp_path)
+    for path in tmp_path.glob("jobs/*/metrics.json"):
+        outcome = json.loads(path.read_text())
+        for net in ("a", "b"):
+            outcome["nets"][net]["val"]["robust_accuracy"] = 1 - outcome["objective"]
+        path.write_text(json.dumps(outcome))
+    settings(tmp_path, chosen_by="val/a/robust_accuracy")
+    found, _ = drawn(tmp_path)
+    assert found.quantity == "val robust accuracy of the chosen weights, %"
+    (best,) = [c for panel in found.panels for c in panel.cells.values() if c is best_cell(found)]
+    assert best.sample.mean == pytest.approx(1 - 0.51)

@@ -4,6 +4,7 @@ import pytest
 from made_sweeps import job, metrics, rows_over_seeds, settings
 
 from kd_lightning import reports
+from kd_lightning.base.errors import UserError
 
 
 def tables(*directories, **options):
@@ -190,3 +191,63 @@ def test_rows_with_exactly_the_same_numbers_are_named(tmp_path):
     (table,) = tables(rows_over_seeds(tmp_path, rows))
     (note,) = [note for note in table.notes if note.startswith("These rows have exactly the same")]
     assert note.endswith("so the setting in which they differ had no effect: T=1; T=2.")
+
+
+# What chooses
+
+
+def attacked(folder, rows, **more):
+    """Rows with one seed and the student a.
+
+    Args:
+        rows: name -> accuracy on val, the same under attack, accuracy on test, the same.
+    """
+    for name, (val, val_robust, test, test_robust) in rows.items():
+        outcome = metrics({"a": test}, val)
+        outcome["nets"]["a"]["test"]["robust_accuracy"] = test_robust
+        if val_robust is not None:
+            outcome["nets"]["a"]["val"]["robust_accuracy"] = val_robust
+        job(folder, name, {"variant": name, "seed": 0}, outcome)
+    return settings(folder, **more)
+
+
+BY_ATTACK = "val/a/robust_accuracy"
+
+
+def test_rows_can_be_chosen_by_their_accuracy_under_attack(tmp_path):
+    rows = {"labels": (0.9, 0.1, 0.8, 0.15), "AKD": (0.7, 0.5, 0.6, 0.45)}
+    (plain,) = tables(attacked(tmp_path / "plain", rows))
+    assert [row[0] for row in plain.rows] == ["labels *", "AKD"]
+    (robust,) = tables(attacked(tmp_path / "robust", rows, chosen_by=BY_ATTACK))
+    assert [row[0] for row in robust.rows] == ["labels", "AKD *"]
+    assert (
+        "* chosen on the validation set (val/a/robust_accuracy 50.00 %, the highest of 2): AKD. "
+        "Its test accuracy: a 60.00 %. Its test robust_accuracy: a 45.00 %."
+    ) in robust.notes
+
+
+def test_a_row_that_lacks_what_chooses_means_that_none_is_chosen(tmp_path):
+    rows = {"labels": (0.9, None, 0.8, 0.15), "AKD": (0.7, 0.5, 0.6, 0.45)}
+    (table,) = tables(attacked(tmp_path, rows, chosen_by=BY_ATTACK))
+    assert not any("*" in row[0] for row in table.rows)
+    assert (
+        "No row was chosen: this needs val/a/robust_accuracy, which is missing in labels."
+    ) in table.notes
+
+
+@pytest.mark.parametrize("column", ["test/a/accuracy", "val/a/nll", "val/*/accuracy", "accuracy"])
+def test_only_a_share_on_val_can_choose(tmp_path, column):
+    folder = attacked(tmp_path, {"AKD": (0.7, 0.5, 0.6, 0.45)}, chosen_by=column)
+    with pytest.raises(UserError, match=r"rows are chosen by val/accuracy or val/<net>/.*, got"):
+        reports.build([folder])
+
+
+def test_joined_sweeps_keep_what_chooses_if_they_agree(tmp_path):
+    rows = {"labels": (0.9, 0.1, 0.8, 0.15), "AKD": (0.7, 0.5, 0.6, 0.45)}
+    more = {"third": (0.6, 0.6, 0.5, 0.3)}
+    one = attacked(tmp_path / "one", rows, chosen_by=BY_ATTACK)
+    same = attacked(tmp_path / "same", more, chosen_by=BY_ATTACK)
+    other = attacked(tmp_path / "other", more)
+    for folder, best in ((same, "third *"), (other, "labels *")):
+        (table,) = tables(one, folder)
+        assert [row[0] for row in table.rows if "*" in row[0]] == [best]

@@ -238,6 +238,31 @@ def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) ->
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("sweep.compared=[nl]", r"unknown metric 'nl': did you mean nll.*sweep.compared"),
+        ("sweep.chosen_by=test/a/accuracy", r"rows are chosen by val/accuracy or val/<net>/"),
+        ("sweep.margin=0", r"the margin of the equivalence test"),
+    ],
+)
+def test_what_a_report_cannot_do_is_refused_before_anything_is_written(
+    word: str, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        create.create_sweep(
+            [word, "data=digits", f"sweep.dir={tmp_path / 'sweep'}"], None, Console(quiet=True)
+        )
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_search_has_one_goal(tmp_path: Path) -> None:
+    words = ["sweep=search", "data=digits", "sweep.chosen_by=val/a/robust_accuracy"]
+    with pytest.raises(UserError, match="a search tries for the highest val/accuracy"):
+        create.create_sweep([*words, f"sweep.dir={tmp_path / 's'}"], None, Console(quiet=True))
+    assert not (tmp_path / "s").exists()
+
+
 def test_the_list_describes_each_preset_in_one_line(capsys, monkeypatch) -> None:
     from kd_lightning.list import main
 
