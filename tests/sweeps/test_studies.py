@@ -28,7 +28,7 @@ from kd_lightning.running.preflight import check_monitors
 from kd_lightning.sweeps import create
 from kd_lightning.sweeps.engine import read_settings
 from kd_lightning.sweeps.plan import Settings, expand, settings_of
-from kd_lightning.teachers.sources import Teacher, build_net
+from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
 
 PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
 FEW = ["data.batch_size=4", "data.num_workers=0", "hardware=cpu"]
@@ -216,6 +216,29 @@ def test_shufflenets_and_mobilenets_have_a_lower_learning_rate() -> None:
         is_light = "shuffle" in job.variant or "mobile" in job.variant
         assert ("optimizer.lr=0.01" in job.overrides) == is_light
     assert row("cifar100_pairs", "vgg13 to mobilenetv2").teacher.optimizer.lr == 0.05
+
+
+def test_every_row_under_attack_is_attacked_alike_on_val_and_on_test() -> None:
+    preset = settings("zoo_robust")
+    assert preset.chosen_by == preset.columns[0] == "val/student/robust_accuracy"
+    attacks = set()
+    for name, cfg in rows("zoo_robust", "data=digits").items():
+        of_val = cfg.method.epsilon if cfg.method.val_epsilon is None else cfg.method.val_epsilon
+        attacks.add((of_val, cfg.method.step_size, cfg.method.steps, cfg.evaluation.adversarial))
+        # a net that never sees an attack is chosen as one who thinks of none would choose it
+        by = "robust_accuracy" if cfg.method.epsilon else "accuracy"
+        assert cfg.method.choose_by == by, name
+    assert attacks == {(0.1, 0.025, 7, 0.1)}
+
+
+def test_rotated_views_have_one_flip_and_the_teacher_of_the_other_rows() -> None:
+    plain, views = (row("zoo_cifar100", name) for name in ("kd", "SSKD"))
+    (flip,) = views.data.augmentation.transforms
+    assert flip._target_.endswith("RandomHorizontalFlip")
+    assert (views.method.view_augmentation.size, views.method.view_augmentation.padding) == (32, 4)
+    runs = [teacher_run(cfg) for cfg in (plain, views)]
+    for key in ("seed", "data", "method", "optimizer", "scheduler", "trainer"):
+        assert runs[0][key] == runs[1][key], key
 
 
 # Published numbers, from the command line to sweep.yaml
