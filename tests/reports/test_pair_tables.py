@@ -104,6 +104,8 @@ def test_every_file_has_every_metric(sweep, tmp_path):
     assert [row["margin"] for row in rows[::3]] == ["2", "2", "", ""]
     assert [row["p_within_margin"] != "" for row in rows[::3]] == [True, True, False, False]
     assert float(rows[6]["difference"]) == pytest.approx(-0.02)
+    p_values = [stats.ttest_1samp(differences_of(CLEAN, *pair), 0).pvalue for pair in PAIRS]
+    assert [float(row["p_holm"]) for row in rows[:3]] == pytest.approx(holm(p_values))
     page = write_page(report, [sweep], tmp_path / "page.html").read_text()
     for text in (
         (tmp_path / "out" / "table.md").read_text(),
