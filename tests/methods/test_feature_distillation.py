@@ -459,7 +459,7 @@ def test_bad_values_name_their_key(options: dict, said: str) -> None:
 # From the command line
 
 # choice -> its tensors that learn, of one pair of layers
-CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 5, "overhaul": 3, "crd": 4}
+CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 4, "overhaul": 3, "crd": 4}
 
 
 @pytest.mark.parametrize(("choice", "num_learning"), CHOICES.items())
