@@ -11,7 +11,6 @@ Dimensions: B batch, C channels, D features. N stands for any other dimensions.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,13 +33,13 @@ class FeatureLoss(nn.Module):
 
     Attributes:
         field_weight: the weight that published tables give this loss, where the loss of the labels
-            has weight 1; or ours, if the loss says so.
+            has weight 1; or ours, if the loss says so. It may depend on the shapes.
 
     Raises:
         ShapeMismatch: the layers cannot be compared.
     """
 
-    field_weight: ClassVar[float]
+    field_weight: float
 
     def __init__(self, *, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
         super().__init__()

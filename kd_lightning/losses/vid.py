@@ -33,8 +33,8 @@ class VariationalInformation(FeatureLoss):
     """Negative log likelihood of the teacher's layer, given the student's: nats, mean over units.
 
     It has no lower bound of zero: where the regression is good and the variance small, it is
-    negative. mu is linear for vectors. For maps it is three convolutions of size 1 without bias, with
-    a ReLU between each two. The larger map is pooled to the size of the smaller.
+    negative. mu is linear for vectors. For maps it is three convolutions of size 1 without bias,
+    with a ReLU between each two. The larger map is pooled to the size of the smaller.
 
     Args:
         initial_variance: sigma_c^2 at the start, for all channels.

@@ -56,7 +56,7 @@ class FeatureDistillation(Distiller):
         temperature: T, of both softmaxes of the soft term.
         hard_weight: of the labels.
         soft_weight: of the teacher's soft targets.
-        feature_weight: of the layers; None: the field's for this loss.
+        feature_weight: of the layers; None: the field's for this loss and the last pair.
         reuse_classifier: each student has the teacher's classifier, which learns no more.
     """
 
@@ -84,7 +84,7 @@ class FeatureDistillation(Distiller):
             key: LayerOutputs(student, self.layers[key]) for key, student in self.students.items()
         }
         if feature_weight is None:
-            feature_weight = next(iter(self.feature_losses.values()))[0].field_weight
+            feature_weight = next(iter(self.feature_losses.values()))[-1].field_weight
         check_positive(temperature=temperature)
         check_weights(
             hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight

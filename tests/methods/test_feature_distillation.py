@@ -124,7 +124,8 @@ def test_attention_is_that_of_the_named_maps() -> None:
 @pytest.mark.parametrize(
     ("loss", "weight"),
     [(FitNet, 100.0), (AttentionTransfer, 1000.0), (Relational, 1.0),
-     (VariationalInformation, 1.0), (Overhaul, 1.0), (ContrastiveRepresentation, 0.8)],
+     (VariationalInformation, 1.0), (Overhaul, 0.001 * 12 * 2 * 2),
+     (ContrastiveRepresentation, 0.8)],
 )  # fmt: skip
 def test_without_a_weight_it_is_the_fields(loss: type[FeatureLoss], weight: float) -> None:
     x, y = batch(1, 8, 8)
