@@ -26,14 +26,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.losses.feature_loss import (
+    NORMS,
     FeatureLoss,
     Maps,
-    channel_map,
     check_maps,
+    pointwise,
     pool_to_smaller,
 )
 
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 WEIGHT_OF_THE_SUM = 0.001  # on CIFAR; 0.0001 on ImageNet
 
 
@@ -65,12 +65,12 @@ class Overhaul(FeatureLoss):
     def __init__(self, *, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
         super().__init__(student_shape=student_shape, teacher_shape=teacher_shape)
         check_maps("OFD", student_shape, teacher_shape)
-        num_channels = teacher_shape[0]
+        num_channels, num_dims = teacher_shape[0], len(teacher_shape) - 1
         units = num_channels * math.prod(map(min, student_shape[1:], teacher_shape[1:]))
         self.field_weight = WEIGHT_OF_THE_SUM * units
-        project = channel_map(student_shape[0], num_channels, student_shape, bias=False)
+        project = pointwise(student_shape[0], num_channels, num_dims, bias=False)
         nn.init.kaiming_normal_(project.weight, mode="fan_out")
-        self.regressor = nn.Sequential(project, NORMS[len(student_shape) - 1](num_channels))
+        self.regressor = nn.Sequential(project, NORMS[num_dims](num_channels))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         teacher = teacher.detach().float()

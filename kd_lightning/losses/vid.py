@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
-    channel_map,
     check_same_kind,
+    pointwise,
     pool_to_smaller,
 )
 
@@ -56,7 +56,7 @@ class VariationalInformation(FeatureLoss):
                 f"initial_variance must be > {SMALLEST_VARIANCE}, got {initial_variance}"
             )
         num_channels = teacher_shape[0]
-        self.regressor = mean_regressor(student_shape, num_channels)
+        self.regressor = mean_regressor(student_shape[0], num_channels, len(student_shape) - 1)
         start = torch.tensor(initial_variance - SMALLEST_VARIANCE, dtype=torch.float64)
         inverse_softplus = start + torch.log(-torch.expm1(-start))
         self.raw_variance = nn.Parameter(torch.full((num_channels,), inverse_softplus.item()))
@@ -71,11 +71,11 @@ class VariationalInformation(FeatureLoss):
         return 0.5 * (squared / variance + variance.log()).mean(dim=1)
 
 
-def mean_regressor(student_shape: Sequence[int], num_channels: int) -> nn.Module:
-    """mu: from the student's layer to the teacher's channels."""
-    if len(student_shape) == 1:
-        return channel_map(student_shape[0], num_channels, student_shape)
+def mean_regressor(num_in: int, num_out: int, num_dims: int) -> nn.Module:
+    """mu: from the student's channels to the teacher's; ``num_dims`` as in ``pointwise``."""
+    if num_dims == 0:
+        return pointwise(num_in, num_out, num_dims)
     layers: list[nn.Module] = []
-    for num_in in (student_shape[0], num_channels, num_channels):
-        layers += [channel_map(num_in, num_channels, student_shape, bias=False), nn.ReLU()]
+    for channels in (num_in, num_out, num_out):
+        layers += [pointwise(channels, num_out, num_dims, bias=False), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

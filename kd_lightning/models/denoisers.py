@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kd_lightning.losses.feature_loss import pool_to_smaller
+from kd_lightning.losses.feature_loss import CONVS, pointwise, pool_to_smaller
 from kd_lightning.models.diffusion import NUM_TIMES, FeatureDiffusion, Features
-from kd_lightning.models.map_layers import CONVS, BatchNorm
+from kd_lightning.models.map_layers import BatchNorm
 
 IDENTITY = "identity"  # the denoiser that leaves everything as it is: a control
 
@@ -24,13 +24,6 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch_norm": BatchNorm,
     "layer_norm": partial(nn.GroupNorm, 1),
 }
-
-
-def pointwise(num_in: int, num_out: int, num_dims: int, bias: bool = True) -> nn.Module:
-    """A linear layer for vectors (``num_dims`` 0), a convolution of size 1 for maps."""
-    if num_dims == 0:
-        return nn.Linear(num_in, num_out, bias)
-    return CONVS[num_dims](num_in, num_out, 1, bias=bias)
 
 
 class Bottleneck(nn.Module):

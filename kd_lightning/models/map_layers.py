@@ -6,9 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import CONVS
+from kd_lightning.losses.feature_loss import CONVS, NORMS
 
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d}
 MODES = {1: "linear", 2: "bilinear"}
 

@@ -33,6 +33,7 @@ STAGES = {  # steps of net_stages
 }
 PARTS = {  # of FeaturePyramid and of tail_after
     *("TopDown", "PyramidHead", "PathTracer", "cut_before", "check_tail"),
+    "BatchNorm",  # of the networks of diffusion_distillation, knowledge_review and others
 }
 MAPS = {  # steps of apply_operations and of map_regressor
     *("boxes", "drop_channels", "move", "per_sample", "shuffle_channels", "resizing"),
