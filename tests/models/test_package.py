@@ -28,7 +28,7 @@ WEIGHTS = {  # steps of load_weights and checks of its arguments
 }
 LAYERS = {"is_layer_output", "outline"}  # parts of layer_shapes and of error messages
 STAGES = {  # steps of net_stages
-    *("net_stages", "before_the_pool", "maps_in_order"),
+    *("net_stages", "last_map", "before_the_pool", "maps_in_order"),
     *("named_stages", "learns", "last_of_each_shape"),
 }
 PARTS = {  # of FeaturePyramid and of tail_after
