@@ -90,6 +90,7 @@ def test_a_stage_is_counted_and_then_counts_as_done(baseline: zoo_cost.Baseline)
     case, work = work_of("SSKD", baseline)
     projection = case.method.fitted_projection
     assert work.cells()[:3] == ["stage projection", "4 (27% of the run)", "a step of kd"]
+    assert work.other is baseline.step
     assert work.parameters == sum(p.numel() for p in projection.parameters())
     assert not any(p.requires_grad for p in projection.parameters())
     assert all(p.requires_grad for p in case.method.projections.parameters())
@@ -118,6 +119,7 @@ def test_a_teacher_with_branches_costs_more_than_the_usual_one(
     assert work.cells()[:3] == ["teacher, with branches", "20", "a step of the usual teacher"]
     assert work.parameters > 0
     assert work.flops > 1
+    assert work.other is baseline.teacher_step
     work.step(), work.other()
 
 
