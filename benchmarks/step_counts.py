@@ -1,6 +1,7 @@
-"""What a training step does, counted: rows, FLOPs and memory. Nothing is timed.
+"""What a training step does, counted: rows, FLOPs and saved bytes. Nothing is timed.
 
-The counts do not depend on the load of the machine. Two steps of one kind have the same counts.
+The counts are exact: two steps of one kind have the same. The peak of the memory is left out,
+because the profiler's value (``growth.peak``) is not the same in every run.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.growth import peak
 from benchmarks.paired_timing import Step
 from benchmarks.steps import Case
 
@@ -26,7 +26,6 @@ class Counts:
         flops: of matrix products, convolutions and attention, forward and backward.
         saved: bytes of all tensors that are saved for the backward pass. A storage is counted once,
             and weights and buffers are not counted.
-        peak: the most bytes that the step holds in addition to those held before it.
     """
 
     teacher_rows: float
@@ -34,7 +33,6 @@ class Counts:
     backward_rows: float
     flops: int
     saved: int
-    peak: int
 
 
 def counts_of(case: Case, step: Step) -> Counts:
@@ -46,14 +44,12 @@ def counts_of(case: Case, step: Step) -> Counts:
     trunks = [student.trunk for student in case.method.students.values()]
     with CountedRows(teacher_trunks(case)) as teacher, CountedRows(trunks) as students:
         flops = flops_of(step)
-    peak(step)  # the first profile does not see that gradients of earlier steps become free
     return Counts(
         teacher.forward / samples,
         students.forward / samples,
         students.backward / samples,
         flops,
         saved_bytes(step, weights(case)),
-        peak(step),
     )
 
 

@@ -35,7 +35,7 @@ from kd_lightning.teachers.sources import teacher_run
 KD = "kd"
 WORDS = STUDIES["zoo"].parts["seed_0"]
 STEP_HEADS = ("variant", "teacher rows", "student rows", "backward rows", "FLOPs",
-              "saved for backward", "peak memory", "extra parameters")  # fmt: skip
+              "saved for backward", "extra parameters")  # fmt: skip
 WORK_HEADS = ("variant", "work", "epochs", "relative to", "parameters", "FLOPs")
 TIME_HEADS = ("time", "95 % interval")
 OF_KD, OF_TEACHER = "a step of kd", "a step of the usual teacher"
@@ -43,8 +43,8 @@ ABOUT_STEPS = """
 Rows: images that pass the teacher, images that pass the student, and images for which a gradient
 passes the student, for each image of the batch. Relative to kd: FLOPs of matrix products and
 convolutions, forward and backward; the bytes that a step saves for its backward pass, without
-weights; the most bytes that it holds in addition to those held before it; and time. The row kd is
-the control: the same step, built twice. Extra parameters learn with the student and are not kept.
+weights; and time. The row kd is the control: the same step, built twice. Extra parameters learn
+with the student and are not kept.
 """
 ABOUT_WORK = """
 What is done once before training. Parameters: those that learn in it and are not of a net. FLOPs
@@ -214,7 +214,7 @@ def step_of_stage(stage: Stage, case: Case) -> Step:
 def cells_of(case: Case, counts: Counts, kd: Counts) -> list[str]:
     """The counts of a step, relative to those of KD where the heads say so."""
     rows = (counts.teacher_rows, counts.student_rows, counts.backward_rows)
-    ratios = (counts.flops / kd.flops, counts.saved / kd.saved, counts.peak / kd.peak)
+    ratios = (counts.flops / kd.flops, counts.saved / kd.saved)
     extra = learning_parameters(case.method.own_modules().values())
     return [*(f"{row:g}" for row in rows), *(f"{ratio:.2f}" for ratio in ratios), f"{extra:,}"]
 

@@ -151,9 +151,7 @@ def test_both_tables_can_be_made(untimed: None, capsys: pytest.CaptureFixture) -
     text = capsys.readouterr().out
     steps, work = text.split("## Before training")
     times = "1.10 | 1.00 to 1.20 |"
-    kd, sftn = (
-        f"| {name} | 1 | 1 | 1 | 1.00 | 1.00 | 1.00 | 0 | {times}" for name in ("kd", "SFTN")
-    )
+    kd, sftn = (f"| {name} | 1 | 1 | 1 | 1.00 | 1.00 | 0 | {times}" for name in ("kd", "SFTN"))
     assert lines_of(steps)[2:] == [kd, sftn]
     shared, own = lines_of(work)[2:]
     assert shared.startswith("| all with teacher rows | teacher | 20 | a step of kd | 0 | ")
@@ -180,7 +178,7 @@ def test_counts_come_without_times(
     monkeypatch.setattr(zoo_cost, "compare", None)
     zoo_cost.main(["--counts", "kd"])
     text = capsys.readouterr().out
-    assert "| kd | 1 | 1 | 1 | 1.00 | 1.00 | 1.00 | 0 |" in lines_of(text)
+    assert "| kd | 1 | 1 | 1 | 1.00 | 1.00 | 0 |" in lines_of(text)
     assert "95 % interval" not in text
 
 
