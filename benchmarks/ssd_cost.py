@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from benchmarks.paired_timing import compare
 from benchmarks.ratio_table import TOO_NOISY
 from benchmarks.report import Report
+from benchmarks.step_counts import CountedRows
 from benchmarks.steps import Case, build_case
 from kd_lightning.running.build import quieten
 
@@ -38,15 +38,9 @@ ROWS = {
 
 def rows_of(case: Case) -> int:
     """How many rows pass the teacher's trunk in a step."""
-    counts = []
-
-    def count(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
-        counts.append(len(inputs[0]))
-
-    handle = case.method.teacher_for(case.batch[0]).trunk.register_forward_pre_hook(count)
-    case.step()()
-    handle.remove()
-    return sum(counts)
+    with CountedRows([case.method.teacher_for(case.batch[0]).trunk]) as teacher:
+        case.step()()
+    return teacher.forward
 
 
 def main(words: Sequence[str] | None = None) -> None:

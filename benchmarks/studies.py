@@ -6,9 +6,9 @@
     python -m benchmarks.studies --rebuild          only the tables, from the committed records
 
 Each part of a study is a sweep. Its records and tables are in
-``benchmarks/results/<study>/<part>``. A study over data sets also has tables over all of them, in
-``benchmarks/results/<study>``. A part is done if all its records are there. A part that was stopped
-is resumed if its folder in ``outputs`` still exists; otherwise it starts again.
+``benchmarks/results/<study>/<part>``. A study over data sets or seeds also has tables over all of
+them, in ``benchmarks/results/<study>``. A part is done if all its records are there. A part that
+was stopped is resumed if its folder in ``outputs`` still exists; otherwise it starts again.
 """
 
 import argparse
@@ -214,7 +214,7 @@ def run(words: str, directory: Path) -> None:
 
 
 def join(name: str) -> None:
-    """Writes the tables over those data sets of a study that have records."""
+    """Writes the tables over those parts of a study that have records."""
     folder = RESULTS / name
     there = [folder / part for part in STUDIES[name].parts if (folder / part / FILE).exists()]
     if STUDIES[name].is_joined and there:

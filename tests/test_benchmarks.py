@@ -137,8 +137,10 @@ DIGITS = ["dual_digits/{}", "methods_digits/{}"]
     [
         (0, 1, [name.format("all_labels") for name in DIGITS], 12),
         (0, 2, [name.format("40_percent_noise") for name in DIGITS], 12),
-        (1, 1, ["ssd_ucr"], 4),
-        (1, 2, ["ssd_ucr_early"], 4),
+        (1, 1, ["zoo"], 12),
+        (1, 3, ["zoo"], 12),
+        (2, 1, ["ssd_ucr"], 4),
+        (2, 2, ["ssd_ucr_early"], 4),
     ],
 )
 def test_the_gains_in_the_documents_are_those_of_the_committed_studies(

@@ -5,12 +5,13 @@ the other samples of the batch as negatives.
 
 The embedding of sample i by the student should be nearer to that of the same sample by the teacher
 than to those of other samples, and the reverse. g_S and g_T are linear and both learn; the
-teacher's layer gets no gradient. After the paper's description, and it differs in three points: the
-paper takes 16,384 negatives from a memory of the training set, its objective is noise-contrastive
-estimation with a critic that depends on their number, and in its tables negatives have another
-class. Here the objective is the softmax over the B samples of a batch (InfoNCE), which needs no
-memory, no index of samples and no labels; samples of one class are negatives of each other. Larger
-batches give more negatives. Under DDP a batch is the part of one process.
+teacher's layer gets no gradient. As released: the embeddings, both directions, the temperature and
+the weight. Three points differ: the paper takes 16,384 negatives from a memory of the training set,
+its objective is noise-contrastive estimation with a critic that depends on their number, and in its
+tables negatives have another class. Here the objective is the softmax over the B samples of a batch
+(InfoNCE), which needs no memory, no index of samples and no labels; samples of one class are
+negatives of each other. Larger batches give more negatives. Under DDP a batch is the part of one
+process.
 
 Dimensions: B batch, D features of the student, E features of the teacher.
 """
@@ -60,7 +61,7 @@ class ContrastiveRepresentation(FeatureLoss):
         student_shape: Sequence[int],
         teacher_shape: Sequence[int],
         embedding_size: int = 128,
-        temperature: float = 0.1,
+        temperature: float = 0.07,
     ) -> None:
         super().__init__(student_shape=student_shape, teacher_shape=teacher_shape)
         if embedding_size < 1:

@@ -11,7 +11,6 @@ Dimensions: B batch, C channels, D features. N stands for any other dimensions.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Maps = Float[Tensor, "B C *size"]
-CONVS = {1: nn.Conv1d, 2: nn.Conv2d}
+CONVS = {1: nn.Conv1d, 2: nn.Conv2d}  # by the number of dimensions of the positions
+NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
 class ShapeMismatch(ValueError):
@@ -34,13 +34,13 @@ class FeatureLoss(nn.Module):
 
     Attributes:
         field_weight: the weight that published tables give this loss, where the loss of the labels
-            has weight 1; or ours, if the loss says so.
+            has weight 1; or ours, if the loss says so. It may depend on the shapes.
 
     Raises:
         ShapeMismatch: the layers cannot be compared.
     """
 
-    field_weight: ClassVar[float]
+    field_weight: float
 
     def __init__(self, *, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
         super().__init__()
@@ -88,15 +88,15 @@ def unit_features(features: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
     return features / norm.masked_fill(norm == 0, torch.inf)
 
 
-def channel_map(num_in: int, num_out: int, shape: Sequence[int], bias: bool = True) -> nn.Module:
+def pointwise(num_in: int, num_out: int, num_dims: int, bias: bool = True) -> nn.Module:
     """A linear map of the channels: a linear layer for vectors, a convolution of size 1 for maps.
 
     Args:
-        shape: of the layer's output for one sample.
+        num_dims: of the positions: 0 for vectors, 1 for series, 2 for images.
     """
-    if len(shape) == 1:
+    if num_dims == 0:
         return nn.Linear(num_in, num_out, bias=bias)
-    return CONVS[len(shape) - 1](num_in, num_out, 1, bias=bias)
+    return CONVS[num_dims](num_in, num_out, 1, bias=bias)
 
 
 def check_same_kind(name: str, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:

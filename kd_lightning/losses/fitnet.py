@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
-    channel_map,
     check_same_kind,
+    pointwise,
     pool_to_smaller,
 )
 
@@ -30,7 +30,7 @@ class FitNet(FeatureLoss):
         num_in, num_out = student_shape[0], teacher_shape[0]
         self.regressor: nn.Module = nn.Identity()
         if num_in != num_out:
-            self.regressor = channel_map(num_in, num_out, student_shape)
+            self.regressor = pointwise(num_in, num_out, len(student_shape) - 1)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         teacher = teacher.detach().float()

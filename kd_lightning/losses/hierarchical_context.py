@@ -1,8 +1,7 @@
 """Hierarchical context loss (HCL) of knowledge review, Chen et al., arXiv 2104.09044.
 
 Two feature maps are compared position by position, and again after pooling to smaller grids, so
-that details and the larger context both count. After the paper's description; the grids and their
-weights are ours.
+that details and the larger context both count. The grids and their weights are as released.
 
 Dimensions: B batch, D channels, then the positions: (H, W) of images or (L) of series.
 """
@@ -27,7 +26,7 @@ def hierarchical_context_loss(student: Maps, teacher: Maps) -> Tensor:
     student, teacher = student.float(), teacher.detach().float()
     pool = F.adaptive_avg_pool1d if student.ndim == 3 else F.adaptive_avg_pool2d
     grids = [grid for grid in GRIDS if grid < min(student.shape[2:])]
-    pairs = [(student, teacher), *((pool(student, n), pool(teacher, n)) for n in grids)]
+    pairs = [(student, teacher), *[(pool(student, n), pool(teacher, n)) for n in grids]]
     weights = [0.5**level for level in range(len(pairs))]
-    distances = (feature_mse(a.flatten(1), b.flatten(1)) for a, b in pairs)
-    return sum(w * d for w, d in zip(weights, distances, strict=True)) / sum(weights)
+    distances = [feature_mse(a.flatten(1), b.flatten(1)) for a, b in pairs]
+    return sum([w * d for w, d in zip(weights, distances, strict=True)]) / sum(weights)

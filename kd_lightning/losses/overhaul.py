@@ -7,13 +7,18 @@ value of the teacher says little: it is replaced by the margin m_c if it is smal
 and a student that is smaller still has nothing to learn (partial L2). m_c is the mean of the
 negative values of a channel. r is a convolution of size 1 with batch norm.
 
-After the paper's description. The paper computes m_c once for all training images; here it is that
-of the batch, in one process, so that the loss needs no data before training and keeps no state.
-Ours is the mean over the units where the paper has the sum, and with it the weight.
+As released: the loss, r and its initial values, the layers before a ReLU, and the weight. The
+released code takes the sum over the units and halves it once for each later stage. A stage of a
+ResNet has twice as many units as the next one, so this is one weight for the mean over the units of
+each stage, as here. Ours: m_c is the mean over the batch of one process, so that the loss needs no
+data before training, keeps no state and takes any map; the released code computes it from the
+scale and shift of the batch norm before the ReLU. The teacher is in eval mode; there it is in
+training mode.
 
 Dimensions: B batch, C channels, then positions.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,14 +26,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.losses.feature_loss import (
+    NORMS,
     FeatureLoss,
     Maps,
-    channel_map,
     check_maps,
+    pointwise,
     pool_to_smaller,
 )
 
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+WEIGHT_OF_THE_SUM = 0.001  # on CIFAR; 0.0001 on ImageNet
 
 
 def negative_means(maps: Maps) -> Float[Tensor, "C *ones"]:
@@ -53,19 +59,18 @@ class Overhaul(FeatureLoss):
     The unit is that of the teacher's activations, squared. Layers before a ReLU are for example the
     batch norms of pre-activation nets. After a ReLU there is no negative value, so the margin is 0
     and only the partial distance remains. The larger map is pooled to the size of the smaller,
-    after the margin. The field's weight is not known for the mean; 1 is ours.
+    after the margin. The released weight is 0.001 for the sum over the units.
     """
-
-    field_weight = 1.0
 
     def __init__(self, *, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
         super().__init__(student_shape=student_shape, teacher_shape=teacher_shape)
         check_maps("OFD", student_shape, teacher_shape)
-        num_channels = teacher_shape[0]
-        self.regressor = nn.Sequential(
-            channel_map(student_shape[0], num_channels, student_shape, bias=False),
-            NORMS[len(student_shape) - 1](num_channels),
-        )
+        num_channels, num_dims = teacher_shape[0], len(teacher_shape) - 1
+        units = num_channels * math.prod(map(min, student_shape[1:], teacher_shape[1:]))
+        self.field_weight = WEIGHT_OF_THE_SUM * units
+        project = pointwise(student_shape[0], num_channels, num_dims, bias=False)
+        nn.init.kaiming_normal_(project.weight, mode="fan_out")
+        self.regressor = nn.Sequential(project, NORMS[num_dims](num_channels))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         teacher = teacher.detach().float()

@@ -5,9 +5,11 @@
 The student's layer s should hold the information that the teacher's layer t has: -L is a bound of
 their mutual information, up to the teacher's entropy. The mean mu is a regression from the
 student's layer, and the variance sigma_c^2 of each channel is learned: channels that the student
-cannot predict count less. After the paper's description. Here it is the mean over the units and not
-their sum, without the constant, so that its size does not depend on the layer. Ours are the two
-convolutions of mu for maps and the variance at the start.
+cannot predict count less.
+
+As in the code of the field's tables, which is that of the authors: the mean over the units instead
+of their sum, without the constant; mu of maps; the variance, a softplus with 1e-5 added, and its
+first value. Ours is mu of vectors, which are not compared there.
 """
 
 import math
@@ -19,8 +21,8 @@ from torch.nn import functional as F
 
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
-    channel_map,
     check_same_kind,
+    pointwise,
     pool_to_smaller,
 )
 
@@ -31,8 +33,8 @@ class VariationalInformation(FeatureLoss):
     """Negative log likelihood of the teacher's layer, given the student's: nats, mean over units.
 
     It has no lower bound of zero: where the regression is good and the variance small, it is
-    negative. mu is linear for vectors, and two convolutions of size 1 with a ReLU between them for
-    maps. The larger map is pooled to the size of the smaller.
+    negative. mu is linear for vectors. For maps it is three convolutions of size 1 without bias,
+    with a ReLU between each two. The larger map is pooled to the size of the smaller.
 
     Args:
         initial_variance: sigma_c^2 at the start, for all channels.
@@ -54,10 +56,7 @@ class VariationalInformation(FeatureLoss):
                 f"initial_variance must be > {SMALLEST_VARIANCE}, got {initial_variance}"
             )
         num_channels = teacher_shape[0]
-        self.regressor = channel_map(student_shape[0], num_channels, student_shape)
-        if len(student_shape) > 1:
-            second = channel_map(num_channels, num_channels, student_shape)
-            self.regressor = nn.Sequential(self.regressor, nn.ReLU(), second)
+        self.regressor = mean_regressor(student_shape[0], num_channels, len(student_shape) - 1)
         start = torch.tensor(initial_variance - SMALLEST_VARIANCE, dtype=torch.float64)
         inverse_softplus = start + torch.log(-torch.expm1(-start))
         self.raw_variance = nn.Parameter(torch.full((num_channels,), inverse_softplus.item()))
@@ -70,3 +69,13 @@ class VariationalInformation(FeatureLoss):
         squared = error.square().reshape(*error.shape[:2], -1).mean(dim=2)
         variance = F.softplus(self.raw_variance.float()) + SMALLEST_VARIANCE
         return 0.5 * (squared / variance + variance.log()).mean(dim=1)
+
+
+def mean_regressor(num_in: int, num_out: int, num_dims: int) -> nn.Module:
+    """mu: from the student's channels to the teacher's; ``num_dims`` as in ``pointwise``."""
+    if num_dims == 0:
+        return pointwise(num_in, num_out, num_dims)
+    layers: list[nn.Module] = []
+    for channels in (num_in, num_out, num_out):
+        layers += [pointwise(channels, num_out, num_dims, bias=False), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -45,7 +45,7 @@ from kd_lightning.methods.diffusion_settings import (
     check_head,
     check_not_negative,
     check_steps,
-    last_map,
+    require_last_map,
 )
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.feature_distillation import shapes_for
@@ -152,7 +152,7 @@ class DiffusionDistillation(Distiller):
         nets = {**self.students, "teacher": self.teacher}
         if feature == "vector":
             return {key: shapes_for(net, input_shape)["trunk"] for key, net in nets.items()}
-        last = {key: last_map(net, key, input_shape) for key, net in nets.items()}
+        last = {key: require_last_map(net, key, input_shape) for key, net in nets.items()}
         self.maps = {key: LayerOutputs(nets[key], [name]) for key, (name, _) in last.items()}
         return {key: shape for key, (_, shape) in last.items()}
 

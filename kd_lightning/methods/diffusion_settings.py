@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from kd_lightning.base.errors import UserError, unknown
@@ -10,7 +9,7 @@ from kd_lightning.methods.checks import check_weights
 from kd_lightning.models.denoisers import IDENTITY, NORMS
 from kd_lightning.models.diffusion import NUM_TIMES
 from kd_lightning.models.layer_outputs import Shape
-from kd_lightning.models.net_stages import net_stages
+from kd_lightning.models.net_stages import last_map
 
 CHOICES = {
     "target": ("teacher", "self"),
@@ -61,17 +60,17 @@ def check_feature(target: str, feature: str) -> None:
         )
 
 
-def last_map(net: nn.Module, key: str, input_shape: Sequence[int]) -> tuple[str, Shape]:
-    """The layer that gives a net's last feature map, and the shape of that map for one sample.
+def require_last_map(net: nn.Module, key: str, input_shape: Sequence[int]) -> tuple[str, Shape]:
+    """``last_map`` of a net that must have feature maps.
 
     Args:
         key: of a student, or "teacher".
 
     Raises:
-        UserError: the net has no feature maps.
+        UserError: the net has none.
     """
-    stages = net_stages(net, torch.zeros(1, *input_shape))
-    if not stages:
+    found = last_map(net, input_shape)
+    if found is None:
         whose, place = f"student {key}", f"method.students.{key}"
         if key == "teacher":
             whose, place = "the teacher", "method.teacher"
@@ -79,4 +78,4 @@ def last_map(net: nn.Module, key: str, input_shape: Sequence[int]) -> tuple[str,
             f"feature=map needs feature maps, and {whose} has none: set method.feature=vector, or "
             f"choose another net (model@{place}=…)"
         )
-    return list(stages.items())[-1]
+    return found

@@ -11,9 +11,11 @@ and critics of a loss are in the student's parameter group and in ``last.ckpt``,
 the student. FitNets use the soft term after their hints, and attention transfer is reported with it
 and without; here, as in the field's tables of single methods, its weight is 0.
 
-``reuse_classifier`` is the reused teacher classifier (SimKD, arXiv 2203.14001), after the paper's
-description: the student gets the teacher's classifier, frozen, and its trunk learns the teacher's
-features. The student's net has a projector (``models/projected.py``) where the sizes differ.
+``reuse_classifier`` is the reused teacher classifier (SimKD, arXiv 2203.14001): the student gets
+the teacher's classifier, frozen, and its trunk learns the teacher's features. The student's net has
+a projector (``models/projected.py``) where the sizes differ. The projector and the loss are as
+released, where a larger map of the student is pooled before the projector and not after it, and the
+projector is used even where the sizes agree.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +58,7 @@ class FeatureDistillation(Distiller):
         temperature: T, of both softmaxes of the soft term.
         hard_weight: of the labels.
         soft_weight: of the teacher's soft targets.
-        feature_weight: of the layers; None: the field's for this loss.
+        feature_weight: of the layers; None: the field's for this loss and the last pair.
         reuse_classifier: each student has the teacher's classifier, which learns no more.
     """
 
@@ -84,7 +86,7 @@ class FeatureDistillation(Distiller):
             key: LayerOutputs(student, self.layers[key]) for key, student in self.students.items()
         }
         if feature_weight is None:
-            feature_weight = next(iter(self.feature_losses.values()))[0].field_weight
+            feature_weight = next(iter(self.feature_losses.values()))[-1].field_weight
         check_positive(temperature=temperature)
         check_weights(
             hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight

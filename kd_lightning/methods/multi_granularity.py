@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.losses.cross_entropy import label_cross_entropy
@@ -39,6 +39,8 @@ from kd_lightning.methods.projections import num_features, two_layers
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.stage_recipe import RecipeStage, StageRecipe
 from kd_lightning.methods.step import Cached, Losses
+
+SOFT_TARGETS = ("teacher", "mean")
 
 
 class MultiGranularity(Distiller):
@@ -83,10 +85,8 @@ class MultiGranularity(Distiller):
         check_weights(
             hard_weight=hard_weight, soft_weight=soft_weight, granularity_weight=granularity_weight
         )
-        if soft_target not in ("teacher", "mean"):
-            raise UserError(
-                f"soft_target must be teacher or mean, got {soft_target} (method.soft_target=…)"
-            )
+        if soft_target not in SOFT_TARGETS:
+            raise unknown("soft target", soft_target, SOFT_TARGETS, "method.soft_target")
         self.has_mean = soft_target == "mean" and soft_weight > 0
         if self.has_mean and not stage_recipe.epochs:
             raise UserError(

@@ -4,9 +4,11 @@
         + consistency_weight * mean_x[ (KL(p1 || p2) + KL(p2 || p1)) / 2 ]
 
 z1 and z2 are two passes of the same net with different dropout masks, and both get the gradient.
-After the paper's description. Its loss is the sum over the two passes, twice this one, so its alpha
-is twice ``consistency_weight``; the paper's alpha is 1 to 5 for language and 0.6 for images. It is
-the control of self-distillation: dropout passes that teach each other, without a teacher.
+The paper's loss is the sum over the two passes, twice this one, so its alpha is twice
+``consistency_weight``; as released, alpha is 5 for translation, 1 for language models and 0.6 for
+images. The released code for images takes the sum of the divergence over a batch, beside the mean
+of the cross-entropy; here both are means, as in its code for language. It is the control of
+self-distillation: dropout passes that teach each other, without a teacher.
 """
 
 from typing import Any

@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
@@ -44,6 +44,8 @@ from kd_lightning.methods.stage_recipe import RecipeStage, StageRecipe
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.methods.views import views_for
 from kd_lightning.models.outputs import ModelOutput
+
+HARD_VIEWS = ("normal", "all")
 
 
 class Targets(NamedTuple):
@@ -273,8 +275,8 @@ class FitProjection(RecipeStage):
 
 def check_choices(hard_views: str, view_augmentation: Any) -> None:
     """Raises ``UserError`` for choices that there are not."""
-    if hard_views not in ("normal", "all"):
-        raise UserError(f"hard_views must be normal or all, got {hard_views} (method.hard_views=…)")
+    if hard_views not in HARD_VIEWS:
+        raise unknown("choice of hard views", hard_views, HARD_VIEWS, "method.hard_views")
     if view_augmentation is not None and not hasattr(view_augmentation, "seeded"):
         raise UserError(
             f"{type(view_augmentation).__name__} transforms single samples, and views are a batch: "

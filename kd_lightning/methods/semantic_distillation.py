@@ -26,18 +26,20 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream, stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
+from kd_lightning.losses.feature_loss import pointwise, pooled
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.checks import check_positive, check_weights
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.projections import num_features
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.layer_outputs import LayerOutputs
-from kd_lightning.models.net_stages import net_stages
+from kd_lightning.models.map_layers import BatchNorm
+from kd_lightning.models.net_stages import last_map
 
 ADAPTERS = ("auto", "conv", "linear")
 SEMANTIC_LOSSES = ("mse", "kl")
@@ -55,29 +57,13 @@ class Adapter(nn.Module):
 
     def __init__(self, shape: Sequence[int], num_out: int, *, relu: bool) -> None:
         super().__init__()
-        convolutions = {2: nn.Conv1d, 3: nn.Conv2d}
-        if len(shape) == 1:
-            self.project: nn.Module = nn.Linear(shape[0], num_out, bias=False)
-        else:
-            self.project = convolutions[len(shape)](shape[0], num_out, 1, bias=False)
+        self.project = pointwise(shape[0], num_out, len(shape) - 1, bias=False)
         nn.init.normal_(self.project.weight, std=math.sqrt(2 / num_out))
-        self.norm = nn.BatchNorm1d(num_out)
+        self.norm = BatchNorm(num_out)
         self.activation = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, features: Float[Tensor, "B D *size"]) -> Float[Tensor, "B E"]:
-        projected = self.project(features)
-        values = projected.reshape(*projected.shape[:2], -1)
-        return self.activation(self.normalized(values)).mean(2)
-
-    def normalized(self, x: Float[Tensor, "B E N"]) -> Float[Tensor, "B E N"]:
-        """One value of a channel has no deviation: it is normalised by the running statistics."""
-        has_deviation = x.numel() > x.shape[1]
-        if has_deviation or not self.training:
-            return self.norm(x)
-        norm = self.norm
-        return F.batch_norm(
-            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-        )
+        return pooled(self.activation(self.norm(self.project(features))))
 
 
 class SemanticDistillation(Distiller):
@@ -140,18 +126,21 @@ class SemanticDistillation(Distiller):
 
     def _add_adapter(self, key: str, input_shape: Sequence[int], kind: str, *, relu: bool) -> None:
         student = self.students[key]
-        stages = net_stages(student, torch.zeros(1, *input_shape)) if kind != "linear" else {}
-        if kind == "conv" and not stages:
+        found = last_map(student, input_shape) if kind != "linear" else None
+        if kind == "conv" and found is None:
             raise UserError(
                 f"student {key} has no feature map for method.adapter=conv: set "
                 f"method.adapter=linear, or choose another net (model@method.students.{key}=…)"
             )
-        shape: Sequence[int] = (student.head.in_features,)
-        if stages:
-            self.layers[key], shape = list(stages.items())[-1]
+        shape: Sequence[int]
+        if found is None:
+            shape = (num_features(student, input_shape),)
+        else:
+            self.layers[key], shape = found
             self.maps[key] = LayerOutputs(student, [self.layers[key]])
+        num_out = num_features(self.teacher, input_shape)
         seed_stream(self.seed, "adapter", key)
-        self.adapters[key] = Adapter(shape, self.teacher.head.in_features, relu=relu)
+        self.adapters[key] = Adapter(shape, num_out, relu=relu)
 
     def own_modules(self) -> Mapping[str, nn.Module]:
         return dict(self.adapters.items())

@@ -51,7 +51,7 @@ from kd_lightning.models.feature_policy import FeaturePolicy, LearnedPolicy
 from kd_lightning.models.layer_outputs import LayerOutputs, Shape, check_layer
 from kd_lightning.models.map_operations import operations_of
 from kd_lightning.models.map_regressor import map_regressor
-from kd_lightning.models.net_stages import net_stages
+from kd_lightning.models.net_stages import last_map
 
 POLICIES = {"none": None, "random": FeaturePolicy, "learned": LearnedPolicy}
 AREAS = {"none": None, "learned": AreaModule}
@@ -268,10 +268,9 @@ def find_map(
     shapes: Mapping[str, Shape] = shapes_for(net, input_shape)
     if layer is not None:
         check_layer(layer, net, shapes, whose, layer_key)
+    elif found := last_map(net, input_shape):
+        layer, _ = found
     else:
-        stages = list(net_stages(net, torch.zeros(1, *input_shape)))
-        layer = stages[-1] if stages else None
-    if layer is None:
         raise UserError(
             f"{whose} has no feature map, which this method needs: choose a convolutional net "
             f"({net_key}=…)"

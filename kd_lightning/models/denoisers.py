@@ -12,38 +12,18 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import pool_to_smaller
+from kd_lightning.losses.feature_loss import CONVS, pointwise, pool_to_smaller
 from kd_lightning.models.diffusion import NUM_TIMES, FeatureDiffusion, Features
-from kd_lightning.models.map_layers import CONVS
+from kd_lightning.models.map_layers import BatchNorm
 
 IDENTITY = "identity"  # the denoiser that leaves everything as it is: a control
-
-
-class BatchNorm(nn.BatchNorm1d):
-    """Batch norm over the samples and positions of vectors or maps. One vector alone has no
-    statistics: it is normalized with the running ones.
-    """
-
-    def forward(self, x: Features) -> Features:
-        if x.numel() == x.shape[1]:
-            mean, var = self.running_mean, self.running_var
-            return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x.flatten(2) if x.ndim > 2 else x).view(x.shape)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch_norm": BatchNorm,
     "layer_norm": partial(nn.GroupNorm, 1),
 }
-
-
-def pointwise(num_in: int, num_out: int, num_dims: int, bias: bool = True) -> nn.Module:
-    """A linear layer for vectors (``num_dims`` 0), a convolution of size 1 for maps."""
-    if num_dims == 0:
-        return nn.Linear(num_in, num_out, bias)
-    return CONVS[num_dims](num_in, num_out, 1, bias=bias)
 
 
 class Bottleneck(nn.Module):

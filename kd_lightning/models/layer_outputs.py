@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.words import shorten
+from kd_lightning.models.modes import in_mode
 
 Shape = tuple[int, ...]
 
@@ -89,14 +90,12 @@ def layer_shapes(net: nn.Module, x: Num[Tensor, "1 C *size"]) -> dict[str, Shape
         for name, module in net.named_modules()
         if name
     ]
-    modes = {module: module.training for module in net.modules()}
     try:
-        net.eval()(x)
+        with in_mode(net, "eval"):
+            net(x)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return {
         name: tuple(outputs[name][0].shape[1:])
         for name, _ in net.named_modules()
@@ -108,15 +107,12 @@ def learning_layers(net: nn.Module, x: Num[Tensor, "1 C *size"], names: Iterable
     """The layers among ``names`` up to which something learns: a gradient at their output reaches
     weights of the net.
     """
-    modes = {module: module.training for module in net.modules()}
     layers = LayerOutputs(net, names)
     try:
-        with torch.enable_grad(), layers as outputs:
-            net.eval()(x)
+        with torch.enable_grad(), in_mode(net, "eval"), layers as outputs:
+            net(x)
     finally:
         layers.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return {name for name, output in outputs.items() if output.requires_grad}
 
 

@@ -6,11 +6,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import CONVS
+from kd_lightning.losses.feature_loss import CONVS, NORMS
 
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d}
 MODES = {1: "linear", 2: "bilinear"}
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over the samples and positions of vectors or maps. One vector alone has no
+    statistics: it is normalized with the running ones.
+    """
+
+    def forward(self, x: Float[Tensor, "B D *size"]) -> Float[Tensor, "B D *size"]:
+        if x.numel() == x.shape[1]:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x.flatten(2) if x.ndim > 2 else x).view(x.shape)
 
 
 def conv_norm_relu(num_in: int, num_out: int, patch: Sequence[int]) -> nn.Sequential:

@@ -74,6 +74,19 @@ def require_stages(
     return stages
 
 
+def last_map(net: nn.Module, input_shape: Sequence[int]) -> tuple[str, Shape] | None:
+    """The layer that gives the last feature map of ``net_stages``, and the shape of that map.
+
+    Args:
+        input_shape: of one sample.
+
+    Returns:
+        None for a net without feature maps.
+    """
+    stages = net_stages(net, torch.zeros(1, *input_shape))
+    return list(stages.items())[-1] if stages else None
+
+
 def before_the_pool(net: nn.Module, maps: dict[str, Shape]) -> dict[str, Shape]:
     """Without the net's last pooling over all positions, if that is a module that gives a map, and
     without what follows it.

@@ -19,7 +19,8 @@ from kd_lightning.models.classifier import Classifier
 def projector(num_in: int, num_out: int, reduction: int = 2) -> nn.Sequential:
     """Convolutions of size 1, 3 and 1, each with batch norm and ReLU: (B, D, H, W) -> (B, E, H, W).
 
-    As the paper describes it; the two inner sizes are ``num_out // reduction``.
+    As released; the two inner sizes are ``num_out // reduction``. The initial values are those of
+    the net, which is ours.
     """
     hidden = max(1, num_out // reduction)
     return nn.Sequential(

@@ -3,16 +3,19 @@
 From the last stage to the first: the map of a stage and the fusion of all later ones are added
 with attention weights, and a regression of the sum predicts the teacher's map of this stage. So
 early stages of the teacher also teach late stages of the student, through the way from late to
-early. After the paper's description; layers and sizes as here are ours.
+early. Layers, sizes and initial values are as released.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kd_lightning.models.layer_outputs import Shape
-from kd_lightning.models.map_layers import CONVS, NORMS, resize_map
+from kd_lightning.models.map_layers import CONVS, BatchNorm
+
+MAX_WIDTH = 512
 
 
 class AttentionFusion(nn.Module):
@@ -28,18 +31,26 @@ class AttentionFusion(nn.Module):
         self, num_in: int, width: int, num_out: int, num_dims: int, *, has_later: bool
     ) -> None:
         super().__init__()
-        conv, norm = CONVS[num_dims], NORMS[num_dims]
-        self.reduce = nn.Sequential(conv(num_in, width, 1, bias=False), norm(width))
+        conv = CONVS[num_dims]
+        self.reduce = nn.Sequential(conv(num_in, width, 1, bias=False), BatchNorm(width))
         self.attention = conv(2 * width, 2, 1) if has_later else None
-        self.predict = nn.Sequential(conv(width, num_out, 3, padding=1, bias=False), norm(num_out))
+        predict = conv(width, num_out, 3, padding=1, bias=False)
+        self.predict = nn.Sequential(predict, BatchNorm(num_out))
+        for layer in (self.reduce[0], predict):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
 
-    def forward(self, x: Tensor, later: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The fusion (B, width, *size), and the prediction of the teacher's map of this size."""
+    def forward(
+        self, x: Tensor, later: Tensor | None, size: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The fusion (B, width, *size), and the prediction of the teacher's map of this size. A
+        fusion becomes larger by repeated cells and smaller by left out ones.
+        """
         fused = self.reduce(x)
         if self.attention is not None:
-            later = resize_map(later, fused.shape[2:])
+            later = F.interpolate(later, fused.shape[2:])
             own, others = self.attention(torch.cat([fused, later], 1)).sigmoid().chunk(2, dim=1)
             fused = own * fused + others * later
+        fused = F.interpolate(fused, size)
         return fused, self.predict(fused)
 
 
@@ -49,7 +60,7 @@ class ReviewFusion(nn.Module):
     Args:
         student_shapes, teacher_shapes: of the paired stages' maps for one sample, (D, L) or
             (D, H, W).
-        width: channels of the fusions; None: those of the student's last map.
+        width: channels of the fusions; None: those of the student's last map, 512 at most.
         review: whether a stage also gets the fusion of the later ones.
     """
 
@@ -62,7 +73,7 @@ class ReviewFusion(nn.Module):
         review: bool = True,
     ) -> None:
         super().__init__()
-        width = width or student_shapes[-1][0]
+        width = width or min(MAX_WIDTH, student_shapes[-1][0])
         last = len(student_shapes) - 1
         self.sizes = [shape[1:] for shape in teacher_shapes]
         self.fusions = nn.ModuleList(
@@ -78,6 +89,6 @@ class ReviewFusion(nn.Module):
         """One prediction for each stage, in the teacher's sizes."""
         predictions, later = [], None
         for fusion, x, size in list(zip(self.fusions, maps, self.sizes, strict=True))[::-1]:
-            later, predicted = fusion(x, later)
-            predictions.append(resize_map(predicted, size))
+            later, predicted = fusion(x, later, size)
+            predictions.append(predicted)
         return predictions[::-1]

@@ -22,6 +22,8 @@ FILE = "records.jsonl"
 NO_EFFECT = tuple(
     key for key in CHANGEABLE_ON_RESUME if key not in ("trainer.max_epochs", "evaluation")
 )
+# Keys below them that do change a run's numbers
+WITH_EFFECT = ("hardware.precision", "hardware.teacher_precision")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def key_of(override: str) -> str:
 
 def has_no_effect(key: str) -> bool:
     """Whether this key of the configuration does not change a run's numbers."""
-    return any(key == name or key.startswith(f"{name}.") for name in NO_EFFECT)
+    return key not in WITH_EFFECT and any(
+        key == name or key.startswith(f"{name}.") for name in NO_EFFECT
+    )
 
 
 def is_local(override: str) -> bool:

@@ -236,9 +236,9 @@ def _settings_of(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
     """Every dotted key that may change a run's numbers, with its value."""
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if key in NOT_A_SETTING or has_no_effect(key):
+        if key in NOT_A_SETTING:
             continue
         if isinstance(value, dict):
             yield from _settings_of(value, f"{key}.")
-        else:
+        elif not has_no_effect(key):
             yield key, value

@@ -37,6 +37,20 @@ def test_the_regression_is_compared_with_the_teacher_above_its_margin(sizes):
     torch.testing.assert_close(loss(student, teacher), apart.flatten(1).mean(1))
 
 
+def test_its_weight_times_the_mean_is_a_thousandth_of_the_sum():
+    loss = build(normal(1, 3, 8, 4), normal(1, 7, 4, 8))
+    assert loss.field_weight == pytest.approx(7 * 4 * 4 / 1000)
+    stages = [(64, 32, 32), (128, 16, 16), (256, 8, 8)]  # of a resnet32x4
+    weights = [Overhaul(student_shape=s, teacher_shape=s).field_weight for s in stages]
+    halved = [weight / 2**later for weight, later in zip(weights, (2, 1, 0), strict=True)]
+    assert halved == pytest.approx([16.384] * 3)
+
+
+def test_the_regression_starts_with_he_initialization_of_its_outputs():
+    weight = build(normal(1, 500, 2, 2), normal(1, 800, 2, 2)).regressor[0].weight
+    assert weight.std().item() == pytest.approx((2 / 800) ** 0.5, rel=0.01)
+
+
 def test_a_more_negative_teacher_is_no_other_target_where_it_stays_below_the_margin():
     student, teacher = normal(5, 3, 4, 4), torch.full((5, 2, 4, 4), -1.0)
     teacher[0, :, 0, 0], teacher[1, :, 0, 0] = -5.0, -9.0

@@ -28,6 +28,16 @@ def test_it_is_the_likelihood_of_a_normal_distribution_without_its_constant(size
     torch.testing.assert_close(loss(student, teacher), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_mean_of_maps_is_three_convolutions_without_bias_with_a_relu_between_them():
+    student, teacher = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[-1.0, 2.0]]])
+    loss = build(student, teacher)
+    for weight, value in zip(loss.regressor.parameters(), [2.0, 3.0, -0.5], strict=True):
+        nn.init.constant_(weight, value)
+    # the means are -0.5 * relu(3 * relu(2 * s)) = -3 and 0, so both errors are 2
+    expected = torch.tensor([0.5 * (4 / 5 + math.log(5))])
+    torch.testing.assert_close(loss(student, teacher), expected)
+
+
 def test_a_channel_with_a_large_variance_counts_less():
     student, teacher = normal(5, 2), normal(5, 2, seed=1)
     loss = build(student, teacher)

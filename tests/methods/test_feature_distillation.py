@@ -124,7 +124,8 @@ def test_attention_is_that_of_the_named_maps() -> None:
 @pytest.mark.parametrize(
     ("loss", "weight"),
     [(FitNet, 100.0), (AttentionTransfer, 1000.0), (Relational, 1.0),
-     (VariationalInformation, 1.0), (Overhaul, 1.0), (ContrastiveRepresentation, 0.8)],
+     (VariationalInformation, 1.0), (Overhaul, 0.001 * 12 * 2 * 2),
+     (ContrastiveRepresentation, 0.8)],
 )  # fmt: skip
 def test_without_a_weight_it_is_the_fields(loss: type[FeatureLoss], weight: float) -> None:
     x, y = batch(1, 8, 8)
@@ -459,7 +460,7 @@ def test_bad_values_name_their_key(options: dict, said: str) -> None:
 # From the command line
 
 # choice -> its tensors that learn, of one pair of layers
-CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 5, "overhaul": 3, "crd": 4}
+CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 4, "overhaul": 3, "crd": 4}
 
 
 @pytest.mark.parametrize(("choice", "num_learning"), CHOICES.items())

@@ -40,10 +40,12 @@ def batch(*shape: int, size: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def stages(net: nn.Module, x: Tensor) -> list[Tensor]:
+    """The maps of the stages, and the mean of the last one."""
     trunk = net.trunk
     first = trunk.stage1(trunk.stem(x))
     second = trunk.stage2(first)
-    return [first, second, trunk.stage3(second)]
+    third = trunk.stage3(second)
+    return [first, second, third, third.mean(dim=(2, 3), keepdim=True)]
 
 
 def test_the_loss_is_the_formula() -> None:
@@ -105,7 +107,7 @@ def test_nets_with_different_numbers_of_stages_share_the_last_ones() -> None:
     student = seeded(vgg, 1, widths=[[4], [4], [4], [6], [6]], **IMAGES)
     method = make(students={"student": student}, input_shape=(1, 16, 16))
     channels = [one.reduce[0].in_channels for one in method.fusions["student"].fusions]
-    assert channels == [4, 6, 6]
+    assert channels == [4, 6, 6, 6]
     loss = method.training_step(batch(1, 16, 16), 0)
     loss.backward()
     assert loss.isfinite()

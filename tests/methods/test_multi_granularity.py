@@ -196,7 +196,7 @@ def test_every_number_changes_the_loss_and_is_checked(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"soft_target": "both"}, r"must be teacher or mean, got both \(method\.soft_target=…\)"),
+        ({"soft_target": "both"}, r"expected one of mean, teacher \(method\.soft_target=…\)"),
         ({"soft_target": "mean", "stage_recipe": dataclasses.replace(RECIPE, share=0)},
          r"needs decoders that were fitted, .*raise method\.stage_recipe\.share"),
     ],

@@ -226,7 +226,7 @@ def test_a_series_has_the_views_that_are_named() -> None:
         ({"input_shape": (2, 6), "series_views": ["revers"]},
          r"unknown view of a series 'revers': did you mean reverse\? \(method\.series_views=…\)"),
         ({"input_shape": (2, 6), "series_views": []}, r"got none \(method\.series_views=…\)"),
-        ({"hard_views": "every"}, r"hard_views must be normal or all, got every \(method\.hard_v"),
+        ({"hard_views": "every"}, r"'every': expected one of all, normal \(method\.hard_views=…"),
         ({"view_augmentation": v2.RandomCrop(2)}, r"RandomCrop transforms single .*view_augment"),
     ],
 )  # fmt: skip

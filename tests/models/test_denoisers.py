@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from kd_lightning.models.denoisers import (
     Autoencoder,
-    BatchNorm,
     Denoiser,
     NoiseAdapter,
     SelfImitation,
@@ -71,13 +70,6 @@ def test_an_autoencoder_gives_a_normalized_code_and_the_feature(size: tuple[int,
     assert (code.shape, decoded.shape) == ((64, 3, *size), (64, 8, *size))
     rows = code.transpose(0, 1).flatten(1)
     torch.testing.assert_close(rows.std(1, unbiased=False), torch.ones(3), rtol=1e-3, atol=0)
-
-
-def test_one_vector_is_normalized_by_the_running_statistics() -> None:
-    norm = BatchNorm(4)
-    norm(features(32, 4) + 3)
-    x = features(1, 4)
-    torch.testing.assert_close(norm(x), norm.eval()(x))
 
 
 @pytest.mark.parametrize("size", SIZES)

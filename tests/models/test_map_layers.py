@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.models.map_layers import conv_norm_relu, resize_map
+from kd_lightning.models.map_layers import BatchNorm, conv_norm_relu, resize_map
 
 
 def normal(*shape: int) -> Tensor:
@@ -23,6 +23,14 @@ def test_a_convolution_divides_the_size_by_its_patch(
     assert output.shape == (4, 5, *result)
     assert (output >= 0).all()
     assert layer[0].bias is None
+
+
+@pytest.mark.parametrize("size", [(), (1,), (1, 1)])
+def test_one_vector_is_normalized_by_the_running_statistics(size: tuple) -> None:
+    norm = BatchNorm(4)
+    norm(normal(32, 4, *size) + 3)
+    x = normal(1, 4, *size)
+    torch.testing.assert_close(norm(x), norm.eval()(x))
 
 
 def test_a_map_of_the_size_stays_as_it_is() -> None:

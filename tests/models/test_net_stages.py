@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.layer_outputs import LayerOutputs
-from kd_lightning.models.net_stages import net_stages
+from kd_lightning.models.net_stages import last_map, net_stages
 from kd_lightning.teachers.sources import build_net
 
 IMAGE, SERIES = torch.rand(1, 3, 32, 32), torch.randn(1, 2, 40)
@@ -50,6 +50,14 @@ def test_the_mean_of_the_last_one_is_the_input_of_the_classifier(name: str) -> N
     with torch.no_grad(), LayerOutputs(net.eval(), [last]) as outputs:
         features = net(x).features
     torch.testing.assert_close(outputs[last].flatten(2).mean(2), features)
+
+
+def test_the_last_map_is_that_of_the_last_stage_and_a_net_without_stages_has_none() -> None:
+    parts = [nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    net = Classifier(trunk=nn.Sequential(*parts), head=nn.Linear(4, 2), dropout=0.0)
+    assert last_map(net, (1, 8, 8)) == ("trunk.0", (4, 6, 6))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    assert last_map(Classifier(trunk=flat, head=nn.Linear(4, 2), dropout=0.0), (1, 8, 8)) is None
 
 
 def test_a_net_that_names_none_has_its_parts_with_one_for_each_shape() -> None:

@@ -28,11 +28,12 @@ WEIGHTS = {  # steps of load_weights and checks of its arguments
 }
 LAYERS = {"is_layer_output", "outline"}  # parts of layer_shapes and of error messages
 STAGES = {  # steps of net_stages
-    *("net_stages", "before_the_pool", "maps_in_order"),
+    *("net_stages", "last_map", "before_the_pool", "maps_in_order"),
     *("named_stages", "learns", "last_of_each_shape"),
 }
 PARTS = {  # of FeaturePyramid and of tail_after
     *("TopDown", "PyramidHead", "PathTracer", "cut_before", "check_tail"),
+    "BatchNorm",  # of the networks of diffusion_distillation, knowledge_review and others
 }
 MAPS = {  # steps of apply_operations and of map_regressor
     *("boxes", "drop_channels", "move", "per_sample", "shuffle_channels", "resizing"),

@@ -1,5 +1,6 @@
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.models.review_fusion import AttentionFusion, ReviewFusion
 
@@ -42,9 +43,41 @@ def test_the_fusion_adds_two_maps_with_their_attention() -> None:
     x, later = maps([(4, 8, 8), (6, 8, 8)])
     own = fusion.reduce(x)
     weights = torch.sigmoid(fusion.attention(torch.cat([own, later], 1)))
-    fused, predicted = fusion(x, later)
+    fused, predicted = fusion(x, later, (8, 8))
     torch.testing.assert_close(fused, weights[:, :1] * own + weights[:, 1:] * later)
     torch.testing.assert_close(predicted, fusion.predict(fused))
+
+
+def test_cells_are_repeated_to_a_larger_size_before_the_prediction() -> None:
+    fusion = ReviewFusion([(1, 2), (1, 1)], [(1, 4), (1, 1)]).eval()
+    for one in fusion.fusions:
+        nn.init.ones_(one.reduce[0].weight)
+        with torch.no_grad():
+            one.predict[0].weight.copy_(torch.tensor([[[0.0, 1.0, 1.0]]]))  # a cell and the next
+    for parameter in fusion.fusions[0].attention.parameters():
+        nn.init.zeros_(parameter)  # both weights are 1/2
+    early, last = fusion([torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[4.0]]])])
+    # the last fusion is 4; the early ones are (1 + 4) / 2 and (2 + 4) / 2, each of two cells
+    torch.testing.assert_close(early, torch.tensor([[[5.0, 5.5, 6.0, 3.0]]]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(last, torch.tensor([[[4.0]]]), rtol=1e-4, atol=0)
+
+
+def test_the_convolutions_start_uniform_within_the_root_of_three_over_their_inputs() -> None:
+    fusion = AttentionFusion(300, 40, 50, 2, has_later=False)
+    for layer, inputs in ((fusion.reduce[0], 300), (fusion.predict[0], 40 * 9)):
+        bound = (3 / inputs) ** 0.5
+        assert 0.99 * bound < layer.weight.abs().max().item() <= bound
+
+
+def test_one_sample_of_one_position_is_finite_in_training() -> None:
+    fusion = ReviewFusion([(4, 1, 1)], [(5, 1, 1)])
+    assert fusion(maps([(4, 1, 1)], size=1))[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("channels", "width"), [(512, 512), (513, 512)])
+def test_the_width_is_not_above_512_by_itself(channels: int, width: int) -> None:
+    fusion = ReviewFusion([(channels, 1)], [(1, 1)])
+    assert fusion.fusions[0].reduce[0].out_channels == width
 
 
 def test_the_width_is_that_of_the_last_map_or_as_given() -> None:

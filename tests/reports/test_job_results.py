@@ -61,3 +61,10 @@ def test_a_damaged_line_is_named(tmp_path, change):
     path.write_text(good + change(good.strip()) + "\n")
     with pytest.raises(UserError, match=r"line 2 of .*records\.jsonl is not the result of a job"):
         read_jsonl(path)
+
+
+def test_a_written_result_keeps_the_precision_which_changes_numbers(tmp_path):
+    overrides = ["hardware.precision=bf16-mixed", "hardware.devices=2"]
+    job(tmp_path / "s", "kd", {"seed": 0}, metrics({"a": 0.9}), overrides=overrides)
+    (source,) = read([tmp_path / "s"])
+    assert list(source.results[0].overrides) == [overrides[0], "seed=0"]

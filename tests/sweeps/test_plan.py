@@ -229,6 +229,7 @@ def test_a_row_without_a_name_has_the_name_of_its_method() -> None:
         (["method.temprature=1,2"], "did you mean method.temperature"),
         (["method=kd,dkd"], "unknown method 'dkd'"),
         (["method=supervised", "teacher.seed=0,1"], "has no effect: method=supervised"),
+        (["method=supervised", "teacher.seed=3", "seed=0,1"], "has no effect: method=supervised"),
         (["seed=0,x"], "seed must be whole numbers, got x"),
         (["hardware.devices=[0],[1]"], "hardware.devices must be a number in a sweep"),
     ],
