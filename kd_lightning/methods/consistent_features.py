@@ -186,11 +186,11 @@ class ConsistentFeatures(FeatureDistillation):
     @torch.no_grad()
     def rows(self, x: Tensor) -> Rows:
         """What the channels of all pairs of layers give for a batch, (B, D) each, on the CPU."""
-        with self.teacher_layers as theirs:
+        with self.teacher_layers.record() as theirs:
             self.teacher(x)
         rows = {}
         for key, student in self.students.items():
-            with in_mode(student, "eval"), self.student_layers[key] as mine:
+            with in_mode(student, "eval"), self.student_layers[key].record() as mine:
                 student(x)
             pairs = self.layers[key].items()
             rows[key] = [

@@ -235,14 +235,14 @@ class DiffusionDistillation(Distiller):
             return Outputs(cached["logits"].float(), cached["features"].float())
         if "teacher" not in self.maps:
             return Outputs(*self.teacher_output(x))
-        with self.maps["teacher"] as maps, torch.no_grad():
+        with self.maps["teacher"].record() as maps, torch.no_grad():
             logits = self.teacher(x).logits  # not its fast copy, where layers may be folded away
         return Outputs(logits, *maps.values())
 
     def student_outputs(self, key: str, x: Tensor) -> Outputs:
         if key not in self.maps:
             return Outputs(*self.forward_student(key, x))
-        with self.maps[key] as maps:
+        with self.maps[key].record() as maps:
             logits = self.forward_student(key, x).logits
         return Outputs(logits, *maps.values())
 

@@ -158,11 +158,11 @@ class FeatureDistillation(Distiller):
         return {"cache": "it needs layers of the teacher, which a cache does not hold"}
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
-        with self.teacher_layers as targets, torch.no_grad():
+        with self.teacher_layers.record() as targets, torch.no_grad():
             teacher = self.teacher(x)  # not its fast copy, where layers may be folded away
         terms = {}
         for key in self.students:
-            with self.student_layers[key] as layers:
+            with self.student_layers[key].record() as layers:
                 output = self.forward_student(key, x)
             hard = label_cross_entropy(output.logits, y)
             soft = soft_target_kl(output.logits, teacher.logits, self.temperature)

@@ -101,12 +101,12 @@ class KnowledgeReview(Distiller):
         return {"cache": "it needs feature maps of the teacher, which a cache does not hold"}
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
-        with self.teacher_stages as targets, torch.no_grad():
+        with self.teacher_stages.record() as targets, torch.no_grad():
             teacher = self.teacher(x)  # not its fast copy, where layers may be folded away
         review_weight = self.review_weight * ramp(progress, self.review_ramp)
         terms = {}
         for key, fusions in self.fusions.items():
-            with self.student_stages[key] as maps:
+            with self.student_stages[key].record() as maps:
                 student = self.forward_student(key, x)
             mine, theirs = map(with_mean, last_pairs(maps, targets))
             pairs = zip(fusions(mine), theirs, strict=True)

@@ -181,7 +181,7 @@ class SemanticDistillation(Distiller):
         if key not in self.maps:
             student = self.forward_student(key, x)
             return student.logits, self.adapters[key](student.features)
-        with self.maps[key] as outputs:
+        with self.maps[key].record() as outputs:
             student = self.forward_student(key, x)
         return student.logits, self.adapters[key](outputs[self.layers[key]])
 

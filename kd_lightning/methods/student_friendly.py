@@ -110,7 +110,7 @@ class StudentFriendly(Learner):
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         terms = {}
         for key in self.students:
-            with self.stage_outputs[key] as outputs:
+            with self.stage_outputs[key].record() as outputs:
                 student = self.forward_student(key, x)
             pairs = zip(self.branches[key], outputs.values(), strict=True)
             logits = [branch(stage) for branch, stage in pairs]

@@ -168,13 +168,13 @@ class StudentOriented(Distiller):
         self.is_searching = bool(self.policies) and self.progress < self.search_share
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
-        with self.teacher_layers as outputs, torch.no_grad():
+        with self.teacher_layers.record() as outputs, torch.no_grad():
             self.teacher(x)  # not its fast copy, where layers may be folded away
         target = outputs[self.teacher_name].float()
         terms: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         for key in self.students:
-            with self.student_layers[key] as outputs:
+            with self.student_layers[key].record() as outputs:
                 student = self.forward_student(key, x)
             made = self.regressors[key](outputs[self.student_names[key]]).float()
             terms[f"{key}/hard"] = self.hard_weight * label_cross_entropy(student.logits, y).mean()

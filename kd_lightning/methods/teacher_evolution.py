@@ -104,7 +104,7 @@ class TeacherEvolution(Learner):
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         terms = {}
         for key in self.students:
-            with self.stage_outputs[key] as outputs:
+            with self.stage_outputs[key].record() as outputs:
                 student = self.forward_student(key, x)
             maps = list(outputs.values())
             branches = self.branches[key](maps)

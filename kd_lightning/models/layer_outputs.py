@@ -4,7 +4,8 @@ A layer is a module, by its dotted name: "trunk.stage2", "trunk.layer3.0.conv1".
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -22,13 +23,13 @@ class LayerOutputs:
     """Records what named layers of a net return.
 
         layers = LayerOutputs(net, ["trunk.stage2"])
-        with layers as outputs:
+        with layers.record() as outputs:
             net(x)
         outputs["trunk.stage2"]
 
     The hooks are registered once, here, so that a compiler knows them before it follows a step.
-    Outside ``with`` they do nothing. A copy of the net (``deepcopy``) carries hooks that record
-    nothing; weights and checkpoints carry none.
+    Outside of ``record`` they do nothing. A copy of the net (``deepcopy``) carries hooks that
+    record nothing; weights and checkpoints carry none.
 
     An output is recorded as the next layer gets it. It is cloned, because the next layer of many
     nets overwrites it (ReLU in place), and keeps its graph if it has one.
@@ -53,14 +54,18 @@ class LayerOutputs:
         if self.is_recording:
             self.outputs[name] = output.clone()
 
-    def __enter__(self) -> dict[str, Tensor]:
+    # A generator, and not __enter__ of this object: a compiler of torch 2.11 follows only context
+    # managers that are made inside of the step.
+    @contextmanager
+    def record(self) -> Iterator[dict[str, Tensor]]:
+        """Records what the layers return in the net's passes inside of ``with``."""
         self.outputs = {}
         self.is_recording = True
-        return self.outputs
-
-    def __exit__(self, *error: object) -> None:
-        self.is_recording = False
-        self.outputs = {}  # the caller holds them, and nobody else
+        try:
+            yield self.outputs
+        finally:
+            self.is_recording = False
+            self.outputs = {}  # the caller holds them, and nobody else
 
     def __deepcopy__(self, memo: dict) -> "LayerOutputs":
         copied = object.__new__(LayerOutputs)
@@ -109,7 +114,7 @@ def learning_layers(net: nn.Module, x: Num[Tensor, "1 C *size"], names: Iterable
     """
     layers = LayerOutputs(net, names)
     try:
-        with torch.enable_grad(), in_mode(net, "eval"), layers as outputs:
+        with torch.enable_grad(), in_mode(net, "eval"), layers.record() as outputs:
             net(x)
     finally:
         layers.remove()

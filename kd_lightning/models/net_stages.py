@@ -106,7 +106,7 @@ def maps_in_order(net: nn.Module, x: Num[Tensor, "1 C *size"]) -> dict[str, Shap
     }
     layers = LayerOutputs(net, shapes)
     try:
-        with torch.no_grad(), in_mode(net, "eval"), layers as outputs:
+        with torch.no_grad(), in_mode(net, "eval"), layers.record() as outputs:
             net(x)
     finally:
         layers.remove()

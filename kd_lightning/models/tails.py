@@ -83,7 +83,7 @@ def check_tail(tail: nn.Module, net: nn.Module, layer: str, example: Tensor) -> 
     """Raises ``ValueError`` unless the tail gives the net's logits for the layer's output."""
     layers = LayerOutputs(net, [layer])
     try:
-        with torch.no_grad(), in_mode(net, "eval"), layers as outputs:
+        with torch.no_grad(), in_mode(net, "eval"), layers.record() as outputs:
             whole = net(example).logits
             part = tail.eval()(outputs[layer])
     finally:

@@ -322,7 +322,7 @@ def test_hooks_are_in_no_state_and_record_nothing_outside_a_step() -> None:
     assert not any(one.outputs for one in layers)
     key, *_ = method.students
     copied = deepcopy(method.students[key])
-    with method.student_layers[key] as outputs:
+    with method.student_layers[key].record() as outputs:
         copied(batch(1, 8, 8)[0])
     assert outputs == {}
 

@@ -61,7 +61,7 @@ def trained(method: Learner, steps: int = 3) -> dict[str, Tensor]:
 
 
 def branch_logits(method: StudentFriendly, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    with method.stage_outputs["student"] as outputs:
+    with method.stage_outputs["student"].record() as outputs:
         logits = method.forward_student("student", x).logits
     pairs = zip(method.branches["student"], outputs.values(), strict=True)
     return logits, [branch(stage) for branch, stage in pairs]

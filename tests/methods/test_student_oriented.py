@@ -54,7 +54,10 @@ def terms_of(method: StudentOriented, size: int = 8, shape: tuple = IMAGES) -> d
 def maps_of(method: StudentOriented, size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     """The student's logits, its map after the regressor, and the teacher's map."""
     x, _ = batch(size)
-    with method.student_layers["student"] as outputs, method.teacher_layers as targets:
+    with (
+        method.student_layers["student"].record() as outputs,
+        method.teacher_layers.record() as targets,
+    ):
         logits = method.forward_student("student", x).logits
         method.teacher(x)
     made = method.regressors["student"](outputs[method.student_names["student"]])

@@ -43,7 +43,7 @@ def batch(size: int = 16, shape: tuple = SHAPE) -> tuple[Tensor, Tensor]:
 
 def parts(method: TeacherEvolution, x: Tensor) -> tuple[Any, list[Tensor], list[Any]]:
     """Output, maps and branches' outputs of the student."""
-    with method.stage_outputs["student"] as outputs:
+    with method.stage_outputs["student"].record() as outputs:
         output = method.forward_student("student", x)
     maps = list(outputs.values())
     return output, maps, method.branches["student"](maps)

@@ -33,7 +33,9 @@ def small_net() -> nn.Sequential:
 def test_an_output_is_the_layers_and_the_nets_output_does_not_change() -> None:
     net, x = image_net().eval(), torch.rand(2, 3, 32, 32)
     plain = net(x)
-    with LayerOutputs(net, ["trunk.layer1", "trunk.layer2.0.conv1", "trunk", "head"]) as outputs:
+    with LayerOutputs(
+        net, ["trunk.layer1", "trunk.layer2.0.conv1", "trunk", "head"]
+    ).record() as outputs:
         recorded = net(x)
     assert torch.equal(outputs["head"], plain.logits)
     assert torch.equal(outputs["trunk"], plain.features)
@@ -46,7 +48,7 @@ def test_an_output_is_the_layers_and_the_nets_output_does_not_change() -> None:
 
 def test_what_a_later_layer_overwrites_is_what_the_layer_gave() -> None:
     net, x = small_net(), torch.randn(8, 4)
-    with LayerOutputs(net, ["1"]) as outputs:
+    with LayerOutputs(net, ["1"]).record() as outputs:
         net(x)
     assert (outputs["1"] < 0).any()
     torch.testing.assert_close(outputs["1"].mean(0), torch.zeros(5), atol=1e-6, rtol=0)
@@ -56,19 +58,19 @@ def test_what_a_later_layer_overwrites_is_what_the_layer_gave() -> None:
 
 def test_dropout_after_a_stage_is_what_the_next_layer_gets() -> None:
     net, x = image_net(block_dropout=0.9).train(), torch.rand(2, 3, 32, 32)
-    with LayerOutputs(net, ["trunk.layer1"]) as outputs:
+    with LayerOutputs(net, ["trunk.layer1"]).record() as outputs:
         net(x)
     assert (outputs["trunk.layer1"] == 0).float().mean() > 0.8
 
 
 def test_the_gradient_flows_through_a_tap_and_none_without_a_graph() -> None:
     net, x = series_net(), torch.randn(2, 2, 9)
-    with LayerOutputs(net, ["trunk.stage1"]) as outputs:
+    with LayerOutputs(net, ["trunk.stage1"]).record() as outputs:
         net(x)
     outputs["trunk.stage1"].sum().backward()
     assert net.trunk.stage1[0].weight.grad is not None
     assert net.trunk.stage2[0].weight.grad is None
-    with torch.no_grad(), LayerOutputs(net, ["trunk.stage1"]) as outputs:
+    with torch.no_grad(), LayerOutputs(net, ["trunk.stage1"]).record() as outputs:
         net(x)
     assert outputs["trunk.stage1"].grad_fn is None
 
@@ -85,11 +87,11 @@ def test_outside_with_nothing_is_recorded_and_hooks_can_be_removed() -> None:
     layers = LayerOutputs(net, ["trunk.layer1"])
     net(x)
     assert layers.outputs == {}
-    with layers as outputs:
+    with layers.record() as outputs:
         net(x)
     assert list(outputs) == ["trunk.layer1"]
     assert net.state_dict().keys() == state.keys()
-    with pytest.raises(UserError), layers:
+    with pytest.raises(UserError), layers.record():
         net(x[:, :1])
     assert layers.outputs == {}
     layers.remove()
@@ -101,7 +103,7 @@ def test_a_copy_or_a_pickle_of_the_net_records_nothing() -> None:
     layers = LayerOutputs(net, ["trunk.stage1"])
     for copied in (deepcopy(net), pickle.loads(pickle.dumps(net))):
         copied.load_state_dict(net.state_dict())
-        with layers as outputs:
+        with layers.record() as outputs:
             copied(x)
         assert outputs == {}
 
@@ -111,7 +113,7 @@ def test_a_compiler_follows_recorded_layers() -> None:
     layers = LayerOutputs(net, ["trunk.stage1", "trunk.stage2"])
 
     def step(x: Tensor) -> Tensor:
-        with layers as outputs:
+        with layers.record() as outputs:
             logits = net(x).logits
         return logits.sum() + outputs["trunk.stage1"].sum() + outputs["trunk.stage2"].sum()
 
@@ -122,7 +124,7 @@ def test_a_compiler_follows_recorded_layers() -> None:
 
 def test_outputs_and_graph_die_with_the_step() -> None:
     net = series_net()
-    with LayerOutputs(net, ["trunk.stage1"]) as outputs:
+    with LayerOutputs(net, ["trunk.stage1"]).record() as outputs:
         loss = net(torch.randn(2, 2, 9)).logits.sum() + outputs["trunk.stage1"].sum()
     output = weakref.ref(outputs["trunk.stage1"])
     loss.backward()
@@ -135,7 +137,7 @@ def test_a_copy_is_recorded_by_itself() -> None:
     net = series_net()
     copied = deepcopy(net)
     mine, its = LayerOutputs(net, ["trunk"]), LayerOutputs(copied, ["trunk"])
-    with mine as of_net, its as of_copy:
+    with mine.record() as of_net, its.record() as of_copy:
         net(torch.zeros(1, 2, 9))
     assert (list(of_net), list(of_copy)) == (["trunk"], [])
 
@@ -144,7 +146,7 @@ def test_autocast_is_what_the_layer_ran_in() -> None:
     net = series_net()
     with (
         torch.autocast("cpu", dtype=torch.bfloat16),
-        LayerOutputs(net, ["trunk.stage1.0"]) as outputs,
+        LayerOutputs(net, ["trunk.stage1.0"]).record() as outputs,
     ):
         net(torch.randn(2, 2, 9))
     assert outputs["trunk.stage1.0"].dtype == torch.bfloat16

@@ -47,7 +47,7 @@ def test_they_are_those_that_the_net_names_up_to_its_last_map(name: str, names: 
 def test_the_mean_of_the_last_one_is_the_input_of_the_classifier(name: str) -> None:
     net, x = built(name)
     *_, last = net_stages(net, x)
-    with torch.no_grad(), LayerOutputs(net.eval(), [last]) as outputs:
+    with torch.no_grad(), LayerOutputs(net.eval(), [last]).record() as outputs:
         features = net(x).features
     torch.testing.assert_close(outputs[last].flatten(2).mean(2), features)
 

@@ -40,7 +40,7 @@ def test_after_a_stage_it_gives_the_logits_of_the_net(name: str) -> None:
     net, x = built(name)
     x = x.repeat(3, *[1] * (x.ndim - 1))
     for layer in list(net_stages(net, x[:1]))[:-1][:3]:
-        with torch.no_grad(), LayerOutputs(net.eval(), [layer]) as outputs:
+        with torch.no_grad(), LayerOutputs(net.eval(), [layer]).record() as outputs:
             whole = net(x).logits
         tail = tail_after(net, layer, x[:1])
         assert all(module.training for module in tail.modules())

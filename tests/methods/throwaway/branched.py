@@ -48,7 +48,7 @@ class Branched(Learner):
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         terms = {}
         for key in self.students:
-            with self.outputs[key] as outputs:
+            with self.outputs[key].record() as outputs:
                 student = self.forward_student(key, x)
             branch = self.branches[key][self.steps_done % 2](outputs[self.layers[key]])
             terms[f"{key}/hard"] = label_cross_entropy(student.logits, y).mean()

@@ -112,12 +112,12 @@ class Everything(Distiller):
         }
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
-        with self.teacher_layers as theirs, torch.no_grad():
+        with self.teacher_layers.record() as theirs, torch.no_grad():
             teacher = self.teacher(rotations(x))
         target = theirs[self.teacher_layer][: len(x)].flatten(2).mean(2)
         terms, spread = {}, []
         for key in self.students:
-            with self.student_layers[key] as mine:
+            with self.student_layers[key].record() as mine:
                 student = self.forward_student(key, x)
             of_layer, of_features = self.adapters[key]
             adapted = of_features(student.features)
