@@ -1,8 +1,8 @@
-"""The speed of training steps on a GPU, compared with the highest possible speed. It has not been
-run on a GPU yet.
+"""The speed of training steps on a GPU, compared with the highest possible speed.
 
     python -m benchmarks.gpu                      all tables
-    python -m benchmarks.gpu --write              also into benchmarks/results/gpu.md
+    python -m benchmarks.gpu --write              also into benchmarks/results/gpu.md, row by row
+    python -m benchmarks.gpu --only dual "size"   the rows whose titles contain one of these
     python -m benchmarks.gpu --rehearse           a few tiny steps on a CPU, to see that it works
 
 All in one process:
@@ -11,7 +11,8 @@ All in one process:
 2. Images per second of the step of dual_student on ImageNet-100 and of its parts, of timm's task
    and of two torchdistill jobs. Each is also arguments as a share of the roofline
    (``benchmarks/roofline.py``), with its peak memory.
-3. Epochs of small data, with and without CUDA graphs.
+3. Epochs of small data: plain, with recorded steps (CUDA graphs), and with steps that are compiled
+   and recorded.
 
 Times are measured with CUDA events after warm-up steps. The images are random uint8 images that are
 already on the device; each step gets another batch.
@@ -23,11 +24,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import count, cycle
 
 import torch
-import torch._dynamo.utils
 from hydra.errors import ConfigCompositionException
 
 from benchmarks import roofline
@@ -43,8 +44,9 @@ from kd_lightning.running.build import quieten
 NO_TIME = "there is no time for it in a rehearsal"
 CONTROL_TOLERANCE = 0.05  # largest relative difference between the control and the first row
 UNTUNED = ("hardware.precision=32", "hardware.channels_last=false")
+COMPILED_TEACHER = ("hardware.compile_teacher=true",)
 COMPILED = ("hardware.compile=true",)
-GRAPHS = (*COMPILED, "hardware.cuda_graphs=true")
+RECORDED = ("hardware.cuda_graphs=true",)
 
 
 @dataclass(frozen=True)
@@ -221,21 +223,28 @@ def benchmarks_of(scale: Scale) -> Iterator[Benchmark | str]:
         case = build_case(*dual).with_cached_teacher()
         return case, case.step()
 
-    def teacher_alone() -> tuple[Case, Step]:
-        case = build_case(*dual)
-        return case, case.teacher_step()
+    def teacher_alone(*words: str) -> Callable[[], tuple[Case, Step]]:
+        def make() -> tuple[Case, Step]:
+            case = build_case(*dual, *words)
+            return case, case.teacher_step()
+
+        return make
+
+    def fast(title: str, parts: str, make: Callable[[], tuple[Case, Step]]) -> Benchmark | str:
+        return Benchmark(title, parts, make) if scale.compiles else f"{title}: {NO_TIME}"
 
     yield Benchmark("dual step", "tab", ours(*dual))
-    for name, words in (("compile", COMPILED), ("compile and CUDA graphs", GRAPHS)):
-        if scale.compiles:
-            yield Benchmark(f"dual step, {name}", "tab", ours(*dual, *words))
-        else:
-            yield f"dual step, {name}: {NO_TIME}"
+    yield fast("dual step, compiled", "tab", ours(*dual, *COMPILED))
+    yield fast("dual step, compiled and recorded", "tab", ours(*dual, *COMPILED, *RECORDED))
+    yield fast("dual step, its teacher compiled", "tab", ours(*dual, *COMPILED_TEACHER))
     yield Benchmark("dual step, the teacher's outputs cached", "ab", with_cached_teacher)
-    yield Benchmark("teacher alone", "t", teacher_alone)
+    yield Benchmark("teacher alone", "t", teacher_alone())
+    yield fast("teacher alone, compiled", "t", teacher_alone(*COMPILED_TEACHER))
     for part, net in (("a", a), ("b", b)):
         words = ("method=supervised", *images(scale), f"model@method.students.student={net}")
-        yield Benchmark(f"{net} from labels only", part, ours(*words, *scale.hardware))
+        words = (*words, *scale.hardware)
+        yield Benchmark(f"{net} from labels only", part, ours(*words))
+        yield fast(f"{net} from labels only, compiled", part, ours(*words, *COMPILED))
     if find_spec("torchdistill") is None:
         yield "torchdistill is not installed (`pip install kd_lightning[bench]`)"
     else:
@@ -243,10 +252,15 @@ def benchmarks_of(scale: Scale) -> Iterator[Benchmark | str]:
         untuned = theirs(*jobs, *dual, *UNTUNED)
         yield Benchmark("two jobs of torchdistill, as they are", "tatb", untuned)
         yield Benchmark("two jobs of torchdistill, tuned", "tatb", theirs(*jobs, *dual))
+        compiled = theirs(check_torchdistill, partial(two_jobs, compiled=True), *dual)
+        yield fast("two jobs of torchdistill, tuned and compiled", "tatb", compiled)
     yield Benchmark(f"KD to {a}", "ta", ours(*kd))
+    yield fast(f"KD to {a}, compiled", "ta", ours(*kd, *COMPILED))
     task = (check_timm, step_of_timm)
     yield Benchmark("timm's task, as it is", "ta", theirs(*task, *kd, *UNTUNED))
     yield Benchmark("timm's task, tuned", "ta", theirs(*task, *kd))
+    compiled = theirs(check_timm, partial(step_of_timm, compiled=True), *kd)
+    yield fast("timm's task, tuned and compiled", "ta", compiled)
 
 
 def works_of(scale: Scale) -> dict[str, Work]:
@@ -257,12 +271,21 @@ def works_of(scale: Scale) -> dict[str, Work]:
     return works | {key: work_of(net, x, trains=True) for key, net in case.method.students.items()}
 
 
-def step_table(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[str]:
+def is_asked(title: str, only: Sequence[str]) -> bool:
+    """Whether a row is measured: all are, or those whose title contains one of ``only``."""
+    return not only or any(word.lower() in title.lower() for word in only)
+
+
+def step_table(
+    scale: Scale, at: Ceilings, works: dict[str, Work], only: Sequence[str] = ()
+) -> Iterator[str]:
     """The lines of the table of steps. Each line is yielded when it has been measured."""
     yield "| step | images/s | ms per step | share of the roofline | peak GB |"
     yield "|---|---:|---:|---:|---:|"
     remarks, first = [], None
     for row in benchmarks_of(scale):
+        if not is_asked(row if isinstance(row, str) else row.title, only):
+            continue
         if isinstance(row, str):
             remarks.append(f"- left out: {row}")
             continue
@@ -272,8 +295,6 @@ def step_table(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[s
             remarks.append(f"- left out: {row.title}: {reason(error)}")
             continue
         first = first or (row, rate)
-        if skipped := graphs_skipped():
-            remarks.append(f"- {row.title}: {skipped} graphs were compiled without CUDA graphs")
         share = roofline.share(rate, [works[part] for part in row.parts], at)
         cells = (
             f"{rate:,.0f}",
@@ -294,16 +315,10 @@ def step_table(scale: Scale, at: Ceilings, works: dict[str, Work]) -> Iterator[s
         yield f"\n**Too noisy**: the control is off by more than {CONTROL_TOLERANCE:.0%}."
 
 
-def graphs_skipped() -> int:
-    """How many compiled graphs torch did not record as CUDA graphs, since the last ``reset``."""
-    return torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
-
-
 def reset() -> None:
-    """Frees the memory and clears the counters and compiled code of the row before."""
+    """Frees the memory and clears the compiled code of the row before."""
     gc.collect()
     torch.compiler.reset()
-    torch._dynamo.utils.counters.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -325,24 +340,25 @@ def measure(row: Benchmark, scale: Scale) -> tuple[float, float]:
     return scale.batch / seconds, peak_memory(step, scale)
 
 
-def small_data_table(scale: Scale) -> Iterator[str]:
+def small_data_table(scale: Scale, only: Sequence[str] = ()) -> Iterator[str]:
     """The lines of the table of small data. Each line is yielded when it has been measured."""
-    yield "| an epoch of dual_student | plain, s | compile and CUDA graphs, s | ratio |"
+    yield "| an epoch of dual_student | plain, s | recorded, s | compiled and recorded, s |"
     yield "|---|---:|---:|---:|"
     remarks = []
     for name, words in scale.small.items():
-        words = ("method=dual_student", *words, *scale.hardware)
-        plain = seconds_of_epoch(words)
-        try:
-            assert scale.compiles, NO_TIME
-            graphs = seconds_of_epoch((*words, *GRAPHS))
-        except Exception as error:  # the other rows are still measured
-            remarks.append(f"- left out: CUDA graphs, {name}: {reason(error)}")
-            yield f"| {name} | {plain:.3f} | | |"
-        else:
-            yield f"| {name} | {plain:.3f} | {graphs:.3f} | {graphs / plain:.2f} |"
-            if skipped := graphs_skipped():
-                remarks.append(f"- {name}: {skipped} graphs were compiled without CUDA graphs")
+        if not is_asked(name, only):
+            continue
+        cells = []
+        for title, more in (("", ()), ("recorded", RECORDED), ("both", (*COMPILED, *RECORDED))):
+            try:
+                assert scale.compiles or not more, NO_TIME
+                seconds = seconds_of_epoch(("method=dual_student", *words, *scale.hardware, *more))
+            except Exception as error:  # the other cells are still measured
+                remarks.append(f"- left out: {name}, {title}: {reason(error)}")
+                cells.append("")
+            else:
+                cells.append(f"{seconds:.3f}")
+        yield f"| {name} | {' | '.join(cells)} |"
     yield ""
     yield from remarks
 
@@ -368,6 +384,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rehearse", action="store_true", help="a few tiny steps, on a CPU")
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
+    parser.add_argument("--only", nargs="+", default=[], help="words of the titles of rows")
     arguments = parser.parse_args(words)
     if not arguments.rehearse and not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu needs a GPU, and there is none: --rehearse runs on a CPU")
@@ -375,9 +392,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise SystemExit("a rehearsal measures nothing worth keeping: leave out --write")
     quieten()
     scale = REHEARSAL if arguments.rehearse else FULL
-    report = Report(
-        "gpu", "The speed of training steps on a GPU", words, gpu=not arguments.rehearse
-    )
+    title, on_gpu = "The speed of training steps on a GPU", not arguments.rehearse
+    report = Report("gpu", title, words, gpu=on_gpu, keep=arguments.write)
     at, works = ceilings(scale), works_of(scale)
     report.add(
         f"\nCeilings: {at.flops / 1e12:.3g} TFLOP/s in bf16 products of {scale.matrix:,} rows, "
@@ -389,15 +405,11 @@ def main(words: Sequence[str] | None = None) -> None:
     for line in roofline.lines({names[part]: work for part, work in works.items()}, at):
         report.add(line)
     report.add(f"\n## A step, batches of {scale.batch}: {', '.join(scale.nets)}\n")
-    for line in step_table(scale, at, works):
+    for line in step_table(scale, at, works, arguments.only):
         report.add(line)
-    if arguments.write:  # already here, because the next table takes long
-        report.write()
     report.add("\n## Epochs of small data\n")
-    for line in small_data_table(scale):
+    for line in small_data_table(scale, arguments.only):
         report.add(line)
-    if arguments.write:
-        report.write()
 
 
 if __name__ == "__main__":

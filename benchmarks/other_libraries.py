@@ -67,12 +67,13 @@ class NetForTimm(LogitsOnly):
     pretrained_cfg: ClassVar = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
 
 
-def step_of_timm(case: Case) -> Callable[[], torch.Tensor]:
+def step_of_timm(case: Case, *, compiled: bool = False) -> Callable[[], torch.Tensor]:
     student, x, y = case.method.students["student"], *case.batch
     task = LogitDistillationTask(
         NetForTimm(student), NetForTimm(case.teacher.net), temperature=4.0, task_loss_weight=1.0,
         distill_loss_weight=1.0, verbose=False,
     )  # fmt: skip
+    task = torch.compile(task, dynamic=False) if compiled else task
     return step_of(student.parameters(), lambda: task(x, y)["loss"], case.precision)
 
 
@@ -110,13 +111,13 @@ def check_torchdistill(words: Sequence[str]) -> None:
     assert_same_loss(build_case(*words, *same_loss), two_jobs(build_case(*words)))
 
 
-def two_jobs(case: Case) -> Callable[[], torch.Tensor]:
+def two_jobs(case: Case, *, compiled: bool = False) -> Callable[[], torch.Tensor]:
     """A step of a job for each student; returns the sum of their losses."""
-    jobs = [job_of_torchdistill(case, key) for key in case.method.students]
+    jobs = [job_of_torchdistill(case, key, compiled) for key in case.method.students]
     return lambda: torch.stack([step() for step in jobs]).sum()
 
 
-def job_of_torchdistill(case: Case, student: str) -> Callable[[], torch.Tensor]:
+def job_of_torchdistill(case: Case, student: str, compiled: bool) -> Callable[[], torch.Tensor]:
     from torchdistill.core.distillation import get_distillation_box  # here: it is optional
 
     x, y = case.batch
@@ -133,8 +134,12 @@ def job_of_torchdistill(case: Case, student: str) -> Callable[[], torch.Tensor]:
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
         "optimizer": {"key": "SGD", "kwargs": {"lr": 1e-3, "momentum": 0.9}},
     }
+    nets = [LogitsOnly(net) for net in (case.teacher.net, case.method.students[student])]
+    if compiled:
+        for net in nets:
+            net.compile(dynamic=False)
     box = get_distillation_box(
-        LogitsOnly(case.teacher.net), LogitsOnly(case.method.students[student]), {}, config,
+        *nets, {}, config,
         device=x.device, device_ids=[], distributed=False, lr_factor=1.0,
     )  # fmt: skip
     box.pre_epoch_process(epoch=0)

@@ -27,16 +27,20 @@ class Report:
         title: of the report.
         words: the arguments of the command line.
         gpu: whether the benchmark runs on a GPU.
+        keep: write the file after each line, so that a benchmark that is cut off leaves its rows.
 
     Raises:
         SystemExit: it should run on a GPU, and there is none.
     """
 
-    def __init__(self, name: str, title: str, words: Sequence[str], *, gpu: bool = False) -> None:
+    def __init__(
+        self, name: str, title: str, words: Sequence[str], *, gpu: bool = False, keep: bool = False
+    ) -> None:
         if gpu and not torch.cuda.is_available():
             raise SystemExit(f"benchmarks.{name} was asked to run on a GPU, and there is none")
         self.path = RESULTS / f"{name}.md"
         self.lines: list[str] = []
+        self.keep = keep
         command = " ".join(["python -m", f"benchmarks.{name}", *words])
         self.made_by = f"`{command}`, {commit()}, {versions()}; {machine(gpu=gpu)}."
         self.add(f"# {title}\n")
@@ -45,6 +49,8 @@ class Report:
     def add(self, line: str = "") -> None:
         self.lines.append(line)
         print(line, flush=True)
+        if self.keep:
+            write_text(self.path, "\n".join(self.lines) + "\n")
 
     def write(self, only: Sequence[str] = ()) -> None:
         """Writes the lines to the file to commit.

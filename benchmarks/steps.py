@@ -39,11 +39,18 @@ class Case:
 
     def step(self) -> Callable[[], Tensor]:
         """One training step of the method, as Lightning makes it."""
-        return step_of(
-            self.method.parameters(),
-            lambda: self.method.training_step(self.batch, 0),
-            self.precision,
-        )
+        method = self.method
+        optimizer = torch.optim.SGD(method.parameters(), lr=1e-3, momentum=0.9)
+
+        def step() -> Tensor:
+            with self.precision():
+                loss = method.training_step(self.batch, 0)
+            method.optimizer_zero_grad(0, 0, optimizer)
+            method.backward(loss)
+            optimizer.step()
+            return loss
+
+        return step
 
     def teacher_step(self) -> Callable[[], object]:
         """The teacher's forward pass of the batch, as in a training step."""

@@ -1,12 +1,15 @@
 """benchmarks.gpu, as far as it can be tested without a GPU: its arithmetic, and that it runs."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import gpu, roofline
+from benchmarks.other_libraries import step_of_timm
+from benchmarks.report import Report
 from benchmarks.roofline import Ceilings, Work, work_of
 from benchmarks.steps import build_case
 
@@ -96,3 +99,30 @@ def test_a_rehearsal_runs_to_the_end_on_a_cpu(capsys: pytest.CaptureFixture) -> 
     assert rows[2] == 2
     left_out = re.findall(r"- left out: (.*)", text)
     assert all(gpu.NO_TIME in line or "torchdistill is not" in line for line in left_out)
+
+
+def test_rows_are_chosen_by_words_of_their_titles() -> None:
+    assert gpu.is_asked("dual step, compiled", [])
+    assert gpu.is_asked("Fashion-MNIST's size", ["dual", "size"])
+    assert not gpu.is_asked("teacher alone", ["dual", "size"])
+
+
+def test_a_report_that_is_cut_off_leaves_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.report.RESULTS", tmp_path)
+    report = Report("gpu", "A title", [], keep=True)
+    report.add("| dual step | 1 |")
+    assert (tmp_path / "gpu.md").read_text().endswith("\n| dual step | 1 |\n")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # where timm's task is cut in two graphs
+def test_compiled_steps_of_other_libraries_have_the_same_loss() -> None:
+    words = ("method=kd", *gpu.images(gpu.REHEARSAL), "hardware=cpu",
+             "model@method.teacher=resnet8", "model@method.students.student=resnet8")  # fmt: skip
+    plain, compiled = (
+        step_of_timm(build_case(*words)),
+        step_of_timm(build_case(*words), compiled=True),
+    )
+    torch.testing.assert_close(compiled(), plain(), rtol=1e-3, atol=1e-3)

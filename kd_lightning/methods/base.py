@@ -17,12 +17,12 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.streams import seed_stream, stream_seed
+from kd_lightning.base.streams import stream_seed
 from kd_lightning.losses.cross_entropy import label_cross_entropy
-from kd_lightning.methods.optimization import Optimization
 from kd_lightning.methods.running_means import RunningMeans
 from kd_lightning.methods.stage import Stage
-from kd_lightning.methods.step import Cached, Losses, Step, step_of
+from kd_lightning.methods.step import Cached, Losses
+from kd_lightning.methods.training_steps import TrainingSteps
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.uncertainty.calibration import CalibrationError
 
@@ -36,7 +36,7 @@ OTHER_METRICS = (
 Rows = list[dict[str, float | None]]
 
 
-class Learner(Optimization):
+class Learner(TrainingSteps):
     """Trains students, one or more, on the same batches.
 
     Args:
@@ -50,7 +50,6 @@ class Learner(Optimization):
     Attributes:
         takes_unlabeled: whether ``losses`` takes batches in which only the first rows of x have a
             label (``data.unlabeled``).
-        compile_step: step -> a faster function with the same result; None: not compiled.
         val_names: of the metrics of each student on val.
         chosen_by: the one of them that chooses the student's weights; higher is better.
     """
@@ -84,8 +83,6 @@ class Learner(Optimization):
         self.running_means = RunningMeans()
         self._frozen: list[nn.Module] = []
         self._logged_at = 0
-        self.compile_step: Callable[[Callable[..., Step]], Callable[..., Step]] | None = None
-        self._compiled: Callable[..., Step] | None = None
         self.val_metrics = nn.ModuleDict({key: self._new_metrics() for key in students})
 
     def _new_metrics(self) -> nn.ModuleDict:
@@ -159,15 +156,6 @@ class Learner(Optimization):
             self.seed_step_stream("dropout", key)
         return self.students[key](x)
 
-    def seed_step_stream(self, *name: str) -> None:
-        """Seeds the default generators from the stream (seed, name, rank, step).
-
-        Does nothing inside a compiled step, which has one stream for all of it.
-        """
-        if torch.compiler.is_compiling():
-            return
-        seed_stream(self.seed, *name, self.global_rank, self._batches_started, device=self.device)
-
     def augment(self, x: Tensor, augmentation: Any, name: str) -> Tensor:
         """A further view of a batch, by an augmentation of whole batches
         (``kd_lightning.data.augmentation``), from the stream (seed, name, rank, step).
@@ -178,28 +166,6 @@ class Learner(Optimization):
         stream = stream_seed(self.seed, name, self.global_rank, self._batches_started)
         return augmentation.seeded(x, stream)
 
-    @property
-    def _batches_started(self) -> int:
-        # not global_step, which does not move while gradients accumulate
-        trainer = self.fit_trainer
-        return trainer.fit_loop.epoch_loop.batch_progress.total.ready if trainer else 0
-
-    @property
-    def steps_done(self) -> int:
-        """Steps of the run so far: of the optimizer, or batches where there are several."""
-        if self.automatic_optimization:
-            return self.global_step
-        trainer = self.fit_trainer
-        return trainer.fit_loop.epoch_loop.batch_progress.total.processed if trainer else 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the run's steps that are done, in [0, 1]; 1 outside a run."""
-        trainer = self.fit_trainer
-        if trainer is None:
-            return 1.0
-        return min(1.0, self.steps_done / max(1, trainer.estimated_stepping_batches))
-
     # A step
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
@@ -209,20 +175,11 @@ class Learner(Optimization):
         if not self.automatic_optimization:
             self._manual_step(x, y, cached)
             return None
-        if self.compile_step is None:
-            step = step_of(self.losses(x, y, cached, self.progress))
-        else:
-            self._compiled = self._compiled or self.compile_step(self._step)
-            self.seed_step_stream("dropout")  # one stream: a graph cannot seed another inside
-            progress = torch.full((), self.progress, device=x.device)
-            step = self._compiled(x, y, cached, progress)
+        step = self.compute_step(x, y, cached)
         if step.statistics is not None:
             self.update_statistics(step.statistics)
         self.running_means.add(step.names, step.values, self.global_step)
         return step.loss
-
-    def _step(self, *batch: Any) -> Step:
-        return step_of(self.losses(*batch))
 
     def _manual_step(self, x: Tensor, y: Tensor, cached: Cached) -> None:
         self._steps.clear()

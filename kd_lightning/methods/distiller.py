@@ -79,7 +79,7 @@ class Distiller(Learner, HoldsTeacher):
         return self._fast_teacher
 
     def prepare(self, x: Tensor, cached: Cached) -> None:
-        if self.compile_step is not None and (cached is None or "clean" in cached):
+        if self.has_fast_step and (cached is None or "clean" in cached):
             self.teacher_for(x)  # a fast copy cannot be made inside a graph
 
     def teacher_output(self, x: Tensor) -> ModelOutput:

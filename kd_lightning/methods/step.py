@@ -60,18 +60,14 @@ class CompiledStep:
 
     Args:
         step: (x, ...) -> ``Step``.
-        cuda_graphs: record the GPU's kernels once and replay them. The tensors of a step are then
-            valid until the next step.
     """
 
-    def __init__(self, step: Callable[..., Step], *, cuda_graphs: bool = False) -> None:
-        mode = "reduce-overhead" if cuda_graphs else "default"
+    def __init__(self, step: Callable[..., Step]) -> None:
         # torch caches graphs by code, and all runs of a process share the code: without a reset it
         # reaches its limit and refuses to compile the next one
         torch.compiler.reset()
         self.plain = step
-        self.fast = torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
-        self.cuda_graphs = cuda_graphs
+        self.fast = torch.compile(step, fullgraph=True, dynamic=False)
         self.size = 0  # full batch size: the largest seen so far
 
     def __call__(self, x: Tensor, *rest: Any) -> Step:
@@ -80,16 +76,11 @@ class CompiledStep:
 
             self.size = len(x)
             try:
-                return self._run(x, *rest)
+                return self.fast(x, *rest)
             except TorchDynamoException as error:
                 reason = " ".join(str(error).split("\n\n")[0].split())[:200]
                 raise UserError(
                     f"this step cannot be compiled as one function: {reason} (set "
                     "hardware.compile=false)"
                 ) from error
-        return self._run(x, *rest) if len(x) == self.size else self.plain(x, *rest)
-
-    def _run(self, *batch: Any) -> Step:
-        if self.cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()
-        return self.fast(*batch)
+        return self.fast(x, *rest) if len(x) == self.size else self.plain(x, *rest)

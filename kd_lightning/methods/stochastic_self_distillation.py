@@ -129,7 +129,7 @@ class StochasticSelfDistillation(Distiller):
 
     def prepare(self, x: Tensor, cached: Cached) -> None:
         super().prepare(x, cached)
-        if self.compile_step is not None and self.stochastic and self.feature_weight:
+        if self.has_fast_step and self.stochastic and self.feature_weight:
             self._check_passes_differ(x, cached)  # it waits for the device: not inside a graph
 
     @property

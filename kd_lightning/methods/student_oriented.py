@@ -167,6 +167,10 @@ class StudentOriented(Distiller):
     def on_train_epoch_start(self) -> None:
         self.is_searching = bool(self.policies) and self.progress < self.search_share
 
+    @property
+    def step_variant(self) -> bool:
+        return self.is_searching
+
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         with self.teacher_layers.record() as outputs, torch.no_grad():
             self.teacher(x)  # not its fast copy, where layers may be folded away

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,10 +15,12 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.recorded_step import RecordedStep
 from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
 from kd_lightning.running.support import check_support
+from kd_lightning.running.trainer import count_processes
 from kd_lightning.running.unlabeled import add_unlabeled
 from kd_lightning.teachers.input_facts import keep_given_statistics
 from kd_lightning.teachers.sources import (
@@ -146,7 +147,8 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             f"got {method.num_classes}"
         )
     check_support(cfg, method)
-    method.compile_step = compiler_of(cfg)
+    method.compile_step = CompiledStep if cfg.hardware.compile else None
+    method.record_step = RecordedStep if should_record_steps(cfg) else None
     if isinstance(method, Distiller):
         method.make_fast = partial(
             checked_fast_copy,
@@ -167,33 +169,33 @@ def bare(value: Any) -> Any:
     return partial(bare(value.func), *map(bare, value.args), **given)
 
 
-def compiler_of(cfg: DictConfig) -> Callable[..., CompiledStep] | None:
-    """Makes a compiled function of a method's step, if ``hardware.compile`` is set.
+def should_record_steps(cfg: DictConfig) -> bool:
+    """Whether a GPU replays recorded steps, ``hardware.cuda_graphs``.
 
     Raises:
         UserError: this device or these trainer options do not support it.
     """
-    graphs = cfg.hardware.cuda_graphs
-    if not cfg.hardware.compile:
-        if graphs:
-            raise UserError(
-                "hardware.cuda_graphs=true needs a compiled step: set hardware.compile=true too"
-            )
-        return None
+    if not cfg.hardware.cuda_graphs:
+        return False
     accelerator = cfg.hardware.accelerator
     is_cuda = accelerator in ("gpu", "cuda")  # where there is none, the Trainer says so
-    if graphs and not (is_cuda or (accelerator == "auto" and torch.cuda.is_available())):
+    if not (is_cuda or (accelerator == "auto" and torch.cuda.is_available())):
         raise UserError(
             f"hardware.cuda_graphs=true needs a GPU, got hardware.accelerator={accelerator} and no "
             "CUDA device: set hardware.cuda_graphs=false"
         )
-    if graphs and cfg.trainer.get("accumulate_grad_batches", 1) > 1:
+    if cfg.trainer.get("accumulate_grad_batches", 1) > 1:
         raise UserError(
-            "with hardware.cuda_graphs=true gradients last until the next batch, and "
+            "with hardware.cuda_graphs=true each batch has gradients of its own, and "
             f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches} adds up "
             "several: set one of the two back"
         )
-    return partial(CompiledStep, cuda_graphs=graphs)
+    if count_processes(cfg.hardware, on_gpu=True) > 1:
+        raise UserError(
+            "hardware.cuda_graphs=true is for one GPU, and gradients of several are averaged "
+            "outside of a recorded step: set hardware.cuda_graphs=false or hardware.devices=1"
+        )
+    return True
 
 
 def check_layout(net: nn.Module, task: DictConfig, key: str) -> None:

@@ -28,6 +28,7 @@ OPTIONS = {
     "mixing": Option("data.mixing", "null"),
     "unlabeled": Option("data.unlabeled", "null"),
     "compile": Option("hardware.compile", "false"),
+    "cuda_graphs": Option("hardware.cuda_graphs", "false"),
     "accumulate": Option("trainer.accumulate_grad_batches", "1"),
     "clip": Option("trainer.gradient_clip_val", "null"),
     "max_steps": Option("trainer.max_steps", "-1"),
@@ -44,7 +45,10 @@ def unsupported_by(method: Learner) -> Mapping[str, str]:
         reasons["unlabeled"] = "its losses need the label of every sample"
     if not method.automatic_optimization:
         reasons |= dict.fromkeys(MANUAL, "it has several optimizers and steps them itself")
-    return reasons | method.unsupported()
+    reasons |= method.unsupported()
+    if "compile" in reasons:  # what cannot be compiled cannot be recorded either
+        reasons["cuda_graphs"] = reasons["compile"]
+    return reasons
 
 
 def check_support(cfg: DictConfig, method: Learner) -> None:

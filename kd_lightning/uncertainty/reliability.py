@@ -40,7 +40,9 @@ def equal_width(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:
     """
     _check_num_bins(num_bins)
     edges = torch.linspace(0, 1, num_bins + 1, device=values.device)
-    return torch.bucketize(values, edges[1:-1])
+    # not torch.bucketize: the compiler of torch 2.11 cannot follow it on a GPU
+    below_or_equal = values.unsqueeze(1) <= edges[1:-1]
+    return (~below_or_equal).sum(dim=1)  # NaN is in the last bin, as in bucketize
 
 
 def equal_mass(values: Float[Tensor, "B"], num_bins: int) -> Int[Tensor, "B"]:

@@ -13,6 +13,7 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.recorded_step import RecordedStep
 from kd_lightning.methods.step import CompiledStep, Losses, step_of
 from kd_lightning.models.classifier import Classifier
 
@@ -158,16 +159,16 @@ def test_what_is_recorded_has_no_graph_and_what_is_minimised_has_one() -> None:
 
 
 REFUSED = {
-    "method=kd hardware.cuda_graphs=true": "set hardware.compile=true too",
-    "method=kd hardware=cpu hardware.compile=true hardware.cuda_graphs=true": "needs a GPU",
-    "method=kd hardware=auto hardware.compile=true hardware.cuda_graphs=true": "no CUDA device",
-    "method=kd hardware=gpu hardware.compile=true hardware.cuda_graphs=true "
-    "trainer.accumulate_grad_batches=2": "adds up several",
+    "method=kd hardware=cpu hardware.cuda_graphs=true": "needs a GPU",
+    "method=kd hardware=auto hardware.cuda_graphs=true": "no CUDA device",
+    "method=kd hardware=gpu hardware.cuda_graphs=true trainer.accumulate_grad_batches=2": "adds up",
+    "method=kd hardware=gpu hardware.cuda_graphs=true hardware.devices=2": "is for one GPU",
+    "method=adversarial_training hardware=gpu hardware.cuda_graphs=true": "inside of a step",
 }
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED.items())
-def test_what_cannot_be_compiled_is_refused_with_the_key(
+def test_what_cannot_be_recorded_is_refused_with_the_key(
     words: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -180,6 +181,13 @@ def test_what_cannot_be_compiled_is_refused_with_the_key(
 def test_a_run_compiles_where_it_is_asked_to(asked: bool) -> None:
     learner, _, _ = built("kd", f"hardware.compile={asked}")
     assert (learner.compile_step is not None) == asked
+    assert learner.record_step is None
+
+
+def test_a_run_on_a_gpu_records_where_it_is_asked_to() -> None:
+    learner, _, _ = built("kd", "hardware=gpu", "hardware.cuda_graphs=true")
+    assert learner.record_step is RecordedStep
+    assert learner.compile_step is None
 
 
 @pytest.mark.slow

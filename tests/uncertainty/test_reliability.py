@@ -23,6 +23,13 @@ def test_bins_of_equal_width_by_hand():
     assert equal_width(values, 4).tolist() == [0, 0, 0, 1, 1, 2, 3]
 
 
+def test_bins_of_equal_width_are_those_of_bucketize():
+    edges = torch.linspace(0, 1, 16)
+    values = torch.cat([torch.rand(1000), edges, edges.nextafter(torch.tensor(2.0)),
+                        torch.tensor([torch.nan])])  # fmt: skip
+    assert torch.equal(equal_width(values, 15), torch.bucketize(values, edges[1:-1]))
+
+
 def test_bins_of_equal_mass_by_hand():
     values = torch.tensor([0.9, 0.1, 0.8, 0.2, 0.7, 0.3])
     assert equal_mass(values, 3).tolist() == [2, 0, 2, 0, 1, 1]
