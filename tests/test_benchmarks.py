@@ -3,18 +3,24 @@
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import PAGES
+from helpers import PAGES, compose
 from omegaconf import OmegaConf
 
 from benchmarks import loading, studies
+from kd_lightning.losses.mutual_information import MutualInformation
 from kd_lightning.records.jobs import State
 from kd_lightning.reports import build, write
+from kd_lightning.reports.columns import OBJECTIVE
 from kd_lightning.reports.job_results import FILE, read_jsonl
+from kd_lightning.reports.summary import Row, best_row, rows_of
 from kd_lightning.sweeps import plan
+from kd_lightning.sweeps.engine import read_settings
+from kd_lightning.sweeps.overrides import key_of, parse_all
 
 PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))
 # of joined parts one is enough: the others differ in the name of the data or the seed
@@ -173,8 +179,93 @@ def test_the_differences_that_are_stated_stand_in_the_tables(text: str, least: i
     tables = "".join(path.read_text() for path in studies.RESULTS.rglob("table.md"))
     assert len(said) > least
     for difference, interval, p in said:
-        row = re.escape(f"| {difference} | {interval} |") + (rf" \S+ \| {p} \|" if p else "")
+        row = re.escape(f"| {difference} | {interval} |") + (
+            rf" (?:\\< )?\S+ \| {p} \|" if p else ""
+        )
         assert re.search(row, tables), (difference, interval, p)
+
+
+# The weights of sweep=zoo are those that sweep=zoo_tuning chose on val.
+
+TUNING = studies.RESULTS / "zoo_tuning" / "fashion_mnist"
+ZOO = plan.settings_of(["sweep=zoo"], None)[0]
+SYSTEMS = [a for a, b in ZOO.pairs if b == "kd"] + ["kd"]
+# control in sweep=zoo -> the keys that make it one
+CONTROLS = {
+    "labels only": {"method.soft_weight"},
+    "labels + mixup": {"method.soft_weight"},
+    "SRD, features alone": {"method.semantic_weight"},
+    "MIMKD, shuffled pairs": {"method.feature_loss.shuffled"},
+    "TESKD, deep supervision": {"method.soft_weight", "method.feature_weight"},
+    "MAG, random codes": {"method.stage_recipe.share"},
+    "MAG, no codes": {"method.granularity_weight"},
+    "KCD, identity": {"method.matching"},
+    "KCD, random channels": {"method.matching"},
+    "SFTN, linear branches": {"teacher.method.branches"},
+    "UNIX, random samples": {"method.score", "method.mix"},
+    "UNIX, plain mixup": {"method.score", "method.steepness"},
+    "SSKD, rotations as augmentation": {
+        "method.hard_views",
+        *(f"method.{term}_weight" for term in ("hard", "soft", "transformed", "similarity")),
+    },
+    "DiffKD, no diffusion": {"method.denoiser"},
+    "DSKD, no diffusion": {"method.denoiser"},
+    "SoKD, random policy": {"method.policy"},
+}
+
+
+@pytest.fixture(scope="module")
+def tuned() -> dict[str, list[Row]]:
+    """System -> its rows in zoo_tuning, one for each setting of its weights."""
+    found: dict[str, list[Row]] = {}
+    for row in rows_of(read_jsonl(TUNING / FILE), search=False):
+        system, _, _ = row.label.rpartition(", ")
+        found.setdefault(system, []).append(row)
+    return found
+
+
+def settings_of_row(words: Sequence[str]) -> dict:
+    """What a row's words set, with the default weight of MIMKD as a number."""
+    cfg = compose(*ZOO.overrides, "data=fashion_mnist", *words)
+    if cfg.method.get("feature_weight", 0) is None:
+        cfg.method.feature_weight = MutualInformation.field_weight
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def test_each_system_of_the_zoo_was_tuned_with_three_settings(tuned: dict[str, list[Row]]) -> None:
+    assert sorted(tuned) == sorted(SYSTEMS)
+    assert {len(rows) for rows in tuned.values()} == {3}
+    seeds = {result.seed for rows in tuned.values() for row in rows for result in row.results}
+    assert not seeds & set(ZOO.grid["seed"])
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_zoo_has_the_weights_that_were_chosen_on_val(
+    system: str, tuned: dict[str, list[Row]]
+) -> None:
+    best = best_row(tuned[system], OBJECTIVE)
+    chosen = read_settings(TUNING)["variants"][best.label]
+    own = ZOO.variants[system]
+    if set(own) != set(chosen):  # composing takes time
+        assert settings_of_row(own) == settings_of_row(chosen), best.label
+
+
+def test_a_control_differs_from_its_system_only_in_what_makes_it_one() -> None:
+    pairs = [(system, control) for system, control in ZOO.pairs if control != "kd"]
+    assert [control for _, control in pairs] == list(CONTROLS)
+    for system, control in pairs:
+        words, others = (
+            {word.input_line for word in parse_all(ZOO.variants[name])
+             if key_of(word) not in CONTROLS[control]}
+            for name in (system, control)
+        )  # fmt: skip
+        assert words == others, control
+        assert set(ZOO.variants[control]) != set(ZOO.variants[system]), control
+
+
+def test_the_committed_zoo_ran_with_the_words_of_its_preset() -> None:
+    for part in studies.STUDIES["zoo"].parts:
+        assert read_settings(studies.RESULTS / "zoo" / part)["variants"] == ZOO.variants, part
 
 
 @pytest.mark.slow
