@@ -65,7 +65,15 @@ def choices(*, of_sweeps: bool = False) -> str:
     return "\n".join(lines)
 
 
+def usual_precision(accelerator: str) -> str | int:
+    """``kd_lightning.base.precision``, imported when it is needed: torch takes seconds."""
+    from kd_lightning.base import precision
+
+    return precision.usual_precision(accelerator)
+
+
 OmegaConf.register_new_resolver("choices", choices, replace=True)
+OmegaConf.register_new_resolver("usual_precision", usual_precision, replace=True)
 OmegaConf.register_new_resolver("sweep_choices", lambda: choices(of_sweeps=True), replace=True)
 
 

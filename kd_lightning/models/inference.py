@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from kd_lightning.base.precision import best_dtype
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.folding import fold_batch_norms
@@ -21,19 +22,6 @@ from kd_lightning.models.folding import fold_batch_norms
 # Largest relative RMS error of the logits that rounding can explain.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 DTYPES = {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """The lowest precision for which ``device`` has fast hardware. This is detected."""
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return torch.bfloat16
-        return torch.float16 if torch.cuda.get_device_capability(device)[0] >= 7 else torch.float32
-    if device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    ):
-        return torch.bfloat16
-    return torch.float32
 
 
 def teacher_precision(run: str | int, teacher: str | int | None) -> str:

@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 import kd_lightning
 from kd_lightning import __version__
 from kd_lightning.base.files import format_bytes
+from kd_lightning.base.precision import best_dtype
 from kd_lightning.config.command_line import CONF, compose
-from kd_lightning.models.inference import best_dtype
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teachers.sources import Teacher, build_net

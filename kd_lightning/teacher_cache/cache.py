@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import format_bytes, write_text
+from kd_lightning.base.precision import best_dtype
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models.inference import best_dtype, teacher_precision
+from kd_lightning.models.inference import teacher_precision
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.teacher_cache.files import CachedOutputs, all_blocks, block_of, check_room
 from kd_lightning.teacher_cache.filling import Filling, TeacherOutputs, fill, hashed

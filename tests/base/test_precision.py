@@ -1,0 +1,48 @@
+"""The precision of a run that names none."""
+
+import pytest
+import torch
+from helpers import compose
+
+from kd_lightning.base.precision import usual_precision
+
+GPUS = {  # has bf16, compute capability -> precision
+    (True, (9, 0)): "bf16-mixed",
+    (False, (7, 5)): "16-mixed",
+    (False, (6, 1)): 32,
+}
+
+
+@pytest.fixture(params=GPUS)
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | int:
+    """A machine with a GPU, and the precision that suits it."""
+    has_bf16, capability = request.param
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    return GPUS[request.param]
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu"])
+def test_on_a_gpu_it_is_the_lowest_that_is_fast(accelerator: str, gpu: str | int) -> None:
+    assert usual_precision(accelerator) == gpu
+
+
+def test_on_a_cpu_it_is_32(gpu: str | int) -> None:
+    assert usual_precision("cpu") == 32
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cpu"])
+def test_without_a_gpu_it_is_32(accelerator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usual_precision(accelerator) == 32
+
+
+@pytest.mark.parametrize("hardware", ["auto", "gpu", "ddp", "multi_node"])
+def test_a_configuration_has_it_unless_it_names_another(hardware: str, gpu: str | int) -> None:
+    cfg = compose("method=kd", f"hardware={hardware}")
+    assert cfg.hardware.precision == gpu
+    cfg = compose("method=kd", f"hardware={hardware}", "hardware.precision=32")
+    assert cfg.hardware.precision == 32
+    cfg = compose("method=kd", f"hardware={hardware}", "hardware.accelerator=cpu")
+    assert cfg.hardware.precision == 32
