@@ -21,7 +21,7 @@ from kd_lightning.base.streams import stream_seed
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.running_means import RunningMeans
 from kd_lightning.methods.stage import Stage
-from kd_lightning.methods.step import Cached, Losses
+from kd_lightning.methods.step import Cached, Losses, step_of
 from kd_lightning.methods.training_steps import TrainingSteps
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.uncertainty.calibration import CalibrationError
@@ -175,7 +175,10 @@ class Learner(TrainingSteps):
         if not self.automatic_optimization:
             self._manual_step(x, y, cached)
             return None
-        step = self.compute_step(x, y, cached)
+        if self.compile_step is None and self.record_step is None:
+            step = step_of(self.losses(x, y, cached, self.progress))
+        else:
+            step = self.compute_fast_step(x, y, cached)
         if step.statistics is not None:
             self.update_statistics(step.statistics)
         self.running_means.add(step.names, step.values, self.global_step)

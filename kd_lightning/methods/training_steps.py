@@ -80,10 +80,8 @@ class TrainingSteps(Optimization):
         """Whether steps are compiled or recorded."""
         return self.compile_step is not None or self.record_step is not None
 
-    def compute_step(self, x: Tensor, y: Tensor, cached: Cached) -> Step:
-        """The losses of a batch, in the way that this run has chosen."""
-        if not self.has_fast_step:
-            return self._step(x, y, cached, self.progress)
+    def compute_fast_step(self, x: Tensor, y: Tensor, cached: Cached) -> Step:
+        """The losses of a batch by a compiled or recorded step."""
         self._fast_step = self._fast_step or self._make_fast_step()
         self.seed_step_stream("dropout")  # one stream: a graph cannot seed another inside
         return self._fast_step(x, y, cached, torch.full((), self.progress, device=x.device))
