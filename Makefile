@@ -1,14 +1,17 @@
 # make demo          the main job on real data, from nothing
 # make test          lint, format and the tests; make fast: without the slow ones
 # make test-sweeps   sweeps with real schedulers and kills
+# make test-oldest   the fast tests with the oldest versions that pyproject.toml allows
 # make docs          the documents as a website, in build/site
 # make bench         what a step costs, and what it could cost; WRITE=--write: also into benchmarks/results
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+OLDEST := .venv-oldest
+OLDEST_READY := $(OLDEST)/.installed
 
-.PHONY: demo test test-sweeps docs bench install lint fast clean
+.PHONY: demo test test-sweeps test-oldest docs bench install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
@@ -18,6 +21,10 @@ test: $(READY) lint
 
 test-sweeps: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
+
+# A warning is no error here: old versions of libraries warn of each other
+test-oldest: $(OLDEST_READY)
+	$(OLDEST)/bin/python -m pytest -n 2 -W default --disable-warnings -m "not slow and not sweeps and not gpu"
 
 docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict
@@ -35,13 +42,17 @@ lint: $(READY)
 
 install: $(READY)
 
+$(READY): EXTRAS := all,bench
 $(READY): pyproject.toml constraints.txt
+$(OLDEST_READY): EXTRAS := all
+$(OLDEST_READY): pyproject.toml constraints-oldest.txt
+$(READY) $(OLDEST_READY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kd_lightning needs Python >= 3.11: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
 	@echo "Installing (the first time about 5 GB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e ".[all,bench]"
-	touch $(READY)
+	$(@D)/bin/python -m pip install --quiet --progress-bar off -c $(filter constraints%,$^) -e ".[$(EXTRAS)]"
+	touch $@
 
 clean:
-	rm -rf $(VENV) outputs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) outputs build dist .pytest_cache .ruff_cache

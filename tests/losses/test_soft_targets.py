@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from timm.task import LogitDistillationTask
 from torch import nn
 from torch.nn import functional as F
 
@@ -200,11 +201,9 @@ class FixedLogits(nn.Module):
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_agrees_with_timm(temperature):
-    # the oldest timm version that the package supports has no timm.task
-    distillation = pytest.importorskip("timm.task", exc_type=ImportError)
     student, teacher = FixedLogits(normal(8, 10)), FixedLogits(normal(8, 10, seed=1))
     labels = torch.arange(8)
-    task = distillation.LogitDistillationTask(
+    task = LogitDistillationTask(
         student,
         teacher,
         criterion=nn.CrossEntropyLoss(),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import compose, net, sgd
+from timm.task import LogitDistillationTask
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,10 +67,8 @@ class ForTimm(nn.Module):
 
 
 def test_agrees_with_timm() -> None:
-    # timm.task came after the oldest timm that the package itself runs with
-    distillation = pytest.importorskip("timm.task", exc_type=ImportError)
     method = make(temperature=4.0, hard_weight=0.1, soft_weight=0.9)
-    task = distillation.LogitDistillationTask(
+    task = LogitDistillationTask(
         ForTimm(method.students["student"]),
         ForTimm(method.teacher),
         criterion=nn.CrossEntropyLoss(),

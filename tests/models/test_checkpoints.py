@@ -168,12 +168,16 @@ def test_a_checkpoint_of_timm_gives_its_averaged_weights(
     assert not loaded_into(path, averaged, weights_key="state_dict_ema").notes
 
 
-def test_a_folder_for_the_hugging_face_hub(theirs: nn.Module, tmp_path: Path) -> None:
+def test_a_folder_for_the_hugging_face_hub(
+    theirs: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels = ["ant", "bee", "cat", "dog"]
+    monkeypatch.setitem(theirs.pretrained_cfg, "input_size", (3, 96, 96))
+    monkeypatch.setitem(theirs.pretrained_cfg, "crop_pct", 0.95)
     for safe in (True, False):
         folder = tmp_path / f"hub-{safe}"
-        save_for_hf(theirs, folder, model_config={"label_names": labels}, safe_serialization=safe,
-                    data_config={"input_size": (3, 96, 96), "crop_pct": 0.95})  # fmt: skip
+        model_config = {"label_names": labels}
+        save_for_hf(theirs, folder, model_config=model_config, safe_serialization=safe)
         facts = loaded_into(folder, theirs).facts
         assert (facts.architecture, facts.class_names) == (TINY, labels)
         assert (facts.input_size, facts.crop_fraction) == (96, 0.95)

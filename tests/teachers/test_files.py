@@ -92,12 +92,13 @@ def test_a_plain_file_has_timms_statistics_and_the_datas_order(
 
 
 def test_a_folder_of_the_hub_is_followed_in_everything(
-    theirs: nn.Module, teacher_of: Callable, tmp_path: Path
+    theirs: nn.Module, teacher_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about = {"mean": (0.1,) * 3, "std": (0.2,) * 3, "input_size": (3, 48, 48), "crop_pct": 1.0,
              "interpolation": "bicubic"}  # fmt: skip
+    monkeypatch.setattr(theirs, "pretrained_cfg", {**theirs.pretrained_cfg, **about})
     save_for_hf(theirs, tmp_path / "hub", model_config={"label_names": ["rose", "daisy", "iris"]},
-                safe_serialization=True, data_config=about)  # fmt: skip
+                safe_serialization=True)  # fmt: skip
     teacher, said = teacher_of(tmp_path / "hub")
     torch.testing.assert_close(logits(teacher), expected(theirs, teacher)[:, [1, 2, 0]])
     assert teacher.class_names == CLASSES
@@ -111,9 +112,12 @@ def test_a_folder_of_the_hub_is_followed_in_everything(
     assert "data.crop_fraction=1.0" in differences
 
 
-def test_given_values_win(theirs: nn.Module, teacher_of: Callable, tmp_path: Path) -> None:
+def test_given_values_win(
+    theirs: nn.Module, teacher_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     about = {"mean": (0.1,) * 3, "std": (0.2,) * 3, "input_size": (3, 48, 48)}
-    save_for_hf(theirs, tmp_path / "hub", safe_serialization=True, data_config=about)
+    monkeypatch.setattr(theirs, "pretrained_cfg", {**theirs.pretrained_cfg, **about})
+    save_for_hf(theirs, tmp_path / "hub", safe_serialization=True)
     teacher, said = teacher_of(
         tmp_path / "hub", "method.teacher.mean=[0.3,0.3,0.3]", "method.teacher.std=[1,1,1]",
         "method.teacher.input_size=40", "method.teacher.interpolation=nearest-exact",

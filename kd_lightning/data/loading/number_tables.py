@@ -1,5 +1,6 @@
 """Text files that hold a table of numbers. A refusal names the file, the line and the value."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,10 +36,12 @@ def read_numbers(
         raise UserError(f"{path} must be a table of numbers, it has none (data.root=…)")
     reason = "a number is missing"
     try:
-        values = np.loadtxt(lines, dtype=dtype, delimiter=delimiter, usecols=use, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # NumPy < 2.3 reads 4.5 as 4
+            values = np.loadtxt(lines, dtype=dtype, delimiter=delimiter, usecols=use, ndmin=2)
         if np.isfinite(values).all() and columns in (None, values.shape[1]):
             return values
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, DeprecationWarning) as error:
         reason = str(error)
     cells = [line.split(delimiter) for line in lines]
     columns = columns or len(next(row for row in cells if "".join(row).strip()))
