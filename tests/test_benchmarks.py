@@ -70,6 +70,11 @@ def test_committed_tables_follow_from_committed_records(packed: Path, tmp_path: 
         assert (tmp_path / name).read_text() == (packed / name).read_text(), name
 
 
+def rounded(path: Path) -> str:
+    """A table's text with 9 digits of each number: the last ones depend on SciPy."""
+    return re.sub(r"\d+\.\d{9,}(e-?\d+)?", lambda n: f"{float(n[0]):.9g}", path.read_text())
+
+
 @pytest.mark.parametrize(
     "name", [name for name, study in studies.STUDIES.items() if study.is_joined]
 )
@@ -85,7 +90,7 @@ def test_joined_tables_follow_from_the_records_of_their_parts(
     studies.join(name)
     for file in committed.iterdir():
         if file.suffix in (".md", ".csv", ".tex"):
-            assert (tmp_path / name / file.name).read_text() == file.read_text(), file
+            assert rounded(tmp_path / name / file.name) == rounded(file), file
     assert not (tmp_path / name / FILE).exists()
 
 
