@@ -46,7 +46,6 @@ from kd_lightning.models.folding import fold_batch_norms
 from kd_lightning.models.inference import (
     CompiledClassifier,
     PrecisionWrapper,
-    best_dtype,
     checked_fast_copy,
     fast_copy,
     no_autocast,
@@ -113,7 +112,6 @@ __all__ = [
     "are_alike",
     "area_distance",
     "area_mask",
-    "best_dtype",
     "build_classifier",
     "build_trunk",
     "check_alike",

@@ -212,7 +212,7 @@ def check_several(cfg: DictConfig, data: ClassificationData, teacher: Teacher) -
     x, y, *_ = next(iter(data.loader("train")))
     try:
         method = build_method(cfg, several)
-        method.compile_step, method.record_step = None, False
+        method.compile_step, method.record_step = None, None
         method.mixed_targets = False  # the teacher is asked the same
         if is_to_be_calibrated(method):
             method.confidence_temperature = 1.0  # in place of the number that val gives later

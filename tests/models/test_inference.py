@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kd_lightning.base.precision import best_dtype
 from kd_lightning.models import inference as module
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.classifier import Classifier, Prepare
 from kd_lightning.models.inference import (
     TOLERANCE,
     PrecisionWrapper,
-    best_dtype,
     checked_fast_copy,
     fast_copy,
     no_autocast,
