@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,13 @@ def test_committed_tables_follow_from_committed_records(packed: Path, tmp_path: 
         assert (tmp_path / name).read_text() == (packed / name).read_text(), name
 
 
-def rounded(path: Path) -> str:
-    """A table's text with 9 digits of each number: the last ones depend on SciPy."""
+def text_of(path: Path) -> str:
+    """A table's text. The last digits depend on SciPy and NumPy: under other versions than the
+    pinned ones, which made the tables, each number has 9 digits.
+    """
+    pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+    if all(f"{name}=={version(name)}" in pins for name in ("scipy", "numpy")):
+        return path.read_text()
     return re.sub(r"\d+\.\d{9,}(e-?\d+)?", lambda n: f"{float(n[0]):.9g}", path.read_text())
 
 
@@ -90,7 +96,7 @@ def test_joined_tables_follow_from_the_records_of_their_parts(
     studies.join(name)
     for file in committed.iterdir():
         if file.suffix in (".md", ".csv", ".tex"):
-            assert rounded(tmp_path / name / file.name) == rounded(file), file
+            assert text_of(tmp_path / name / file.name) == text_of(file), file
     assert not (tmp_path / name / FILE).exists()
 
 
