@@ -349,7 +349,11 @@ def small_data_table(scale: Scale, only: Sequence[str] = ()) -> Iterator[str]:
         if not is_asked(name, only):
             continue
         cells = []
-        for title, more in (("", ()), ("recorded", RECORDED), ("both", (*COMPILED, *RECORDED))):
+        for title, more in (
+            ("plain", ()),
+            ("recorded", RECORDED),
+            ("both", (*COMPILED, *RECORDED)),
+        ):
             try:
                 assert scale.compiles or not more, NO_TIME
                 seconds = seconds_of_epoch(("method=dual_student", *words, *scale.hardware, *more))
