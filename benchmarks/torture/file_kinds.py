@@ -5,6 +5,7 @@ slow, independent reader of the same file.
 import csv
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -208,9 +209,10 @@ def read_har(root: Path, file: Path) -> Numbers:
 
 
 def slow_har(file: Path) -> Numbers:
-    lines = [line.split() for line in io.StringIO(slow_text(file), None) if line.strip()]
+    text = [line.strip() for line in io.StringIO(slow_text(file), None) if line.strip()]
     if file.name.startswith("activity"):
-        return {"values": [" ".join(line[1:]) for line in lines]}
+        return {"values": [line.partition(" ")[2].strip() for line in text]}
+    lines = [line.split() for line in text]
     if file.name.startswith("body"):
         return {"values": np.array([[slow_number(c) for c in line] for line in lines], np.float32)}
     return {"values": [int(slow_number(cell)) for (cell,) in lines]}
@@ -363,7 +365,8 @@ def slow_row(cells: Sequence[str]) -> list[float | None]:
     numbers: list[float | None] = []
     for cell in cells:
         try:
-            numbers.append(float(np.loadtxt([cell.strip() or "x"], comments=None)))
+            text = re.sub(r'^"(.*)"$', r"\1", cell.strip())  # a table may quote any cell
+            numbers.append(float(np.loadtxt([text or "x"], comments=None)))
         except ValueError:
             numbers.append(None)
     return numbers

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.reading import read_lines
+from kd_lightning.base.words import cut, plain
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.classes import class_notes
@@ -111,10 +113,10 @@ def read_signals(
     path: Path, channels: Sequence[str], length: int
 ) -> Float[np.ndarray, "C {length}"]:
     """Reads the columns ``channels`` of one sample file."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        columns = file.readline().strip().split("\t")
+    columns = read_lines(path, "data.root")[0].strip().split("\t")
     for channel in channels:
         if channel not in columns:
+            columns = [cut(plain(name), 20) for name in columns]
             raise unknown(f"column in {path}, line 1", channel, columns, "data.channels")
     use = [columns.index(channel) for channel in channels]
     values = read_numbers(path, np.float32, use=use, delimiter="\t", skip=1)

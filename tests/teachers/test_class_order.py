@@ -105,7 +105,9 @@ def test_a_wrong_order_is_refused(order: str | list, said: str) -> None:
     assert "teacher.class_order" in str(raised.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [("[1,", "not a JSON list"), ("[[1]]", "list of names")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("[1,", "line 1, column 4: expected JSON"), ("[[1]]", "list of names")]
+)
 def test_a_wrong_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "order.json").write_text(text)
     with pytest.raises(UserError, match=rf"{said}.*teacher.class_order"):
