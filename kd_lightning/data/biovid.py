@@ -21,6 +21,7 @@ from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.classes import class_notes
 from kd_lightning.data.loading.folders import check_folder, contents
+from kd_lightning.data.loading.image_search import counts
 from kd_lightning.data.loading.number_tables import read_numbers
 
 LEVELS = ["BL1", "PA1", "PA2", "PA3", "PA4"]  # no pain, then pain levels 1 to 4 (T0 to T4)
@@ -100,7 +101,7 @@ class BioVid(ClassificationData):
 
 def list_subjects(root: Path) -> list[str]:
     """The names of the subjects, sorted. This is also the order of the folds."""
-    subjects = sorted(path.name for path in (root / FOLDER).glob("*/"))
+    subjects = sorted(path.name for path in (root / FOLDER).glob("*/") if counts(path.name))
     if len(subjects) < 2:
         raise UserError(
             f"leave-one-subject-out needs two subject folders or more, found "

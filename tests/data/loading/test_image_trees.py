@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_trees import ENDINGS, ImageTree
+from kd_lightning.data.loading.image_search import ENDINGS
+from kd_lightning.data.loading.image_trees import ImageTree
 
 
 @pytest.fixture
