@@ -27,10 +27,18 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.torture.file_kinds import KINDS, Kind, Numbers
+from benchmarks.torture import file_arrays, file_images, file_settings, file_tables, file_weights
+from benchmarks.torture.file_kind import Kind, Numbers
 from benchmarks.torture.file_mutants import Mutant, mutate
 from kd_lightning.config.command_line import user_message
 
+KINDS: dict[str, Kind] = {
+    **file_images.KINDS,
+    **file_tables.KINDS,
+    **file_arrays.KINDS,
+    **file_weights.KINDS,
+    **file_settings.KINDS,
+}
 LONGEST = 10  # seconds of a processor to read a file of some kilobytes
 MEMORY = 4 << 30  # bytes that may be asked for while files are read
 ALLOWED = ("as before", "as by another reader", "refused")
