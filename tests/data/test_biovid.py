@@ -143,3 +143,17 @@ def test_values_that_are_not_numbers_are_refused(root, word, message):
 def test_unknown_names_are_refused(root, arguments, message):
     with pytest.raises(UserError, match=message):
         made(root, **arguments)
+
+
+def test_thumbnail_folders_of_file_servers_are_no_subjects(root):
+    for name in ("@eaDir", ".thumbnails"):
+        (root / FOLDER / name).mkdir()
+    assert list_subjects(root) == SUBJECTS
+
+
+def test_a_file_of_another_encoding_is_refused_in_one_printable_sentence(root):
+    path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
+    path.write_bytes(path.read_text().encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"_bio.csv must be text in UTF-8") as caught:
+        made(root)
+    assert str(caught.value).isprintable()

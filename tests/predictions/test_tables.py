@@ -96,7 +96,10 @@ def test_a_sample_that_the_student_cannot_take_has_an_error(
         ({"a": np.ones((1, 2, 4))}, "must hold x, it holds a"),
         ({"x": np.ones(3)}, "x must be numbers of shape (N, C, L) or (N, L), got float64 of"),
         ({"x": np.array(["a"] * 4).reshape(1, 1, 4)}, "x must be numbers of shape"),
-        ({"x": np.array([{}], dtype=object)}, "must be an array of numbers or text, not of Python objects"),
+        (
+            {"x": np.array([{}], dtype=object)},
+            "must be an array of numbers or text, not of Python objects",
+        ),
     ],
 )
 def test_a_file_without_samples_is_one_row_with_an_error(
@@ -122,3 +125,31 @@ def test_a_damaged_file_is_one_row_with_an_error(
     (sample,) = read(tmp_path / name, SERIES)
     assert sample.error.startswith(error)
     assert name not in sample.error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_encoding_and_ends_of_lines_change_no_sample(
+    encoding: str, newline: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_bytes(newline.join(["1,2,3,4", "5,6,7,8"]).encode(encoding))
+    samples = read(tmp_path / "x.csv", SERIES)
+    assert [sample.x.tolist() for sample in samples] == [[[1, 2, 3, 4]], [[5, 6, 7, 8]]]
+
+
+def test_a_quote_that_is_not_closed_swallows_no_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('"1",2,3,4\n1,"2,3,4\n5,6,7,8\n1,2",3,4\n4,3,2,1\n')
+    samples = read(tmp_path / "x.csv", SERIES)
+    assert [bool(sample.error) for sample in samples] == [False, True, False, True, False]
+    assert [sample.index for sample in samples] == [0, 1, 2, 3, 4]
+    assert samples[2].x.tolist() == [[5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "１２", "", "?", "0,5", "0x1"])
+def test_a_cell_that_is_no_usual_number_is_an_error_with_its_line(
+    cell: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.tsv").write_text(f"1\t2\t3\t4\n\n1\t2\t3\t{cell}\n")
+    sound, bad = read(tmp_path / "x.tsv", SERIES)
+    assert sound.x is not None
+    assert bad.error == f"line 3: expected numbers such as 0.5, got '{cell}'"
