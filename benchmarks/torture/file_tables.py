@@ -167,7 +167,7 @@ def slow_row(cells: Sequence[str]) -> list[float | None]:
         try:
             text = re.sub(r'^"(.*)"$', r"\1", cell.strip())  # a table may quote any cell
             numbers.append(float(np.loadtxt([text or "x"], comments=None)))
-        except ValueError:
+        except (ValueError, TypeError):  # several numbers in a cell
             numbers.append(None)
     return numbers
 

@@ -120,7 +120,7 @@ def read_signals(
             columns = [cut(plain(name), 20) for name in columns]
             raise unknown(f"column in {path}, line 1", channel, columns, "data.channels")
     use = [columns.index(channel) for channel in channels]
-    values = read_numbers(path, np.float32, use=use, delimiter="\t", skip=1)
+    values = read_numbers(path, np.float32, columns=len(columns), use=use, delimiter="\t", skip=1)
     if len(values) != length:
         raise UserError(f"{path} must have {length} rows, it has {len(values)} (data.length=…)")
     return values.T

@@ -151,6 +151,14 @@ def test_thumbnail_folders_of_file_servers_are_no_subjects(root):
     assert list_subjects(root) == SUBJECTS
 
 
+def test_a_first_row_with_a_column_too_few_is_named_with_its_line(root):
+    path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
+    head, first, *rest = path.read_text().split("\n")
+    path.write_text("\n".join([head, first.rpartition("\t")[0], *rest]))
+    with pytest.raises(UserError, match=r"_bio.csv, line 2: expected 6 columns, got 5"):
+        made(root, channels=["emg_zygomaticus"])
+
+
 def test_a_file_of_another_encoding_is_refused_in_one_printable_sentence(root):
     path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
     path.write_bytes(path.read_text().encode("utf-16-le"))

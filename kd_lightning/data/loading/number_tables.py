@@ -52,7 +52,8 @@ def read_numbers(
     except (ValueError, OverflowError, DeprecationWarning) as error:
         reason = str(error)
     cells = [line.split(delimiter) for line in lines]
-    columns = columns or len(next(row for row in cells if "".join(row).strip()))
+    first = next(row for row in cells if "".join(row).strip())
+    columns = columns or max(len(first), 1 + max(use or [0]))
     for number, row in enumerate(cells, skip + 1):
         if "".join(row).strip() and (fault := fault_of(row, dtype, columns, use)):
             raise UserError(f"{path}, line {number}: {fault} (data.root=…)")

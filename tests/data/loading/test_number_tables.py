@@ -32,6 +32,8 @@ def test_a_table_is_read_with_its_blank_lines_and_mark_left_out(file):
         ("1 2\n3 4 5\n", {}, r"line 2: expected 2 columns, got 3"),
         ("1 2\n3 4\n", {"columns": 1}, r"line 1: expected 1 column, got 2"),
         ("a b\n1 2\n3\n", {"skip": 1, "use": [1]}, r"line 3: expected 2 columns, got 1"),
+        ("a b\n1\n2\n", {"skip": 1, "use": [1]}, r"line 2: expected 2 columns, got 1"),
+        ("a b\n1\n2 3\n", {"skip": 1, "use": [1]}, r"line 2: expected 2 columns, got 1"),
         ("1 2\n3 99999999999999999999\n", {}, r"line 2: expected a whole number, got '9999"),
     ],
 )
