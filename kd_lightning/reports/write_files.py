@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write, write_text
+from kd_lightning.base.files import atomic_write
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import PERCENT, split
@@ -62,8 +63,7 @@ def write(report: Report, out: Path | str) -> list[Path]:
         texts["sweep.yaml"] = _settings(report)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_text(out / name, text)
+        write_kept(out, texts)
         pictures = _draw(report, out)
     except OSError as error:
         raise UserError(

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
@@ -404,18 +405,17 @@ def test_a_cache_of_something_else_is_refused(made: Callable[..., Case], tmp_pat
     made().use()
     (facts,) = tmp_path.glob("*/facts.json")
     was = json.loads(facts.read_text())
-    facts.write_text(json.dumps({**was, "teacher": "0123"}))
+    write_kept(facts.parent, {facts.name: json.dumps({**was, "teacher": "0123"})})
     with pytest.raises(UserError, match="is another cache: its teacher is 0123"):
         made().use()
 
 
-def test_a_file_that_lost_its_end_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
-    made().use()
-    file = next(iter(tmp_path.glob("*/logits-*")))
-    file.write_bytes(file.read_bytes()[:-2])
+def test_a_file_that_is_damaged_later_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
     case = made()
     case.use()
-    with pytest.raises(UserError, match=r"is incomplete: it has \d+ bytes of \d+; remove it"):
+    file = next(iter(tmp_path.glob("*/logits-*")))
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"is damaged .*: run the same command again, which sets"):
         [case.batches(epoch) for epoch in range(2)]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import TINY, compose
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,7 +35,8 @@ class Training:
         self.runs.append(cfg)
         directory = Path(cfg.run_dir or cfg.resume)
         directory.mkdir(exist_ok=True)
-        (directory / "metrics.json").write_text("{}")
+        (directory / "config.yaml").write_text("method: {students: {}}")
+        (directory / "metrics.json").write_text('{"nets": {}}')
 
     def find(self, cfg: DictConfig, store: Path, fingerprint: str = "data") -> Path:
         return find_or_train(
@@ -149,7 +151,7 @@ def test_a_run_that_finished_an_epoch_is_resumed(
 ) -> None:
     directory = training.find(cfg, tmp_path)
     (directory / "metrics.json").unlink()
-    (directory / "last.ckpt").touch()
+    torch.save({}, directory / "last.ckpt")
     training.find(cfg, tmp_path)
     assert (training.runs[1].resume, training.runs[1].run_dir) == (str(directory), None)
     assert training.said[-1] == f"teacher-mlp: resumed in {directory}"
@@ -160,10 +162,10 @@ def test_what_finished_no_epoch_is_begun_anew(
 ) -> None:
     directory = training.find(cfg, tmp_path)
     (directory / "metrics.json").unlink()
-    (directory / "config.yaml").touch()  # a run directory that holds one would be refused
+    (directory / "environment.json").touch()  # a new run finds nothing of the old one
     training.find(cfg, tmp_path)
     assert (training.runs[1].resume, training.runs[1].run_dir) == (None, str(directory))
-    assert not (directory / "config.yaml").exists()
+    assert not (directory / "environment.json").exists()
 
 
 def test_an_interrupt_says_how_to_go_on(cfg: DictConfig, tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_a_store_that_cannot_be_made(cfg: DictConfig, training: Training, tmp_pa
 
 
 PROGRAM = """
-import sys, time
+import sys, time, zipfile
 from pathlib import Path
 from omegaconf import OmegaConf
 from kd_lightning.teachers.store import find_or_train
@@ -209,10 +211,11 @@ same = {"method": {}, "optimizer": {}, "scheduler": {}, "seed": 0, "data": {}, "
 def train(cfg):
     directory = Path(cfg.run_dir or cfg.resume)
     directory.mkdir(exist_ok=True)
-    (directory / "last.ckpt").touch()
-    print("training", flush=True)
+    (directory / "config.yaml").write_text("method: {students: {}}")
+    with zipfile.ZipFile(directory / "last.ckpt", "w"):
+        print("training", flush=True)
     time.sleep(seconds)
-    (directory / "metrics.json").write_text("{}")
+    (directory / "metrics.json").write_text('{"nets": {}}')
 
 cfg = OmegaConf.create({**same, "run_dir": None, "resume": None})
 print(find_or_train(cfg, store, "it", "data", train=train, say=lambda s: print(s, flush=True)))
@@ -255,4 +258,4 @@ def test_a_dead_holder_blocks_nobody_and_its_run_is_resumed(
     said = other.communicate(timeout=60)[0].splitlines()
     directory = said[-1]
     assert said == [f"it: resumed in {directory}", "training", directory]
-    assert json.loads((Path(directory) / "metrics.json").read_text()) == {}
+    assert json.loads((Path(directory) / "metrics.json").read_text()) == {"nets": {}}
