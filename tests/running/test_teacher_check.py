@@ -40,6 +40,19 @@ def test_the_accuracy_on_val_is_said_and_recorded(check: Callable) -> None:
     assert check.said == [f"Teacher: {100 * accuracy:.1f} % on val ({count}), here"]
 
 
+@pytest.mark.parametrize("mode", ["error", "warn"])
+def test_outputs_that_are_not_finite_are_a_fault_of_the_teacher(
+    mode: str, make_check: Callable
+) -> None:
+    check = make_check({"teacher.check": mode})
+    net = ridge_net(check.data)
+    with torch.no_grad():
+        net.head.weight[3] = 3e38
+    found = r"outputs are not finite for \d+ of \d+ val samples"
+    with pytest.raises(UserError, match=rf"{found}, so its weights \(here\) are wrong"):
+        check(net)
+
+
 def test_without_a_val_part_train_is_checked_without_augmentation(make_check: Callable) -> None:
     erase = {"_target_": "torchvision.transforms.v2.RandomErasing", "p": 1.0, "scale": [0.5, 0.9]}
     check = make_check({"data.val_fraction": 0, "data.augmentation": erase})
