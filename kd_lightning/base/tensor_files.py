@@ -73,7 +73,7 @@ def read_checkpoint(path: Path, advice: str = COPY, *, mmap: bool = False) -> di
     """
     check_archive(path, advice)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
     except MemoryError:
         raise
     except Exception as error:  # of a damaged table of contents, torch can raise anything

@@ -13,7 +13,7 @@ from lightning.pytorch.loops.loop import _Loop
 
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.best_students import BestStudents
-from kd_lightning.records.generations import next_generation
+from kd_lightning.records.generations import LAST, next_generation
 
 
 class SaveEpoch(Checkpoint):
@@ -68,8 +68,8 @@ class SaveEpoch(Checkpoint):
 
     def _write(self, trainer: Trainer) -> None:
         # every rank must call save_checkpoint; only the first one writes
-        is_first = trainer.is_global_zero
-        with next_generation(self.directory) if is_first else nullcontext(self.directory) as path:
+        is_first, last = trainer.is_global_zero, self.directory / LAST
+        with next_generation(self.directory) if is_first else nullcontext(last) as path:
             trainer.save_checkpoint(path)
         if is_first:
             tables = {"epochs": self.rows, **self.tables}
