@@ -119,7 +119,7 @@ def test_an_unreadable_order_is_named_with_its_path(tmp_path, content):
     made = job(tmp_path, "kd", {"seed": 0}, None)
     (made.directory / "job.json").write_text(content)
     with pytest.raises(UserError, match=r"jobs/0000/job.json is not what was written"):
-        read([tmp_path])
+        reports.build([tmp_path])
     (made.directory / "SHA256SUMS").unlink()  # of an earlier version
     with pytest.raises(UserError, match=r"jobs/0000/job.json (is empty or no|does not describe)"):
         reports.build([tmp_path])
