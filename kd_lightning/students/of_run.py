@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.kept_files import read_json
-from kd_lightning.base.tensor_files import read_checkpoint as read_file
+from kd_lightning.base.tensor_files import read_checkpoint
 from kd_lightning.records.run_directory import best_student, read_config, read_metrics
 from kd_lightning.students.architecture import to_file
 from kd_lightning.students.describe import describe, resizing_of
@@ -36,7 +36,7 @@ def write_students(
         metrics, environment: the content of ``metrics.json`` and ``environment.json``.
     """
     for key, path in checkpoints(directory, cfg, metrics).items():
-        state = read_checkpoint(path)
+        state = read_checkpoint(path)["state_dict"]
         info = describe(key, cfg, state, resizing_of(attributes(data)), metrics, environment)
         tensors = to_file(state, info["architecture"])
         write_student(directory / FOLDER / key, tensors, info)
@@ -47,10 +47,6 @@ def checkpoints(directory: Path, cfg: DictConfig, metrics: Mapping[str, Any]) ->
     paths = {key: directory / f"best-{key}.ckpt" for key in cfg.method.students}
     soups = [name for name, net in metrics["nets"].items() if "members" in net]
     return paths | {name: directory / f"{name}.ckpt" for name in soups}
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    return read_file(path)["state_dict"]
 
 
 def attributes(data: "ClassificationData") -> dict[str, Any]:
@@ -90,6 +86,6 @@ def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str,
             f"{directory} is of a version that wrote no student files: write them with python -m "
             f"kd_lightning.run resume={directory}"
         )
-    state = read_checkpoint(checkpoints(directory, cfg, metrics)[key])
+    state = read_checkpoint(checkpoints(directory, cfg, metrics)[key])["state_dict"]
     info = describe(key, cfg, state, resizing_of(cfg.data), metrics, environment)
     return info, to_file(state, info["architecture"])
