@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running import teacher_check
@@ -261,7 +262,7 @@ def test_a_resumed_run_takes_the_record_of_its_first_start(
     path = run_with(weights, tmp_path) / "environment.json"
     record = json.loads(path.read_text())
     record["teacher"]["val"]["accuracy"] = 0.125
-    path.write_text(json.dumps(record))
+    write_kept(path.parent, {path.name: json.dumps(record)})
     capsys.readouterr()
     for epochs, check in ((2, "warn"), (3, "off")):
         distill(f"resume={path.parent}", f"trainer.max_epochs={epochs}", f"teacher.check={check}")
