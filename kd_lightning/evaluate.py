@@ -19,7 +19,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import report_errors
 from kd_lightning.config.console import console, say
 from kd_lightning.config.options import command_parser
-from kd_lightning.records.run_directory import is_run
+from kd_lightning.records.run_directory import is_run, read_config
 
 if TYPE_CHECKING:
     from kd_lightning.evaluation.labelled_set import Subject
@@ -152,9 +152,7 @@ def keys_of(path: Path, student: str | None) -> list[str | None]:
     """The names of the students of a run; [None] for a file."""
     if student is not None or not is_run(path):
         return [student]
-    from omegaconf import OmegaConf
-
-    return list(OmegaConf.load(path / "config.yaml").method.students)
+    return list(read_config(path).method.students)
 
 
 def to_subject(student: "Student", name: str, source: str) -> "Subject":

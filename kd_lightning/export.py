@@ -93,14 +93,12 @@ def data_and_teacher_of(run: Path) -> "tuple[ClassificationData | None, nn.Modul
     """The data of a run, and its teacher's net to be timed; None if the data are not here, which is
     said, and None if the run has no teacher.
     """
-    from omegaconf import OmegaConf
-
     from kd_lightning.base.errors import UserError
     from kd_lightning.exports.source import teacher_to_time
-    from kd_lightning.records.run_directory import add_earlier_values
+    from kd_lightning.records.run_directory import add_earlier_values, read_config
     from kd_lightning.running.build import build_data, use_threads
 
-    cfg = OmegaConf.load(run / "config.yaml")
+    cfg = read_config(run, "data", "task")
     add_earlier_values(cfg)
     use_threads(cfg.threads)
     not_needed = {"download": False, "unlabeled": None, "unlabeled_options": None}

@@ -18,19 +18,23 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_lightning.base.files import write_text
+from kd_lightning.base.errors import Damaged
+from kd_lightning.base.files import set_aside, write_text
 from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.base.kept_files import SUMS
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.command_line import compose, user_message
 from kd_lightning.config.options import command_parser
+from kd_lightning.records.check import check_run
+from kd_lightning.records.generations import LAST, PREVIOUS, has_checkpoint
 from kd_lightning.records.jobs import JOB_VARIABLE, Job
 from kd_lightning.running.run import run
 
 # The files of a job that do not belong to its run. All others are removed when the run is started
 # from the beginning.
 OF_THE_JOB = (
-    "job.json", "log.txt", "progress.json", "error.txt", "trackers.json", ".lock", ".launch",
+    "job.json", "log.txt", "progress.json", "error.txt", "trackers.json", ".lock", ".launch", SUMS,
 )  # fmt: skip
 
 
@@ -47,9 +51,10 @@ def work(directory: Path) -> int:
     with job.locked():
         if job.is_over():
             return 0
-        if (own_id := launch_id()) is not None:
-            write_text(job.directory / ".launch", own_id)
         redirect_output(job.log)
+        put_damage_aside(job.directory)
+        if (own_id := launch_id()) is not None:  # the other ranks begin
+            write_text(job.directory / ".launch", own_id)
         (job.directory / "error.txt").unlink(missing_ok=True)
         job.report(phase="starting", begun=time.time())
         overrides: Sequence[str] = ()
@@ -93,7 +98,7 @@ def run_job(job: Job) -> None:
     if spec.folder and Path(spec.folder).is_dir():
         os.chdir(spec.folder)
     cfg = compose(spec.overrides, spec.config_dir)
-    if (job.directory / "last.ckpt").exists():
+    if has_checkpoint(job.directory):
         cfg.resume = str(job.directory)
         run(cfg, [])
         return
@@ -103,10 +108,25 @@ def run_job(job: Job) -> None:
     run(cfg, list(spec.overrides))
 
 
+def put_damage_aside(directory: Path) -> None:
+    """If a job cannot be resumed, because a file of its run is damaged, renames that file and the
+    checkpoints, so that the job is run from its beginning.
+    """
+    try:
+        check_run(directory)
+    except Damaged as damage:
+        bad = {damage.path, directory / LAST, directory / PREVIOUS}
+        aside = [set_aside(path).name for path in sorted(bad) if path.exists()]
+        print(
+            f"{damage.path} {damage.what}, so the job begins again with its first epoch; set "
+            f"aside: {', '.join(aside)}"
+        )
+
+
 def clear(directory: Path) -> None:
     """Removes the files of a run that has not finished an epoch."""
     for path in directory.iterdir():
-        if path.is_file() and path.name not in OF_THE_JOB:
+        if path.is_file() and path.name not in OF_THE_JOB and ".damaged" not in path.name:
             path.unlink()
 
 

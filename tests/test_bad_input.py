@@ -436,7 +436,8 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_epoch(refusal, outp
     assert "lower optimizer.lr" in said
     (directory,) = outputs.iterdir()
     assert {path.name for path in directory.iterdir()} == {
-        *("config.yaml", "environment.json", "epochs.csv", "last.ckpt", "best-student.ckpt")
+        *("config.yaml", "environment.json", "epochs.csv", "last.ckpt", "best-student.ckpt"),
+        "SHA256SUMS",
     }
     last = torch.load(directory / "last.ckpt", weights_only=True)
     best = torch.load(directory / "best-student.ckpt", weights_only=True)
@@ -444,6 +445,21 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_epoch(refusal, outp
     for weights in (last["state_dict"], best["state_dict"]):
         assert all(value.isfinite().all() for value in weights.values())
     assert len((directory / "epochs.csv").read_text().splitlines()) == 2
+
+
+def test_a_teacher_whose_outputs_are_not_finite_is_the_cause(refusal, tmp_path: Path) -> None:
+    net = mlp(num_inputs=768, widths=[8], num_classes=10, in_chans=3)
+    with torch.no_grad():
+        net.head.weight.fill_(3e38)
+    torch.save(net.state_dict(), tmp_path / "huge.ckpt")
+    words = [f"teacher.source={tmp_path / 'huge.ckpt'}", "method.teacher.widths=[8]", "method=kd"]
+    said = refusal(*words, base=TINY)
+    assert "the teacher's outputs are not finite for" in said
+    assert "huge.ckpt) are wrong: give it other weights (teacher.source=…)" in said
+    said = refusal(*words, "teacher.check=off", base=TINY)
+    assert "the teacher's own outputs are not finite, so its weights are wrong" in said
+    assert "(teacher.source=…)" in said
+    assert "optimizer.lr" not in said
 
 
 # Bugs in this package
@@ -523,7 +539,9 @@ def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict]) -> None:
     (directory,) = folder.iterdir()
     left = {path.name for path in directory.iterdir()}
     assert "metrics.json" not in left
-    assert left <= {"config.yaml", "environment.json", "best-student.ckpt"}, "a half-written file"
+    assert left <= {"config.yaml", "environment.json", "best-student.ckpt", "SHA256SUMS"}, (
+        "a half-written file"
+    )
     assert not (directory / "best-student.ckpt").exists() or torch.load(
         directory / "best-student.ckpt", weights_only=True
     )

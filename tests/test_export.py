@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 import kd_lightning
 from kd_lightning import distill
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.export import main
 from kd_lightning.exports import onnx as onnx_format
 from kd_lightning.exports.output_folder import RECORD
@@ -114,7 +115,7 @@ def test_a_teacher_of_another_architecture_is_not_timed_by_the_configured_one(
     moved = shutil.copytree(run, tmp_path / "run")
     cfg = OmegaConf.load(moved / "config.yaml")
     cfg.method.teacher.widths = [4, 4, 8, 20]  # the teacher came from a run with another net
-    OmegaConf.save(cfg, moved / "config.yaml")
+    write_kept(moved, {"config.yaml": OmegaConf.to_yaml(cfg)})
     main([str(moved), "--format", "torchscript", "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().out
     assert "teacher in PyTorch" not in shown
@@ -128,7 +129,7 @@ def test_without_the_runs_data_the_teacher_is_as_recorded(
     config = moved / "config.yaml"
     cfg = OmegaConf.load(config)
     cfg.data = compose("method=kd", "data=image_folder", "data.root=gone").data
-    OmegaConf.save(cfg, config)
+    write_kept(moved, {"config.yaml": OmegaConf.to_yaml(cfg)})
     main([str(moved), "--format", "torchscript", "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().out
     teacher = json.loads((run / "metrics.json").read_text())["nets"]["teacher"]
@@ -216,7 +217,7 @@ def test_data_that_are_not_here_are_said(
     moved = shutil.copytree(run, tmp_path / "run")
     config = moved / "config.yaml"
     text = config.read_text().replace("data.digits.Digits", "data.fashion_mnist.FashionMNIST")
-    config.write_text(text)
+    write_kept(moved, {"config.yaml": text})
     main([str(moved), "--format", "torchscript", "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().out
     assert "The data of the run cannot be read: " in shown

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.records.run_directory import ADDED_KEYS
 
@@ -197,7 +198,7 @@ def test_a_run_of_a_version_without_the_newest_keys_is_resumed(tmp_path: Path, s
     for section, keys in ADDED_KEYS.items():
         for key in keys:
             del old[section][key]
-    OmegaConf.save(old, directory / "config.yaml")
+    write_kept(directory, {"config.yaml": OmegaConf.to_yaml(old)})
     assert distill(f"resume={directory}", "trainer.max_epochs=2").metrics["epochs"] == 2
 
 
@@ -211,7 +212,8 @@ def test_other_data_are_refused(tmp_path: Path, store: Path) -> None:
     first = distill(*SETTING[:5], *SETTING[9:], "trainer.max_epochs=1", f"run_dir={tmp_path}/run",
                     f"teacher.store={store}")  # fmt: skip
     record = first.directory / "environment.json"
-    record.write_text(record.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+    text = record.read_text().replace('"fingerprint": "', '"fingerprint": "0')
+    write_kept(first.directory, {"environment.json": text})
     with pytest.raises(UserError, match="the data has changed"):
         distill(f"resume={first.directory}", "trainer.max_epochs=2")
 
@@ -222,6 +224,6 @@ def test_a_run_without_the_newest_facts_of_the_data_is_resumed(tmp_path: Path, s
     path = first.directory / "config.yaml"
     older = OmegaConf.load(path)
     del older.task.shape, older.evaluation
-    OmegaConf.save(older, path)
+    write_kept(first.directory, {"config.yaml": OmegaConf.to_yaml(older)})
     (first.directory / "metrics.json").unlink()
     assert distill(f"resume={first.directory}", "trainer.max_epochs=2").metrics["epochs"] == 2

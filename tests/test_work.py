@@ -70,6 +70,22 @@ def test_a_job_leaves_a_run_a_log_and_its_progress(make, tmp_path: Path) -> None
     assert (job.directory / "metrics.json").stat().st_mtime_ns == before
 
 
+def test_a_job_whose_record_is_damaged_is_run_again(make) -> None:
+    job = make("outputs=relative", "trainer.max_epochs=1")
+    good = (job.directory / "last.ckpt", job.directory / "config.yaml")
+    assert run(job) == 0
+    metrics = job.metrics()
+    for path in (*good, job.directory / "metrics.json"):
+        path.write_bytes(b"") if path.name != "metrics.json" else path.unlink()
+    assert run(job) == 0
+    assert "so the job begins again with its first epoch; set aside:" in job.log.read_text()
+    assert job.metrics()["objective"] == metrics["objective"]
+    assert {path.name for path in job.directory.glob("*.damaged")} == {
+        "config.yaml.damaged",
+        "last.ckpt.damaged",
+    }
+
+
 @dataclass(frozen=True)
 class Loaded(Job):
     """A job that writes which modules its process has when it starts."""

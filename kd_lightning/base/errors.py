@@ -3,11 +3,13 @@
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from kd_lightning.base.words import shorten
 
 SHOWN = 8  # names in a message; there may be many more
 SIMILAR = 3
+COPY = "take it from a copy, or make it again"
 THIS_COMMAND = "<this command>"  # in a message; the command line puts what was typed in its place
 
 
@@ -18,6 +20,24 @@ class UserError(ValueError):
     ``kd_lightning.run`` prints only this message and exits with code 2. Any other exception is a
     bug in this package, and keeps its traceback.
     """
+
+
+class Damaged(UserError):
+    """A kept file is missing, cut short or changed, or cannot be understood.
+
+    Args:
+        path: of the file.
+        what: is wrong with it, in words.
+        advice: what to do.
+
+    Attributes:
+        path, what: the same.
+    """
+
+    def __init__(self, path: Path, what: str, advice: str = COPY) -> None:
+        super().__init__(f"{path} {what}: {advice}")
+        self.path = path
+        self.what = what
 
 
 def unknown(

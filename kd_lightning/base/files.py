@@ -26,16 +26,37 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # without it, a power failure may leave an empty file
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text of a JSON file, for people too."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk. Without it, a power failure may leave an empty file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder to ``<name>.damaged``, or the same with a number if that
+    exists. Returns the new path.
+    """
+    aside, number = path.with_name(f"{path.name}.damaged"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    return path.rename(aside)
 
 
 def printable(path: str | os.PathLike) -> str:

@@ -7,7 +7,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from kd_lightning.base.errors import COPY, Damaged
 from kd_lightning.base.files import atomic_write
+from kd_lightning.base.ranks import is_first_rank
+from kd_lightning.base.tensor_files import read_checkpoint
 from kd_lightning.callbacks.averaging import averaging_of
 
 RECORDED = ("accuracy", "nll", "robust_accuracy")  # metrics on val, where the method has them
@@ -66,6 +69,22 @@ class BestStudents(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.chosen = state_dict["chosen"]
         self._chosen_from_averages = state_dict.get("of_averages", False)  # missing in older runs
+        if is_first_rank():  # the others have no files
+            self.chosen = {k: self._in_file(k, choice) for k, choice in self.chosen.items()}
+
+    def _in_file(self, key: str, choice: dict[str, float]) -> dict[str, float]:
+        """What chose the weights in a student's file: ``choice``, or, if a run was stopped after
+        its best epoch and resumes from an earlier one, what the file says of that epoch.
+
+        Raises:
+            Damaged: the weights of ``choice`` are lost.
+        """
+        path, lost = self.path(key), f"val chose its weights of epoch {choice['epoch']}, so {COPY}"
+        saved = read_checkpoint(path, lost, mmap=True)
+        facts = {name: value for name, value in saved.items() if name not in ("state_dict", "key")}
+        if facts["epoch"] < choice["epoch"]:
+            raise Damaged(path, f"has the weights of epoch {facts['epoch']}", lost)
+        return facts if facts["epoch"] > choice["epoch"] else choice
 
 
 def _rank(metrics: dict[str, float], method: LightningModule) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Writes the files of an epoch: ``last.ckpt``, ``epochs.csv`` and the tables of the method."""
 
 import csv
+import io
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,8 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.loop import _Loop
 
-from kd_lightning.base.files import atomic_write
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.records.generations import LAST, next_generation
 
 
 class SaveEpoch(Checkpoint):
@@ -25,7 +27,7 @@ class SaveEpoch(Checkpoint):
     Always written are the first epoch, the last epoch, and each epoch that is a student's best so
     far. Of the other epochs at most one is written every ``pause`` seconds, because an epoch of a
     tiny data set takes less time than its checkpoint. A run that is killed loses only the epochs
-    since the last write.
+    since the last write. The checkpoint before the last one is kept (``records/generations.py``).
     """
 
     pause = 1.0  # seconds
@@ -65,21 +67,13 @@ class SaveEpoch(Checkpoint):
             self._written_at = time.monotonic()
 
     def _write(self, trainer: Trainer) -> None:
-        last = self.directory / "last.ckpt"
         # every rank must call save_checkpoint; only the first one writes
-        with atomic_write(last) if trainer.is_global_zero else nullcontext(last) as path:
+        is_first, last = trainer.is_global_zero, self.directory / LAST
+        with next_generation(self.directory) if is_first else nullcontext(last) as path:
             trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            for name, rows in {"epochs": self.rows, **self.tables}.items():
-                self._write_rows(name, rows)
-
-    def _write_rows(self, name: str, rows: list[dict[str, float | None]]) -> None:
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        path = self.directory / f"{name}.csv"
-        with atomic_write(path) as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        if is_first:
+            tables = {"epochs": self.rows, **self.tables}
+            write_kept(self.directory, {f"{name}.csv": as_csv(tables[name]) for name in tables})
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "tables": self.tables}
@@ -87,6 +81,15 @@ class SaveEpoch(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
         self.tables = state_dict.get("tables", {})  # missing in older runs
+
+
+def as_csv(rows: list[dict[str, float | None]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def is_last(trainer: Trainer) -> bool:

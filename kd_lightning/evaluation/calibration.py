@@ -25,7 +25,8 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kd_lightning.base.files import atomic_write, write_json
+from kd_lightning.base.files import atomic_write, json_text
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.evaluation.metrics import classification_metrics
 from kd_lightning.uncertainty.histograms import confidence_histogram, entropy_histogram
 from kd_lightning.uncertainty.reliability import (
@@ -116,7 +117,7 @@ def write(report: Mapping[str, Any], directory: Path, *, plots: bool) -> None:
     """Writes ``calibration.json`` and, with ``plots``, ``calibration.png``. Without ``plots`` it
     removes the picture of an earlier test.
     """
-    write_json(directory / "calibration.json", report)
+    write_kept(directory, {"calibration.json": json_text(report)})
     if not plots:
         (directory / "calibration.png").unlink(missing_ok=True)
     else:

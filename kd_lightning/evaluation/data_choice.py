@@ -14,7 +14,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.prepared import Prepared
 from kd_lightning.evaluation.labelled_set import SPLITS, LabelledSet, Subject, take_split
-from kd_lightning.records.run_directory import add_earlier_values
+from kd_lightning.records.run_directory import add_earlier_values, read_config
 
 # Keys that say how image files become what a net takes. Here the student says it.
 OF_STUDENT = ("image_size", "resize", "crop_fraction", "interpolation")
@@ -58,7 +58,7 @@ def set_up(data: ClassificationData) -> None:
 
 def own_config(run: Path) -> DictConfig:
     """The data of a run, with the keys of ``conf/evaluate.yaml``."""
-    cfg = OmegaConf.load(run / "config.yaml")
+    cfg = read_config(run, "data")
     add_earlier_values(cfg)
     return OmegaConf.create({"seed": cfg.seed, "split": "test", "data": cfg.data})
 

@@ -2,7 +2,6 @@
 the content of ``metrics.json`` and ``calibration.json``.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -34,6 +33,7 @@ from kd_lightning.losses.soft_targets import mean_log_probs
 from kd_lightning.methods.base import Learner
 from kd_lightning.models.averages import refresh_batch_norm
 from kd_lightning.models.weights import load_weights
+from kd_lightning.records.run_directory import read_metrics
 from kd_lightning.teachers.baselines import BASELINES
 from kd_lightning.teachers.sources import Teacher, describe, load_student, sources_of
 from kd_lightning.uncertainty.temperature import fit_temperature
@@ -81,7 +81,7 @@ def test_run(
     if teacher is not None:
         nets["teacher"]["origin"] = teacher.origin
     for how, run in baselines.items():
-        trained = json.loads((run / "metrics.json").read_text())["nets"]
+        trained = read_metrics(run)["nets"]
         for key in students:
             nets[f"{key}, {how}"] |= {k: trained[key][k] for k in ("epoch", "val", "last")}
     titles = titles_of(nets, students, teacher)

@@ -1,6 +1,5 @@
 """The folder of an export: complete or not there, and never mixed with other files."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import read_json
 from kd_lightning.records.run_directory import make_directory
 
 RECORD = "export.json"  # marks the folder of an export, and lists its files
@@ -23,7 +23,7 @@ def check_replaceable(out: Path) -> None:
         raise UserError(f"{out} is a file, expected a folder for the export (--out …)")
     written = {RECORD}
     if (out / RECORD).is_file():
-        written |= set(json.loads((out / RECORD).read_text())["files"])
+        written |= set(read_json(out / RECORD, "files")["files"])
     others = sorted({path.name for path in out.iterdir()} - written)
     if others:
         raise UserError(

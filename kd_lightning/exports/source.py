@@ -1,6 +1,5 @@
 """The student that is exported, and its run, if that is here."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.records.run_directory import is_run
+from kd_lightning.records.run_directory import is_run, read_metrics
 from kd_lightning.students.file import read_student, write_student
 from kd_lightning.students.load import find_file
 from kd_lightning.students.of_run import file_of, read_older_run, student_of
@@ -64,7 +63,7 @@ def record_of(run: Path | None, info: Mapping[str, Any]) -> dict[str, Any] | Non
     path = None if run is None else run / "metrics.json"
     if path is None or not path.is_file():
         return None
-    record = json.loads(path.read_text())
+    record = read_metrics(path.parent)
     tested = record["nets"].get(info.get("key"), {}).get("test")
     return record if tested and tested == info.get("metrics", {}).get("test") else None
 

@@ -39,6 +39,7 @@ class Distiller(Learner, HoldsTeacher):
         self.hold_teacher(teacher)
         object.__setattr__(self, "_fast_teacher", None)
         self.make_fast: Callable[[nn.Module, Tensor], nn.Module] | None = None
+        self.running_means.cause = self.fault_of_teacher
         if start_from_teacher:
             self._start_from_teacher()
 
@@ -96,6 +97,19 @@ class Distiller(Learner, HoldsTeacher):
         passes through it to the features.
         """
         return self.teacher.head(features)
+
+    @torch.no_grad()
+    def fault_of_teacher(self) -> str | None:
+        """What is wrong if the teacher's outputs for a training batch are not finite; None if they
+        are.
+        """
+        x = next(iter(self.trainer.train_dataloader))[0].to(self.device)
+        if self.teacher(x).logits.isfinite().all():
+            return None
+        return (
+            "the teacher's own outputs are not finite, so its weights are wrong: give it other "
+            "weights (teacher.source=…)"
+        )
 
     # Teacher outputs that can be cached. A cached batch is (x, y, cached).
 

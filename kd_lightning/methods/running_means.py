@@ -5,7 +5,7 @@
 also stores, on the device, the first step at which each value was not finite.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -14,12 +14,22 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError
 
 NEVER = torch.iinfo(torch.int64).max
+IN_TRAINING = "lower optimizer.lr, or set trainer.gradient_clip_val, or hardware.precision=32"
+AT_FIRST = (
+    "nothing was learnt before, so look for values that are no numbers, or too large, in the data "
+    "or in weights that a net begins with, or set hardware.precision=32"
+)
 
 
 class RunningMeans:
-    """Running sums of named scalars, over a logging interval and over an epoch."""
+    """Running sums of named scalars, over a logging interval and over an epoch.
+
+    Attributes:
+        cause: in words, why a value is not finite, with what to change; None: it is not known.
+    """
 
     def __init__(self) -> None:
+        self.cause: Callable[[], str | None] = lambda: None
         self.names: list[str] = []
         self._interval: Tensor | None = None  # sums since the last read; the last entry counts
         self._epoch: Tensor | None = None
@@ -60,10 +70,10 @@ class RunningMeans:
         step = min(bad)
         if step != NEVER:
             terms = [name for name, at in zip(self.names, bad, strict=True) if at == step]
+            advice = self.cause() or (IN_TRAINING if step else AT_FIRST)
             raise UserError(
                 f"the loss term {terms[0]} was not finite at step {step}: the run stops and "
-                "keeps its last good checkpoint; lower optimizer.lr, or set "
-                "trainer.gradient_clip_val, or hardware.precision=32"
+                f"keeps its last good checkpoint; {advice}"
             )
 
     def _means(self, sums: Tensor) -> dict[str, float]:

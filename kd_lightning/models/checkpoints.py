@@ -9,6 +9,7 @@ import json
 import pickle
 import typing
 import warnings
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ import numpy as np
 import omegaconf
 import omegaconf.base
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import Damaged, UserError
+from kd_lightning.base.kept_files import check_archive
+from kd_lightning.base.tensor_files import read_tensors
 from kd_lightning.models.checkpoint_facts import Facts, as_mapping, facts_of
 from kd_lightning.models.file_content import check_content, is_safetensors, unreadable
 
@@ -147,10 +149,8 @@ def _states_in(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[
 def _load_safetensors(path: Path, key: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors, and what a student's file of this package says about them."""
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        tensors, metadata = read_tensors(path)
+    except Damaged as error:
         raise unreadable(path, key) from error
     try:
         own = json.loads(metadata.get(OWN_METADATA, "{}"))
@@ -161,6 +161,8 @@ def _load_safetensors(path: Path, key: str) -> tuple[dict[str, Tensor], Mapping[
 
 def _load(path: Path, key: str) -> object:
     try:
+        if zipfile.is_zipfile(path):  # older versions of torch wrote pickles
+            check_archive(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(DATA_TYPES):
             warnings.simplefilter("ignore")  # about pickle protocols, before it refuses them
             with path.open("rb") as file:  # of a path, torch would look at the name

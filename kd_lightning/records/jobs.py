@@ -28,8 +28,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import write_text
+from kd_lightning.base.errors import Damaged
+from kd_lightning.base.files import json_text, write_text
+from kd_lightning.base.kept_files import read_json, write_kept
+from kd_lightning.records.run_directory import TEST_AGAIN
 
 # The environment variable that tells a job's process, and the processes it starts, its directory.
 JOB_VARIABLE = "KD_LIGHTNING_JOB"
@@ -88,10 +90,11 @@ class Job:
     @property
     def spec(self) -> JobSpec:
         path = self.directory / "job.json"
+        content = read_json(path)
         try:
-            return JobSpec(**json.loads(path.read_text("utf-8")))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path} does not describe a job: {error}") from error
+            return JobSpec(**content)
+        except TypeError as error:
+            raise Damaged(path, f"does not describe a job ({error})") from error
 
     @property
     def number(self) -> int:
@@ -141,8 +144,8 @@ class Job:
         seconds since 1970: ``started`` (of the phase), ``begun`` (of the job), ``time`` (of the
         report).
         """
-        with suppress(FileNotFoundError, ValueError):  # missing, or cut off by a power failure
-            return json.loads((self.directory / "progress.json").read_text("utf-8"))
+        with suppress(Damaged):  # missing, or cut off by a power failure
+            return read_json(self.directory / "progress.json")
         return {}
 
     def report(self, **progress: Any) -> None:
@@ -156,7 +159,7 @@ class Job:
     def error(self) -> str | None:
         """Why the job failed; None if it did not."""
         with suppress(FileNotFoundError):
-            return (self.directory / "error.txt").read_text("utf-8").strip()
+            return (self.directory / "error.txt").read_text("utf-8", errors="replace").strip()
         return None
 
     def record_exit(self, exit_code: int | None) -> None:
@@ -178,9 +181,8 @@ class Job:
 
     def metrics(self) -> dict[str, Any] | None:
         """The content of ``metrics.json``; None if the job is not done."""
-        with suppress(FileNotFoundError):
-            return json.loads((self.directory / "metrics.json").read_text("utf-8"))
-        return None
+        path = self.directory / "metrics.json"
+        return read_json(path, advice=TEST_AGAIN) if path.exists() else None
 
 
 def is_locked(path: Path) -> bool:
@@ -203,7 +205,7 @@ def is_locked(path: Path) -> bool:
 def create_job(directory: Path, spec: JobSpec) -> Job:
     """Makes a job's directory, ``<sweep>/jobs/<number>``."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / "job.json", json.dumps(asdict(spec), indent=2) + "\n")
+    write_kept(directory, {"job.json": json_text(asdict(spec))})
     return Job(directory)
 
 

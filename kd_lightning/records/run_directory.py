@@ -1,6 +1,6 @@
 """Run directories: each run has one, shared by its ranks. How a run is resumed in its directory."""
 
-import json
+import io
 import os
 import secrets
 import time
@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import Damaged, UserError
+from kd_lightning.base.kept_files import read_json, read_text, with_keys
 from kd_lightning.base.ranks import is_first_rank
 
 CONFIG = "config.yaml"
+TEST_AGAIN = "remove it and resume the run or its sweep, which then tests the students again"
+TO_RESUME = ("data", "task", "trainer")  # sections of a configuration that a resumed run needs
 # The environment variable by which rank 0 tells the directory to the ranks that Lightning starts.
 RUN_DIR_VARIABLE = "KD_LIGHTNING_RUN_DIR"
 
@@ -63,10 +68,55 @@ def is_run(directory: Path) -> bool:
     return (directory / CONFIG).is_file()
 
 
+def read_config(directory: Path, *sections: str) -> DictConfig:
+    """The configuration of a run.
+
+    Args:
+        sections: that are needed besides ``method``.
+
+    Raises:
+        Damaged: ``config.yaml`` is missing or damaged, or is none of a run.
+    """
+    config = read_yaml(directory / CONFIG)
+    for name in ("method", *sections):
+        if not OmegaConf.is_dict(config.get(name)):
+            raise Damaged(directory / CONFIG, f"is no configuration of a run: it has no {name}")
+    return config
+
+
+def read_yaml(path: Path, *keys: str) -> DictConfig:
+    """A kept YAML file, with its interpolations.
+
+    Args:
+        keys: that it must have.
+
+    Raises:
+        Damaged: it is missing or damaged, or has no keys and values.
+    """
+    text = read_text(path)
+    try:
+        content = OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        raise Damaged(path, "is no valid YAML") from error
+    with_keys(content if OmegaConf.is_dict(content) else None, path, *keys)
+    return content
+
+
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """The content of a finished run's ``metrics.json``. Raises ``Damaged``."""
+    path = directory / "metrics.json"
+    metrics = read_json(path, "nets", advice=TEST_AGAIN)
+    for net in with_keys(metrics["nets"], path, advice=TEST_AGAIN).values():
+        with_keys(net, path, advice=TEST_AGAIN)
+    return metrics
+
+
 def best_student(directory: Path) -> str:
     """The student of a finished run that was best on val; its only one, if it has one."""
-    nets = json.loads((directory / "metrics.json").read_text())["nets"]
-    method = OmegaConf.load(directory / CONFIG).method
+    nets, method = read_metrics(directory)["nets"], read_config(directory).method
+    if missing := [key for key in method.students if "val" not in nets.get(key, {})]:
+        what = f"has no numbers of {missing[0]} on val"
+        raise Damaged(directory / "metrics.json", what, TEST_AGAIN)
     by = chosen_by(method)
     return max(method.students, key=lambda key: nets[key]["val"].get(by, 0.0))
 
@@ -160,7 +210,7 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     """
     if not is_run(directory):
         raise UserError(f"resume={directory} is no run directory: expected {CONFIG} in it")
-    old = OmegaConf.load(directory / CONFIG)
+    old = read_config(directory, *TO_RESUME)
     if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
     for section, keys in ADDED_KEYS.items():

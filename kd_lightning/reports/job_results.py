@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import read_text
 from kd_lightning.records.jobs import State
 from kd_lightning.records.run_directory import CHANGEABLE_ON_RESUME
 from kd_lightning.reports.columns import values_of
@@ -129,7 +130,7 @@ def read_jsonl(path: Path) -> list[JobResult]:
         UserError: a line is not the result of a job.
     """
     results = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             content = json.loads(line)
             result = JobResult(**{**content, "state": State(content["state"])})

@@ -4,12 +4,12 @@ These facts are read from the jobs' ``environment.json``. A report stores them i
 under ``made``, and its table shows them as a note.
 """
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.base.kept_files import read_json
 from kd_lightning.reports.job_results import is_local
 
 # The versions that a table's note shows; sweep.yaml has all of them.
@@ -43,7 +43,7 @@ def read_origin(command: Sequence[str], directory: Path) -> list[dict[str, Any]]
 
 def _read(path: Path) -> Mapping[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return {key: content[key] for key in ("git", "versions", "machine")}
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the job was killed while it wrote the file, or is of an older version

@@ -5,7 +5,6 @@
 <folder>/*/config.yaml, <folder>/*/metrics.json  single runs; also the directory of one run
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import Damaged, UserError
+from kd_lightning.base.kept_files import read_json, read_text, with_keys
 from kd_lightning.records.jobs import Job, State, jobs_of
-from kd_lightning.records.run_directory import is_run
+from kd_lightning.records.run_directory import TEST_AGAIN, is_run
 from kd_lightning.reports import correctness
 from kd_lightning.reports.correctness import Correct
 from kd_lightning.reports.job_results import FILE, JobResult, has_no_effect, portable, read_jsonl
@@ -120,20 +120,16 @@ def _read_settings(directory: Path) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"expected keys and values in {path}, got {type(content).__name__}")
-    return content
+        content = yaml.load(read_text(path), Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise Damaged(path, "is no valid YAML") from error
+    return with_keys(content, path)
 
 
 def _read_job(job: Job) -> JobResult:
-    state = job.state()
-    try:
-        spec = job.spec
-    except (ValueError, TypeError) as error:
-        raise UserError(f"cannot read {job.directory / 'job.json'}: {error}") from error
+    state, spec = job.state(), job.spec
     return JobResult(
         sweep=spec.sweep,
         number=spec.number,
@@ -168,13 +164,13 @@ def _seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_metrics(directory: Path) -> dict[str, Any]:
     path = directory / "metrics.json"
+    metrics = read_json(path, advice=TEST_AGAIN)
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
         _ = JobResult("", 0, "", {}, metrics=metrics).values
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path} does not hold the metrics of a run ({type(error).__name__}: {error}): remove "
-            "it, and start the run again"
+            f"{path} does not hold the metrics of a run ({type(error).__name__}: {error}): "
+            f"{TEST_AGAIN}"
         ) from error
     return metrics
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write, write_text
+from kd_lightning.base.files import atomic_write
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports import correctness
 from kd_lightning.reports.assemble import Report
@@ -67,8 +68,7 @@ def write(report: Report, out: Path | str) -> list[Path]:
         texts["sweep.yaml"] = _settings(report)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_text(out / name, text)
+        write_kept(out, texts)
         if not in_own_directory:  # the sweep's own directory has the predictions of its jobs
             correctness.write(
                 out / correctness.FILE, [result.correct for result in report.source.results]

@@ -1,6 +1,5 @@
 """What a result depends on besides its configuration: versions, commit, machine, data."""
 
-import json
 import os
 import platform
 import subprocess
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 import kd_lightning
 from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import read_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.teachers.sources import Teacher
 
@@ -105,7 +105,7 @@ def check_unchanged(directory: Path, key: str, now: str | None) -> None:
     path = directory / "environment.json"
     if not path.exists():
         return
-    was = (json.loads(path.read_text()).get(key) or {}).get("fingerprint")
+    was = (read_json(path).get(key) or {}).get("fingerprint")
     if was != now:
         name, keys = key, f"{key}.…=…"
         if key == "unlabeled":

@@ -12,7 +12,8 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
-from kd_lightning.base.files import write_json
+from kd_lightning.base.files import json_text
+from kd_lightning.base.kept_files import read_text, write_kept
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.teacher_diagnosis import Place, diagnose
@@ -51,9 +52,8 @@ def find_better_use(
     It is kept in ``teacher.store``, unless it makes the run stop: such a run writes nothing.
     """
     path = Path(cfg.teacher.store) / "checks" / f"{key_of(cfg, data, teacher, judged)}.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        return None if kept is None else Finding(**kept)
+    if path.exists() and (kept := read_kept(path)) is not None:
+        return kept[0]
     trial = diagnose(teacher.net, data, judged.chosen, place, cfg.method.teacher.keys())
     found = None
     if trial is not None:
@@ -74,7 +74,17 @@ def key_of(cfg: DictConfig, data: ClassificationData, teacher: Teacher, judged: 
     return shape_hash(__version__, teacher.sha256, data.fingerprint, looks, net, predicted)
 
 
+def read_kept(path: Path) -> tuple[Finding | None] | None:
+    """A kept result, in a tuple; None if it is damaged and must be made again."""
+    try:
+        content = json.loads(read_text(path))
+        return (None if content is None else Finding(**content),)
+    except (ValueError, TypeError):  # ``Damaged`` too
+        return None
+
+
 def keep(path: Path, found: Finding | None) -> None:
     make_directory(path.parent, "teacher.store=… or outputs")
-    with FileLock(f"{path}.lock"):  # jobs of a sweep may start together
-        write_json(path, None if found is None else dataclasses.asdict(found))
+    text = json_text(None if found is None else dataclasses.asdict(found))
+    with FileLock(path.parent / ".lock"):  # jobs of a sweep may start together
+        write_kept(path.parent, {path.name: text})

@@ -19,6 +19,7 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models.averages import check_alike
 from kd_lightning.models.ensemble import LOGITS_ONLY
+from kd_lightning.records.run_directory import read_config
 from kd_lightning.running.build import build_method
 from kd_lightning.running.confidence_temperature import check_calibration, is_to_be_calibrated
 from kd_lightning.running.teacher_check import check_expectation
@@ -124,7 +125,7 @@ def check_averaging(cfg: DictConfig) -> None:
     if len(found) > 1:
         raise UserError(f"callbacks.{' and callbacks.'.join(found)} both average: choose one")
     if cfg.resume and SWA in found.values():
-        was = OmegaConf.load(Path(cfg.resume) / "config.yaml").trainer.max_epochs
+        was = read_config(Path(cfg.resume), "trainer").trainer.max_epochs
         if was != cfg.trainer.max_epochs:
             raise UserError(
                 f"callbacks.swa.start is a share of trainer.max_epochs={was}, so this run cannot "

@@ -17,8 +17,9 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write, write_json, write_text
+from kd_lightning.base.files import json_text
 from kd_lightning.base.interrupts import interruptible
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.base.ranks import forget_ranks, is_first_rank, launcher_rank, without_ranks
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.callbacks.pruning import Pruned
@@ -31,6 +32,7 @@ from kd_lightning.evaluation import calibration, table
 from kd_lightning.evaluation.final_test import test_run
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.records.generations import choose_checkpoint, has_checkpoint
 from kd_lightning.records.jobs import current_job
 from kd_lightning.records.run_directory import (
     changeable_keys,
@@ -121,6 +123,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
     title = cfg.title or " on ".join(names)
     directory = make_run_directory(cfg, "-".join(names))
+    if cfg.resume and not has_checkpoint(directory):
+        say(f"{directory} has no checkpoint: the run begins with its first epoch")
     best = BestStudents(directory)
     run_info = describe_run(directory, overrides or [], *names)
     trainer = build_trainer(cfg, directory, title, run_info, method, best)
@@ -133,9 +137,9 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher, checked)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
-            with atomic_write(directory / "config.yaml") as unfinished:
-                OmegaConf.save(cfg, unfinished, resolve=True)
-            write_json(directory / "environment.json", environment)
+            config = OmegaConf.to_yaml(cfg, resolve=True)
+            texts = {"config.yaml": config, "environment.json": json_text(environment)}
+            write_kept(directory, texts)
         fit(trainer, method, data, directory)
         if not trainer.is_global_zero:
             sys.exit(0)  # test and record are rank 0's alone
@@ -154,10 +158,9 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:
-    write_text(directory / "table.md", table.markdown(metrics))
-    write_text(directory / "table.csv", table.as_csv(metrics))
+    texts = {"table.md": table.markdown(metrics), "table.csv": table.as_csv(metrics)}
     # written last: a run that has it is finished
-    write_json(directory / "metrics.json", metrics)
+    write_kept(directory, {**texts, "metrics.json": json_text(metrics)})
 
 
 def train_baselines(cfg: DictConfig, data: ClassificationData) -> dict[str, Path]:
@@ -228,9 +231,8 @@ def say(sentence: str) -> None:
 
 def fit(trainer: Trainer, method: Learner, data: ClassificationData, directory: Path) -> None:
     """Trains, from the last finished epoch if there is one."""
-    last = directory / "last.ckpt"
     try:
-        checkpoint = last if last.exists() else None
+        checkpoint = choose_checkpoint(directory, say)
         trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # with max_steps, and nothing left to do, Lightning stays at the epoch before the last
         progress = trainer.fit_loop.epoch_progress.current

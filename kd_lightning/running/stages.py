@@ -11,15 +11,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file, save_file
 
-from kd_lightning.base.files import atomic_write
 from kd_lightning.base.ranks import launcher_rank
+from kd_lightning.base.tensor_files import read_tensors, write_tensors
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.stage import Stage
+from kd_lightning.records.generations import choose_checkpoint, good_checkpoint
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teachers.sources import one_device
@@ -55,11 +55,18 @@ def complete_stage(
         else:
             apart(cfg)
 
-    stage.load_state_dict(
-        load_file(find_or_make(directory, RESULT, stage.name, make=make, say=say))
-    )
+    path = find_or_make(directory, RESULT, stage.name, make=make, check=check_result, say=say)
+    stage.load_state_dict(read_tensors(path)[0])
     for module in stage.children():
         method.freeze_module(module)
+
+
+def check_result(directory: Path) -> None:
+    """Raises ``Damaged`` unless a kept stage is as it was written."""
+    if (directory / RESULT).exists():
+        read_tensors(directory / RESULT)
+    else:
+        good_checkpoint(directory)
 
 
 def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Path:
@@ -91,13 +98,11 @@ def fit_stage(
     run.trainer = {"max_epochs": stage.max_epochs, "log_every_n_steps": steps}
     callbacks = [StageProgress(stage.name, say), SaveEpoch(directory)]
     trainer = bare_trainer(run, logger=False, callbacks=callbacks, default_root_dir=directory)
-    last = directory / "last.ckpt"
     batches = data.loader("train", device=trainer.strategy.root_device)
-    checkpoint = last if last.exists() else None
+    checkpoint = choose_checkpoint(directory, say)
     trainer.fit(stage, batches, ckpt_path=checkpoint, weights_only=True)
     state = {name: value.cpu().contiguous() for name, value in stage.state_dict().items()}
-    with atomic_write(directory / RESULT) as unfinished:
-        save_file(state, unfinished)
+    write_tensors(directory / RESULT, state)
 
 
 class StageProgress(Callback):

@@ -4,16 +4,15 @@ The run stops if the teacher is near chance, below ``teacher.expect_accuracy``, 
 with other settings (``teacher_faults.py``).
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import read_json
 from kd_lightning.base.ranks import is_first_rank
 from kd_lightning.data.classification import ClassificationData, Part
 from kd_lightning.data.loading.chosen import batches_of
@@ -84,7 +83,7 @@ def check_on_val(
     place = Place(trainer.strategy.root_device, trainer.precision_plugin.forward_context)
     home = next(teacher.net.parameters()).device
     with in_mode(teacher.net, "eval"):
-        checked = [measured(teacher.net, data, part, place) for part in parts_of(data)]
+        checked = [measured(teacher, data, part, place) for part in parts_of(data)]
         say(sentence_of(checked, teacher))
         fault = fault_of(cfg, data, teacher, place, checked)
     teacher.net.to(home)
@@ -98,7 +97,7 @@ def check_on_val(
 def recorded(directory: Path, teacher: Teacher) -> Record | None:
     """What the first start of a resumed run has recorded about the same teacher."""
     path = directory / "environment.json"
-    was = json.loads(path.read_text())["teacher"] if path.exists() else {}
+    was = read_json(path, "teacher")["teacher"] if path.exists() else {}
     if was.get("fingerprint") != teacher.sha256:
         return None
     return {part: was[part] for part in MOST if was.get(part) is not None}
@@ -112,12 +111,23 @@ def parts_of(data: ClassificationData) -> list[Part]:
     return ["val"] if len(val) >= FEW else ["val", "train"]
 
 
-def measured(net: nn.Module, data: ClassificationData, part: Part, place: Place) -> Predictions:
-    """The predictions of ``net`` on a part, or on random samples of it if it has many."""
+def measured(teacher: Teacher, data: ClassificationData, part: Part, place: Place) -> Predictions:
+    """The predictions of the teacher on a part, or on random samples of it if it has many.
+
+    Raises:
+        UserError: its outputs are not finite, so that no student can learn from them.
+    """
     samples = data.parts[part]
     chosen = samples.subset(torch.tensor(some_of(len(samples), MOST[part])))
-    predicted, labels = place.predicted({"teacher": net}, batches_of(data, chosen))
-    return Predictions(part, chosen, predicted["teacher"], labels, len(chosen) < len(samples))
+    found, labels = place.logits({"teacher": teacher.net}, batches_of(data, chosen))
+    logits = found["teacher"]
+    if bad := int((~logits.isfinite().all(-1)).sum()):
+        raise UserError(
+            f"the teacher's outputs are not finite for {bad} of {len(labels)} {part} samples, so "
+            f"its weights ({teacher.origin}) are wrong: give it other weights (teacher.source=…), "
+            "or set hardware.precision=32"
+        )
+    return Predictions(part, chosen, logits.argmax(-1), labels, len(chosen) < len(samples))
 
 
 def sentence_of(checked: list[Predictions], teacher: Teacher) -> str:

@@ -44,11 +44,17 @@ class Place:
     device: torch.device
     precision: Callable[[], AbstractContextManager]
 
+    def logits(
+        self, nets: Mapping[str, nn.Module], batches: Iterable[Batch]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The logits of each net for each sample, and the labels."""
+        return predict(nets, batches, device=self.device, precision=self.precision)
+
     def predicted(
         self, nets: Mapping[str, nn.Module], batches: Iterable[Batch]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The class that each net predicts for each sample, and the labels."""
-        logits, labels = predict(nets, batches, device=self.device, precision=self.precision)
+        logits, labels = self.logits(nets, batches)
         return {name: of_net.argmax(-1) for name, of_net in logits.items()}, labels
 
 

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write, write_json
-from kd_lightning.models.checkpoints import first_line
+from kd_lightning.base.files import write_json
+from kd_lightning.base.tensor_files import read_tensors, write_tensors
 
 FORMAT = 1
 METADATA = "kd_lightning"
@@ -39,9 +37,7 @@ def write_student(folder: Path, state: Mapping[str, Tensor], info: Mapping[str, 
     info = {"format": FORMAT, **info}
     tensors = {name: to_stored(value) for name, value in state.items()}
     metadata = {METADATA: json.dumps(info), "format": "pt"}  # "pt" is asked for by transformers
-    with atomic_write(folder / WEIGHTS_FILE) as unfinished:
-        # written by Python: safetensors makes files that only their owner can read
-        unfinished.write_bytes(save(tensors, metadata=metadata))
+    write_tensors(folder / WEIGHTS_FILE, tensors, metadata)
     write_json(folder / JSON_FILE, info)
     return folder / WEIGHTS_FILE
 
@@ -56,17 +52,11 @@ def read_student(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description in a student file, and its tensors.
 
     Raises:
-        UserError: the file is damaged, is no student file, or has another format; or a weight is
-            not finite.
+        UserError: the file is damaged (``Damaged``), is no student file, or has another format; or
+            a weight is not finite.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA)
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is not a complete safetensors file: {first_line(error)}"
-        ) from error
+    state, metadata = read_tensors(path)
+    text = metadata.get(METADATA)
     if text is None:
         raise UserError(
             f"{path} holds weights, but is no student file: a run writes one for each student into "

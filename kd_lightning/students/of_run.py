@@ -1,16 +1,16 @@
 """The students of a run: writes their files, and finds them again in the run directory."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.records.run_directory import best_student
+from kd_lightning.base.kept_files import read_json
+from kd_lightning.base.tensor_files import read_checkpoint
+from kd_lightning.records.run_directory import best_student, read_config, read_metrics
 from kd_lightning.students.architecture import to_file
 from kd_lightning.students.describe import describe, resizing_of
 from kd_lightning.students.file import WEIGHTS_FILE, write_student
@@ -36,7 +36,7 @@ def write_students(
         metrics, environment: the content of ``metrics.json`` and ``environment.json``.
     """
     for key, path in checkpoints(directory, cfg, metrics).items():
-        state = read_checkpoint(path)
+        state = read_checkpoint(path)["state_dict"]
         info = describe(key, cfg, state, resizing_of(attributes(data)), metrics, environment)
         tensors = to_file(state, info["architecture"])
         write_student(directory / FOLDER / key, tensors, info)
@@ -47,10 +47,6 @@ def checkpoints(directory: Path, cfg: DictConfig, metrics: Mapping[str, Any]) ->
     paths = {key: directory / f"best-{key}.ckpt" for key in cfg.method.students}
     soups = [name for name, net in metrics["nets"].items() if "members" in net]
     return paths | {name: directory / f"{name}.ckpt" for name in soups}
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
 
 
 def attributes(data: "ClassificationData") -> dict[str, Any]:
@@ -71,8 +67,7 @@ def student_of(directory: Path, student: str | None) -> str:
         )
     if student is None:
         return best_student(directory)
-    metrics = json.loads((directory / "metrics.json").read_text())
-    names = checkpoints(directory, OmegaConf.load(directory / "config.yaml"), metrics)
+    names = checkpoints(directory, read_config(directory), read_metrics(directory))
     if student not in names:
         raise unknown(f"student of {directory}", student, names, "--student")
     return student
@@ -84,13 +79,13 @@ def file_of(directory: Path, key: str) -> Path:
 
 def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What ``read_student`` returns, for a run of a version that wrote no student files."""
-    cfg = OmegaConf.load(directory / "config.yaml")
-    metrics, environment = (json.loads((directory / name).read_text()) for name in RECORDS)
+    cfg, metrics = read_config(directory), read_metrics(directory)
+    environment = read_json(directory / "environment.json", "data")
     if "class_names" not in environment["data"]:  # they were recorded later
         raise UserError(
             f"{directory} is of a version that wrote no student files: write them with python -m "
             f"kd_lightning.run resume={directory}"
         )
-    state = read_checkpoint(checkpoints(directory, cfg, metrics)[key])
+    state = read_checkpoint(checkpoints(directory, cfg, metrics)[key])["state_dict"]
     info = describe(key, cfg, state, resizing_of(cfg.data), metrics, environment)
     return info, to_file(state, info["architecture"])

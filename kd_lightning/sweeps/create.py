@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.records.jobs import create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
@@ -80,8 +80,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
         create_job(directory / "jobs" / f"{spec.number:04d}", replace(spec, sweep=directory.name))
     jobs = None if settings.search else len(specs)
     content = {"name": directory.name, "jobs": jobs, **content}
-    with atomic_write(directory / "sweep.yaml") as unfinished:
-        OmegaConf.save(OmegaConf.create(content), unfinished)
+    write_kept(directory, {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(content))})
     return directory
 
 

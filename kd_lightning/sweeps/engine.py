@@ -21,6 +21,7 @@ from kd_lightning import reports
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
 from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
+from kd_lightning.records.run_directory import read_yaml
 from kd_lightning.sweeps import create, display, plan, search
 
 LOCK = ".at-work"  # held while a process runs the sweep
@@ -35,7 +36,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
     path = directory / "sweep.yaml"
     if not path.exists():
         raise UserError(f"{directory} is not a sweep: expected sweep.yaml and jobs/ in it")
-    return OmegaConf.to_container(OmegaConf.load(path))
+    return OmegaConf.to_container(read_yaml(path, "name", "launcher"))
 
 
 def launcher_config(directory: Path, words: Sequence[str]) -> DictConfig:

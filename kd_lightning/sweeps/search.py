@@ -10,7 +10,7 @@ again when the sweep is resumed.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ class Search:
         self.distributions = distributions_of(settings.space)
         self.total = total_of(settings, self.distributions)
         storage = settings.storage or default_storage(directory)
-        self.storage = need_optuna().storages.get_storage(storage)
+        with as_user_error(storage):
+            self.storage = need_optuna().storages.get_storage(storage)
+            self.study()
         self.jobs = jobs_of(directory)
         self._lock = FileLock(directory / ".search.lock")
 
@@ -171,6 +173,21 @@ class Search:
         if job not in self.jobs:
             self.jobs.append(job)
         return job
+
+
+@contextmanager
+def as_user_error(storage: str) -> Iterator[None]:
+    """Inside, an error of the data base is a ``UserError``."""
+    from sqlalchemy.exc import SQLAlchemyError  # a package that Optuna needs
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = getattr(error, "orig", None) or type(error).__name__
+        raise UserError(
+            f"the storage of the search, {storage}, cannot be read ({reason}): take it from a copy,"
+            " or start a new search"
+        ) from error
 
 
 def distributions_of(space: Mapping[str, Mapping[str, Any]]) -> Distributions:

@@ -22,8 +22,9 @@ import torchvision
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import format_bytes, write_text
+from kd_lightning.base.errors import Damaged, UserError
+from kd_lightning.base.files import format_bytes, set_aside
+from kd_lightning.base.kept_files import read_json, write_kept
 from kd_lightning.base.precision import best_dtype
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
@@ -78,7 +79,7 @@ def use_cache(
     facts = facts_of(cfg, data, teacher, count, device) | {"fast_copy": is_fast}
     folder = Path(cfg.teacher.cache_store) / hashed(facts)
     make_directory(folder, "teacher.cache_store=… or outputs")
-    check_facts(folder, facts)
+    check_facts(folder, facts, say)
     outputs = TeacherOutputs(method, cfg.teacher.cache_top_k, device)
     values = outputs.values(x, y, folder, say)
     missing = [
@@ -174,16 +175,35 @@ def facts_of(
     }
 
 
-def check_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes what the cache is made from; raises ``UserError`` if the folder has another cache."""
+def check_facts(folder: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Writes what the cache is made from; raises ``UserError`` if the folder has another cache.
+
+    If the file is damaged, it is written again: the folder is named by a hash of these facts.
+    """
     path = folder / "facts.json"
-    if not path.exists():  # checked first, for processes that may only read
+    try:  # first, for processes that may only read
+        was = read_json(path)
+    except Damaged:
         with FileLock(folder / "facts.lock"):
-            if not path.exists():
-                write_text(path, json.dumps(facts, indent=1, sort_keys=True))
-    was = json.loads(path.read_text())
+            was = facts_in(path, facts, say)
     if odd := [key for key in {**facts, **was} if facts.get(key) != was.get(key)]:
         raise UserError(
             f"{folder} is another cache: its {odd[0]} is {was.get(odd[0])}, this "
             f"run's is {facts.get(odd[0])}; remove it, or set another teacher.cache_store"
         )
+
+
+def facts_in(path: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """The facts in a file. If it is missing or damaged, it is written first.
+
+    The caller holds the lock of the file.
+    """
+    try:
+        return read_json(path)
+    except Damaged as damage:
+        if path.exists():
+            say(
+                f"teacher cache: {path} {damage.what}, so it is set aside as {set_aside(path).name}"
+            )
+        write_kept(path.parent, {path.name: json.dumps(facts, indent=1, sort_keys=True)})
+        return read_json(path)

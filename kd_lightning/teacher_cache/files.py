@@ -1,10 +1,12 @@
 """The files of a teacher's cache: each value has one file for every block of a view's samples.
 
-Files are written atomically. Dimensions: V views, N training samples, B batch, C classes.
+Files are written atomically, and end with the CRC-32 of their rows.
+
+Dimensions: V views, N training samples, B batch, C classes.
 """
 
-import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError
-from kd_lightning.base.files import atomic_write, format_bytes
+from kd_lightning.base.errors import Damaged, UserError
+from kd_lightning.base.files import atomic_write, format_bytes, sync
 from kd_lightning.data.loading.batches import Values
 from kd_lightning.teacher_cache.top_logits import expanded
 
 BLOCK = 4096  # samples of one view
+CHECKSUM = 4  # bytes at the end of a file; files of earlier versions have none
+AGAIN = "run the same command again, which sets it aside and computes it again"
 # all else: float32
 DTYPES = {"logits": torch.float16, "features": torch.float16, "top_logits": torch.float16,
           "top_classes": torch.int32}  # fmt: skip
@@ -48,7 +52,7 @@ class Value:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def file(self, view: int, start: int) -> Path:
-        """Of the block that begins with sample ``start``; the file exists when it is complete."""
+        """Of the block that begins with sample ``start``; it exists when it has been written."""
         return self.stem.with_name(f"{self.stem.name}.{view}-{start}")
 
 
@@ -88,24 +92,33 @@ def read(value: Value, view: int, start: int, samples: int) -> Tensor:
     """A block of a value.
 
     Raises:
-        UserError: the file is not as long as it must be.
+        Damaged: the file is missing, not as long as it must be, or not as it was written.
     """
     path, rows = value.file(view, start), len(block_of(start, samples))
-    data = path.read_bytes()
-    if len(data) != rows * value.row:
-        raise UserError(
-            f"{path} is incomplete: it has {len(data)} bytes of {rows * value.row}; remove it"
-        )
-    # copied, because torch warns of memory that cannot be written to
-    return torch.frombuffer(bytearray(data), dtype=value.dtype).view(rows, *value.shape)
+    try:
+        data = bytearray(path.read_bytes())  # torch warns of memory that cannot be written to
+    except FileNotFoundError as error:
+        raise Damaged(path, "is missing", AGAIN) from error
+    checksum = bytes(data[rows * value.row :])
+    del data[rows * value.row :]
+    if len(data) < rows * value.row or len(checksum) not in (0, CHECKSUM):
+        found = f"{len(data) + len(checksum)} bytes of {rows * value.row + CHECKSUM}"
+        raise Damaged(path, f"is damaged (it has {found})", AGAIN)
+    if checksum and checksum != checksum_of(data):
+        raise Damaged(path, "is damaged (its checksum is wrong)", AGAIN)
+    return torch.frombuffer(data, dtype=value.dtype).view(rows, *value.shape)
+
+
+def checksum_of(data: bytes | bytearray) -> bytes:
+    return zlib.crc32(data).to_bytes(CHECKSUM, "little")
 
 
 def write(path: Path, rows: Tensor) -> None:
     """Writes a block atomically."""
-    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
-        file.write(rows.contiguous().numpy().tobytes())
-        file.flush()
-        os.fsync(file.fileno())  # a file that exists must be complete
+    data = rows.contiguous().numpy().tobytes()
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(data + checksum_of(data))
+        sync(unfinished)
 
 
 def starts(samples: int) -> range:

@@ -17,11 +17,12 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import Damaged, UserError
+from kd_lightning.base.files import set_aside
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Values
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.teacher_cache.files import CachedOutputs, Value, all_blocks, block_of, write
+from kd_lightning.teacher_cache.files import CachedOutputs, Value, all_blocks, block_of, read, write
 from kd_lightning.teacher_cache.top_logits import PARTS, check_mass, compressed
 
 
@@ -103,11 +104,14 @@ def fill(
     outputs: TeacherOutputs,
     say: Callable[[str], None],
 ) -> None:
-    """Computes the missing blocks, and waits for those that other processes compute."""
+    """Computes the missing and the damaged blocks, and waits for those that other processes
+    compute.
+    """
     samples = len(data.parts["train"])
     blocks = list(all_blocks(count, samples))
+    left = [block for block in blocks if lacking(values, *block, samples)]
     said = 0
-    while left := [b for b in blocks if not all(value.file(*b).exists() for value in values)]:
+    while left:
         there = len(blocks) - len(left)
         for place, (view, start) in enumerate(left, there):  # blocks of others are seen again
             if place * 10 // len(blocks) > said:
@@ -119,13 +123,39 @@ def fill(
             except Timeout:
                 continue
             try:
-                lacking = [value for value in values if not value.file(view, start).exists()]
-                if lacking:
-                    write_block(lacking, view, block_of(start, samples), data, outputs)
+                missing = lacking(values, view, start, samples)
+                if missing:
+                    put_aside(missing, say)
+                    wanted = [value for value, _ in missing]
+                    write_block(wanted, view, block_of(start, samples), data, outputs)
             finally:
                 lock.release()
-        else:
-            time.sleep(0.1)
+        left = [block for block in left if lacking(values, *block, samples)]
+        time.sleep(0.1 if left else 0)
+
+
+def lacking(
+    values: list[Value], view: int, start: int, samples: int
+) -> list[tuple[Value, Damaged]]:
+    """The values whose block is missing or damaged, and what is wrong with it."""
+    found = []
+    for value in values:
+        try:
+            read(value, view, start, samples)
+        except Damaged as damage:
+            found.append((value, damage))
+    return found
+
+
+def put_aside(missing: list[tuple[Value, Damaged]], say: Callable[[str], None]) -> None:
+    """Renames the damaged blocks. The caller holds the lock of the block."""
+    for _, damage in missing:
+        if damage.path.exists():
+            aside = set_aside(damage.path).name
+            say(
+                f"teacher cache: {damage.path} {damage.what}, so it is set aside as {aside} and "
+                "computed again"
+            )
 
 
 @torch.no_grad()

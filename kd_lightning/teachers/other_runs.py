@@ -1,14 +1,14 @@
 """A teacher that is the student of another run: which one, and whether its data are this run's."""
 
-import json
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import read_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.checkpoints import IN_FOLDERS, weights_in
-from kd_lightning.records.run_directory import best_student
+from kd_lightning.records.run_directory import best_student, read_config
 from kd_lightning.teachers.class_order import Rows, by_names
 
 
@@ -44,12 +44,12 @@ def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) 
     Raises:
         UserError: the run had other classes, or may have seen our val or test part.
     """
-    was = json.loads((directory / "environment.json").read_text())["data"]
+    was = read_json(directory / "environment.json", "data")["data"]
     rows = Rows(None, True, "")
     if was["classes_sha256"] != data.classes_sha256:
         names = was.get("class_names", [])
         if not set(data.class_names) <= set(names):
-            count = OmegaConf.load(directory / "config.yaml").task.num_classes
+            count = read_config(directory).task.num_classes
             raise UserError(
                 f"the teacher must know the data's {data.num_classes} classes, {directory} was "
                 f"trained on {count} other classes (teacher.source=…)"

@@ -18,6 +18,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
 from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.weights import load_weights
+from kd_lightning.records.run_directory import read_config
 from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
 from kd_lightning.teachers.store import find_or_train
@@ -171,7 +172,7 @@ def teacher_of_a_run(
     best = the_student_of(directory)
     key = key or best
     rows = check_same_data(directory, cfg, data)
-    config = OmegaConf.load(directory / "config.yaml").method.students[key]
+    config = read_config(directory).method.students[key]
     ours = cfg.method.teacher
     rates = {k: ours[k] for k in ("dropout", "block_dropout") if k in config and k in ours}
     config.update(rates)
@@ -269,7 +270,7 @@ def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = 
     Args:
         rates: of dropout, to replace those of the run.
     """
-    config = OmegaConf.load(directory / "config.yaml").method.students[key]
+    config = read_config(directory).method.students[key]
     config.update(rates or {})
     if "weights" in config:
         config.weights = "none"  # the checkpoint holds them all

@@ -2,7 +2,8 @@
 shapes them.
 
 Two runs that need the same result compute it once: the first holds a lock, the other waits. The
-lock is the operating system's, so a dead process holds none; the next run resumes its work.
+lock is the operating system's, so a dead process holds none; the next run resumes its work. A kept
+result that is damaged is set aside and made again, by the process that holds the lock.
 """
 
 import hashlib
@@ -16,8 +17,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.errors import Damaged
+from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import launcher_rank
+from kd_lightning.records.check import check_run
+from kd_lightning.records.generations import has_checkpoint
 from kd_lightning.records.run_directory import EARLIER_READING, make_directory
 
 # Keys that say where, how fast or how verbosely, and change no weight.
@@ -76,20 +81,29 @@ def shape_hash(*facts: Any) -> str:
 
 
 def find_or_make(
-    directory: Path, done: str, name: str, *, make: Callable[[], Any], say: Callable[[str], None]
+    directory: Path,
+    done: str,
+    name: str,
+    *,
+    make: Callable[[], Any],
+    check: Callable[[Path], None],
+    say: Callable[[str], None],
 ) -> Path:
-    """The file of a kept result, which is made first if it does not exist.
+    """The file of a kept result, which is made first if it does not exist or is damaged. A damaged
+    one is set aside.
 
     Args:
         directory: of the result; its parent exists.
         done: the last file that ``make`` writes into ``directory``.
         name: the result, in words.
         make: makes or resumes the result.
+        check: raises ``Damaged`` if the result in a directory, or what is there of it, cannot be
+            used.
         say: tells the person what happens.
     """
     path = directory / done
     if launcher_rank():  # not the first rank, which makes it
-        while not path.exists():
+        while not (path.exists() and damage_of(directory, check) is None):
             time.sleep(0.5)
         return path
     lock = FileLock(f"{directory}.lock")
@@ -99,10 +113,13 @@ def find_or_make(
         say(f"another run is training {name}: waiting for it")
         lock.acquire()
     try:
+        if directory.exists() and (damage := damage_of(directory, check)) is not None:
+            aside = set_aside(directory)
+            say(f"{name}: {damage.path} {damage.what}, so it is set aside as {aside}")
         if path.exists():
             say(f"{name}: reused from {directory}")
         else:
-            resumes = (directory / "last.ckpt").exists()
+            resumes = has_checkpoint(directory)
             say(f"{name}: {'resumed in' if resumes else 'trained now, kept in'} {directory}")
             if not resumes:
                 shutil.rmtree(directory, ignore_errors=True)  # of a run that finished no epoch
@@ -113,6 +130,14 @@ def find_or_make(
     finally:
         lock.release()
     return path
+
+
+def damage_of(directory: Path, check: Callable[[Path], None]) -> Damaged | None:
+    try:
+        check(directory)
+    except Damaged as damage:
+        return damage
+    return None
 
 
 def find_or_train(
@@ -138,8 +163,9 @@ def find_or_train(
 
     def make() -> None:
         run = cfg.copy()
-        key = "resume" if (directory / "last.ckpt").exists() else "run_dir"
+        key = "resume" if has_checkpoint(directory) else "run_dir"
         run[key] = str(directory)
         train(run)
 
-    return find_or_make(directory, "metrics.json", name, make=make, say=say).parent
+    done = "metrics.json"
+    return find_or_make(directory, done, name, make=make, check=check_run, say=say).parent

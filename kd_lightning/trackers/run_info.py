@@ -1,13 +1,13 @@
 """The name, group and tags of a run in a tracker, and the ids that a resumed run needs again."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.base.files import write_text
+from kd_lightning.base.files import json_text
+from kd_lightning.base.kept_files import read_json, write_kept
 
 # Overrides that do not change the results of a run, and so are not part of its name.
 NOT_IN_NAMES = ("logger", "callbacks", "outputs", "run_dir", "resume", "title", "hydra")
@@ -47,10 +47,10 @@ def load_value(directory: Path, key: str) -> str | None:
 
 def save_value(directory: Path, key: str, value: str) -> None:
     """Stores a value in ``trackers.json`` of a run directory, for a resumed run."""
-    text = json.dumps({**_content(directory), key: value}, indent=2)
-    write_text(directory / "trackers.json", text + "\n")
+    text = json_text({**_content(directory), key: value})
+    write_kept(directory, {"trackers.json": text})
 
 
 def _content(directory: Path) -> dict[str, str]:
     path = directory / "trackers.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,6 +7,7 @@ import torch
 from helpers import net
 from torch import nn
 
+from kd_lightning.base.errors import Damaged
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.models.weights import load_weights
 
@@ -118,3 +120,37 @@ def test_a_resumed_run_remembers_its_choice(tmp_path: Path) -> None:
     again.load_state_dict(first.state_dict())
     again.on_validation_end(trainer(1, a=(0.8, 1.0)), method("a"))
     assert chosen_epochs(again) == {"a": 0}
+
+
+def chosen_again(state: dict, folder: Path) -> dict[str, dict]:
+    again = BestStudents(folder)
+    again.load_state_dict(state)
+    return again.chosen
+
+
+def test_weights_that_are_newer_than_the_checkpoint_are_chosen_by_their_own_metrics(
+    tmp_path: Path,
+) -> None:
+    best = BestStudents(tmp_path)
+    best.on_validation_end(trainer(0, a=(0.5, 1.0)), method("a"))
+    older = deepcopy(best.state_dict())
+    best.on_validation_end(trainer(4, a=(0.9, 1.0)), method("a"))
+    assert chosen_again(older, tmp_path) == best.chosen  # the run goes back to epoch 0
+    again = BestStudents(tmp_path)
+    again.load_state_dict(older)
+    before = again.path("a").read_bytes()
+    for epoch, accuracy in ((1, 0.6), (4, 0.9)):  # and comes to the same epochs again
+        again.on_validation_end(trainer(epoch, a=(accuracy, 1.0)), method("a"))
+    assert again.chosen == best.chosen
+    assert again.path("a").read_bytes() == before
+
+
+def test_weights_that_are_older_than_the_choice_or_damaged_are_refused(tmp_path: Path) -> None:
+    best = BestStudents(tmp_path)
+    best.on_validation_end(trainer(0, a=(0.5, 1.0)), method("a"))
+    old = best.path("a").read_bytes()
+    best.on_validation_end(trainer(4, a=(0.9, 1.0)), method("a"))
+    for content in (old, old[:-100], b""):
+        best.path("a").write_bytes(content)
+        with pytest.raises(Damaged, match=r"best-a.ckpt .*: val chose its weights of epoch 4, so"):
+            chosen_again(best.state_dict(), tmp_path)

@@ -54,6 +54,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "epochs.csv").read_text().splitlines()))
 
 
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def test_it_is_a_checkpoint_callback_because_lightning_calls_these_last() -> None:
     assert issubclass(SaveEpoch, Checkpoint)
 
@@ -66,7 +70,8 @@ def test_each_epoch_writes_a_row_and_a_checkpoint(tmp_path: Path) -> None:
         assert len(rows(tmp_path)) == epoch + 1
     last = rows(tmp_path)[-1]
     assert (last["epoch"], last["step"], float(last["accuracy"])) == ("2", "30", 0.5)
-    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
+    assert (tmp_path / "previous.ckpt").read_text() == "1"
+    assert names(tmp_path) == {"last.ckpt", "previous.ckpt", "epochs.csv", "SHA256SUMS"}
 
 
 def test_between_the_first_and_the_last_epoch_it_writes_at_most_once_per_pause(
@@ -144,7 +149,7 @@ def test_a_full_disk_leaves_the_files_of_the_epoch_before(tmp_path: Path) -> Non
         callback.on_train_epoch_end(trainer, METHOD)
     assert (tmp_path / "last.ckpt").read_text() == "0"
     assert len(rows(tmp_path)) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "epochs.csv"}
+    assert names(tmp_path) == {"last.ckpt", "epochs.csv", "SHA256SUMS"}
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:

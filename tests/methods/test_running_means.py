@@ -36,5 +36,21 @@ def test_first_bad_step_and_term_are_named(bad: float) -> None:
     means = RunningMeans()
     for step in range(6):
         add(means, {"a/hard": bad if step > 3 else 1.0, "a/soft": bad if step > 2 else 1.0}, step)
-    with pytest.raises(UserError, match=r"a/soft was not finite at step 3"):
+    with pytest.raises(UserError, match=r"a/soft was not finite at step 3: .*lower optimizer.lr"):
         means.read_interval()
+
+
+def test_the_learning_rate_is_no_cause_at_the_first_step() -> None:
+    means = RunningMeans()
+    add(means, {"a": float("nan")}, 0)
+    with pytest.raises(UserError, match="nothing was learnt before, so look for values") as caught:
+        means.check_finite()
+    assert "optimizer.lr" not in str(caught.value)
+
+
+def test_a_known_cause_is_named() -> None:
+    means = RunningMeans()
+    means.cause = lambda: "the teacher is wrong"
+    add(means, {"a": float("nan")}, 5)
+    with pytest.raises(UserError, match="last good checkpoint; the teacher is wrong"):
+        means.check_finite()

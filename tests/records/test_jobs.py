@@ -157,7 +157,7 @@ def test_files_that_a_power_failure_cut_off(job: Job) -> None:
     job.report(phase="teacher")
     assert job.progress()["phase"] == "teacher"
     (job.directory / "job.json").write_text('{"number": 3')
-    with pytest.raises(UserError, match=r"job\.json does not describe a job"):
+    with pytest.raises(UserError, match=r"job\.json is not what was written"):
         _ = job.spec
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import DAMAGE
 from helpers import ridge_net, with_order
 from torch import nn
 
@@ -37,6 +38,21 @@ def test_the_jobs_of_a_sweep_share_one_diagnosis(make_check: Callable) -> None:
     few, again = passes(other_seed, net)
     assert again == said
     assert few < many / 4
+
+
+@pytest.mark.parametrize("damage", ["half", "one flipped bit", "another text", "not UTF-8"])
+def test_a_damaged_diagnosis_is_made_again(
+    damage: str, make_check: Callable, tmp_path: Path
+) -> None:
+    check = make_check({"teacher.check": "warn"})
+    net = with_wrong_input(check)
+    many, said = passes(check, net)
+    (kept,) = tmp_path.glob("outputs/teachers/checks/*.json")
+    content = kept.read_text()
+    DAMAGE[damage](kept)
+    assert passes(check, net) == (many, said)
+    assert kept.read_text() == content
+    assert passes(check, net)[0] < many / 4
 
 
 @pytest.mark.parametrize("keys", [{"data.split_seed": 3}, {"method.teacher.input_size": 16}])

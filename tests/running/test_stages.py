@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import DAMAGE
 from helpers import THROWAWAY_CONF, compose
 from methods.throwaway.everything import FitHead
 from omegaconf import DictConfig
@@ -62,6 +63,18 @@ def test_it_is_done_once_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     again = Case(tmp_path)
     assert torch.equal(weights(again.complete()), weights(first.method))
     assert again.said == [f"rotation-head: reused from {first.directory}"]
+
+
+@pytest.mark.parametrize("damage", ["one flipped bit", "empty"])
+def test_a_damaged_one_is_set_aside_and_done_again(damage: str, tmp_path: Path) -> None:
+    first = Case(tmp_path)
+    expected = weights(first.complete())
+    DAMAGE[damage](first.directory / RESULT)
+    again = Case(tmp_path)
+    assert torch.equal(weights(again.complete()), expected)
+    assert again.said[0].startswith(f"rotation-head: {first.directory / RESULT} is ")
+    assert again.said[0].endswith(f", so it is set aside as {first.directory}.damaged")
+    assert Path(f"{first.directory}.damaged", RESULT).exists()
 
 
 @pytest.mark.parametrize(

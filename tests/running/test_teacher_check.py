@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running import teacher_check
@@ -38,6 +39,19 @@ def test_the_accuracy_on_val_is_said_and_recorded(check: Callable) -> None:
     assert list(record) == ["val"]
     count = f"{round(accuracy * len(val))} of {len(val)} samples"
     assert check.said == [f"Teacher: {100 * accuracy:.1f} % on val ({count}), here"]
+
+
+@pytest.mark.parametrize("mode", ["error", "warn"])
+def test_outputs_that_are_not_finite_are_a_fault_of_the_teacher(
+    mode: str, make_check: Callable
+) -> None:
+    check = make_check({"teacher.check": mode})
+    net = ridge_net(check.data)
+    with torch.no_grad():
+        net.head.weight[3] = 3e38
+    found = r"outputs are not finite for \d+ of \d+ val samples"
+    with pytest.raises(UserError, match=rf"{found}, so its weights \(here\) are wrong"):
+        check(net)
 
 
 def test_without_a_val_part_train_is_checked_without_augmentation(make_check: Callable) -> None:
@@ -248,7 +262,7 @@ def test_a_resumed_run_takes_the_record_of_its_first_start(
     path = run_with(weights, tmp_path) / "environment.json"
     record = json.loads(path.read_text())
     record["teacher"]["val"]["accuracy"] = 0.125
-    path.write_text(json.dumps(record))
+    write_kept(path.parent, {path.name: json.dumps(record)})
     capsys.readouterr()
     for epochs, check in ((2, "warn"), (3, "off")):
         distill(f"resume={path.parent}", f"trainer.max_epochs={epochs}", f"teacher.check={check}")

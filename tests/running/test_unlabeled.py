@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.config.command_line import as_user_errors
 from kd_lightning.running.build import build_data
 from kd_lightning.teachers.sources import teacher_run
@@ -152,6 +153,6 @@ def test_the_record_says_which_samples_and_the_teacher_does_not_see_them(
     plain.task = cfg.task
     assert shape_of(teacher_run(plain)) == shape_of(teacher_run(cfg))
     environment["unlabeled"]["fingerprint"] = "0"
-    (result.directory / "environment.json").write_text(json.dumps(environment))
+    write_kept(result.directory, {"environment.json": json.dumps(environment)})
     with pytest.raises(UserError, match=r"the content of data.unlabeled has changed"):
         distill(f"resume={result.directory}", "trainer.max_epochs=3")

@@ -10,6 +10,7 @@ import torch
 import kd_lightning
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.students.file import read_student
 from kd_lightning.students.of_run import student_of
 from kd_lightning.teachers.sources import load_student
@@ -91,7 +92,7 @@ def test_the_student_of_a_run_is_the_best_on_val_or_the_requested_one(copied_run
     for best, other in ("ab", "ba"):
         metrics["nets"][best]["val"]["accuracy"] = 0.75
         metrics["nets"][other]["val"]["accuracy"] = 0.5
-        (copied_run / "metrics.json").write_text(json.dumps(metrics))
+        write_kept(copied_run, {"metrics.json": json.dumps(metrics)})
         assert student_of(copied_run, None) == best
         assert kd_lightning.load(copied_run).info["key"] == best
         assert kd_lightning.load(copied_run, student=other).info["key"] == other

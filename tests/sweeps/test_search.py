@@ -48,6 +48,12 @@ def values(search: Search) -> list[dict]:
     return [trial.params for trial in search.study().trials]
 
 
+def test_a_damaged_storage_is_named(tmp_path: Path) -> None:
+    (tmp_path / "search.db").write_bytes(b"no data base" * 100)
+    with pytest.raises(UserError, match=r"search\.db, cannot be read \(file is not a database\)"):
+        search(tmp_path)
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_the_tried_values_depend_on_the_seed(sampler: str, tmp_path: Path) -> None:
     tried = []

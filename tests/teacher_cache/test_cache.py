@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from damage import DAMAGE
 from filelock import FileLock
 from helpers import CONF, compose
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
@@ -404,18 +406,77 @@ def test_a_cache_of_something_else_is_refused(made: Callable[..., Case], tmp_pat
     made().use()
     (facts,) = tmp_path.glob("*/facts.json")
     was = json.loads(facts.read_text())
-    facts.write_text(json.dumps({**was, "teacher": "0123"}))
+    write_kept(facts.parent, {facts.name: json.dumps({**was, "teacher": "0123"})})
     with pytest.raises(UserError, match="is another cache: its teacher is 0123"):
         made().use()
 
 
-def test_a_file_that_lost_its_end_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
-    made().use()
-    file = next(iter(tmp_path.glob("*/logits-*")))
-    file.write_bytes(file.read_bytes()[:-2])
+def shown(case: Case) -> list[Tensor]:
+    return [part for x, y, known in case.batches() for part in (x, y, known["logits"])]
+
+
+def all_equal(tensors: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["logits-*.0-0", "facts.json"])
+def test_a_damaged_file_is_set_aside_and_made_again(
+    name: str, damage: str, made: Callable[..., Case], tmp_path: Path
+) -> None:
+    first = made()
+    first.use()
+    expected = shown(first)
+    (file,) = tmp_path.glob(f"*/{name}")
+    content = file.read_bytes()
+    DAMAGE[damage](file)
     case = made()
     case.use()
-    with pytest.raises(UserError, match=r"is incomplete: it has \d+ bytes of \d+; remove it"):
+    assert all_equal(shown(case), expected)
+    assert file.read_bytes() == content
+    if damage == "missing":
+        return
+    (sentence,) = [said for said in case.said if "so it is set aside as" in said]
+    assert sentence.startswith(f"teacher cache: {file} ")
+    assert file.with_name(f"{file.name}.damaged").exists()
+
+
+def test_a_cache_of_an_earlier_version_is_read_without_checksums(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    first = made()
+    first.use()
+    for file in tmp_path.glob("*/logits-*"):
+        file.write_bytes(file.read_bytes()[: -files.CHECKSUM])
+    case = made()
+    case.use()
+    assert all_equal(shown(case), shown(first))
+    assert not any("set aside" in said for said in case.said)
+
+
+def test_runs_that_find_the_same_damage_make_a_block_once_again(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    first = made()
+    first.use()
+    (file,) = tmp_path.glob("*/logits-*.0-0")
+    DAMAGE["one flipped bit"](file)
+    cases = [made() for _ in range(3)]
+    threads = [threading.Thread(target=case.use) for case in cases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(all_equal(shown(case), shown(first)) for case in cases)
+    assert len(list(tmp_path.glob("*/*.damaged*"))) == 1
+
+
+def test_a_file_that_is_damaged_later_is_refused(made: Callable[..., Case], tmp_path: Path) -> None:
+    case = made()
+    case.use()
+    file = next(iter(tmp_path.glob("*/logits-*")))
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"is damaged .*: run the same command again, which sets"):
         [case.batches(epoch) for epoch in range(2)]
 
 

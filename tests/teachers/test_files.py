@@ -16,6 +16,7 @@ from torch import nn
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.running.build import build_data
 from kd_lightning.teachers.sources import Teacher, get_teacher
@@ -251,7 +252,7 @@ def test_names_of_other_runs_are_followed_too(tmp_path: Path) -> None:
     names = content["data"]["class_names"]
     content["data"]["class_names"] = [names[-1], *names[:-1]]
     content["data"]["classes_sha256"] = "other"
-    record.write_text(json.dumps(content))
+    write_kept(record.parent, {record.name: json.dumps(content)})
     cfg = compose("method=kd", *TINY, f"teacher.source={first.directory}")
     teacher = get_teacher(cfg, build_data(cfg), train=pytest.fail, say=lambda note: None)
     weight = torch.load(first.directory / "best-student.ckpt")["state_dict"]["head.weight"]

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.running.build import build_data
 from kd_lightning.running.preflight import check_run
@@ -119,7 +120,7 @@ def test_resume_refuses_another_teacher(tmp_path: Path, tiny: list[str]) -> None
     record = first.directory / "environment.json"
     content = json.loads(record.read_text())
     content["teacher"]["fingerprint"] = "0" * 16
-    record.write_text(json.dumps(content))
+    write_kept(record.parent, {record.name: json.dumps(content)})
     with pytest.raises(UserError, match="the teacher has changed"):
         distill(f"resume={first.directory}", "trainer.max_epochs=2")
 

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from damage import DAMAGE
 from helpers import TINY, compose
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.base.kept_files import write_kept
 from kd_lightning.teachers.store import find_or_train, shape_hash, shape_of
 
 
@@ -34,7 +37,10 @@ class Training:
         self.runs.append(cfg)
         directory = Path(cfg.run_dir or cfg.resume)
         directory.mkdir(exist_ok=True)
-        (directory / "metrics.json").write_text("{}")
+        sections = "{students: {a: {}}}, data: {}, task: {}, trainer: {}"
+        (directory / "config.yaml").write_text("{method: " + sections + "}")
+        torch.save({"epoch": 0}, directory / "best-a.ckpt")
+        (directory / "metrics.json").write_text('{"nets": {}}')
 
     def find(self, cfg: DictConfig, store: Path, fingerprint: str = "data") -> Path:
         return find_or_train(
@@ -149,10 +155,48 @@ def test_a_run_that_finished_an_epoch_is_resumed(
 ) -> None:
     directory = training.find(cfg, tmp_path)
     (directory / "metrics.json").unlink()
-    (directory / "last.ckpt").touch()
+    torch.save({}, directory / "last.ckpt")
     training.find(cfg, tmp_path)
     assert (training.runs[1].resume, training.runs[1].run_dir) == (str(directory), None)
     assert training.said[-1] == f"teacher-mlp: resumed in {directory}"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "best-a.ckpt"])
+def test_what_is_damaged_is_set_aside_and_trained_again(
+    name: str, damage: str, cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    directory = training.find(cfg, tmp_path)
+    DAMAGE[damage](directory / name)
+    if (name, damage) == ("config.yaml", "one flipped bit"):  # its checksum finds that
+        write_kept(directory, {name: (directory / name).read_text()})
+        DAMAGE[damage](directory / name)
+    assert training.find(cfg, tmp_path) == directory
+    assert len(training.runs) == 2
+    assert training.runs[1].run_dir == str(directory)
+    if (name, damage) == ("metrics.json", "missing"):
+        return  # a run that has not finished
+    assert training.said[1].startswith(f"teacher-mlp: {directory / name} ")
+    assert training.said[1].endswith(f"so it is set aside as {directory}.damaged")
+    assert Path(f"{directory}.damaged").is_dir()
+    training.find(cfg, tmp_path)
+    assert training.said[-1] == f"teacher-mlp: reused from {directory}"
+
+
+def test_an_unfinished_one_whose_checkpoints_are_damaged_is_begun_anew(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    directory = training.find(cfg, tmp_path)
+    (directory / "metrics.json").unlink()
+    torch.save({"epoch": 0}, directory / "previous.ckpt")
+    (directory / "last.ckpt").write_bytes(b"")
+    training.find(cfg, tmp_path)
+    assert training.runs[1].resume == str(directory)  # from the one before
+    (directory / "metrics.json").unlink()
+    (directory / "previous.ckpt").write_bytes(b"")
+    training.find(cfg, tmp_path)
+    assert training.runs[2].run_dir == str(directory)
+    assert Path(f"{directory}.damaged", "last.ckpt").exists()
 
 
 def test_what_finished_no_epoch_is_begun_anew(
@@ -160,10 +204,10 @@ def test_what_finished_no_epoch_is_begun_anew(
 ) -> None:
     directory = training.find(cfg, tmp_path)
     (directory / "metrics.json").unlink()
-    (directory / "config.yaml").touch()  # a run directory that holds one would be refused
+    (directory / "environment.json").touch()  # a new run finds nothing of the old one
     training.find(cfg, tmp_path)
     assert (training.runs[1].resume, training.runs[1].run_dir) == (None, str(directory))
-    assert not (directory / "config.yaml").exists()
+    assert not (directory / "environment.json").exists()
 
 
 def test_an_interrupt_says_how_to_go_on(cfg: DictConfig, tmp_path: Path) -> None:
@@ -200,22 +244,25 @@ def test_a_store_that_cannot_be_made(cfg: DictConfig, training: Training, tmp_pa
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from omegaconf import OmegaConf
-from kd_lightning.teachers.store import find_or_train
+from kd_lightning.base.kept_files import read_json
+from kd_lightning.teachers.store import find_or_make
 
-store, seconds = Path(sys.argv[1]), float(sys.argv[2])
-same = {"method": {}, "optimizer": {}, "scheduler": {}, "seed": 0, "data": {}, "trainer": {}}
+directory, seconds = Path(sys.argv[1]) / "it", float(sys.argv[2])
+done = directory / "metrics.json"
 
-def train(cfg):
-    directory = Path(cfg.run_dir or cfg.resume)
+def make():
     directory.mkdir(exist_ok=True)
     (directory / "last.ckpt").touch()
     print("training", flush=True)
     time.sleep(seconds)
-    (directory / "metrics.json").write_text("{}")
+    done.write_text("{}")
 
-cfg = OmegaConf.create({**same, "run_dir": None, "resume": None})
-print(find_or_train(cfg, store, "it", "data", train=train, say=lambda s: print(s, flush=True)))
+def check(directory):
+    if done.exists():
+        read_json(done)
+
+say = lambda sentence: print(sentence, flush=True)
+print(find_or_make(directory, done.name, "it", make=make, check=check, say=say).parent)
 """
 
 
@@ -244,6 +291,19 @@ def test_processes_that_want_the_same_train_it_once(tmp_path: Path) -> None:
     assert sum(lines.count("training") for lines in said) == 1
     assert len({lines[-1] for lines in said}) == 1  # all get the same directory
     assert sum(line.startswith("it: reused from") for lines in said for line in lines) == 2
+
+
+def test_processes_that_find_the_same_damage_train_it_once_again(tmp_path: Path) -> None:
+    said = start(tmp_path, 0).communicate(timeout=60)[0].splitlines()
+    (Path(said[-1]) / "metrics.json").write_text("")
+    processes = [start(tmp_path, 0.3) for _ in range(3)]
+    lines = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    everything = [line for each in lines for line in each]
+    assert everything.count("training") == 1
+    assert sum("so it is set aside as" in line for line in everything) == 1
+    assert {each[-1] for each in lines} == {said[-1]}
+    assert len(list(tmp_path.glob("*.damaged*"))) == 1
 
 
 def test_a_dead_holder_blocks_nobody_and_its_run_is_resumed(

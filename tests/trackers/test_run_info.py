@@ -29,4 +29,4 @@ def test_values_are_stored_in_the_run_directory(tmp_path: Path) -> None:
     save_value(tmp_path, "wandb", "def")
     assert load_value(tmp_path, "wandb") == "def"
     assert load_value(tmp_path, "name") == "seed=1"
-    assert len(list(tmp_path.iterdir())) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"trackers.json", "SHA256SUMS"}

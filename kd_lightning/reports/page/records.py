@@ -5,7 +5,7 @@ A file that is missing or cannot be read is None: it is of an older version, or 
 """
 
 import csv
-import json
+import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.base.kept_files import check_archive, read_json, read_text
 from kd_lightning.records.jobs import jobs_of
 from kd_lightning.reports.columns import students_of
 from kd_lightning.reports.job_results import JobResult
@@ -82,8 +83,7 @@ class RunRecord:
         if self.directory is None:
             return []
         try:
-            with (self.directory / "table.csv").open(encoding="utf-8", newline="") as file:
-                return list(csv.DictReader(file))
+            return list(csv.DictReader(io.StringIO(read_text(self.directory / "table.csv"))))
         except UNREADABLE:
             return []
 
@@ -91,7 +91,7 @@ class RunRecord:
     def caption(self) -> list[str]:
         """The lines under the table in ``table.md``."""
         try:
-            lines = (self.directory / "table.md").read_text("utf-8").splitlines()
+            lines = read_text(self.directory / "table.md").splitlines()
         except (*UNREADABLE, TypeError):
             return []
         return [line for line in lines if line and not line.startswith(("#", "|"))]
@@ -121,17 +121,16 @@ class RunRecord:
         if self.directory is None:
             return None
         try:
-            content = json.loads((self.directory / name).read_text("utf-8"))
+            return read_json(self.directory / name)
         except UNREADABLE:
             return None
-        return content if isinstance(content, dict) else None
 
     def _rows(self, name: str) -> Rows:
         if self.directory is None:
             return []
         try:
-            with (self.directory / name).open(encoding="utf-8", newline="") as file:
-                return [_numbers(row) for row in csv.DictReader(file)]
+            file = io.StringIO(read_text(self.directory / name))
+            return [_numbers(row) for row in csv.DictReader(file)]
         except UNREADABLE:
             return []
 
@@ -139,6 +138,7 @@ class RunRecord:
         if self.directory is None:
             return None
         try:
+            check_archive(self.directory / name)
             with np.load(self.directory / name) as file:
                 return dict(file)
         except UNREADABLE:
