@@ -5,7 +5,7 @@ are ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and the mean 
 ``val/accuracy``. ``CONTRIBUTING.md`` explains every part of the contract by an example.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -120,6 +120,11 @@ class Learner(TrainingSteps):
     def stage(self) -> Stage | None:
         """Training that must be done once before this method's own; None: there is none."""
         return None
+
+    def stages(self) -> Iterator[Stage]:
+        """All of it, in order. Each stage is asked for when those before it are done."""
+        if (stage := self.stage()) is not None:
+            yield stage
 
     def prepare(self, x: Tensor, cached: Cached) -> None:
         """Called before each step, outside the compiled graph. Work that must see the first batch

@@ -35,7 +35,7 @@ from kd_lightning import distill
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.running.build import build_data, build_method
-from kd_lightning.running.stages import complete_stage
+from kd_lightning.running.stages import complete_stages
 from kd_lightning.teachers.sources import Teacher, build_net
 
 ALL = [*METHODS, *THROWAWAY]
@@ -80,7 +80,7 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
             net.head.weight.mul_(20)  # untrained nets are sure of nothing
         teacher = Teacher(net, "a test", "resnet8")
     learner = build_method(cfg, teacher)
-    complete_stage(cfg, data, learner, apart=pytest.fail, say=lambda sentence: None)
+    complete_stages(cfg, data, learner, apart=pytest.fail, say=lambda sentence: None)
     return learner, data, cfg
 
 
