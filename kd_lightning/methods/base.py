@@ -50,11 +50,14 @@ class Learner(TrainingSteps):
     Attributes:
         takes_unlabeled: whether ``losses`` takes batches in which only the first rows of x have a
             label (``data.unlabeled``).
+        needs_indices: whether ``cached`` must hold the ``index`` (B,) of each sample of a batch
+            among the training samples.
         val_names: of the metrics of each student on val.
         chosen_by: the one of them that chooses the student's weights; higher is better.
     """
 
     takes_unlabeled: bool = False
+    needs_indices: bool = False
     val_names: ClassVar[Sequence[str]] = ("accuracy", "nll", "ece")
     chosen_by: str = "accuracy"
 
@@ -125,6 +128,12 @@ class Learner(TrainingSteps):
         """All of it, in order. Each stage is asked for when those before it are done."""
         if (stage := self.stage()) is not None:
             yield stage
+
+    def use_labels(self, y: Tensor) -> None:
+        """Called before a run, if ``needs_indices``, with the classes of all N training samples.
+        Modules that depend on N are made here: a hook of the Trainer is too late for weight
+        averaging, which copies the method before it.
+        """
 
     def prepare(self, x: Tensor, cached: Cached) -> None:
         """Called before each step, outside the compiled graph. Work that must see the first batch

@@ -38,7 +38,13 @@ from kd_lightning.records.run_directory import (
     load_resumed_config,
     make_run_directory,
 )
-from kd_lightning.running.build import build_data, build_method, quieten, use_threads
+from kd_lightning.running.build import (
+    build_data,
+    build_method,
+    number_samples,
+    quieten,
+    use_threads,
+)
 from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
@@ -123,6 +129,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     directory = make_run_directory(cfg, "-".join(names))
     best = BestStudents(directory)
     run_info = describe_run(directory, overrides or [], *names)
+    number_samples(data, method)
     trainer = build_trainer(cfg, directory, title, run_info, method, best)
     if isinstance(method, Distiller):
         data.mixing_sources = method.mixed_targets

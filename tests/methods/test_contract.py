@@ -34,7 +34,7 @@ import kd_lightning
 from kd_lightning import distill
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.running.build import build_data, build_method
+from kd_lightning.running.build import build_data, build_method, number_samples
 from kd_lightning.running.stages import complete_stages
 from kd_lightning.teachers.sources import Teacher, build_net
 
@@ -80,6 +80,7 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
             net.head.weight.mul_(20)  # untrained nets are sure of nothing
         teacher = Teacher(net, "a test", "resnet8")
     learner = build_method(cfg, teacher)
+    number_samples(data, learner)
     complete_stages(cfg, data, learner, apart=pytest.fail, say=lambda sentence: None)
     return learner, data, cfg
 
@@ -190,7 +191,8 @@ OPTIONS = {
     "feature_distillation": [["feature_loss@method.feature_loss=relational"],
                              ["feature_loss@method.feature_loss=mutual_information"],
                              ["feature_loss@method.feature_loss=vid"],
-                             ["feature_loss@method.feature_loss=crd"]],
+                             ["feature_loss@method.feature_loss=crd"],
+                             ["feature_loss@method.feature_loss=crd_memory"]],
     "uncertainty_mixup": [["method.score=random", "method.mix=false"], ["method.scoring=train"]],
     "semantic_distillation": [["method.semantic_loss=kl", "model@method.students.student=resnet8"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
