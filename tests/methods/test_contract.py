@@ -200,7 +200,8 @@ OPTIONS = {
                                  ["method.attack_target=mixture", "method.attack_mode=train"]],
     "diffusion_distillation": [["method.target=self"],
                                ["method.feature=map", "model@method.students.student=resnet8"]],
-    "student_oriented": [["method.policy=random", "method.areas=none"], ["method.policy=none"]],
+    "student_oriented": [["method.policy=random", "method.areas=none"], ["method.policy=none"],
+                         ["method.estimator=relax"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
         "uncertainty_mixup": [["method.soft_weight=0", "method.hard_weight=1"]],
