@@ -20,7 +20,7 @@ STAGES = {
     "get_teacher": "teacher, trained or loaded",
     "build_method": "students and method built",
     "check_on_val": "teacher checked on val",
-    "complete_stage": "earlier stage of the method",
+    "complete_stages": "earlier stages of the method",
     "train_baselines": "labels-only students",
     "make_run_directory": "run directory",
     "build_trainer": "Trainer built",

@@ -29,6 +29,7 @@ from benchmarks.steps import Case, case_from, step_of
 from benchmarks.studies import STUDIES
 from kd_lightning.methods.stage import Stage
 from kd_lightning.running.build import quieten
+from kd_lightning.running.stages import end_stage
 from kd_lightning.sweeps import plan
 from kd_lightning.teachers.sources import teacher_run
 
@@ -160,15 +161,13 @@ def case_of(job: plan.Variation) -> Case:
 def work_before(case: Case, baseline: Baseline) -> Iterator[Work]:
     """What is done for a variant before its training, beside the usual training of a teacher.
 
-    After it the modules of its stage are frozen, as they are when a stage is done.
+    After it the modules of its stages are frozen, as they are when a stage is done.
     """
     if case.teacher is not None and case.cfg.teacher.method != baseline.case.cfg.teacher.method:
         yield work_of_teacher(case, baseline)
-    stage = case.method.stage()
-    if stage is not None:
+    for stage in case.method.stages():
         yield work_of_stage(stage, case, baseline)
-        for module in stage.children():
-            case.method.freeze_module(module)
+        end_stage(case.method, stage)
 
 
 def work_of_teacher(case: Case, baseline: Baseline) -> Work:

@@ -218,7 +218,11 @@ def test_every_feature_loss_compares_maps_of_different_shapes(
     make = built(choices, "feature_loss", name)
     student, teacher = torch.rand(4, 6, 8, 8), torch.rand(4, 10, 4, 4)
     loss = make(student_shape=student.shape[1:], teacher_shape=teacher.shape[1:])
-    assert loss(student, teacher).shape == (4,)
+    samples = {}
+    if loss.needs_indices:
+        loss.allocate(torch.arange(8) % 3)
+        samples = {"index": torch.arange(4)}
+    assert loss(student, teacher, **samples).shape == (4,)
     assert loss.field_weight > 0
 
 

@@ -24,7 +24,7 @@ FOR_METHODS = {  # no net
 FOR_METHODS |= {f"models.{name}" for name in ("feature_pyramid", "map_layers", "stage_branches")}
 FOR_METHODS |= {"models.diffusion", "models.denoisers"}
 FOR_METHODS |= {f"models.{name}" for name in ("areas", "feature_policy", "map_operations")}
-FOR_METHODS |= {f"models.{name}" for name in ("map_regressor", "net_stages")}
+FOR_METHODS |= {f"models.{name}" for name in ("map_regressor", "net_stages", "relaxed_policy")}
 FOR_METHODS |= {"models.review_fusion"}
 FILES = sorted(ROOT.rglob("*.py"))
 

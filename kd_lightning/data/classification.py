@@ -169,6 +169,7 @@ class ClassificationData(LightningDataModule):
         self._on_device: dict[tuple[str, torch.device], Samples] = {}
         self.views: Views | None = None  # None: each epoch augments train anew
         self.mixing_sources = False  # True: mixed batches also hold what they are made of
+        self.sample_indices = False  # True: batches of train also hold the index of each sample
         self.unlabeled_samples: Unlabeled | None = None
 
     @abstractmethod
@@ -277,6 +278,7 @@ class ClassificationData(LightningDataModule):
             mixing=mixing,
             skip_bad=self.skip_bad,
             views=self.views if training else None,
+            with_indices=training and self.sample_indices,
         )
 
     def view(self, number: int, indices: Sequence[int], batch_size: int) -> DataLoader:

@@ -3,8 +3,8 @@
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
 (``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
 ``FitNet``, ``AttentionTransfer``, ``Relational``, ``VariationalInformation``, ``Overhaul``,
-``ContrastiveRepresentation``, ``MutualInformation``, ``MatchedChannels``). Also the guidance of
-student-guided distillation.
+``ContrastiveRepresentation``, ``ContrastWithMemory``, ``MutualInformation``,
+``MatchedChannels``). Also the guidance of student-guided distillation.
 """
 
 from kd_lightning.losses.attacks import as_floats, pgd
@@ -20,6 +20,7 @@ from kd_lightning.losses.channel_matching import (
     one_to_one,
     ridge_matrix,
 )
+from kd_lightning.losses.contrast_memory import ContrastWithMemory
 from kd_lightning.losses.crd import ContrastiveRepresentation, contrastive_loss
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.dist import dist_soft_loss, pearson_correlation
@@ -78,6 +79,7 @@ from kd_lightning.losses.vid import VariationalInformation
 
 __all__ = [
     "AttentionTransfer",
+    "ContrastWithMemory",
     "ContrastiveRepresentation",
     "Critic",
     "FeatureLoss",

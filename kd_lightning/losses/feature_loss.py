@@ -11,6 +11,7 @@ Dimensions: B batch, C channels, D features. N stands for any other dimensions.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -35,12 +36,15 @@ class FeatureLoss(nn.Module):
     Attributes:
         field_weight: the weight that published tables give this loss, where the loss of the labels
             has weight 1; or ours, if the loss says so. It may depend on the shapes.
+        needs_indices: whether it is called with ``index`` too, the numbers of the batch's samples
+            in the training set, whose classes ``allocate`` gets before the training begins.
 
     Raises:
         ShapeMismatch: the layers cannot be compared.
     """
 
     field_weight: float
+    needs_indices: ClassVar[bool] = False
 
     def __init__(self, *, student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ are ``train/<student>/<term>``, ``val/<student>/accuracy|nll|ece`` and the mean 
 ``val/accuracy``. ``CONTRIBUTING.md`` explains every part of the contract by an example.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -50,11 +50,14 @@ class Learner(TrainingSteps):
     Attributes:
         takes_unlabeled: whether ``losses`` takes batches in which only the first rows of x have a
             label (``data.unlabeled``).
+        needs_indices: whether ``cached`` must hold the ``index`` (B,) of each sample of a batch
+            among the training samples.
         val_names: of the metrics of each student on val.
         chosen_by: the one of them that chooses the student's weights; higher is better.
     """
 
     takes_unlabeled: bool = False
+    needs_indices: bool = False
     val_names: ClassVar[Sequence[str]] = ("accuracy", "nll", "ece")
     chosen_by: str = "accuracy"
 
@@ -120,6 +123,17 @@ class Learner(TrainingSteps):
     def stage(self) -> Stage | None:
         """Training that must be done once before this method's own; None: there is none."""
         return None
+
+    def stages(self) -> Iterator[Stage]:
+        """All of it, in order. Each stage is asked for when those before it are done."""
+        if (stage := self.stage()) is not None:
+            yield stage
+
+    def use_labels(self, y: Tensor) -> None:
+        """Called before a run, if ``needs_indices``, with the classes of all N training samples.
+        Modules that depend on N are made here: a hook of the Trainer is too late for weight
+        averaging, which copies the method before it.
+        """
 
     def prepare(self, x: Tensor, cached: Cached) -> None:
         """Called before each step, outside the compiled graph. Work that must see the first batch

@@ -11,13 +11,14 @@ A reconstruction: the paper's abstract was read, its text and code were not at h
 similarity (Pearson's correlation of activations that are averaged over the positions, over
 ``match_samples`` training samples, with the student in eval mode), the assignment, the layers (the
 last feature maps), all weights and T = 4. A matching to random initial weights is a matching to
-noise that training changes soon: give the student the weights of a run with labels alone, and set
-``match_with=pretrained``. What is left out: matching again during training, and whatever the paper
-does to the teacher's classifier.
+noise that training changes soon. With ``match_with=labels`` the students learn the labels first, in
+a stage of its own, and go on from there; how they learn is ours too. With ``pretrained`` they begin
+with the weights of another run. What is left out: matching again during training, and whatever the
+paper does to the teacher's classifier.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,12 +33,14 @@ from kd_lightning.methods.feature_distillation import (
     FeatureDistillation,
     shapes_for,
 )
+from kd_lightning.methods.label_stage import LearnLabels
 from kd_lightning.methods.stage import Stage
+from kd_lightning.methods.stage_recipe import StageRecipe
 from kd_lightning.models.modes import in_mode
 from kd_lightning.models.net_stages import net_stages
 
 Rows = Mapping[str, list[tuple[Tensor, Tensor]]]  # student -> (its rows, the teacher's) of a pair
-MATCH_WITH = ("initial", "pretrained")
+MATCH_WITH = ("initial", "pretrained", "labels")
 
 
 class MatchChannels(Stage):
@@ -111,7 +114,9 @@ class ConsistentFeatures(FeatureDistillation):
         matching: "one_to_one" | "greedy" | "learned", or the controls "identity" | "random": see
             ``MatchedChannels``.
         match_with: "initial": the student as it begins. "pretrained": the same, and a student that
-            begins with random weights is refused.
+            begins with random weights is refused. "labels": the student after a stage in which it
+            learns the labels, with whose weights it begins.
+        stage_recipe: of match_with=labels.
         match_samples: training samples by which channels are matched, at most.
         ridge: of matching=learned, in units of the teacher's mean square.
         standardize: differences in standard deviations of the target's channel.
@@ -126,6 +131,7 @@ class ConsistentFeatures(FeatureDistillation):
         *,
         matching: str = "one_to_one",
         match_with: str = "initial",
+        stage_recipe: StageRecipe | None = None,
         match_samples: int = 5000,
         ridge: float = 1e-3,
         standardize: bool = False,
@@ -148,17 +154,24 @@ class ConsistentFeatures(FeatureDistillation):
             feature_loss=loss, soft_weight=soft_weight, feature_weight=feature_weight, **features
         )
         self.match_samples = match_samples
+        self.match_with = match_with
+        self.stage_recipe = stage_recipe
         self._check_start(match_with)
 
     def _check_start(self, match_with: str) -> None:
         if match_with not in MATCH_WITH:
             raise unknown("start of the students", match_with, MATCH_WITH, "method.match_with")
+        if match_with == "labels" and not (self.stage_recipe and self.stage_recipe.epochs):
+            raise UserError(
+                "match_with=labels needs a stage with epochs: raise method.stage_recipe.share, or "
+                "set method.match_with=initial"
+            )
         for key, student in self.students.items():
             if match_with == "pretrained" and not getattr(student, "starts_trained", False):
                 raise UserError(
                     f"match_with=pretrained needs students with trained weights, and {key} begins "
                     f"with random ones (method.students.{key}.weights=<a file of a run with labels "
-                    "alone>, or method.match_with=initial)"
+                    "alone>, or method.match_with=labels)"
                 )
 
     def default_layers(self, input_shape: Sequence[int]) -> Mapping[str, Mapping[str, str]]:
@@ -172,6 +185,16 @@ class ConsistentFeatures(FeatureDistillation):
 
     def own_modules(self) -> dict[str, nn.Module]:
         return {}  # a matching does not learn
+
+    def stages(self) -> Iterator[Stage]:
+        if self.match_with == "labels":
+            yield LearnLabels(
+                students=self.students,
+                seed=self.seed,
+                recipe=self.stage_recipe,
+                teacher=self.teacher,
+            )
+        yield from super().stages()
 
     def stage(self) -> Stage:
         return MatchChannels(

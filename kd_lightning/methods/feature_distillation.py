@@ -1,7 +1,7 @@
 """Feature distillation on named layers: FitNets (arXiv 1412.6550), attention transfer (1612.03928),
 relational knowledge distillation (1904.05068), variational information distillation (1904.05835),
-the overhaul of feature distillation (1904.01866), contrastive representations (1910.10699), mutual
-information (MIMKD, 2110.15946).
+the overhaul of feature distillation (1904.01866), contrastive representations with and without
+their memory (1910.10699), mutual information (MIMKD, 2110.15946).
 
     L = hard_weight * CE(z, y) + soft_weight * T^2 KL(softmax(z_t / T) || softmax(z / T))
         + feature_weight * sum over pairs of layers of feature_loss(student's, teacher's)
@@ -80,6 +80,7 @@ class FeatureDistillation(Distiller):
             layers = self.default_layers(input_shape)
         self.layers = layers_of_students(layers, self.students)
         self.feature_losses = self._build_losses(feature_loss, input_shape)
+        self.needs_indices = next(iter(self.feature_losses.values()))[-1].needs_indices
         names = dict.fromkeys(name for pairs in self.layers.values() for name in pairs.values())
         self.teacher_layers = LayerOutputs(self.teacher, names)
         self.student_layers = {
@@ -154,20 +155,34 @@ class FeatureDistillation(Distiller):
     def own_modules(self) -> dict[str, nn.Module]:
         return dict(self.feature_losses.items())
 
+    def use_labels(self, y: Tensor) -> None:
+        for key, losses in self.feature_losses.items():
+            for mine, loss in zip(self.layers[key], losses, strict=True):
+                seed_stream(self.seed, "memory", key, mine)
+                loss.allocate(y)
+
     def unsupported(self) -> dict[str, str]:
-        return {"cache": "it needs layers of the teacher, which a cache does not hold"}
+        reasons = {"cache": "it needs layers of the teacher, which a cache does not hold"}
+        if self.needs_indices:
+            reasons["mixing"] = "its memory has a slot for each sample, and a mixed one is two"
+        return reasons
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:
         with self.teacher_layers.record() as targets, torch.no_grad():
             teacher = self.teacher(x)  # not its fast copy, where layers may be folded away
+        samples = {"index": cached["index"]} if self.needs_indices else {}
         terms = {}
         for key in self.students:
             with self.student_layers[key].record() as layers:
                 output = self.forward_student(key, x)
             hard = label_cross_entropy(output.logits, y)
             soft = soft_target_kl(output.logits, teacher.logits, self.temperature)
+            if self.needs_indices:
+                self.seed_step_stream("negatives", key)
             pairs = zip(self.layers[key].items(), self.feature_losses[key], strict=True)
-            feature = sum(loss(layers[mine], targets[theirs]) for (mine, theirs), loss in pairs)
+            feature = sum(
+                loss(layers[mine], targets[theirs], **samples) for (mine, theirs), loss in pairs
+            )
             terms[f"{key}/hard"] = self.hard_weight * hard.mean()
             terms[f"{key}/soft"] = self.soft_weight * soft.mean()
             terms[f"{key}/feature"] = self.feature_weight * feature.mean()

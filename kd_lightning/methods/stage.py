@@ -36,9 +36,10 @@ class Stage(HoldsTeacher):
     which it is saved.
 
     Its modules are those of the method that they are for, so that a finished stage has filled
-    them. They are frozen when it is done.
+    them. They are frozen when it is done, unless ``learns_on``.
 
     Attributes:
+        learns_on: whether the method goes on training the modules of this stage.
         config_keys: keys of the method's configuration that shape the result too, and that
             ``settings`` cannot hold as plain values.
 
@@ -48,6 +49,7 @@ class Stage(HoldsTeacher):
         max_epochs: passes over the training samples.
     """
 
+    learns_on: ClassVar[bool] = False
     config_keys: ClassVar[Sequence[str]] = ()
 
     def __init__(self, *, name: str, teacher: nn.Module, max_epochs: int = 1) -> None:

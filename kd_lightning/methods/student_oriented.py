@@ -16,15 +16,15 @@ decided by ``policy: random``, which also rests the second half.
 
 After a repository that is very likely the authors' (FabienCode/mdistiller); the paper's text was
 not at hand. Ours: the first-order outer step (there: one unrolled step, by finite differences), the
-leave-one-out baseline (there: RELAX with a learned control variate), a draw for each sample (there:
-one for a batch), all pairs of operations (there: 35 of 36), the run's optimizer for the policy
-(there: Adam, 3e-4), areas of the plain map f_t, ``area_supervision``, ``num_areas``, channels of
-the shuffle (there: all), noise relative to the map's deviation. Defects that are not copied: (a)
-sub-policies drawn anew inside of the search; (b) one batch for both of its levels; (c) augmentation
-where it is off; (d) the log-probability of a pair counted once for each chance; (e) a final ReLU
-that lets sizes die, and an area module that a constant satisfies; (f) 8 areas on maps of 64 cells;
-(g) shifts in pixels where a map counts from -1 to 1; (h) the weight of 1000; (i) copies of the
-optimizer and of a net in each step.
+leave-one-out baseline (there: RELAX with a learned control variate, here ``estimator: relax``), a
+draw for each sample (there: one for a batch), all pairs of operations (there: 35 of 36), the run's
+optimizer for the policy (there: Adam, 3e-4), areas of the plain map f_t, ``area_supervision``,
+``num_areas``, channels of the shuffle (there: all), noise relative to the map's deviation. Defects
+that are not copied: (a) sub-policies drawn anew inside of the search; (b) one batch for both of its
+levels; (c) augmentation where it is off; (d) the log-probability of a pair counted once for each
+chance; (e) a final ReLU that lets sizes die, and an area module that a constant satisfies; (f) 8
+areas on maps of 64 cells; (g) shifts in pixels where a map counts from -1 to 1; (h) the weight of
+1000; (i) copies of the optimizer and of a net in each step.
 
 Each student has a policy, an area module and a regressor of its own.
 """
@@ -40,7 +40,6 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
-from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.feature_distillation import shapes_for
@@ -52,8 +51,10 @@ from kd_lightning.models.layer_outputs import LayerOutputs, Shape, check_layer
 from kd_lightning.models.map_operations import operations_of
 from kd_lightning.models.map_regressor import map_regressor
 from kd_lightning.models.net_stages import last_map
+from kd_lightning.models.relaxed_policy import RelaxedPolicy
 
 POLICIES = {"none": None, "random": FeaturePolicy, "learned": LearnedPolicy}
+ESTIMATORS = {"leave_one_out": LearnedPolicy, "relax": RelaxedPolicy}
 AREAS = {"none": None, "learned": AreaModule}
 CELLS_OF_AN_AREA = 16  # of the map, for each area that is looked for
 
@@ -64,6 +65,7 @@ class StudentOriented(Distiller):
     Args:
         input_shape: of one sample: (channels, height, width) or (channels, length).
         policy: of the augmentation: "none", "random" or "learned".
+        estimator: of the gradient of a learned policy's choices: "leave_one_out" or "relax".
         search_share: of the run, in which the policy learns; 0: it never does.
         areas: "none": the whole map; "learned".
         num_areas: of a map, at most; None: one for each 16 cells.
@@ -83,6 +85,7 @@ class StudentOriented(Distiller):
         *,
         input_shape: Sequence[int],
         policy: str = "learned",
+        estimator: str = "leave_one_out",
         search_share: float = 0.1,
         areas: str = "learned",
         num_areas: int | None = None,
@@ -99,13 +102,15 @@ class StudentOriented(Distiller):
             hard_weight=hard_weight, feature_weight=feature_weight, area_weight=area_weight
         )
         check_ramp(search_share=search_share)
-        check_options(policy, areas, num_areas, area_supervision)
+        check_options(policy, estimator, areas, num_areas, area_supervision)
         self.hard_weight = hard_weight
         self.feature_weight = feature_weight
         self.area_weight = area_weight
         self.area_supervision = area_supervision
         self.search_share = search_share
         self.learns_policy = policy == "learned"
+        self.estimator = estimator
+        policies = POLICIES | {"learned": ESTIMATORS[estimator]}
         self.is_searching = policy != "none" and search_share > 0
         self.regressors, self.areas, self.policies = (nn.ModuleDict() for _ in range(3))
         self.teacher_name, shape = find_map(
@@ -129,7 +134,7 @@ class StudentOriented(Distiller):
             )
             self.student_names[key] = name
             self.student_layers[key] = LayerOutputs(net, [name])
-            self._add_modules(key, own_shape, shape, POLICIES[policy], AREAS[areas])
+            self._add_modules(key, own_shape, shape, policies[policy], AREAS[areas])
 
     def _add_modules(
         self,
@@ -146,6 +151,7 @@ class StudentOriented(Distiller):
             seed_stream(self.seed, "areas", key)
             self.areas[key] = areas(teacher_shape, self.num_classes)
         if policy is not None:
+            seed_stream(self.seed, "policy", key)
             self.policies[key] = policy(operations_of(len(teacher_shape) - 1))
 
     def own_modules(self) -> dict[str, nn.Module]:
@@ -162,7 +168,10 @@ class StudentOriented(Distiller):
         return self.learns_policy  # the policy has no gradient when its search is over
 
     def unsupported(self) -> dict[str, str]:
-        return {"cache": "it needs layers of the teacher, which a cache does not hold"}
+        reasons = {"cache": "it needs layers of the teacher, which a cache does not hold"}
+        if self.learns_policy and self.estimator == "relax":
+            reasons["compile"] = "method.estimator=relax computes gradients inside of its losses"
+        return reasons
 
     def on_train_epoch_start(self) -> None:
         self.is_searching = bool(self.policies) and self.progress < self.search_share
@@ -229,17 +238,22 @@ class StudentOriented(Distiller):
         terms = {f"{key}/feature": self.feature_weight * feature}
         if self.learns_policy:
             held_out = feature_mse(made[taught:].detach(), target[taught:])
-            loss = score_function_mean(held_out, draw.log_probs[taught:])
-            if not self.is_searching:  # a gradient of 0 would let an optimizer move the policy
-                loss = loss.detach()
-            terms[f"{key}/policy"] = self.feature_weight * loss
+            its_draw = type(draw)(*(values[taught:] for values in draw))
+            for name, loss in self.policies[key].terms(held_out, its_draw).items():
+                if not self.is_searching:  # a gradient of 0 would let an optimizer move the policy
+                    loss = loss.detach()
+                terms[f"{key}/{name}"] = self.feature_weight * loss
         return terms
 
 
-def check_options(policy: str, areas: str, num_areas: int | None, area_supervision: float) -> None:
+def check_options(
+    policy: str, estimator: str, areas: str, num_areas: int | None, area_supervision: float
+) -> None:
     """Raises ``UserError`` for the first option that has no meaning."""
     if policy not in POLICIES:
         raise unknown("policy", policy, POLICIES, "method.policy")
+    if estimator not in ESTIMATORS:
+        raise unknown("estimator", estimator, ESTIMATORS, "method.estimator")
     if areas not in AREAS:
         raise unknown("choice of areas", areas, AREAS, "method.areas")
     if num_areas is not None and num_areas < 1:

@@ -9,7 +9,7 @@ Dimensions: B batch, D channels, P pairs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.models.map_operations import RANGES, apply_operations
 
 
@@ -93,9 +94,18 @@ class LearnedPolicy(FeaturePolicy):
             pair = (pair_log_probs + noise).argmax(1)
         chances = self.chance_logits[pair]
         active = torch.rand_like(chances) < chances.detach().sigmoid()
-        of_active = F.logsigmoid(torch.where(active, chances, -chances)).sum(1)
+        of_active = log_probs_of_switches(chances, active).sum(1)
         magnitudes = self.magnitude_logits[pair].sigmoid()
         return Draw(pair, active, magnitudes, pair_log_probs[pair] + of_active)
+
+    def terms(self, losses: Float[Tensor, "B"], draw: Draw) -> Mapping[str, Tensor]:
+        """``policy``: the mean of the losses, with the score-function gradient to the choices, and
+        its own to the magnitudes.
+
+        Args:
+            losses: of the maps that this draw has augmented.
+        """
+        return {"policy": score_function_mean(losses, draw.log_probs)}
 
     @torch.no_grad()
     def statistics(self) -> dict[str, Float[Tensor, ""]]:
@@ -107,3 +117,10 @@ class LearnedPolicy(FeaturePolicy):
             "entropy": torch.special.entr(shares).sum() / math.log(len(self.pairs)),
             "activity": (shares * self.chance_logits.sigmoid().mean(1)).sum(),
         }
+
+
+def log_probs_of_switches(
+    logits: Float[Tensor, "*N"], is_on: Bool[Tensor, "*N"]
+) -> Float[Tensor, "*N"]:
+    """The logarithm of the probability of each state, where ``logits`` are those of "on"."""
+    return F.logsigmoid(torch.where(is_on, logits, -logits))

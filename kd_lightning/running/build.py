@@ -159,6 +159,15 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
     return method
 
 
+def number_samples(data: ClassificationData, method: Learner) -> None:
+    """Gives a method that needs it the labels of all training samples, and its batches the index of
+    each sample among them.
+    """
+    if method.needs_indices:
+        data.sample_indices = True
+        method.use_labels(data.parts["train"].y)
+
+
 def bare(value: Any) -> Any:
     """A plain Python partial. Hydra's makes hundreds of Python calls each time to check what it
     calls, and a method calls its confidence, guidance or loss in every step.

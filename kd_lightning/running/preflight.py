@@ -66,7 +66,7 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     method.parameter_groups()
     if teacher is not None:
         check_teacher(cfg, data, method, teacher)
-    method.stage()
+    list(method.stages())
     for name in baselines_of(cfg):
         build_method(baseline_run(cfg, name), None)
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:

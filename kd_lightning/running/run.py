@@ -40,11 +40,17 @@ from kd_lightning.records.run_directory import (
     load_resumed_config,
     make_run_directory,
 )
-from kd_lightning.running.build import build_data, build_method, quieten, use_threads
+from kd_lightning.running.build import (
+    build_data,
+    build_method,
+    number_samples,
+    quieten,
+    use_threads,
+)
 from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
-from kd_lightning.running.stages import complete_stage, directory_of, fit_stage
+from kd_lightning.running.stages import complete_stages, fit_next_stage
 from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.students.of_run import write_students
@@ -117,7 +123,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     method = build_method(cfg, teacher)
     checked = check_on_val(cfg, data, teacher, say)
     calibrate_confidence(cfg, data, method, say)
-    complete_stage(cfg, data, method, apart=stage_apart, say=say)
+    complete_stages(cfg, data, method, apart=stage_apart, say=say)
     baselines = train_baselines(cfg, data)
 
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
@@ -127,6 +133,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         say(f"{directory} has no checkpoint: the run begins with its first epoch")
     best = BestStudents(directory)
     run_info = describe_run(directory, overrides or [], *names)
+    number_samples(data, method)
     trainer = build_trainer(cfg, directory, title, run_info, method, best)
     if isinstance(method, Distiller):
         data.mixing_sources = method.mixed_targets
@@ -212,14 +219,13 @@ def stage_apart(cfg: DictConfig) -> None:
 
 
 def stage_file(path: str) -> None:
-    """The stage of a saved configuration, whose lock the calling process holds."""
+    """The next stage of a saved configuration."""
     with report_errors():
         cfg = OmegaConf.load(path)
         quieten()
         data = build_data(cfg)
         teacher = get_teacher(cfg, data, train=train_quietly, say=say)
-        stage = build_method(cfg, teacher).stage()
-        fit_stage(cfg, data, stage, directory_of(cfg, data, stage), say)
+        fit_next_stage(cfg, data, build_method(cfg, teacher), say)
 
 
 def say(sentence: str) -> None:

@@ -1,6 +1,6 @@
-"""Runs a method's stage before its training, once, and keeps the result.
+"""Runs a method's stages before its training, each once, and keeps their results.
 
-The result lies in ``<outputs>/stages/<method>-<stage>-<hash>/``: ``result.safetensors``, the log
+A result lies in ``<outputs>/stages/<method>-<stage>-<hash>/``: ``result.safetensors``, the log
 ``epochs.csv`` and ``last.ckpt``, from which a stage that was stopped is resumed. The hash is of all
 that shapes the result: the stage's settings and initial weights, the teacher, the data.
 """
@@ -28,7 +28,7 @@ from kd_lightning.teachers.store import IMMATERIAL, find_or_make, shape_hash, wi
 RESULT = "result.safetensors"
 
 
-def complete_stage(
+def complete_stages(
     cfg: DictConfig,
     data: ClassificationData,
     method: Learner,
@@ -36,28 +36,43 @@ def complete_stage(
     apart: Callable[[DictConfig], Any],
     say: Callable[[str], None],
 ) -> None:
-    """Gives the method's stage its result, which is computed first if it is not kept.
+    """Gives the method's stages their results, which are computed first if they are not kept.
 
     Args:
-        apart: computes the stage of a configuration in a process of its own. Used where torchrun
-            or SLURM started this process: a Trainer would take their variables as its own.
+        apart: does ``fit_next_stage`` for a configuration in a process of its own. Used where
+            torchrun or SLURM started this process: a Trainer would take their variables as its own.
         say: tells the person what happens.
     """
-    stage = method.stage()
-    if stage is None:
-        return
-    directory = directory_of(cfg, data, stage)
-    make_directory(directory.parent, "outputs")
+    for stage in method.stages():
+        directory = directory_of(cfg, data, stage)
+        make_directory(directory.parent, "outputs")
 
-    def make() -> None:
-        if launcher_rank() is None:
-            fit_stage(cfg, data, stage, directory, say)
-        else:
-            apart(cfg)
+        def make(stage: Stage = stage, directory: Path = directory) -> None:
+            if launcher_rank() is None:
+                fit_stage(cfg, data, stage, directory, say)
+            else:
+                apart(cfg)
 
-    path = find_or_make(directory, RESULT, stage.name, make=make, check=check_result, say=say)
-    stage.load_state_dict(read_tensors(path)[0])
-    for module in stage.children():
+        path = find_or_make(directory, RESULT, stage.name, make=make, check=check_result, say=say)
+        stage.load_state_dict(read_tensors(path)[0])
+        end_stage(method, stage)
+
+
+def fit_next_stage(
+    cfg: DictConfig, data: ClassificationData, method: Learner, say: Callable[[str], None]
+) -> None:
+    """Trains the first stage without a result, whose lock the calling process holds."""
+    for stage in method.stages():
+        directory = directory_of(cfg, data, stage)
+        if not (directory / RESULT).exists():
+            return fit_stage(cfg, data, stage, directory, say)
+        stage.load_state_dict(read_tensors(directory / RESULT)[0])
+        end_stage(method, stage)
+
+
+def end_stage(method: Learner, stage: Stage) -> None:
+    """Freezes the modules of a stage that is done, unless the method trains them further."""
+    for module in [] if stage.learns_on else stage.children():
         method.freeze_module(module)
 
 

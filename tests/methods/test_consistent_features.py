@@ -12,13 +12,15 @@ from torch.nn import functional as F
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.methods.consistent_features import ConsistentFeatures, MatchChannels
 from kd_lightning.methods.kd import KnowledgeDistillation
+from kd_lightning.methods.label_stage import LearnLabels
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.models.cifar import resnet
 from kd_lightning.models.time_series import fcn
 from kd_lightning.running.build import build_data, build_method
-from kd_lightning.running.stages import RESULT, complete_stage, directory_of
+from kd_lightning.running.stages import RESULT, complete_stages, directory_of, fit_next_stage
 from kd_lightning.teachers.sources import Teacher, build_net
 
 IMAGES = {"num_classes": 3, "in_chans": 1}
@@ -78,7 +80,7 @@ class Case:
 
     def complete(self) -> ConsistentFeatures:
         self.method.stage = lambda: self.stage
-        complete_stage(self.cfg, self.data, self.method, apart=pytest.fail, say=lambda text: None)
+        complete_stages(self.cfg, self.data, self.method, apart=pytest.fail, say=lambda text: None)
         return self.method
 
     def channels(self) -> Tensor:
@@ -162,6 +164,111 @@ def test_it_is_done_once_and_again_for_what_shapes_it(
     with torch.no_grad():
         other.method.students["student"].trunk.stem[0].weight.add_(1)
     assert directory_of(other.cfg, other.data, other.method.stage()) != first.directory
+
+
+# The labels before it
+
+
+class AfterLabels(Case):
+    """A run up to its stages, of which the first trains the student for two epochs."""
+
+    def __init__(self, tmp_path: Path, *words: str) -> None:
+        recipe = ["method.match_with=labels", "method.stage_recipe.run_epochs=2"]
+        super().__init__(tmp_path, *recipe, *words)
+        self.said: list[str] = []
+
+    @property
+    def student(self) -> nn.Module:
+        return self.method.students["student"]
+
+    def complete(self) -> ConsistentFeatures:
+        complete_stages(self.cfg, self.data, self.method, apart=pytest.fail, say=self.said.append)
+        return self.method
+
+
+def kept(tmp_path: Path, stage: str) -> list[Path]:
+    return sorted(tmp_path.glob(f"stages/consistent_features-{stage}-*/{RESULT}"))
+
+
+def assert_same_weights(a: nn.Module, b: nn.Module) -> None:
+    assert all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+
+
+def test_students_learn_labels_alone_before_they_are_matched(tmp_path: Path) -> None:
+    case = AfterLabels(tmp_path)
+    net = deepcopy(case.student)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    loader = case.data.loader("train")
+    for epoch in range(2):
+        optimizer.param_groups[0]["lr"] = (0.05, 0.005)[epoch]
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(net(x).logits, y).backward()
+            optimizer.step()
+    method = case.complete()
+    assert_same_weights(case.student, net)
+    assert case.student.training
+    assert all(p.requires_grad for p in case.student.parameters())
+    loader.batch_sampler.sampler.set_epoch(0)
+    rows = [method.rows(x)["student"][0] for x, _ in loader]
+    again = deepcopy(method.feature_losses["student"][0])
+    again.match(*(torch.cat(rows) for rows in zip(*rows, strict=True)))
+    assert torch.equal(case.channels(), again.channels)
+
+
+def test_a_matching_and_its_controls_begin_with_the_same_students(tmp_path: Path) -> None:
+    matchings = ("one_to_one", "learned", "identity", "random")
+    cases = [AfterLabels(tmp_path, f"method.matching={matching}") for matching in matchings]
+    for case in cases:
+        case.complete()
+        assert_same_weights(case.student, cases[0].student)
+    assert len(kept(tmp_path, "labels")) == 1
+    assert len(kept(tmp_path, "channel-matching")) == len(matchings)
+    AfterLabels(tmp_path, "method.stage_recipe.learning_rate=0.01").complete()
+    assert len(kept(tmp_path, "labels")) == 2
+
+
+def test_students_that_were_stopped_while_they_learn_labels_end_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "method.students.student.dropout=0.5"
+    whole = AfterLabels(tmp_path / "whole", words)
+    whole.complete()
+    step = LearnLabels.training_step
+
+    def stopping(self: LearnLabels, batch: list, batch_idx: int) -> Tensor:
+        if self.current_epoch == 1:
+            raise Interrupted(2)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearnLabels, "training_step", stopping)
+        with pytest.raises(Interrupted):
+            AfterLabels(tmp_path / "stopped", words).complete()
+    again = AfterLabels(tmp_path / "stopped", words)
+    again.complete()
+    assert again.said[0].startswith("labels: resumed in ")
+    assert_same_weights(again.student, whole.student)
+
+
+def test_where_ranks_come_from_outside_both_stages_are_done_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = AfterLabels(tmp_path / "here")
+    here.complete()
+    there = AfterLabels(tmp_path / "there")
+    found = []
+
+    def apart(cfg: object) -> None:
+        other = AfterLabels(tmp_path / "there")
+        fit_next_stage(other.cfg, other.data, other.method, other.said.append)
+        found.append([len(kept(tmp_path / "there", s)) for s in ("labels", "channel-matching")])
+
+    monkeypatch.setattr("kd_lightning.running.stages.launcher_rank", lambda: 0)
+    complete_stages(there.cfg, there.data, there.method, apart=apart, say=there.said.append)
+    assert found == [[1, 0], [1, 1]]
+    assert_same_weights(there.method, here.method)
 
 
 # The layers
@@ -251,6 +358,7 @@ def test_a_matching_shifts_no_student_and_nothing_of_it_learns() -> None:
     [
         ({"matching": "best"}, r"unknown matching 'best': .*method.matching=…"),
         ({"match_with": "trained"}, r"unknown start of the students 'trained': .*pretrained"),
+        ({"match_with": "labels"}, r"needs a stage with epochs: .*method.stage_recipe.share"),
         (
             {"match_with": "pretrained"},
             r"student begins with random ones \(method.students.student",

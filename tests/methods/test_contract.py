@@ -34,8 +34,8 @@ import kd_lightning
 from kd_lightning import distill
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.running.build import build_data, build_method
-from kd_lightning.running.stages import complete_stage
+from kd_lightning.running.build import build_data, build_method, number_samples
+from kd_lightning.running.stages import complete_stages
 from kd_lightning.teachers.sources import Teacher, build_net
 
 ALL = [*METHODS, *THROWAWAY]
@@ -80,7 +80,8 @@ def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
             net.head.weight.mul_(20)  # untrained nets are sure of nothing
         teacher = Teacher(net, "a test", "resnet8")
     learner = build_method(cfg, teacher)
-    complete_stage(cfg, data, learner, apart=pytest.fail, say=lambda sentence: None)
+    number_samples(data, learner)
+    complete_stages(cfg, data, learner, apart=pytest.fail, say=lambda sentence: None)
     return learner, data, cfg
 
 
@@ -190,7 +191,8 @@ OPTIONS = {
     "feature_distillation": [["feature_loss@method.feature_loss=relational"],
                              ["feature_loss@method.feature_loss=mutual_information"],
                              ["feature_loss@method.feature_loss=vid"],
-                             ["feature_loss@method.feature_loss=crd"]],
+                             ["feature_loss@method.feature_loss=crd"],
+                             ["feature_loss@method.feature_loss=crd_memory"]],
     "uncertainty_mixup": [["method.score=random", "method.mix=false"], ["method.scoring=train"]],
     "semantic_distillation": [["method.semantic_loss=kl", "model@method.students.student=resnet8"]],
     "alternating": [["method.attack_mode=train"], ["method.attack_mode=batch"]],
@@ -198,7 +200,8 @@ OPTIONS = {
                                  ["method.attack_target=mixture", "method.attack_mode=train"]],
     "diffusion_distillation": [["method.target=self"],
                                ["method.feature=map", "model@method.students.student=resnet8"]],
-    "student_oriented": [["method.policy=random", "method.areas=none"], ["method.policy=none"]],
+    "student_oriented": [["method.policy=random", "method.areas=none"], ["method.policy=none"],
+                         ["method.estimator=relax"]],
 }  # fmt: skip
 ROWS = {"kd": [["method.soft_weight=0"]],
         "uncertainty_mixup": [["method.soft_weight=0", "method.hard_weight=1"]],

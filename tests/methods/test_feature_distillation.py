@@ -30,7 +30,7 @@ from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.projected import projected_resnet
 from kd_lightning.models.time_series import fcn, inception_time
 from kd_lightning.models.timm_nets import timm_classifier
-from kd_lightning.running.build import build_data, build_method
+from kd_lightning.running.build import build_data, build_method, number_samples
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.run import Result, distill
 from kd_lightning.teachers.sources import Teacher, build_net, load_student
@@ -460,7 +460,8 @@ def test_bad_values_name_their_key(options: dict, said: str) -> None:
 # From the command line
 
 # choice -> its tensors that learn, of one pair of layers
-CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 4, "overhaul": 3, "crd": 4}
+CHOICES = {"fitnet": 2, "attention_transfer": 0, "relational": 0, "vid": 4, "overhaul": 3, "crd": 4,
+           "crd_memory": 4}  # fmt: skip
 
 
 @pytest.mark.parametrize(("choice", "num_learning"), CHOICES.items())
@@ -479,6 +480,7 @@ def test_every_choice_trains_stages_named_on_the_command_line(
     teacher = build_net(cfg.method.teacher, 1, "teacher")
     method = build_method(cfg, Teacher(teacher, "a test", "resnet8"))
     assert method.layers["student"] == {f"trunk.stage{n}": f"trunk.stage{n}" for n in (2, 3)}
+    number_samples(data, method)
     Trainer(
         max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
@@ -529,3 +531,68 @@ def test_a_resumed_run_ends_with_the_bits_of_an_undisturbed_one(
     ]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
+
+
+# The memory of CRD
+
+MEMORY = ["method=feature_distillation", "feature_loss@method.feature_loss=crd_memory",
+          "method.feature_loss.num_negatives=20", "method.feature_loss.embedding_size=8",
+          "scheduler=none"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def remembered(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Result:
+    outputs = tmp_path_factory.mktemp("memory")
+    return distill(*TINY, *MEMORY, f"outputs={outputs}", f"teacher.store={store}")
+
+
+def memory_of(run: Result) -> dict[str, Tensor]:
+    state = torch.load(run.directory / "last.ckpt", weights_only=True)["state_dict"]
+    return {name.split(".")[-1]: v for name, v in state.items() if "feature_losses" in name}
+
+
+def test_a_memory_has_a_slot_for_each_training_sample_in_the_checkpoint(remembered) -> None:
+    memory = memory_of(remembered)["memory"]
+    assert memory.shape == (2, 86, 8)  # a tenth of 96 is val
+    assert memory.nbytes == 8 * 8 * 86
+    lengths = memory.norm(dim=2)
+    assert (lengths - 1).abs().amin(0).lt(1e-5).sum() >= 80  # an epoch drops its last 6 samples
+    student = torch.load(remembered.directory / "best-student.ckpt", weights_only=True)
+    assert not any("memory" in name for name in student["state_dict"])
+
+
+def test_a_run_with_a_memory_resumes_to_the_bits_of_an_undisturbed_one(
+    remembered, tmp_path: Path, store: Path
+) -> None:
+    begun = distill(*TINY, *MEMORY, f"outputs={tmp_path}", f"teacher.store={store}",
+                    "trainer.max_epochs=1")  # fmt: skip
+    after_one = memory_of(begun)["memory"]
+    gone_on = distill(f"resume={begun.directory}", "trainer.max_epochs=2")
+    assert not torch.equal(after_one, memory_of(gone_on)["memory"])
+    ends = [
+        torch.load(run.directory / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (remembered, gone_on)
+    ]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], value) for name, value in ends[1].items())
+
+
+def test_averages_of_students_go_with_a_memory(tmp_path: Path, store: Path) -> None:
+    run = distill(*TINY, *MEMORY, f"outputs={tmp_path}", f"teacher.store={store}",
+                  "callbacks=ema", "trainer.max_epochs=1")  # fmt: skip
+    assert run.metrics["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mixing@data.mixing=mixup"], r"data.mixing: its memory has a slot for each sample"),
+        (["data.unlabeled=synthetic"], r"data.unlabeled=synthetic: its losses need the label"),
+        (["method.feature_loss.num_negatives=0"], r"num_negatives must be >= 1, got 0 \(method"),
+    ],
+)
+def test_what_a_memory_cannot_index_is_one_sentence(words: list[str], said: str) -> None:
+    cfg = compose(*TINY, *MEMORY, *words)
+    data = build_data(cfg)
+    with pytest.raises(UserError, match=said):
+        check_run(cfg, data)

@@ -213,6 +213,18 @@ def test_a_policy_that_is_random_is_the_learned_ones_control_with_the_same_rows(
     assert not make(search_share=0).is_searching
 
 
+def test_relax_trains_a_control_variate_beside_the_policy_and_changes_nothing_else() -> None:
+    usual, relaxed = make().train(), make(estimator="relax").train()
+    terms = terms_of(relaxed)
+    assert set(terms) - set(terms_of(usual)) == {"student/control"}
+    for name in ("control", "policy"):
+        assert reached(relaxed, terms[f"student/{name}"]) == {"policy"}
+    assert set(relaxed.own_modules()) == set(usual.own_modules())
+    assert "compile" in relaxed.unsupported()
+    assert "compile" not in {**usual.unsupported(), **make(**PLAIN).unsupported()}
+    assert "compile" not in make(policy="random", estimator="relax").unsupported()
+
+
 # The search
 
 
@@ -224,8 +236,11 @@ class PolicyAfterEpochs(Callback):
         self.states.append(deepcopy(method.policies.state_dict()))
 
 
-def test_a_policy_learns_in_its_search_and_stays_as_it_is_afterwards(tmp_path: Path) -> None:
-    method, seen = make(search_share=0.5), PolicyAfterEpochs()
+@pytest.mark.parametrize("estimator", ["leave_one_out", "relax"])
+def test_a_policy_learns_in_its_search_and_stays_as_it_is_afterwards(
+    estimator: str, tmp_path: Path
+) -> None:
+    method, seen = make(search_share=0.5, estimator=estimator), PolicyAfterEpochs()
     seen.states.append(deepcopy(method.policies.state_dict()))
     teacher = deepcopy(method.teacher.state_dict())
     trainer = Trainer(
@@ -268,6 +283,7 @@ def test_layers_can_be_named() -> None:
     ("options", "said"),
     [
         ({"policy": "searched"}, r"unknown policy 'searched'.*\(method.policy=…"),
+        ({"estimator": "best"}, r"unknown estimator 'best'.*\(method.estimator=…"),
         ({"areas": "all"}, r"unknown choice of areas 'all'.*\(method.areas=…"),
         ({"search_share": -1}, r"search_share must be in \[0, 1\], got -1"),
         ({"num_areas": 0}, r"num_areas must be >= 1 or null, got 0 \(method.num_areas=…\)"),

@@ -15,7 +15,7 @@ from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.stage import Stage
 from kd_lightning.running.build import build_data, build_method
-from kd_lightning.running.stages import RESULT, complete_stage, directory_of, fit_stage
+from kd_lightning.running.stages import RESULT, complete_stages, directory_of, fit_stage
 from kd_lightning.teachers.sources import Teacher, build_net
 
 WORDS = ["method=everything", "data=synthetic", "data.num_train=64", "data.num_test=16",
@@ -34,7 +34,7 @@ class Case:
         self.said: list[str] = []
 
     def complete(self) -> Learner:
-        complete_stage(self.cfg, self.data, self.method, apart=pytest.fail, say=self.said.append)
+        complete_stages(self.cfg, self.data, self.method, apart=pytest.fail, say=self.said.append)
         return self.method
 
 
@@ -159,7 +159,7 @@ def test_where_ranks_come_from_outside_it_is_done_apart(
         fit_stage(cfg, case.data, stage, case.directory, case.said.append)
 
     monkeypatch.setattr("kd_lightning.running.stages.launcher_rank", lambda: 0)
-    complete_stage(case.cfg, case.data, case.method, apart=apart, say=case.said.append)
+    complete_stages(case.cfg, case.data, case.method, apart=apart, say=case.said.append)
     assert requested == [case.cfg]
     assert torch.equal(weights(case.method), load_file(case.directory / RESULT)["head.weight"])
 

@@ -24,8 +24,8 @@ from kd_lightning.data.loading.packed_files import PackedFile
 Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]
 # (x, y) or (x, y, values); y: (B,) classes, or (B, C) class shares if mixed. Values are cached
-# teacher outputs, and what a mixed batch is made of: ``partner`` and ``share`` as in
-# ``mix_with_sources``, and, where no outputs are cached, the ``clean`` samples.
+# teacher outputs, the ``index`` of each sample, and what a mixed batch is made of: ``partner`` and
+# ``share`` as in ``mix_with_sources``, and, where no outputs are cached, the ``clean`` samples.
 Batch = Sequence[Tensor | Values]
 FILES_AT_ONCE = 8  # files that are decoded and transformed together; limits memory
 SampleKey = tuple[int, int]  # (epoch, index): workers learn the epoch from the key
@@ -109,6 +109,7 @@ class SampleSet(Dataset):
             a third result as of ``mix_with_sources``.
         skip_bad: whether files that cannot be decoded are left out with a warning.
         views: augmentation with a fixed number of views; None: each epoch augments anew.
+        with_indices: whether batches also hold the index of each sample.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class SampleSet(Dataset):
         mixing: Callable[[Tensor, Tensor], Batch] | None = None,
         skip_bad: bool = False,
         views: Views | None = None,
+        with_indices: bool = False,
     ) -> None:
         self.samples = samples
         self.seed = seed
@@ -129,6 +131,7 @@ class SampleSet(Dataset):
         self.mixing = mixing
         self.skip_bad = skip_bad
         self.views = views
+        self.with_indices = with_indices
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -176,7 +179,7 @@ class SampleSet(Dataset):
         x = x.index_select(0, device_indices) if isinstance(x, Tensor) else x[device_indices]
         if self.transform is not None:
             x = self.transform(x, PerSampleRandom(self._stream_seed(epoch), device_indices))
-        if self.mixing is None and self.views is None:
+        if self.mixing is None and self.views is None and not self.with_indices:
             yield from zip(x.split(size), y.split(size), strict=True)
             return
         pieces = zip(*(t.split(size) for t in (x, y, indices, device_indices)), strict=True)
@@ -186,8 +189,8 @@ class SampleSet(Dataset):
     def _finish_batch(
         self, x: Tensor, y: Tensor, epoch: int, indices: Tensor, device_indices: Tensor
     ) -> Batch:
-        """Mixes a batch of transformed samples, and adds the cached teacher outputs."""
-        values: Values = {}
+        """Mixes a batch of transformed samples, and adds the values that belong to it."""
+        values: Values = {"index": device_indices} if self.with_indices else {}
         if self.mixing is not None:
             with torch.random.fork_rng(devices=[]):
                 seed_stream(self.seed, "mixing", epoch, int(indices[0]))

@@ -52,6 +52,18 @@ def test_order_depends_only_on_seed_and_epoch():
     assert order(1, 3) != reference
 
 
+@pytest.mark.parametrize("device", [None, torch.device("cpu")], ids=["loader", "resident"])
+@pytest.mark.parametrize("options", [{}, {"transform": noise}])
+def test_batches_with_indices_are_the_same_batches_and_say_which_samples_they_are(device, options):
+    samples = [numbered(with_indices=found, **options) for found in (False, True)]
+    resident = {} if options else {"device": device}
+    plain, indexed = (epoch_of(make_loader(s, 4, shuffle=True, **resident)) for s in samples)
+    for (x, y), (same_x, same_y, values) in zip(plain, indexed, strict=True):
+        assert torch.equal(x, same_x)
+        assert torch.equal(y, same_y)
+        assert torch.equal(values["index"], y)  # the label of a sample is its number here
+
+
 def test_an_epoch_does_not_depend_on_the_epochs_before_it():
     loader = make_loader(numbered(transform=noise), 4, shuffle=True)
     for epoch in range(3):
