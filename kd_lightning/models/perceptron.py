@@ -6,6 +6,7 @@ from typing import Unpack
 
 from torch import nn
 
+from kd_lightning.base.ranges import Count, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier
 from kd_lightning.models.classifier import Classifier, check_rate
 
@@ -13,8 +14,8 @@ from kd_lightning.models.classifier import Classifier, check_rate
 def mlp(
     *,
     num_inputs: int,
-    widths: Sequence[int],
-    block_dropout: float = 0.0,
+    widths: Sequence[Count],
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """Linear layers, each with ReLU and dropout.

@@ -11,6 +11,7 @@ from typing import Unpack
 from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier
 from kd_lightning.models.cifar import conv_norm, resnet
 from kd_lightning.models.classifier import Classifier
@@ -36,10 +37,10 @@ def projector(num_in: int, num_out: int, reduction: int = 2) -> nn.Sequential:
 def projected_resnet(
     *,
     depth: int,
-    widths: Sequence[int],
+    widths: Sequence[Count],
     projected: int,
     reduction: int = 2,
-    block_dropout: float = 0.0,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A CIFAR ResNet (``cifar.resnet``) with a projector of its last map, ``trunk.projector``.

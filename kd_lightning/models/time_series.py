@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
@@ -79,9 +80,9 @@ class InceptionModule(nn.Module):
 
 def fcn(
     *,
-    widths: Sequence[int],
+    widths: Sequence[Count],
     kernels: Sequence[int],
-    block_dropout: float = 0.0,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A fully convolutional net (Wang et al. 2017, section II-B).
@@ -100,9 +101,9 @@ def fcn(
 
 def resnet1d(
     *,
-    widths: Sequence[int],
+    widths: Sequence[Count],
     kernels: Sequence[int],
-    block_dropout: float = 0.0,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A residual net (Wang et al. 2017, section II-C).
@@ -129,7 +130,7 @@ def inception_time(
     width: int,
     depth: int,
     kernels: Sequence[int],
-    block_dropout: float = 0.0,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """One net of InceptionTime (Ismail Fawaz et al. 2020, section 3).
@@ -152,7 +153,7 @@ def inception_time(
     return build_classifier(build_trunk(stages, block_dropout), num_out, num_dims=1, **common)
 
 
-def check_same_length(widths: Sequence[int], kernels: Sequence[int]) -> None:
+def check_same_length(widths: Sequence[Count], kernels: Sequence[int]) -> None:
     """Raises ``UserError`` unless there is one kernel for each width."""
     if len(widths) != len(kernels):
         raise UserError(

@@ -79,16 +79,11 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
 
 
 def check_length(trainer: DictConfig, key: str) -> None:
-    """Raises ``UserError`` for a run without a step or without an end."""
-    for name in ("accumulate_grad_batches", "log_every_n_steps"):
-        if trainer.get(name, 1) < 1:
-            raise UserError(f"{key}.{name} must be >= 1, got {trainer[name]}")
-    epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
-    if epochs is None or epochs < 1 or steps == 0:
-        raise UserError(
-            f"{key}.max_epochs must be >= 1, and {key}.max_steps too, or -1 for no other limit; "
-            f"got {epochs} and {steps}"
-        )
+    """Raises ``UserError`` for a run that must be longer than it may be."""
+    for unit, no_limit in (("epochs", None), ("steps", -1)):
+        least, most = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}", no_limit)
+        if least is not None and most != no_limit and least > most:
+            raise UserError(f"{key}.min_{unit} must be <= {key}.max_{unit}={most}, got {least}")
 
 
 def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
