@@ -25,12 +25,12 @@ Run = Callable[[Sequence[str], bool], Outcome]
 
 
 def examples(count: int, number: int) -> list[tuple[str, ...]]:
-    """``count`` command lines, the same for the same number."""
-    found: list[tuple[str, ...]] = []
+    """``count`` command lines with different keys, the same for the same number."""
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     @seed(number)
     @settings(
-        max_examples=count,
+        max_examples=4 * count,
         database=None,
         deadline=None,
         phases=[Phase.generate],
@@ -38,10 +38,11 @@ def examples(count: int, number: int) -> list[tuple[str, ...]]:
     )
     @given(command_lines())
     def collect(words: tuple[str, ...]) -> None:
-        found.append(words)
+        if len(found) < count:  # Hypothesis also varies the values of the same keys
+            found.setdefault(tuple(word.partition("=")[0] for word in words), words)
 
     collect()
-    return found
+    return list(found.values())
 
 
 def shortest(words: tuple[str, ...], train: bool, wrong: Outcome, run: Run) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ is of the key's type, at the edge of its range, or of another kind altogether.
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -115,7 +116,8 @@ def command_lines(draw: st.DrawFn) -> tuple[str, ...]:
     choices = choose.sample(choices_of(method), choose.choice((0, 0, 1, 2)))
     keys = keys_of(method)
     first, *others = choose.sample(sorted(keys), choose.choice((1, 1, 2, 3)))
-    given = [f"{first}={as_typed(draw(st.one_of(anything(), near(keys[first]))))}"]
+    kinds = [near(keys[first])] * 3 + [anything()]
+    given = [f"{first}={as_typed(draw(st.one_of(kinds)))}"]
     given += [f"{name}={as_typed(draw(near(keys[name])))}" for name in others]
     return (*base_of(method), *choices, *given)
 
@@ -133,9 +135,16 @@ def near(annotation: Any) -> st.SearchStrategy:
         return st.booleans()
     if kind in (int, float):
         edges = {span.least, span.above, span.most, span.below} - {math.inf, -math.inf}
-        return st.sampled_from([*NUMBERS, *map(kind, sorted(edges))])
+        numbers = [*NUMBERS, *map(kind, sorted(edges)), *ABSURD]
+        return st.sampled_from([one for one in numbers if kind is float or isinstance(one, int)])
     if kind is str:
         return st.sampled_from(WORDS)
+    inner = [one for one in get_args(kind) if one is not Ellipsis]
+    origin = get_origin(kind)
+    if isinstance(origin, type) and issubclass(origin, Sequence) and inner:
+        return st.lists(near(inner[0]), max_size=3)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and inner:
+        return st.dictionaries(st.sampled_from(["a", "student"]), near(inner[1]), max_size=2)
     return anything()
 
 

@@ -99,12 +99,16 @@ def describe(annotation: Any, value: Any = None) -> str:
         return TYPE_NAMES[origin] + ("" if span == FINITE else f" {span.words()}")
     if origin in TYPE_NAMES:
         return TYPE_NAMES[origin]
+    if not isinstance(origin, type):
+        return ""
     if issubclass(origin, str | PathLike):
         return "text"
     if issubclass(origin, Mapping):
-        return "keys and values" + (f", each {describe(inner[1])}" if inner else "")
+        each = describe(inner[1]) if inner else ""
+        return "keys and values" + (f", each {each}" if each else "")
     if issubclass(origin, Sequence):
-        return "a list" + (f", each {describe(inner[0])}" if inner else "")
+        each = describe(inner[0]) if inner else ""
+        return "a list" + (f", each {each}" if each else "")
     return ""
 
 
