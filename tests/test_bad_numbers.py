@@ -40,6 +40,7 @@ REFUSED = {
     "data.num_workers=100000": "data.num_workers must be >= 0 and <= 1024, got 100000",
     "evaluation.adversarial_steps=0": "evaluation.adversarial_steps must be >= 1, got 0",
     "method.students.a.widths=[8,0]": "method.students.a.widths[1] must be >= 1, got 0",
+    "method.students.a.widths=[]": "method.students.a.widths must be a list of length >= 1, each",
     "method.students.a.num_classes=0": "method.students.a.num_classes must be >= 1, got 0",
 }
 

@@ -7,6 +7,7 @@ without a declared range must be finite and of a size that float32 can compute w
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,7 +17,7 @@ LARGEST, SMALLEST = 1e12, 1e-18
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that an argument takes.
+    """The numbers that an argument takes; with a list, the lengths.
 
     Args:
         least, above: the lower bound, inside or outside of the range.
@@ -42,7 +43,7 @@ class Range:
         Args:
             value: a number that it does not hold; None: any.
         """
-        bounds = self._bounds()
+        bounds = self.bounds()
         if value is None or not self._is_within_bounds(value):
             return bounds or "finite"
         if not bounds and math.isinf(value):
@@ -55,7 +56,7 @@ class Range:
         is_below = value < self.below or self.below == math.inf
         return self.least <= value <= self.most and is_above and is_below
 
-    def _bounds(self) -> str:
+    def bounds(self) -> str:
         lowest, highest = max(self.least, self.above), min(self.most, self.below)
         includes_lowest, includes_highest = self.above < lowest, self.below > highest
         if lowest > -math.inf and highest < math.inf:
@@ -85,4 +86,6 @@ InnerShare = Annotated[float, Range(above=0, below=1)]
 # T^2 multiplies differences that are as small as 1 / T^2: above the limit only rounding is left
 Temperature = Annotated[float, Range(above=0, limit=10_000)]
 Seed = Annotated[int, Range(least=0, limit=2**63 - 1)]
+Counts = Annotated[Sequence[Count], Range(least=1)]
+Four = tuple[Count, Count, Count, Count]
 Classes = Annotated[int, Range(least=2)]

@@ -42,7 +42,8 @@ def matches(value: Any, annotation: Any, *, ranges: bool = True) -> bool:
     if issubclass(origin, Mapping):
         return is_mapping(value) and all(is_like(v, *inner[1:] or [Any]) for v in value.values())
     if issubclass(origin, Sequence):
-        return is_list(value) and matches_each(list(value), inner, is_like)
+        is_long = is_list(value) and (not ranges or span.holds(len(value)))
+        return is_long and matches_each(list(value), inner, is_like)
     return False
 
 
@@ -108,7 +109,9 @@ def describe(annotation: Any, value: Any = None) -> str:
         return "keys and values" + (f", each {each}" if each else "")
     if issubclass(origin, Sequence):
         each = describe(inner[0]) if inner else ""
-        return "a list" + (f", each {each}" if each else "")
+        length = str(len(inner)) if len(inner) > 1 and Ellipsis not in inner else span.bounds()
+        words = f"a list of length {length}" if length else "a list"
+        return f"{words}, each {each}" if each else words
     return ""
 
 

@@ -8,13 +8,13 @@ ImageNet nets of the tables are timm's (``timm_nets.py``).
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.ranges import Count, Positive, ShareBelowOne
+from kd_lightning.base.ranges import Count, Counts, Four, Positive, Range, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
@@ -102,8 +102,8 @@ def stack_blocks(
 
 def resnet(
     *,
-    depth: int,
-    widths: Sequence[Count],
+    depth: Count,
+    widths: Four,
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
@@ -124,7 +124,11 @@ def resnet(
 
 
 def wide_resnet(
-    *, depth: int, widen: int, block_dropout: ShareBelowOne = 0.0, **common: Unpack[CommonArguments]
+    *,
+    depth: Count,
+    widen: Count,
+    block_dropout: ShareBelowOne = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A wide ResNet (Zagoruyko & Komodakis 2016): wrn_16_2, wrn_40_1, wrn_40_2.
 
@@ -145,7 +149,7 @@ def wide_resnet(
 
 def vgg(
     *,
-    widths: Sequence[Sequence[int]],
+    widths: Annotated[Sequence[Counts], Range(least=1)],
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
@@ -254,8 +258,8 @@ class ShuffleUnit(nn.Module):
 
 def shufflenetv1(
     *,
-    groups: int,
-    widths: Sequence[Count],
+    groups: Count,
+    widths: Four,
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
@@ -314,7 +318,7 @@ class ShuffleV2Unit(nn.Module):
 
 def shufflenetv2(
     *,
-    widths: Sequence[Count],
+    widths: tuple[Count, Count, Count, Count, Count],
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.ranges import Count, ShareBelowOne
+from kd_lightning.base.ranges import Count, Counts, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
@@ -80,8 +80,8 @@ class InceptionModule(nn.Module):
 
 def fcn(
     *,
-    widths: Sequence[Count],
-    kernels: Sequence[int],
+    widths: Counts,
+    kernels: Counts,
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
@@ -101,8 +101,8 @@ def fcn(
 
 def resnet1d(
     *,
-    widths: Sequence[Count],
-    kernels: Sequence[int],
+    widths: Counts,
+    kernels: Counts,
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
@@ -127,9 +127,9 @@ def resnet1d(
 
 def inception_time(
     *,
-    width: int,
-    depth: int,
-    kernels: Sequence[int],
+    width: Count,
+    depth: Count,
+    kernels: Counts,
     block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
@@ -153,7 +153,7 @@ def inception_time(
     return build_classifier(build_trunk(stages, block_dropout), num_out, num_dims=1, **common)
 
 
-def check_same_length(widths: Sequence[Count], kernels: Sequence[int]) -> None:
+def check_same_length(widths: Sequence[int], kernels: Sequence[int]) -> None:
     """Raises ``UserError`` unless there is one kernel for each width."""
     if len(widths) != len(kernels):
         raise UserError(

@@ -1,6 +1,5 @@
 """Keys and values are checked against signatures. test_bad_input.py tests it in whole runs."""
 
-from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
 import pytest
@@ -8,7 +7,7 @@ from helpers import TINY, compose
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.ranges import Count, ShareBelowOne
+from kd_lightning.base.ranges import Counts, ShareBelowOne
 from kd_lightning.config.command_line import CONF
 from kd_lightning.config.schema import PLAIN, arguments_of, check_configuration
 from kd_lightning.config.values import matches
@@ -41,7 +40,7 @@ def test_a_class_of_this_package_takes_the_arguments_of_its_bases() -> None:
 def test_a_function_takes_its_typed_keywords() -> None:
     arguments = arguments_of(mlp)
     assert not arguments.others
-    assert arguments.known["widths"].type == Sequence[Count]
+    assert arguments.known["widths"].type == Counts
     assert arguments.known["dropout"].type == ShareBelowOne
     assert arguments.known["num_classes"].required
     assert not arguments.known["dropout"].required
