@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.config.command_line import CONF, compose
 from kd_lightning.config.schema import PLAIN, arguments_of, trainer_arguments
-from kd_lightning.config.values import split_range
+from kd_lightning.config.values import matches, split_range
 
 # Small made-up data, so that a run takes a second
 SMALL = (
@@ -109,7 +109,7 @@ def added(node: DictConfig, known: dict[str, Any], key: str) -> dict[str, Any]:
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> tuple[str, ...]:
-    """The overrides of a run with one value of any kind, and perhaps further unusual ones."""
+    """The overrides of a run with one value of any kind, and perhaps others that are allowed."""
     # Hypothesis prefers what comes first and repeats itself: keys are chosen evenly
     choose = random.Random(draw(st.integers(0, 2**63)))
     method = choose.choice(METHODS)
@@ -118,8 +118,12 @@ def command_lines(draw: st.DrawFn) -> tuple[str, ...]:
     first, *others = choose.sample(sorted(keys), choose.choice((1, 1, 2, 3)))
     kinds = [near(keys[first])] * 3 + [anything()]
     given = [f"{first}={as_typed(draw(st.one_of(kinds)))}"]
-    given += [f"{name}={as_typed(draw(near(keys[name])))}" for name in others]
+    given += [f"{name}={as_typed(draw(allowed(keys[name])))}" for name in others]
     return (*base_of(method), *choices, *given)
+
+
+def allowed(annotation: Any) -> st.SearchStrategy:
+    return near(annotation).filter(lambda value: matches(value, annotation))
 
 
 def near(annotation: Any) -> st.SearchStrategy:

@@ -31,6 +31,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # inside the package if it is installed from a wheel, beside it in a source tree
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
+# In the errors of torch and numpy, which are of several types
+NO_MEMORY = re.compile(r"can't allocate memory|Unable to allocate|CUDA out of memory")
 HELP_WIDTH = 80  # characters of a line of --help
 SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
 
@@ -202,6 +204,11 @@ def _key(error: InstantiationException) -> str:
 
 def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return (
+            f"the memory is not enough: {str(error).splitlines()[0] or 'it is full'} (a smaller "
+            "batch_size, a smaller net or fewer samples need less)"
+        )
     if not isinstance(error, OSError):
         return ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -136,7 +136,7 @@ def test_an_attack_on_the_mixture_raises_the_mixtures_loss_more_than_one_on_the_
         ({"hard_weight": 0, "soft_weight": 0}, "one of hard_weight, soft_weight must be > 0"),
         ({"teacher_input": "clea"}, r"did you mean clean\? \(method.teacher_input=…\)"),
         ({"attack_target": "label"}, r"did you mean labels\? \(method.attack_target=…\)"),
-        ({"epsilon": -1}, r"method.epsilon=…"),
+        ({"epsilon": -1}, r"method.epsilon must be >= 0, got -1"),
     ],
 )
 def test_bad_values_name_their_key(options: dict, sentence: str) -> None:

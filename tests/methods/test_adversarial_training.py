@@ -147,7 +147,7 @@ def test_robust_accuracy_on_val_is_that_under_attack_and_the_same_each_time(
     [
         ({"epsilon": -0.1}, r"method.epsilon must be >= 0, got -0.1"),
         ({"epsilon": math.nan}, "epsilon must be >= 0, got nan"),
-        ({"val_epsilon": -1.0}, r"method.val_epsilon must be >= 0, got -1.0"),
+        ({"val_epsilon": -1.0}, r"method.val_epsilon must be >= 0 or null, got -1.0"),
         ({"step_size": 0}, r"method.step_size must be > 0, got 0"),
         ({"steps": 0}, r"method.steps must be >= 1, got 0"),
         ({"attack_mode": "evl"}, r"did you mean eval\? \(method.attack_mode=…\)"),
