@@ -19,6 +19,7 @@ REFUSED = {
     "seed=12345678901234567890": "seed must be >= 0 and <= 9223372036854775807, got 123456789012",
     "seed=-1": "seed must be >= 0, got -1",
     "threads=0": "threads must be >= 1 or null, got 0",
+    "teacher.cache=0": "teacher.cache must be >= 1 or null, got 0",
     "hardware.num_nodes=0": "hardware.num_nodes must be >= 1, got 0",
     "method.temperature=1e308": "method.temperature must be > 0 and <= 10000, got 1e+308",
     "method.temperature=1e-308": "method.temperature must be > 0 and >= 1e-18, got 1e-308",

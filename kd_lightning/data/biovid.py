@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.base.ranges import Count, CountOrZero
+from kd_lightning.base.ranges import Count
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.classes import class_notes
@@ -44,7 +44,7 @@ class BioVid(ClassificationData):
         *,
         classes: Sequence[str],
         channels: Sequence[str],
-        fold: CountOrZero = 0,
+        fold: int = 0,
         length: Count = 2816,
         **common,
     ) -> None:
