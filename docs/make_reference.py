@@ -15,10 +15,11 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
 from hydra.utils import get_object
-from lightning.pytorch import Trainer
 
+from kd_lightning.base.ranges import FINITE
 from kd_lightning.config.command_line import CONF
-from kd_lightning.config.schema import PLAIN, arguments_of
+from kd_lightning.config.schema import PLAIN, arguments_of, trainer_arguments
+from kd_lightning.config.values import split_range
 from kd_lightning.list import CHOSEN_BY, groups, plural
 
 ROOT = Path(__file__).parent.parent
@@ -300,7 +301,7 @@ def explained(key: str, target: str | None, comment: str) -> tuple[str, str]:
         return shown_type(PLAIN[key]), comment
     if target is None:
         is_trainer = re.fullmatch(r"(teacher\.)?trainer\.\w+", key)
-        return shown_type(arguments_of(Trainer).known[name].type) if is_trainer else "", comment
+        return shown_type(trainer_arguments()[name].type) if is_trainer else "", comment
     built = get_object(target)
     known = arguments_of(built).known
     kind = shown_type(known[name].type) if name in known else ""
@@ -327,7 +328,10 @@ def described(built: Any, *, with_bases: bool = False) -> dict[str, str]:
 
 
 def shown_type(kind: Any) -> str:
-    """An annotation in the words of YAML: "int | null"."""
+    """An annotation in the words of YAML: "int >= 1 | null"."""
+    kind, span = split_range(kind)
+    if span != FINITE:
+        return f"{shown_type(kind)} {span.words()}"
     if kind is inspect.Parameter.empty or kind is Any:
         return ""
     if get_origin(kind) in (Union, UnionType):
@@ -336,6 +340,10 @@ def shown_type(kind: Any) -> str:
         return " | ".join(map(str, get_args(kind)))
     if kind is NoneType:
         return "null"
+    if get_origin(kind) is not None and any(
+        split_range(one)[1] != FINITE for one in get_args(kind)
+    ):
+        return f"{kind.__origin__.__name__}[{', '.join(map(shown_type, get_args(kind)))}]"
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(kind))
 
 

@@ -92,39 +92,39 @@ KEYS = {
     "data.size=${data.sice}": "data.size needs a value: Interpolation key 'data.sice' not found",
 }
 KINDS = {
-    "method.temperature=warm": "method.temperature must be a number, got warm",
-    "method.temperature=null": "method.temperature must be a number, got null",
-    "trainer.max_epochs=many": "trainer.max_epochs must be a whole number or null, got many",
-    "trainer.max_epochs=1.5": "trainer.max_epochs must be a whole number or null, got 1.5",
-    "data.batch_size=2.5": "data.batch_size must be a whole number, got 2.5",
+    "method.temperature=warm": "method.temperature must be a number > 0, got warm",
+    "method.temperature=null": "method.temperature must be a number > 0, got null",
+    "trainer.max_epochs=many": "trainer.max_epochs must be a whole number >= 1, got many",
+    "trainer.max_epochs=1.5": "trainer.max_epochs must be a whole number >= 1, got 1.5",
+    "data.batch_size=2.5": "data.batch_size must be a whole number >= 1, got 2.5",
     "data.root=[a,b]": "data.root must be text or null, got ['a', 'b']",
     "optimizer.lr=fast": "optimizer.lr must be a number, got fast",
-    "seed=x": "seed must be a whole number, got x",
+    "seed=x": "seed must be a whole number >= 0, got x",
     "hardware.devices=all": "hardware.devices must be a whole number or a list",
     "method.students.a.widths=wide": "method.students.a.widths must be a list, each a whole number",
     "method.confidence=entropy": "must be a choice (confidence@method.confidence=…), got entropy",
     "method.learning_rates={a:x}": "method.learning_rates must be keys and values, each a number",
     "trainer=null": "trainer must be keys and values, got null",
     "method.teacher=resnet8": "method.teacher must be keys and values, got resnet8",
-    "threads=many": "threads must be a whole number or null, got many",
+    "threads=many": "threads must be a whole number >= 1 or null, got many",
     "baselines=random": "baselines must be labels_only or adversarial_training or a list",
 }
 VALUES = {
-    "method.temperature=0": "temperature must be > 0, got 0 (method.temperature=…)",
-    "method.peer_temperature=-1": "must be > 0, got -1 (method.peer_temperature=…)",
-    "method.soft_weight=-1": "soft_weight must be >= 0, got -1 (method.soft_weight=…)",
-    "method.confidence_threshold=1.5": "must be in [0, 1], got 1.5 (method.confidence_threshold=…)",
-    "method.confidence_threshold=-0.1": "must be in [0, 1], got -0.1 (method.confidence_thres",
+    "method.temperature=0": "method.temperature must be > 0, got 0",
+    "method.peer_temperature=-1": "method.peer_temperature must be > 0, got -1",
+    "method.soft_weight=-1": "method.soft_weight must be >= 0, got -1",
+    "method.confidence_threshold=1.5": "method.confidence_threshold must be in [0, 1], got 1.5",
+    "method.confidence_threshold=-0.1": "method.confidence_threshold must be in [0, 1], got -0.1",
     "method.confidence_gate=sof": "unknown gate 'sof': did you mean soft? (method.con",
     "method.learning_rates={a:-1}": "method.learning_rates.a must be > 0, got -1",
-    "method.students.a.dropout=1": "must be in [0, 1), got 1 (method.students.a.dropout=…)",
+    "method.students.a.dropout=1": "method.students.a.dropout must be in [0, 1), got 1",
     "~method.students.b": "needs two students or more, got 1: add one with model@",
     "method.confidence_passes=3": "the teacher has no active dropout",
     "data.batch_size=-4": "data.batch_size must be >= 1, got -4",
     "data.batch_size=97": "data.batch_size=97 is larger than the training part, which has 86",
     "teacher.batch_size=97": "teacher.batch_size must be 1..86, for there are 86 training samples",
     "data.val_fraction=2": "data.val_fraction must be in [0, 1), got 2",
-    "trainer.max_epochs=0": "trainer.max_epochs must be >= 1, and trainer.max_steps too",
+    "trainer.max_epochs=0": "trainer.max_epochs must be >= 1, got 0",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be >= 1, got 0",
     "optimizer.lr=-1": "the optimizer refuses its settings: Invalid learning rate: -1 (optimizer.",
     "teacher.optimizer.lr=-1": "Invalid learning rate: -1 (teacher.optimizer.",
@@ -291,7 +291,7 @@ def test_a_run_directory_is_used_once(refusal, finished: Path) -> None:
 
 
 def test_the_values_of_a_resumed_run_are_checked_too(finished: Path) -> None:
-    with pytest.raises(UserError, match="max_epochs must be a whole number or null, got many"):
+    with pytest.raises(UserError, match="max_epochs must be a whole number >= 1, got many"):
         distill(f"resume={finished}", "trainer.max_epochs=many")
 
 
@@ -429,9 +429,9 @@ def test_places_that_cannot_be_written(key: str, refusal, tmp_path: Path) -> Non
 
 
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_epoch(refusal, outputs: Path) -> None:
-    # in the second of two epochs the learning rate is 1e30
-    said = refusal("method=supervised", "optimizer=sgd", "scheduler=multistep",
-                   "scheduler.milestones=[0.5]", "scheduler.gamma=1e31")  # fmt: skip
+    # in the second of two epochs the learning rate is near 1e12
+    said = refusal("method=supervised", "optimizer=sgd", "optimizer.lr=1", "scheduler=multistep",
+                   "scheduler.milestones=[0.5]", "scheduler.gamma=1e12")  # fmt: skip
     assert re.search(r"the loss term student/hard was not finite at step [6-9]:", said)
     assert "lower optimizer.lr" in said
     (directory,) = outputs.iterdir()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from helpers import ROOT
 
+from kd_lightning.base.ranges import Count, Share
 from kd_lightning.config.command_line import CONF
 
 spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs/make_reference.py")
@@ -49,11 +51,11 @@ def test_every_key_of_every_file_is_there(path: Path) -> None:
 def test_a_row_has_key_default_type_and_comment() -> None:
     kd = (CONF / "method" / "kd.yaml").read_text()
     (comment,) = re.findall(r"^temperature: 4.0 # (.*)$", kd, re.M)
-    assert ["method.temperature", "4.0", "float", make_reference.prose(comment)] in ROWS
+    assert ["method.temperature", "4.0", "float &gt; 0", make_reference.prose(comment)] in ROWS
     assert row("data.root", "null")[2] == "str &#124; null"
     assert row("hardware.precision", "32")[2] == "str &#124; int"
     assert row("launcher.poll_seconds", "15")[2] == "float"
-    assert row("trainer.accumulate_grad_batches", "1")[2] == "int"
+    assert row("trainer.accumulate_grad_batches", "1")[2] == "int &gt;= 1"
 
 
 def test_a_choice_links_to_its_group() -> None:
@@ -99,6 +101,8 @@ def test_comments_belong_to_their_keys(tmp_path: Path) -> None:
         (int | None, "int | null"),
         (Literal["auto"] | bool, "auto | bool"),
         (dict[str, Path], "dict[str, Path]"),
+        (Count | None, "int >= 1 | null"),
+        (Sequence[Share], "Sequence[float in [0, 1]]"),
         (Any, ""),
     ],
 )

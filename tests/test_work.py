@@ -111,7 +111,7 @@ def test_a_user_error_is_one_sentence_and_the_job_can_be_run_again(make) -> None
     job = make("method.temperature=0")
     assert run(job) == 2
     assert job.state() is State.FAILED
-    assert job.error() == "temperature must be > 0, got 0 (method.temperature=…)"
+    assert job.error() == "method.temperature must be > 0, got 0"
     assert "Traceback" not in job.log.read_text()
     assert run(job) == 2
     assert job.log.read_text().count("Error: temperature must be") == 2

@@ -15,8 +15,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import ShareBelowOne
 from kd_lightning.callbacks.progress import epochs_of
+from kd_lightning.config.values import checked
 from kd_lightning.models.averages import refresh_batch_norm
 
 
@@ -123,10 +124,9 @@ class SWA(AveragedStudents):
         refresh_batch_norm: True as in the paper.
     """
 
-    def __init__(self, *, start: float = 0.75, refresh_batch_norm: bool = True) -> None:
+    @checked("callbacks.swa")
+    def __init__(self, *, start: ShareBelowOne = 0.75, refresh_batch_norm: bool = True) -> None:
         super().__init__(refresh_batch_norm=refresh_batch_norm)
-        if not 0 <= start < 1:
-            raise UserError(f"callbacks.swa.start must be in [0, 1), got {start}")
         self.start = start
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
@@ -162,12 +162,11 @@ class EMA(AveragedStudents):
             averaged weights.
     """
 
+    @checked("callbacks.ema")
     def __init__(
-        self, *, decay: float = 0.999, warmup: bool = True, refresh_batch_norm: bool = False
+        self, *, decay: ShareBelowOne = 0.999, warmup: bool = True, refresh_batch_norm: bool = False
     ) -> None:
         super().__init__(refresh_batch_norm=refresh_batch_norm)
-        if not 0 <= decay < 1:
-            raise UserError(f"callbacks.ema.decay must be in [0, 1), got {decay}")
         self.decay = decay
         self.warmup = warmup
 

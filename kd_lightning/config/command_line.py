@@ -8,12 +8,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
     ConfigCompositionException,
@@ -33,6 +34,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # inside the package if it is installed from a wheel, beside it in a source tree
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
+# In the errors of torch and numpy, which are of several types
+NO_MEMORY = re.compile(r"can't allocate memory|Unable to allocate|CUDA out of memory")
 HELP_WIDTH = 80  # characters of a line of --help
 SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
 
@@ -46,6 +49,19 @@ def check_one_run(words: Sequence[str]) -> None:
     """Raises ``UserError`` for a word that only sweeps take."""
     for word in filter(is_sweep_key, words):
         raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
+    for word in filter(has_odd_choice, words):
+        raise UserError(f"a choice must be a name, got {word}")
+
+
+def has_odd_choice(word: str) -> bool:
+    """Whether a word chooses a list in which something is no name: Hydra fails at that."""
+    group = re.match(r"\+{0,2}([\w/]+)(@[\w.]+)?=\[", word)
+    if group is None or not (CONF / group[1]).is_dir():
+        return False
+    with suppress(HydraException):  # it is said when the configuration is composed
+        chosen = OverridesParser.create().parse_override(word).value()
+        return not all(isinstance(one, str) for one in chosen)
+    return False
 
 
 def choices(*, of_sweeps: bool = False) -> str:
@@ -191,6 +207,11 @@ def _key(error: InstantiationException) -> str:
 
 def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return (
+            f"the memory is not enough: {str(error).splitlines()[0] or 'it is full'} (a smaller "
+            "batch_size, a smaller net or fewer samples need less)"
+        )
     if not isinstance(error, OSError):
         return ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -265,6 +286,10 @@ def _missing_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
 
 def _unknown_key(text: str, overrides: Sequence[str]) -> str:
     """A sentence for a key that the configuration does not have."""
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"{match[1]} exists already: write it without + ({match[1]}=…)"
+    if match := re.search(r"Error merging override \+*([\w.]+)=(.*)", text):
+        return f"{match[1]} must be keys and values, got {match[2]} ({match[1]}.<key>=…)"
     match = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
     if match is None:
         return text

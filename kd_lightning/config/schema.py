@@ -5,10 +5,18 @@ built, so a mistake gives one sentence, and not an error inside a library after 
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, Unpack, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Required,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from hydra.utils import get_object
 from lightning.pytorch import Trainer
@@ -16,41 +24,44 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Count, Seed, ShareAboveZero, ShareBelowOne
+from kd_lightning.config.trainer_options import NOT_FOR_RUNS, TRAINER_TYPES
+from kd_lightning.config.values import as_text, check
 
 Baseline = Literal["labels_only", "adversarial_training"]
 # Keys that are no arguments of a ``_target_``, with the types of their values.
 PLAIN = {
-    "seed": int,
+    "seed": Seed,
     "outputs": str,
     "title": str | None,
     "run_dir": str | None,
     "resume": str | None,
     "baselines": Baseline | list[Baseline] | None,
-    "threads": int | None,
+    "threads": Count | None,
     "evaluation.temperature_scaling": bool,
     "evaluation.plots": bool,
     "evaluation.soups": bool,
-    "evaluation.adversarial": float | None,
-    "evaluation.adversarial_steps": int,
-    "evaluation.adversarial_samples": int,
-    "dropout.head": float,
-    "dropout.blocks": float,
+    "evaluation.adversarial": ShareAboveZero | None,
+    "evaluation.adversarial_steps": Count,
+    "evaluation.adversarial_samples": Count,
+    "dropout.head": ShareBelowOne,
+    "dropout.blocks": ShareBelowOne,
     "teacher.source": str | list[str],
     "teacher.weights_key": str | None,
     "teacher.class_order": str | list[str | int] | None,
-    "teacher.seed": int,
+    "teacher.seed": Seed,
     "teacher.store": str,
     "teacher.other_data": bool,
     "teacher.check": Literal["error", "warn", "off", False],
     "teacher.expect_accuracy": float | None,
-    "teacher.batch_size": int,
+    "teacher.batch_size": Count,
     "teacher.data": dict[str, Any] | None,
-    "teacher.cache": int | None,
-    "teacher.cache_top_k": int | None,
+    "teacher.cache": Count | None,
+    "teacher.cache_top_k": Count | None,
     "teacher.cache_store": str,
     "hardware.accelerator": str,
     "hardware.devices": int | list[int],
-    "hardware.num_nodes": int,
+    "hardware.num_nodes": Count,
     "hardware.precision": str | int,
     "hardware.channels_last": bool,
     "hardware.teacher_precision": Literal["best", "bf16", 16, 32] | None,
@@ -72,7 +83,6 @@ SET_BY_PROGRAM = {
     *("default_root_dir", "use_distributed_sampler", "num_sanity_val_steps"),
     *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 }
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 
 
 class Argument(NamedTuple):
@@ -120,11 +130,26 @@ def check_configuration(cfg: DictConfig) -> None:
         if name not in node:
             raise UserError(f"{key} must be given, got nothing ({key}=…)")
         check_value(node, name, annotation, key)
-    known = arguments_of(Trainer).known
-    allowed = Arguments({name: known[name] for name in known if name not in SET_BY_PROGRAM}, False)
     for section in ("trainer", "teacher.trainer"):
-        check_arguments(OmegaConf.select(cfg, section), allowed, section)
+        check_trainer(OmegaConf.select(cfg, section), section)
     check_targets(cfg, "")
+
+
+def check_trainer(section: DictConfig, key: str) -> None:
+    """Checks the arguments of Lightning's Trainer that a person may set."""
+    for name, instead in NOT_FOR_RUNS.items():
+        if name in section:
+            raise UserError(f"{key}.{name} is not for runs: {instead}")
+    check_arguments(section, Arguments(trainer_arguments(), False), key)
+
+
+def trainer_arguments() -> dict[str, Argument]:
+    """Arguments of Lightning's Trainer that a person may set, with the ranges of numbers."""
+    return {
+        name: argument._replace(type=TRAINER_TYPES.get(name, argument.type))
+        for name, argument in arguments_of(Trainer).known.items()
+        if name not in SET_BY_PROGRAM
+    }
 
 
 def check_section(cfg: DictConfig, key: str) -> None:
@@ -184,71 +209,8 @@ def check_arguments(node: DictConfig, arguments: Arguments, key: str) -> None:
 
 
 def check_value(node: DictConfig, name: str, annotation: Any, key: str) -> None:
-    if OmegaConf.is_interpolation(node, name) or matches(node[name], annotation):
-        return
-    expected = describe(annotation) or f"a choice ({name}@{key}=…)"
-    raise UserError(f"{key} must be {expected}, got {as_text(node[name])}")
-
-
-def as_text(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def matches(value: Any, annotation: Any) -> bool:
-    """Whether a value of the configuration has the annotated type. A missing or unreadable
-    annotation matches any value.
-    """
-    origin, inner = get_origin(annotation) or annotation, get_args(annotation)
-    if OmegaConf.is_dict(value) and "_target_" in value:
-        return True  # the type of what will be built is not known here
-    if origin in (Union, UnionType):
-        return any(matches(value, one) for one in inner)
-    if origin is Literal:
-        return value in inner
-    if origin in (None, NoneType):
-        return value is None
-    if origin in (Any, object, inspect.Parameter.empty) or not isinstance(origin, type):
-        return True
-    if issubclass(origin, int | float):
-        is_bool = isinstance(value, bool)
-        return is_bool if origin is bool else isinstance(value, int | origin) and not is_bool
-    if issubclass(origin, str | PathLike):
-        return isinstance(value, str)
-    if issubclass(origin, Mapping):
-        return OmegaConf.is_dict(value) and all(
-            matches(v, *inner[1:] or [Any]) for v in value.values()
-        )
-    if issubclass(origin, Sequence):
-        return OmegaConf.is_list(value) and matches_each(list(value), inner)
-    return False
-
-
-def matches_each(values: list[Any], types: Sequence[Any]) -> bool:
-    """Whether the values match the ``types`` in list[int], tuple[int, ...] or tuple[int, str]."""
-    if len(types) < 2 or types[-1] is Ellipsis:
-        types = [*types, Any][:1] * len(values)
-    return len(values) == len(types) and all(map(matches, values, types))
-
-
-def describe(annotation: Any) -> str:
-    """An annotation in words; "" if its values can only be built by a ``_target_``."""
-    origin, inner = get_origin(annotation) or annotation, get_args(annotation)
-    if origin in (Union, UnionType):
-        words = dict.fromkeys(map(describe, inner))
-        if TYPE_NAMES[float] in words:
-            words.pop(TYPE_NAMES[int], None)
-        return " or ".join(filter(None, words))
-    if origin is Literal:
-        return " or ".join(map(str, inner))
-    if origin in TYPE_NAMES:
-        return TYPE_NAMES[origin]
-    if issubclass(origin, str | PathLike):
-        return "text"
-    if issubclass(origin, Mapping):
-        return "keys and values" + (f", each {describe(inner[1])}" if inner else "")
-    if issubclass(origin, Sequence):
-        return "a list" + (f", each {describe(inner[0])}" if inner else "")
-    return ""
+    if not OmegaConf.is_interpolation(node, name):
+        check(node[name], annotation, key, otherwise=f"a choice ({name}@{key}=…)")
 
 
 def arguments_of(target: Callable) -> Arguments:
@@ -278,7 +240,9 @@ def own_arguments(function: Callable) -> tuple[dict[str, Argument], bool]:
     for parameter in signature_of(function).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD and get_origin(parameter.annotation) is Unpack:
             (typed,) = get_args(parameter.annotation)
-            for name, annotation in get_type_hints(typed).items():
+            for name, annotation in get_type_hints(typed, include_extras=True).items():
+                if get_origin(annotation) in (Required, NotRequired):
+                    (annotation,) = get_args(annotation)
                 arguments[name] = Argument(annotation, name in typed.__required_keys__)
         elif parameter.kind is parameter.VAR_KEYWORD:
             has_keywords = True

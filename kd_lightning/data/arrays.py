@@ -14,6 +14,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import InnerShare
 from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.array_labels import as_texts, encode_arrays, renaming_notes
@@ -39,10 +40,8 @@ class Arrays(ClassificationData):
             ``split_seed``.
     """
 
-    def __init__(self, *, test_fraction: float = 0.2, **common) -> None:
+    def __init__(self, *, test_fraction: InnerShare = 0.2, **common) -> None:
         super().__init__(**common)
-        if not 0 < test_fraction < 1:
-            raise UserError(f"data.test_fraction must be in (0, 1), got {test_fraction}")
         self.test_fraction = test_fraction
 
     def load(self) -> Parts:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Count
 from kd_lightning.base.reading import read_lines
 from kd_lightning.base.words import cut, plain
 from kd_lightning.data.classification import ClassificationData, Parts
@@ -47,7 +48,7 @@ class BioVid(ClassificationData):
         classes: Sequence[str],
         channels: Sequence[str],
         fold: int = 0,
-        length: int = 2816,
+        length: Count = 2816,
         **common,
     ) -> None:
         super().__init__(**common)

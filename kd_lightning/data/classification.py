@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Count, Positive, Range, Seed, ShareBelowOne
+from kd_lightning.config.values import CheckedNumbers
 from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
 from kd_lightning.data.loading.checks import (
     check_augmentation,
@@ -57,7 +59,7 @@ class Parts:
     test_is_cut: bool = False
 
 
-class ClassificationData(LightningDataModule):
+class ClassificationData(CheckedNumbers, LightningDataModule):
     """A labelled data set with a train, a val and a test part.
 
     Args:
@@ -97,6 +99,7 @@ class ClassificationData(LightningDataModule):
     to ``notes`` for all that a person should know about how the files were read.
     """
 
+    section = "data"
     num_classes: int
     class_names: list[str]
     channels: int
@@ -112,21 +115,21 @@ class ClassificationData(LightningDataModule):
     def __init__(
         self,
         *,
-        batch_size: int,
+        batch_size: Count,
         root: str | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        train_per_class: int | None = None,
-        label_noise: float = 0.0,
+        val_fraction: ShareBelowOne = 0.1,
+        split_seed: Seed = 0,
+        train_per_class: Count | None = None,
+        label_noise: ShareBelowOne = 0.0,
         noisy_val: bool = False,
-        seed: int = 0,
-        num_workers: int = 0,
+        seed: Seed = 0,
+        num_workers: Annotated[int, Range(least=0, limit=1024)] = 0,
         resident: bool | Literal["auto"] = "auto",
         on_leak: str = "warn",
         augmentation: Transform | None = None,
         mixing: Callable[..., Callable] | None = None,
         unlabeled: str | None = None,
-        unlabeled_ratio: float = 1.0,
+        unlabeled_ratio: Positive = 1.0,
         unlabeled_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -134,20 +137,8 @@ class ClassificationData(LightningDataModule):
             raise UserError(
                 f"{type(self).__name__} reads no files, got data.root={root}: remove it"
             )
-        if batch_size < 1:
-            raise UserError(f"data.batch_size must be >= 1, got {batch_size}")
-        if not 0 <= val_fraction < 1:
-            raise UserError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
-        if train_per_class is not None and train_per_class < 1:
-            raise UserError(f"data.train_per_class must be >= 1 or null, got {train_per_class}")
-        if not 0 <= label_noise < 1:
-            raise UserError(f"data.label_noise must be in [0, 1), got {label_noise}")
         if on_leak not in CHOICES:
             raise unknown("choice", str(on_leak), CHOICES, "data.on_leak")
-        if not 0 < unlabeled_ratio < float("inf"):
-            raise UserError(f"data.unlabeled_ratio must be > 0, got {unlabeled_ratio}")
-        if num_workers < 0:
-            raise UserError(f"data.num_workers must be >= 0, got {num_workers}")
         self.batch_size = batch_size
         self.root = None if root is None else Path(root).expanduser()
         self.val_fraction = val_fraction

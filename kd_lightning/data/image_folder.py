@@ -1,6 +1,7 @@
 """Your own images, one folder for each class: ``<root>/train/<class>/…``, also val and test."""
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import InnerShare
 from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.loading.batches import Samples
@@ -27,10 +28,8 @@ class ImageFolder(ImageFiles):
             split is stratified by class and follows from ``split_seed``.
     """
 
-    def __init__(self, *, test_fraction: float = 0.2, exif: bool = True, **common) -> None:
+    def __init__(self, *, test_fraction: InnerShare = 0.2, exif: bool = True, **common) -> None:
         super().__init__(exif=exif, **common)
-        if not 0 < test_fraction < 1:
-            raise UserError(f"data.test_fraction must be in (0, 1), got {test_fraction}")
         self.test_fraction = test_fraction
 
     def load(self) -> Parts:

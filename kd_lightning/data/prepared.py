@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, Seed, ShareAboveZero, ShareBelowOne
 from kd_lightning.base.reading import reading
 from kd_lightning.data.augmentation import BatchTransform, CenterCrop, Compose, Resize
 from kd_lightning.data.classification import ClassificationData, Parts
@@ -58,10 +59,10 @@ class Prepared(ClassificationData):
     def __init__(
         self,
         *,
-        val_fraction: float | None = None,
-        split_seed: int | None = None,
-        image_size: int = 224,
-        crop_fraction: float = 0.875,
+        val_fraction: ShareBelowOne | None = None,
+        split_seed: Seed | None = None,
+        image_size: Count = 224,
+        crop_fraction: ShareAboveZero = 0.875,
         resize: str | None = None,
         interpolation: str | None = None,
         exif: bool | None = None,

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Seed, ShareBelowOne
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.decoding import read_rgb_from
@@ -56,8 +57,8 @@ class Streamed(ImageFiles):
         self,
         *,
         root: str | None = None,
-        val_fraction: float | None = None,
-        split_seed: int | None = None,
+        val_fraction: ShareBelowOne | None = None,
+        split_seed: Seed | None = None,
         exif: bool | None = None,
         **common,
     ) -> None:

@@ -6,12 +6,15 @@ white noise; more noise makes the task harder.
 Dimensions: N samples, C channels, S side of an image or length of a series.
 """
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Classes, Count, NotNegative, Range, Seed
 from kd_lightning.base.streams import stream
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
@@ -40,28 +43,22 @@ class Synthetic(ClassificationData):
         self,
         *,
         kind: str,
-        num_classes: int,
-        channels: int,
-        size: int,
-        num_train: int,
-        num_test: int,
-        noise: float,
-        data_seed: int = 0,
+        num_classes: Classes,
+        channels: Count,
+        size: Annotated[int, Range(least=COARSE)],
+        num_train: Count,
+        num_test: Count,
+        noise: NotNegative,
+        data_seed: Seed = 0,
         **common,
     ) -> None:
         super().__init__(**common)
         if kind not in KINDS:
             raise unknown("kind of data", kind, KINDS, "data.kind")
-        for key, value, lowest in (
-            ("num_classes", num_classes, 2),
-            ("channels", channels, 1),
-            ("size", size, COARSE),
-            ("num_train", num_train, num_classes),
-            ("num_test", num_test, 1),
-            ("noise", noise, 0),
-        ):
-            if value < lowest:
-                raise UserError(f"data.{key} must be {lowest} or more, got {value}")
+        if num_train < num_classes:
+            raise UserError(
+                f"data.num_train must be at least data.num_classes={num_classes}, got {num_train}"
+            )
         self.kind = kind
         self.pattern_shape = (num_classes, channels, size)
         self.num_train = num_train

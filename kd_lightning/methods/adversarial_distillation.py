@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from kd_lightning.base.errors import unknown
+from kd_lightning.base.ranges import NotNegative
 from kd_lightning.losses.attacks import as_floats
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
@@ -49,8 +50,8 @@ class AdversarialDistillation(AdversarialLearner, Distiller):
     def __init__(
         self,
         *,
-        hard_weight: float = 0.5,
-        soft_weight: float = 0.5,
+        hard_weight: NotNegative = 0.5,
+        soft_weight: NotNegative = 0.5,
         teacher_input: str = "adversarial",
         attack_target: str = "labels",
         **learner: Any,

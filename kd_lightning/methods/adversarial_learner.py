@@ -15,21 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import unknown
+from kd_lightning.base.ranges import Count, NotNegative, Positive
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.attacks import as_floats, pgd
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.base import Learner
-from kd_lightning.methods.checks import check_positive
 from kd_lightning.models.modes import MODES, Mode, in_mode
 
 CHOICES = ("robust_accuracy", "accuracy")
-
-
-def check_epsilon(name: str, value: float) -> None:
-    """Raises ``UserError`` unless an attack can be of this size."""
-    if not 0 <= value < float("inf"):
-        raise UserError(f"{name} must be >= 0, got {value} (method.{name}=…)")
 
 
 class AdversarialLearner(Learner):
@@ -56,20 +50,16 @@ class AdversarialLearner(Learner):
     def __init__(
         self,
         *,
-        epsilon: float = 8 / 255,
-        step_size: float = 2 / 255,
-        steps: int = 10,
+        epsilon: NotNegative = 8 / 255,
+        step_size: Positive = 2 / 255,
+        steps: Count = 10,
         random_start: bool = True,
         attack_mode: Mode = "eval",
         choose_by: str = "robust_accuracy",
-        val_epsilon: float | None = None,
+        val_epsilon: NotNegative | None = None,
         **learner: Any,
     ) -> None:
         super().__init__(**learner)
-        check_epsilon("epsilon", epsilon)
-        if val_epsilon is not None:
-            check_epsilon("val_epsilon", val_epsilon)
-        check_positive(step_size=step_size, steps=steps)
         if attack_mode not in MODES:
             raise unknown("mode", str(attack_mode), MODES, "method.attack_mode")
         if choose_by not in CHOICES:

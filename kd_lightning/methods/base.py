@@ -17,7 +17,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Classes, Positive, Seed
 from kd_lightning.base.streams import stream_seed
+from kd_lightning.config.values import CheckedNumbers
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.running_means import RunningMeans
 from kd_lightning.methods.stage import Stage
@@ -36,7 +38,7 @@ OTHER_METRICS = (
 Rows = list[dict[str, float | None]]
 
 
-class Learner(TrainingSteps):
+class Learner(CheckedNumbers, TrainingSteps):
     """Trains students, one or more, on the same batches.
 
     Args:
@@ -56,6 +58,7 @@ class Learner(TrainingSteps):
         chosen_by: the one of them that chooses the student's weights; higher is better.
     """
 
+    section = "method"
     takes_unlabeled: bool = False
     needs_indices: bool = False
     val_names: ClassVar[Sequence[str]] = ("accuracy", "nll", "ece")
@@ -65,11 +68,11 @@ class Learner(TrainingSteps):
         self,
         *,
         students: Mapping[str, nn.Module],
-        num_classes: int,
+        num_classes: Classes,
         optimizer: Callable[[Iterable[Any]], Optimizer],
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
-        learning_rates: Mapping[str, float] | None = None,
-        seed: int = 0,
+        learning_rates: Mapping[str, Positive] | None = None,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(optimizer, scheduler, learning_rates)
         if not students:

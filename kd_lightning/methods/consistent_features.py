@@ -19,12 +19,13 @@ paper does to the teacher's classifier.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import NotNegative, Range
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.losses.channel_matching import MATCHINGS, MatchedChannels
 from kd_lightning.losses.feature_loss import pooled
@@ -132,21 +133,15 @@ class ConsistentFeatures(FeatureDistillation):
         matching: str = "one_to_one",
         match_with: str = "initial",
         stage_recipe: StageRecipe | None = None,
-        match_samples: int = 5000,
-        ridge: float = 1e-3,
+        match_samples: Annotated[int, Range(least=2)] = 5000,
+        ridge: NotNegative = 1e-3,
         standardize: bool = False,
-        soft_weight: float = 1.0,
-        feature_weight: float = 1.0,
+        soft_weight: NotNegative = 1.0,
+        feature_weight: NotNegative = 1.0,
         **features: Any,
     ) -> None:
         if matching not in MATCHINGS:
             raise unknown("matching", matching, MATCHINGS, "method.matching")
-        if match_samples < 2:
-            raise UserError(
-                f"match_samples must be >= 2, got {match_samples} (method.match_samples=…)"
-            )
-        if not 0 <= ridge < float("inf"):
-            raise UserError(f"ridge must be >= 0, got {ridge} (method.ridge=…)")
         loss = functools.partial(
             MatchedChannels, matching=matching, ridge=ridge, standardize=standardize
         )

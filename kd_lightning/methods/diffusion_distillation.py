@@ -28,30 +28,33 @@ of the teacher's channels, which is what the released code has where no number i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.base.ranges import Count, CountOrZero, NotNegative, Range, Temperature
 from kd_lightning.base.streams import seed_stream, stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.hashing import hashing_loss
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.diffusion_settings import (
     check_choices,
     check_feature,
     check_head,
-    check_not_negative,
-    check_steps,
     require_last_map,
 )
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.feature_distillation import shapes_for
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.denoisers import IDENTITY, Denoised, SelfImitation, TeacherImitation
-from kd_lightning.models.diffusion import class_probabilities, log_probability_gradient
+from kd_lightning.models.diffusion import (
+    NUM_TIMES,
+    class_probabilities,
+    log_probability_gradient,
+)
 from kd_lightning.models.layer_outputs import LayerOutputs, Shape
 
 TEMPERATURES = {"teacher": 1.0, "self": 4.0}
@@ -93,18 +96,18 @@ class DiffusionDistillation(Distiller):
         target: str = "teacher",
         feature: str = "vector",
         denoiser: str = "batch_norm",
-        num_steps: int = 5,
-        temperature: float | None = None,
-        hard_weight: float = 1.0,
-        soft_weight: float = 1.0,
-        feature_weight: float = 1.0,
-        diffusion_weight: float = 1.0,
-        reconstruction_weight: float = 1.0,
-        num_latent: int | None = None,
-        hashing_weight: float = 1.0,
-        num_bits: int = 2048,
+        num_steps: Annotated[int, Range(least=1, most=NUM_TIMES // 2)] = 5,
+        temperature: Temperature | None = None,
+        hard_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 1.0,
+        feature_weight: NotNegative = 1.0,
+        diffusion_weight: NotNegative = 1.0,
+        reconstruction_weight: NotNegative = 1.0,
+        num_latent: CountOrZero | None = None,
+        hashing_weight: NotNegative = 1.0,
+        num_bits: Count = 2048,
         diffuse: str = "teacher",
-        guidance_scale: float = 1.0,
+        guidance_scale: NotNegative = 1.0,
         guidance_target: str = "label",
         **distiller: Any,
     ) -> None:
@@ -112,17 +115,12 @@ class DiffusionDistillation(Distiller):
         check_choices(target=target, feature=feature, denoiser=denoiser, diffuse=diffuse,
                       guidance_target=guidance_target)  # fmt: skip
         self.hashing_weight = hashing_weight if target == "self" else 0.0
-        check_not_negative(diffusion_weight=diffusion_weight, hashing_weight=hashing_weight,
-                           reconstruction_weight=reconstruction_weight,
-                           guidance_scale=guidance_scale, num_latent=num_latent or 0)  # fmt: skip
         of_self = {"hashing_weight": hashing_weight} if target == "self" else {}
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight,
                       feature_weight=feature_weight, **of_self)  # fmt: skip
-        check_steps(num_steps)
         check_feature(target, feature)
         self.target = target
         self.temperature = TEMPERATURES[target] if temperature is None else temperature
-        check_positive(temperature=self.temperature, num_bits=num_bits)
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight

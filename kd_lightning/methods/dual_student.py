@@ -18,12 +18,13 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import CountOrZero, NotNegative, Share, Temperature
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import (
     SoftLoss,
@@ -31,10 +32,10 @@ from kd_lightning.losses.soft_targets import (
     mean_log_probs,
     soft_target_kl_to,
 )
-from kd_lightning.methods.checks import check_call, check_positive, check_weights
+from kd_lightning.methods.checks import check_call, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog, Counts, counted
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.ramp import ramp
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.stochastic import (
@@ -82,19 +83,19 @@ class DualStudent(Distiller):
         self,
         *,
         confidence: Callable[..., Tensor] = entropy_confidence,
-        confidence_passes: int = 0,
-        confidence_temperature: float | str = 1.0,
-        confidence_threshold: float = 0.0,
+        confidence_passes: CountOrZero = 0,
+        confidence_temperature: Temperature | Literal["calibrated"] = 1.0,
+        confidence_threshold: Share = 0.0,
         confidence_gate: str = "soft",
         normalize_confidence: bool = False,
         labels_where_unsure: bool = False,
         soft_loss: SoftLoss = kl_soft_loss,
-        temperature: float = 4.0,
-        peer_temperature: float = 4.0,
-        hard_weight: float = 1.0,
-        soft_weight: float = 1.0,
-        peer_weight: float = 0.5,
-        peer_ramp: float = 0.1,
+        temperature: Temperature = 4.0,
+        peer_temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 1.0,
+        peer_weight: NotNegative = 0.5,
+        peer_ramp: Share = 0.1,
         peer_confidence: bool = False,
         **distiller: Any,
     ) -> None:
@@ -104,19 +105,11 @@ class DualStudent(Distiller):
                 "dual_student needs two students or more, got 1: add one with "
                 "model@method.students.b=…, or use method=kd"
             )
-        check_positive(temperature=temperature, peer_temperature=peer_temperature)
         check_confidence_temperature(confidence_temperature)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight, peer_weight=peer_weight)
-        check_ramp(peer_ramp=peer_ramp)
-        if not 0 <= confidence_threshold <= 1:
-            raise UserError(
-                f"confidence_threshold must be in [0, 1], got {confidence_threshold} "
-                "(method.confidence_threshold=…)"
-            )
         if confidence_gate not in GATES:
             raise unknown("gate", confidence_gate, GATES, "method.confidence_gate")
         if confidence_passes:
-            check_positive(confidence_passes=confidence_passes)
             require_dropout(self.teacher)
             check_takes_samples(confidence, confidence_passes, self.num_classes)
         if peer_confidence or not confidence_passes:
@@ -249,15 +242,11 @@ class DualStudent(Distiller):
 
 
 def check_confidence_temperature(value: float | str) -> None:
-    """Raises ``UserError`` for what is neither a temperature nor ``CALIBRATED``."""
-    if isinstance(value, str):
-        if value != CALIBRATED:
-            raise UserError(
-                f"confidence_temperature must be a number > 0 or {CALIBRATED}, got {value} "
-                "(method.confidence_temperature=…)"
-            )
-    else:
-        check_positive(confidence_temperature=value)
+    """Raises ``UserError`` for a word that is not ``CALIBRATED``."""
+    if isinstance(value, str) and value != CALIBRATED:
+        raise UserError(
+            f"method.confidence_temperature must be a number > 0 or {CALIBRATED}, got {value}"
+        )
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

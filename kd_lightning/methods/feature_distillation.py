@@ -25,13 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import NotNegative, Temperature
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.base.words import shorten
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_loss import FeatureLoss, ShapeMismatch
 from kd_lightning.losses.fitnet import FitNet
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.layer_outputs import (
@@ -68,10 +69,10 @@ class FeatureDistillation(Distiller):
         input_shape: Sequence[int],
         feature_loss: Callable[..., FeatureLoss] = FitNet,
         layers: Mapping[str, str | Mapping[str, str]] | None = None,
-        temperature: float = 4.0,
-        hard_weight: float = 1.0,
-        soft_weight: float = 0.0,
-        feature_weight: float | None = None,
+        temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 0.0,
+        feature_weight: NotNegative | None = None,
         reuse_classifier: bool = False,
         **distiller: Any,
     ) -> None:
@@ -88,7 +89,6 @@ class FeatureDistillation(Distiller):
         }
         if feature_weight is None:
             feature_weight = next(iter(self.feature_losses.values()))[-1].field_weight
-        check_positive(temperature=temperature)
         check_weights(
             hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight
         )

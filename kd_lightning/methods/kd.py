@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import NotNegative, Share, Temperature
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
 from kd_lightning.losses.soft_targets import SoftLoss, kl_soft_loss
-from kd_lightning.methods.checks import check_call, check_positive, check_weights
+from kd_lightning.methods.checks import check_call, check_weights
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.ramp import ramp
 from kd_lightning.methods.step import Cached, Losses
 
 
@@ -49,17 +50,15 @@ class KnowledgeDistillation(Distiller):
         *,
         soft_loss: SoftLoss = kl_soft_loss,
         standardize_logits: bool = False,
-        temperature: float = 4.0,
-        hard_weight: float = 1.0,
-        soft_weight: float = 1.0,
+        temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 1.0,
         mixed_targets: bool = False,
-        soft_ramp: float = 0.0,
+        soft_ramp: Share = 0.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        check_positive(temperature=temperature)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight)
-        check_ramp(soft_ramp=soft_ramp)
         logits, labels = torch.zeros(2, self.num_classes), torch.zeros(2, dtype=torch.long)
         check_call("soft_loss", soft_loss, logits, logits, labels, 1.0)
         if standardize_logits and self.num_classes < 3:

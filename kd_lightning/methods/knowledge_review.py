@@ -23,15 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, NotNegative, Share, Temperature
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_loss import pooled
 from kd_lightning.losses.hierarchical_context import hierarchical_context_loss
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.ramp import ramp
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.layer_outputs import LayerOutputs, Shape
 from kd_lightning.models.net_stages import require_stages
@@ -57,20 +57,16 @@ class KnowledgeReview(Distiller):
         *,
         input_shape: Sequence[int],
         review: bool = True,
-        fusion_width: int | None = None,
-        review_ramp: float = 0.0,
-        temperature: float = 4.0,
-        hard_weight: float = 1.0,
-        soft_weight: float = 0.0,
-        review_weight: float = 1.0,
+        fusion_width: Count | None = None,
+        review_ramp: Share = 0.0,
+        temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 0.0,
+        review_weight: NotNegative = 1.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        check_positive(temperature=temperature)
-        check_ramp(review_ramp=review_ramp)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight, review_weight=review_weight)
-        if fusion_width is not None and fusion_width < 1:
-            raise UserError(f"method.fusion_width must be >= 1 or null, got {fusion_width}")
         self.review_ramp = review_ramp
         self.temperature = temperature
         self.hard_weight = hard_weight

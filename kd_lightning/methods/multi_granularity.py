@@ -29,11 +29,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Count, NotNegative, Temperature
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.projections import num_features, two_layers
 from kd_lightning.methods.stage import Stage
@@ -63,25 +64,18 @@ class MultiGranularity(Distiller):
         *,
         input_shape: Sequence[int],
         stage_recipe: StageRecipe,
-        narrow_size: int = 64,
-        wide_size: int = 256,
-        narrow_temperature: float = 2.0,
-        wide_temperature: float = 8.0,
+        narrow_size: Count = 64,
+        wide_size: Count = 256,
+        narrow_temperature: Temperature = 2.0,
+        wide_temperature: Temperature = 8.0,
         soft_target: Literal["teacher", "mean"] = "teacher",
-        temperature: float = 4.0,
-        hard_weight: float = 0.2,
-        soft_weight: float = 0.8,
-        granularity_weight: float = 1.0,
+        temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 0.2,
+        soft_weight: NotNegative = 0.8,
+        granularity_weight: NotNegative = 1.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        check_positive(
-            temperature=temperature,
-            narrow_temperature=narrow_temperature,
-            wide_temperature=wide_temperature,
-            narrow_size=narrow_size,
-            wide_size=wide_size,
-        )
         check_weights(
             hard_weight=hard_weight, soft_weight=soft_weight, granularity_weight=granularity_weight
         )

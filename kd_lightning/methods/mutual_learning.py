@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import NotNegative, Share, Temperature
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
 from kd_lightning.methods.base import Learner
-from kd_lightning.methods.checks import check_positive, check_weights
-from kd_lightning.methods.ramp import check_ramp, ramp
+from kd_lightning.methods.checks import check_weights
+from kd_lightning.methods.ramp import ramp
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.outputs import ModelOutput
 
@@ -42,10 +43,10 @@ class MutualLearning(Learner):
     def __init__(
         self,
         *,
-        hard_weight: float = 1.0,
-        peer_weight: float = 1.0,
-        peer_temperature: float = 1.0,
-        peer_ramp: float = 0.0,
+        hard_weight: NotNegative = 1.0,
+        peer_weight: NotNegative = 1.0,
+        peer_temperature: Temperature = 1.0,
+        peer_ramp: Share = 0.0,
         **learner: Any,
     ) -> None:
         super().__init__(**learner)
@@ -54,9 +55,7 @@ class MutualLearning(Learner):
                 "mutual_learning needs two students or more, got 1: add one with "
                 "model@method.students.b=…, or use method=supervised"
             )
-        check_positive(peer_temperature=peer_temperature)
         check_weights(hard_weight=hard_weight, peer_weight=peer_weight)
-        check_ramp(peer_ramp=peer_ramp)
         self.hard_weight = hard_weight
         self.peer_weight = peer_weight
         self.peer_temperature = peer_temperature

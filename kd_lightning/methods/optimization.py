@@ -48,9 +48,6 @@ class Optimization(LightningModule):
         self.learning_rates = dict(learning_rates or {})
         self.fit_trainer: Trainer | None = None
         self._steps: list[Step] = []  # of this batch, with manual optimization
-        for key, rate in self.learning_rates.items():
-            if not rate > 0:
-                raise UserError(f"method.learning_rates.{key} must be > 0, got {rate}")
 
     def on_fit_start(self) -> None:
         self.fit_trainer = self.trainer

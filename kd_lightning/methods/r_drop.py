@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import NotNegative
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_log_probs
 from kd_lightning.methods.base import Learner
@@ -37,7 +38,11 @@ class RDrop(Learner):
     """
 
     def __init__(
-        self, *, hard_weight: float = 1.0, consistency_weight: float = 0.3, **learner: Any
+        self,
+        *,
+        hard_weight: NotNegative = 1.0,
+        consistency_weight: NotNegative = 0.3,
+        **learner: Any,
     ) -> None:
         super().__init__(**learner)
         check_weights(hard_weight=hard_weight, consistency_weight=consistency_weight)

@@ -2,8 +2,6 @@
 
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError
-
 
 def ramp(progress: float | Tensor, share: float) -> float | Tensor:
     """Factor of a term's weight, in [0, 1]: rises linearly from 0 to 1 over ``share`` of the run.
@@ -17,10 +15,3 @@ def ramp(progress: float | Tensor, share: float) -> float | Tensor:
     if isinstance(progress, Tensor):
         return (progress / share).clamp_max(1.0)
     return min(1.0, progress / share)
-
-
-def check_ramp(**shares: float) -> None:
-    """Raises ``UserError`` for the first share that is not in [0, 1]."""
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise UserError(f"{name} must be in [0, 1], got {share} (method.{name}=…)")

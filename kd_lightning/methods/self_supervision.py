@@ -31,14 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import NotNegative, Share, Temperature
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.projections import num_features, two_layers
-from kd_lightning.methods.ramp import check_ramp
 from kd_lightning.methods.stage import Stage
 from kd_lightning.methods.stage_recipe import RecipeStage, StageRecipe
 from kd_lightning.methods.step import Cached, Losses
@@ -91,25 +91,23 @@ class SelfSupervision(Distiller):
         series_views: Sequence[str] = ("reverse", "sign_flip", "segment_permutation"),
         view_augmentation: Any = None,
         hard_views: Literal["normal", "all"] = "normal",
-        temperature: float = 4.0,
-        similarity_temperature: float = 0.5,
-        transformed_ratio: float = 1.0,
-        similarity_ratio: float = 0.75,
-        hard_weight: float = 0.1,
-        soft_weight: float = 0.9,
-        transformed_weight: float = 2.7,
-        similarity_weight: float = 10.0,
+        temperature: Temperature = 4.0,
+        similarity_temperature: Temperature = 0.5,
+        transformed_ratio: Share = 1.0,
+        similarity_ratio: Share = 0.75,
+        hard_weight: NotNegative = 0.1,
+        soft_weight: NotNegative = 0.9,
+        transformed_weight: NotNegative = 2.7,
+        similarity_weight: NotNegative = 10.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
-        check_positive(temperature=temperature, similarity_temperature=similarity_temperature)
         check_weights(
             hard_weight=hard_weight,
             soft_weight=soft_weight,
             transformed_weight=transformed_weight,
             similarity_weight=similarity_weight,
         )
-        check_ramp(transformed_ratio=transformed_ratio, similarity_ratio=similarity_ratio)
         check_choices(hard_views, view_augmentation)
         self.stage_recipe = stage_recipe
         self.view_augmentation = view_augmentation

@@ -28,12 +28,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import NotNegative, Temperature
 from kd_lightning.base.streams import seed_stream, stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.feature_loss import pointwise, pooled
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.projections import num_features
 from kd_lightning.methods.step import Cached, Losses
@@ -91,11 +92,11 @@ class SemanticDistillation(Distiller):
         adapter: str = "auto",
         adapter_relu: bool | Literal["auto"] = "auto",
         semantic_loss: str = "mse",
-        temperature: float = 4.0,
-        hard_weight: float = 1.0,
-        soft_weight: float = 0.0,
-        feature_weight: float = 1.0,
-        semantic_weight: float = 1.0,
+        temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 0.0,
+        feature_weight: NotNegative = 1.0,
+        semantic_weight: NotNegative = 1.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
@@ -103,7 +104,6 @@ class SemanticDistillation(Distiller):
             raise unknown("adapter", adapter, ADAPTERS, "method.adapter")
         if semantic_loss not in SEMANTIC_LOSSES:
             raise unknown("loss", semantic_loss, SEMANTIC_LOSSES, "method.semantic_loss")
-        check_positive(temperature=temperature)
         check_weights(
             hard_weight=hard_weight,
             soft_weight=soft_weight,

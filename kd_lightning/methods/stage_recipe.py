@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import NotNegative, Positive, Range, Share
+from kd_lightning.config.values import check_numbers
 from kd_lightning.methods.stage import Stage
 
 KEY = "method.stage_recipe"
@@ -25,24 +27,14 @@ class StageRecipe:
     """
 
     run_epochs: int
-    learning_rate: float
-    share: float = 0.25
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    milestones: Sequence[float] = (0.5, 0.75)
+    learning_rate: Positive
+    share: Annotated[float, Range(least=0, limit=1000)] = 0.25
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 5e-4
+    milestones: Sequence[Share] = (0.5, 0.75)
 
     def __post_init__(self) -> None:
-        for name in ("share", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"{name} must be >= 0, got {getattr(self, name)} ({KEY}.{name}=…)")
-        if not 0 < self.learning_rate < float("inf"):
-            raise UserError(
-                f"learning_rate must be > 0, got {self.learning_rate} ({KEY}.learning_rate=…)"
-            )
-        if wrong := [part for part in self.milestones if not 0 <= part <= 1]:
-            raise UserError(
-                f"milestones are parts of the stage in [0, 1], got {wrong[0]} ({KEY}.milestones=…)"
-            )
+        check_numbers(StageRecipe, vars(self), KEY)
         if self.share and self.run_epochs < 1:
             raise UserError(
                 f"the length of the stage is a share of trainer.max_epochs, which must be >= 1, got"

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, NotNegative
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.losses.guidance import (
@@ -33,7 +34,7 @@ from kd_lightning.losses.guidance import (
     similarity_to_target,
     weight_entropy,
 )
-from kd_lightning.methods.checks import check_call, check_positive, check_weights
+from kd_lightning.methods.checks import check_call, check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.stochastic import (
@@ -70,14 +71,14 @@ class StochasticSelfDistillation(Distiller):
     def __init__(
         self,
         *,
-        num_passes: int = 30,
+        num_passes: Count = 30,
         guidance: Callable[[Tensor, Tensor], Guidance] = PAPER,
         stochastic: bool = True,
         detach_weights: bool = True,
         start_from_teacher: bool = True,
-        hard_weight: float = 1.0,
-        feature_weight: float = 1.0,
-        max_rows: int | None = None,
+        hard_weight: NotNegative = 1.0,
+        feature_weight: NotNegative = 1.0,
+        max_rows: Count | None = None,
         **distiller: Any,
     ) -> None:
         super().__init__(start_from_teacher=start_from_teacher, **distiller)
@@ -85,9 +86,6 @@ class StochasticSelfDistillation(Distiller):
             raise UserError(
                 f"stochastic_self_distillation has one student, got {len(self.students)}"
             )
-        check_positive(num_passes=num_passes)
-        if max_rows is not None:
-            check_positive(max_rows=max_rows)
         check_weights(hard_weight=hard_weight, feature_weight=feature_weight)
         check_call("guidance", guidance, torch.zeros(1, 2), torch.zeros(2, 1, 2))
         if stochastic and feature_weight:

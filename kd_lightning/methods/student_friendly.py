@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown, with_full_keys
+from kd_lightning.base.ranges import NotNegative, Temperature
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import joint_soft_kl, soft_target_kl
 from kd_lightning.methods.base import Learner
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.layer_outputs import LayerOutputs, Shape
 from kd_lightning.models.net_stages import require_stages
@@ -60,15 +61,14 @@ class StudentFriendly(Learner):
         input_shape: Sequence[int],
         branch_net: Callable[[], nn.Module] | None,
         branches: Literal["student", "linear"] = "student",
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         detach_target: bool = True,
-        hard_weight: float = 1.0,
-        branch_weight: float = 1.0,
-        soft_weight: float = 3.0,
+        hard_weight: NotNegative = 1.0,
+        branch_weight: NotNegative = 1.0,
+        soft_weight: NotNegative = 3.0,
         **learner: Any,
     ) -> None:
         super().__init__(**learner)
-        check_positive(temperature=temperature)
         check_weights(hard_weight=hard_weight, branch_weight=branch_weight, soft_weight=soft_weight)
         if branches not in KINDS:
             raise unknown("kind of branches", branches, KINDS, "method.branches")

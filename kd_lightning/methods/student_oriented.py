@@ -37,13 +37,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Count, NotNegative, Share
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import feature_mse
 from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.feature_distillation import shapes_for
-from kd_lightning.methods.ramp import check_ramp
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.areas import AreaModule, area_distance, area_mask, class_logits
 from kd_lightning.models.feature_policy import FeaturePolicy, LearnedPolicy
@@ -86,13 +86,13 @@ class StudentOriented(Distiller):
         input_shape: Sequence[int],
         policy: str = "learned",
         estimator: str = "leave_one_out",
-        search_share: float = 0.1,
+        search_share: Share = 0.1,
         areas: str = "learned",
-        num_areas: int | None = None,
-        hard_weight: float = 1.0,
-        feature_weight: float = 1.0,
-        area_weight: float = 1.0,
-        area_supervision: float = 0.1,
+        num_areas: Count | None = None,
+        hard_weight: NotNegative = 1.0,
+        feature_weight: NotNegative = 1.0,
+        area_weight: NotNegative = 1.0,
+        area_supervision: NotNegative = 0.1,
         student_layer: str | None = None,
         teacher_layer: str | None = None,
         **distiller: Any,
@@ -101,8 +101,7 @@ class StudentOriented(Distiller):
         check_weights(
             hard_weight=hard_weight, feature_weight=feature_weight, area_weight=area_weight
         )
-        check_ramp(search_share=search_share)
-        check_options(policy, estimator, areas, num_areas, area_supervision)
+        check_options(policy, estimator, areas)
         self.hard_weight = hard_weight
         self.feature_weight = feature_weight
         self.area_weight = area_weight
@@ -246,9 +245,7 @@ class StudentOriented(Distiller):
         return terms
 
 
-def check_options(
-    policy: str, estimator: str, areas: str, num_areas: int | None, area_supervision: float
-) -> None:
+def check_options(policy: str, estimator: str, areas: str) -> None:
     """Raises ``UserError`` for the first option that has no meaning."""
     if policy not in POLICIES:
         raise unknown("policy", policy, POLICIES, "method.policy")
@@ -256,12 +253,6 @@ def check_options(
         raise unknown("estimator", estimator, ESTIMATORS, "method.estimator")
     if areas not in AREAS:
         raise unknown("choice of areas", areas, AREAS, "method.areas")
-    if num_areas is not None and num_areas < 1:
-        raise UserError(f"num_areas must be >= 1 or null, got {num_areas} (method.num_areas=…)")
-    if not 0 <= area_supervision < float("inf"):
-        raise UserError(
-            f"area_supervision must be >= 0, got {area_supervision} (method.area_supervision=…)"
-        )
 
 
 def find_map(

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import ShareBelowOne
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.step import Cached, Losses
@@ -17,10 +17,8 @@ class Supervised(Learner):
         label_smoothing: share of the label spread evenly over all classes, in [0, 1).
     """
 
-    def __init__(self, *, label_smoothing: float = 0.0, **learner: Any) -> None:
+    def __init__(self, *, label_smoothing: ShareBelowOne = 0.0, **learner: Any) -> None:
         super().__init__(**learner)
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"method.label_smoothing must be in [0, 1), got {label_smoothing}")
         self.label_smoothing = label_smoothing
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:

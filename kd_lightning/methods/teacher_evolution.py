@@ -21,14 +21,15 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import unknown
+from kd_lightning.base.ranges import Count, NotNegative, Temperature
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.feature_distance import active_squared_distance
 from kd_lightning.losses.feature_loss import pooled
 from kd_lightning.losses.soft_targets import joint_soft_kl, soft_target_kl
 from kd_lightning.methods.base import Learner
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.feature_pyramid import FeaturePyramid
 from kd_lightning.models.layer_outputs import LayerOutputs
@@ -58,26 +59,23 @@ class TeacherEvolution(Learner):
         self,
         *,
         input_shape: Sequence[int],
-        branch_width: int | None = None,
-        temperature: float = 4.0,
+        branch_width: Count | None = None,
+        temperature: Temperature = 4.0,
         detach_target: bool = False,
         feature_reduction: Literal["sum", "mean"] = "sum",
-        hard_weight: float = 0.2,
-        branch_weight: float = 0.2,
-        soft_weight: float = 0.8,
-        feature_weight: float = 1e-7,
+        hard_weight: NotNegative = 0.2,
+        branch_weight: NotNegative = 0.2,
+        soft_weight: NotNegative = 0.8,
+        feature_weight: NotNegative = 1e-7,
         **learner: Any,
     ) -> None:
         super().__init__(**learner)
-        check_positive(temperature=temperature)
         check_weights(
             hard_weight=hard_weight,
             branch_weight=branch_weight,
             soft_weight=soft_weight,
             feature_weight=feature_weight,
         )
-        if branch_width is not None and branch_width < 1:
-            raise UserError(f"method.branch_width must be >= 1 or null, got {branch_width}")
         if feature_reduction not in REDUCTIONS:
             raise unknown("reduction", feature_reduction, REDUCTIONS, "method.feature_reduction")
         self.temperature = temperature

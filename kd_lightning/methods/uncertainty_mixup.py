@@ -25,10 +25,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import unknown
+from kd_lightning.base.ranges import NotNegative, Share, ShareAboveZero, Temperature
 from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.soft_targets import soft_target_kl
-from kd_lightning.methods.checks import check_positive, check_weights
+from kd_lightning.methods.checks import check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.modes import in_mode
@@ -79,12 +80,12 @@ class UncertaintyMixup(Distiller):
         score: str = "entropy",
         scoring: str = "batch",
         mix: bool = True,
-        teacher_share: float = 0.75,
-        boundary: float = 0.5,
-        steepness: float = 10.0,
-        temperature: float = 4.0,
-        hard_weight: float = 0.0,
-        soft_weight: float = 1.0,
+        teacher_share: ShareAboveZero = 0.75,
+        boundary: Share = 0.5,
+        steepness: NotNegative = 10.0,
+        temperature: Temperature = 4.0,
+        hard_weight: NotNegative = 0.0,
+        soft_weight: NotNegative = 1.0,
         **distiller: Any,
     ) -> None:
         super().__init__(**distiller)
@@ -92,8 +93,6 @@ class UncertaintyMixup(Distiller):
             raise unknown("score", score, SCORES, "method.score")
         if scoring not in SCORING:
             raise unknown("mode", scoring, SCORING, "method.scoring")
-        check_shares(teacher_share, boundary, steepness)
-        check_positive(temperature=temperature)
         check_weights(hard_weight=hard_weight, soft_weight=soft_weight)
         self.score = SCORES[score]
         self.scoring = scoring
@@ -164,15 +163,3 @@ class UncertaintyMixup(Distiller):
             "cache": "its teacher sees samples that it mixes anew at every step",
             "mixing": "it mixes samples itself",
         }
-
-
-def check_shares(teacher_share: float, boundary: float, steepness: float) -> None:
-    """Raises ``UserError`` for a share outside of its range."""
-    if not 0 < teacher_share <= 1:
-        raise UserError(
-            f"teacher_share must be in (0, 1], got {teacher_share} (method.teacher_share=…)"
-        )
-    if not 0 <= boundary <= 1:
-        raise UserError(f"boundary must be in [0, 1], got {boundary} (method.boundary=…)")
-    if not 0 <= steepness < float("inf"):
-        raise UserError(f"steepness must be >= 0, got {steepness} (method.steepness=…)")

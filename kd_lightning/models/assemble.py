@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, ShareBelowOne
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
 from kd_lightning.models.weights import check_weights_choice, load_weights, say_once
 
@@ -32,12 +33,12 @@ class CommonArguments(TypedDict, total=False):
         weights_key: which of several sets of weights in the file, see ``load_weights``.
     """
 
-    num_classes: Required[int]
-    in_chans: Required[int]
-    dropout: float
+    num_classes: Required[Count]
+    in_chans: Required[Count]
+    dropout: ShareBelowOne
     mean: Sequence[float] | None
     std: Sequence[float] | None
-    input_size: int | None
+    input_size: Count | None
     interpolation: str | None
     weights: str
     weights_key: str | None

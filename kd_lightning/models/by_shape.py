@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.ranges import ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments
 from kd_lightning.models.classifier import Classifier
 
@@ -23,7 +24,7 @@ def net_by_shape(
     series: Mapping[str, Any],
     images: Mapping[str, Any],
     small: Mapping[str, Any],
-    block_dropout: float = 0.0,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """The net for samples of this shape.

@@ -8,12 +8,13 @@ ImageNet nets of the tables are timm's (``timm_nets.py``).
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, Counts, Four, Positive, Range, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
@@ -101,9 +102,9 @@ def stack_blocks(
 
 def resnet(
     *,
-    depth: int,
-    widths: Sequence[int],
-    block_dropout: float = 0.0,
+    depth: Count,
+    widths: Four,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A CIFAR ResNet (He et al. 2016, section 4.2): resnet8 … resnet110, resnet8x4, resnet32x4.
@@ -123,7 +124,11 @@ def resnet(
 
 
 def wide_resnet(
-    *, depth: int, widen: int, block_dropout: float = 0.0, **common: Unpack[CommonArguments]
+    *,
+    depth: Count,
+    widen: Count,
+    block_dropout: ShareBelowOne = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A wide ResNet (Zagoruyko & Komodakis 2016): wrn_16_2, wrn_40_1, wrn_40_2.
 
@@ -144,8 +149,8 @@ def wide_resnet(
 
 def vgg(
     *,
-    widths: Sequence[Sequence[int]],
-    block_dropout: float = 0.0,
+    widths: Annotated[Sequence[Counts], Range(least=1)],
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A VGG (Simonyan & Zisserman 2015) with batch norm and one linear layer: vgg8, vgg13.
@@ -187,7 +192,11 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenetv2(
-    *, width: float, expansion: int, block_dropout: float = 0.0, **common: Unpack[CommonArguments]
+    *,
+    width: Positive,
+    expansion: Count,
+    block_dropout: ShareBelowOne = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """The model zoo's MobileNetV2 (Sandler et al. 2018), with other strides for 32 x 32.
 
@@ -249,9 +258,9 @@ class ShuffleUnit(nn.Module):
 
 def shufflenetv1(
     *,
-    groups: int,
-    widths: Sequence[int],
-    block_dropout: float = 0.0,
+    groups: Count,
+    widths: Four,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """The model zoo's ShuffleNet (Zhang et al. 2018), with a 1 x 1 stem for 32 x 32.
@@ -308,7 +317,10 @@ class ShuffleV2Unit(nn.Module):
 
 
 def shufflenetv2(
-    *, widths: Sequence[int], block_dropout: float = 0.0, **common: Unpack[CommonArguments]
+    *,
+    widths: tuple[Count, Count, Count, Count, Count],
+    block_dropout: ShareBelowOne = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Classifier:
     """The model zoo's ShuffleNetV2 (Ma et al. 2018), with a 1 x 1 stem for 32 x 32.
 

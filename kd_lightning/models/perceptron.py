@@ -1,20 +1,20 @@
 """A multilayer perceptron on the flattened input: images or series, all of one size."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Unpack
 
 from torch import nn
 
+from kd_lightning.base.ranges import Count, Counts, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier
 from kd_lightning.models.classifier import Classifier, check_rate
 
 
 def mlp(
     *,
-    num_inputs: int,
-    widths: Sequence[int],
-    block_dropout: float = 0.0,
+    num_inputs: Count,
+    widths: Counts,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """Linear layers, each with ReLU and dropout.

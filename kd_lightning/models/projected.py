@@ -5,12 +5,12 @@ trained, saved and measured has the projector, and so all its parameters and its
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Unpack
 
 from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, Four, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier
 from kd_lightning.models.cifar import conv_norm, resnet
 from kd_lightning.models.classifier import Classifier
@@ -35,11 +35,11 @@ def projector(num_in: int, num_out: int, reduction: int = 2) -> nn.Sequential:
 
 def projected_resnet(
     *,
-    depth: int,
-    widths: Sequence[int],
-    projected: int,
-    reduction: int = 2,
-    block_dropout: float = 0.0,
+    depth: Count,
+    widths: Four,
+    projected: Count,
+    reduction: Count = 2,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A CIFAR ResNet (``cifar.resnet``) with a projector of its last map, ``trunk.projector``.

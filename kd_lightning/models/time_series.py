@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, Counts, ShareBelowOne
 from kd_lightning.models.assemble import CommonArguments, build_classifier, build_trunk
 from kd_lightning.models.classifier import Classifier
 
@@ -79,9 +80,9 @@ class InceptionModule(nn.Module):
 
 def fcn(
     *,
-    widths: Sequence[int],
-    kernels: Sequence[int],
-    block_dropout: float = 0.0,
+    widths: Counts,
+    kernels: Counts,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A fully convolutional net (Wang et al. 2017, section II-B).
@@ -100,9 +101,9 @@ def fcn(
 
 def resnet1d(
     *,
-    widths: Sequence[int],
-    kernels: Sequence[int],
-    block_dropout: float = 0.0,
+    widths: Counts,
+    kernels: Counts,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """A residual net (Wang et al. 2017, section II-C).
@@ -126,10 +127,10 @@ def resnet1d(
 
 def inception_time(
     *,
-    width: int,
-    depth: int,
-    kernels: Sequence[int],
-    block_dropout: float = 0.0,
+    width: Count,
+    depth: Count,
+    kernels: Counts,
+    block_dropout: ShareBelowOne = 0.0,
     **common: Unpack[CommonArguments],
 ) -> Classifier:
     """One net of InceptionTime (Ismail Fawaz et al. 2020, section 3).

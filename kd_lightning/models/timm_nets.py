@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import Count, ShareBelowOne
 from kd_lightning.models.assemble import CheckedPrepare, select_rows
 from kd_lightning.models.checkpoint_facts import Facts, facts_of
 from kd_lightning.models.classifier import Classifier, check_rate
@@ -27,15 +28,15 @@ IMAGENET_CLASSES = 1000
 def timm_classifier(
     name: str,
     *,
-    num_classes: int,
-    in_chans: int,
+    num_classes: Count,
+    in_chans: Count,
     weights: str = "none",
     weights_key: str | None = None,
-    dropout: float = 0.0,
-    block_dropout: float = 0.0,
-    drop_path: float = 0.0,
+    dropout: ShareBelowOne = 0.0,
+    block_dropout: ShareBelowOne = 0.0,
+    drop_path: ShareBelowOne = 0.0,
     small_stem: bool = False,
-    input_size: int | None = None,
+    input_size: Count | None = None,
     interpolation: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,

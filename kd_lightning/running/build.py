@@ -1,6 +1,7 @@
 """Builds the data and the method that a configuration names."""
 
 import logging
+import os
 import warnings
 from functools import partial
 from typing import Any
@@ -56,13 +57,15 @@ LOG_LEVELS = {
 }
 
 
+MOST_THREADS = 256  # also on a small machine; the system refuses many more, which ends the process
 DEFAULT_THREADS = torch.get_num_threads()
 
 
 def use_threads(threads: int | None) -> None:
     """Sets the CPU threads of this process; None: torch's own choice."""
-    if threads is not None and threads < 1:
-        raise UserError(f"threads must be >= 1 or null, got {threads}")
+    most = max(MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if threads is not None and threads > most:
+        raise UserError(f"threads must be at most {most} on this machine, got {threads}")
     torch.set_num_threads(threads or DEFAULT_THREADS)
 
 

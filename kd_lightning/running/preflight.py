@@ -43,9 +43,13 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     Raises:
         UserError: something cannot be built, or does not fit the rest.
     """
-    sections = ["trainer", "teacher.trainer"] if "teacher" in cfg.method else ["trainer"]
-    for section in sections:
-        check_length(OmegaConf.select(cfg, section), section)
+    sizes = {"trainer": cfg.data.batch_size}
+    if "teacher" in cfg.method:
+        sizes["teacher.trainer"] = cfg.teacher.batch_size
+    for section, batch_size in sizes.items():
+        trainer = OmegaConf.select(cfg, section)
+        check_length(trainer, section)
+        check_batches(trainer, section, data, batch_size)
     check_monitors(cfg, data)
     check_averaging(cfg)
     check_evaluation(cfg, data)
@@ -80,15 +84,31 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
 
 
 def check_length(trainer: DictConfig, key: str) -> None:
-    """Raises ``UserError`` for a run without a step or without an end."""
-    for name in ("accumulate_grad_batches", "log_every_n_steps"):
-        if trainer.get(name, 1) < 1:
-            raise UserError(f"{key}.{name} must be >= 1, got {trainer[name]}")
-    epochs, steps = trainer.max_epochs, trainer.get("max_steps", -1)
-    if epochs is None or epochs < 1 or steps == 0:
+    """Raises ``UserError`` for a run that must be longer than it may be."""
+    for unit, no_limit in (("epochs", None), ("steps", -1)):
+        least, most = trainer.get(f"min_{unit}"), trainer.get(f"max_{unit}", no_limit)
+        if least is not None and most != no_limit and least > most:
+            raise UserError(f"{key}.min_{unit} must be <= {key}.max_{unit}={most}, got {least}")
+
+
+def check_batches(trainer: DictConfig, key: str, data: ClassificationData, batch_size: int) -> None:
+    """Raises ``UserError`` for a share of an epoch without a batch, or a validation after more
+    batches than an epoch has: Lightning says so after the teacher has been trained.
+    """
+    train = len(data.parts["train"]) // batch_size
+    val = -(-len(data.parts["val"] or ()) // batch_size)
+    epochs = {"limit_train_batches": train, "val_check_interval": train, "limit_val_batches": val}
+    for name, batches in epochs.items():
+        share = trainer.get(name)
+        if isinstance(share, float) and share and batches and int(share * batches) < 1:
+            raise UserError(f"{key}.{name}={share} of {batches} batches is none: choose more")
+    interval, limit = trainer.get("val_check_interval"), trainer.get("limit_train_batches")
+    most = min(train, limit) if isinstance(limit, int) else train
+    counts_epochs = trainer.get("check_val_every_n_epoch", 1) is not None
+    if isinstance(interval, int) and counts_epochs and interval > most > 0:
         raise UserError(
-            f"{key}.max_epochs must be >= 1, and {key}.max_steps too, or -1 for no other limit; "
-            f"got {epochs} and {steps}"
+            f"{key}.val_check_interval must be <= {most}, the batches of an epoch, got {interval} "
+            f"({key}.check_val_every_n_epoch=null counts batches over epochs)"
         )
 
 

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.ranges import NotNegative, Share, ShareAboveZero, ShareBelowOne
+from kd_lightning.config.values import checked
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
@@ -18,13 +20,14 @@ def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
+@checked("scheduler")
 def cosine(
     optimizer: Optimizer,
     total_steps: int,
     *,
-    warmup: float = 0.0,
-    final: float = 0.0,
-    end: float = 1.0,
+    warmup: ShareBelowOne = 0.0,
+    final: Share = 0.0,
+    end: ShareAboveZero = 1.0,
 ) -> LambdaLR:
     """Linear warm-up from 0, then half a cosine down (Loshchilov and Hutter, 1608.03983, T_mult 1).
 
@@ -33,11 +36,7 @@ def cosine(
         final: last learning rate, as a share of the first, in [0, 1].
         end: share of the steps after which it stays at ``final``, in (warmup, 1].
     """
-    if not 0 <= warmup < 1:
-        raise UserError(f"scheduler.warmup must be in [0, 1), got {warmup}")
-    if not 0 <= final <= 1:
-        raise UserError(f"scheduler.final must be in [0, 1], got {final}")
-    if not warmup < end <= 1:
+    if not warmup < end:
         raise UserError(f"scheduler.end must be above scheduler.warmup and at most 1, got {end}")
     rising = round(warmup * total_steps)
     falling = round(end * total_steps) - rising
@@ -51,8 +50,13 @@ def cosine(
     return LambdaLR(optimizer, factor)
 
 
+@checked("scheduler")
 def multistep(
-    optimizer: Optimizer, total_steps: int, *, milestones: Sequence[float], gamma: float = 0.1
+    optimizer: Optimizer,
+    total_steps: int,
+    *,
+    milestones: Sequence[float],
+    gamma: NotNegative = 0.1,
 ) -> LambdaLR:
     """Multiplies the learning rate by ``gamma`` at each milestone, a share of the run in (0, 1)."""
     if not all(0 < milestone < 1 for milestone in milestones):

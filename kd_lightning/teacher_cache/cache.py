@@ -114,8 +114,6 @@ def check_cache(cfg: DictConfig, data: ClassificationData, method: Distiller) ->
         if top_k is not None:
             raise UserError(f"teacher.cache_top_k={top_k} has no effect without teacher.cache")
         return
-    if cfg.teacher.cache < 1:
-        raise UserError(f"teacher.cache must be >= 1 or null, got {cfg.teacher.cache}")
     if top_k is not None and not 1 <= top_k < data.num_classes:
         raise UserError(
             f"teacher.cache_top_k must be >= 1 and < {data.num_classes}, the number of classes, "

@@ -87,12 +87,12 @@ def test_classes_can_be_learnt_and_noise_lowers_the_accuracy(kind, size, noise):
     ("arguments", "message"),
     [
         ({"kind": "images"}, r"unknown kind of data 'images': did you mean image.*data.kind"),
-        ({"num_classes": 1}, r"data.num_classes must be 2 or more, got 1"),
-        ({"channels": 0}, r"data.channels must be 1 or more, got 0"),
-        ({"size": 3}, r"data.size must be 4 or more, got 3"),
-        ({"num_train": 2}, r"data.num_train must be 3 or more, got 2"),
-        ({"num_test": 0}, r"data.num_test must be 1 or more, got 0"),
-        ({"noise": -1.0}, r"data.noise must be 0 or more, got -1.0"),
+        ({"num_classes": 1}, r"data.num_classes must be >= 2, got 1"),
+        ({"channels": 0}, r"data.channels must be >= 1, got 0"),
+        ({"size": 3}, r"data.size must be >= 4, got 3"),
+        ({"num_train": 2}, r"data.num_train must be at least data.num_classes=3, got 2"),
+        ({"num_test": 0}, r"data.num_test must be >= 1, got 0"),
+        ({"noise": -1.0}, r"data.noise must be >= 0, got -1.0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):

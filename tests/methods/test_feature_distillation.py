@@ -441,7 +441,7 @@ def test_attention_of_a_flat_layer_is_refused_with_the_layers_that_have_maps() -
     [
         (
             {"feature_weight": -1.0},
-            r"feature_weight must be >= 0, got -1.0 \(method.feature_weight",
+            r"method.feature_weight must be >= 0 or null, got -1.0",
         ),
         ({"hard_weight": 0.0, "feature_weight": 0.0}, "one of hard_weight, soft_weight, feature_w"),
         ({"temperature": 0.0}, r"method\.temperature"),

@@ -216,7 +216,7 @@ def test_teacher_follows_the_module_and_stays_in_eval_mode() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_temperature_must_be_positive(temperature: float) -> None:
-    with pytest.raises(UserError, match=r"temperature must be > 0, got .* \(method\.temperature"):
+    with pytest.raises(UserError, match=r"method.temperature must be > 0, got "):
         make(temperature=temperature)
 
 
@@ -227,7 +227,7 @@ def test_weights_all_zero_are_refused() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_ramp_is_a_share_of_the_run(share: float) -> None:
-    with pytest.raises(UserError, match=r"soft_ramp must be in \[0, 1\], got .* \(method\.soft_ra"):
+    with pytest.raises(UserError, match=r"method.soft_ramp must be in \[0, 1\], got "):
         make(soft_ramp=share)
 
 

@@ -57,8 +57,13 @@ def test_settings_are_what_shapes_the_result_besides_the_number_of_epochs() -> N
 @pytest.mark.parametrize(
     ("name", "value"),
     [("share", -0.1), ("share", float("inf")), ("learning_rate", 0.0), ("momentum", -1.0),
-     ("weight_decay", float("nan")), ("milestones", [1.5]), ("run_epochs", -1)],
+     ("weight_decay", float("nan")), ("milestones", [1.5])],
 )  # fmt: skip
 def test_bad_values_end_in_one_sentence_with_their_key(name: str, value: object) -> None:
-    with pytest.raises(UserError, match=rf"got .*\(.*method\.stage_recipe\.{name}=…\)"):
+    with pytest.raises(UserError, match=rf"^method\.stage_recipe\.{name}.* must be .*, got "):
         recipe(**{name: value})
+
+
+def test_a_stage_needs_a_run_with_epochs() -> None:
+    with pytest.raises(UserError, match=r"got -1 \(trainer.max_epochs=…, or .*run_epochs=…\)"):
+        recipe(run_epochs=-1)

@@ -286,9 +286,9 @@ def test_layers_can_be_named() -> None:
         ({"estimator": "best"}, r"unknown estimator 'best'.*\(method.estimator=…"),
         ({"areas": "all"}, r"unknown choice of areas 'all'.*\(method.areas=…"),
         ({"search_share": -1}, r"search_share must be in \[0, 1\], got -1"),
-        ({"num_areas": 0}, r"num_areas must be >= 1 or null, got 0 \(method.num_areas=…\)"),
-        ({"area_supervision": -1.0}, r"area_supervision must be >= 0, got -1.0 \(method.area_su"),
-        ({"area_weight": -1.0}, r"area_weight must be >= 0, got -1.0 \(method.area_weight=…\)"),
+        ({"num_areas": 0}, r"method.num_areas must be >= 1 or null, got 0"),
+        ({"area_supervision": -1.0}, r"method.area_supervision must be >= 0, got -1.0"),
+        ({"area_weight": -1.0}, r"method.area_weight must be >= 0, got -1.0"),
         (
             {"teacher_layer": "trunk.stag1"},
             r"unknown layer 'trunk.stag1' of the teacher.*\(method.te",

@@ -199,8 +199,8 @@ def test_the_mode_of_scoring_changes_the_order() -> None:
 WRONG = {
     "score": ("entropie", "unknown score 'entropie'.*method.score"),
     "scoring": ("frozen", "unknown mode 'frozen'.*method.scoring"),
-    "teacher_share": (0.0, r"teacher_share must be in \(0, 1\], got 0.0 \(method.teacher_share"),
-    "boundary": (1.5, r"boundary must be in \[0, 1\], got 1.5 \(method.boundary"),
+    "teacher_share": (0.0, r"method.teacher_share must be in \(0, 1\], got 0.0"),
+    "boundary": (1.5, r"method.boundary must be in \[0, 1\], got 1.5"),
     "steepness": (-1.0, "steepness must be >= 0, got -1.0"),
     "temperature": (0.0, "temperature must be > 0, got 0.0"),
     "hard_weight": (-1.0, "hard_weight must be >= 0, got -1.0"),

@@ -291,7 +291,6 @@ def test_a_full_disk_is_seen_before_anything_is_written(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["teacher.cache=0"], "teacher.cache must be >= 1 or null, got 0"),
         (["mixing@data.mixing=mixup"], "data.mixing mixes two samples"),
         (["method=kd", "method.soft_weight=0"], "this run does not use its teacher"),
         (["method=feature_distillation"], "layers of the teacher, which a cache does not hold"),

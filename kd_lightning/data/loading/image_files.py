@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.ranges import Count, ShareAboveZero
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.decoding import read_rgb
@@ -43,9 +44,9 @@ class ImageFiles(ClassificationData):
     def __init__(
         self,
         *,
-        image_size: int = 224,
+        image_size: Count = 224,
         resize: str = "crop",
-        crop_fraction: float = 0.875,
+        crop_fraction: ShareAboveZero = 0.875,
         interpolation: str = "bilinear",
         exif: bool = False,
         on_bad_image: str = "error",

@@ -13,8 +13,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.errors import unknown
 from kd_lightning.base.interpolations import INTERPOLATIONS
+from kd_lightning.base.ranges import Count, ShareAboveZero
+from kd_lightning.config.values import check_numbers
 
 WAYS = ("crop", "squash", "letterbox")
 WITH_NEAREST = ("nearest", *INTERPOLATIONS)  # torchvision's "nearest", up to a pixel from PIL's
@@ -38,18 +40,15 @@ class Resizing:
         UserError: a value is out of range, or unknown.
     """
 
-    image_size: int
+    image_size: Count
     resize: str = "crop"
-    crop_fraction: float = 0.875
+    crop_fraction: ShareAboveZero = 0.875
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise UserError(f"data.image_size must be >= 1, got {self.image_size}")
+        check_numbers(Resizing, vars(self), "data")
         if self.resize not in WAYS:
             raise unknown("way to resize", str(self.resize), WAYS, "data.resize")
-        if not 0 < self.crop_fraction <= 1:
-            raise UserError(f"data.crop_fraction must be in (0, 1], got {self.crop_fraction}")
         if self.interpolation not in WITH_NEAREST:
             name = str(self.interpolation)
             raise unknown("interpolation", name, WITH_NEAREST, "data.interpolation")

@@ -36,12 +36,6 @@ def check_attacks(cfg: DictConfig) -> None:
     if attacks is None:
         return
     key, off = f"evaluation.adversarial={cfg.evaluation.adversarial}", "evaluation.adversarial=null"
-    if not 0 < attacks.epsilon <= 1 or attacks.steps < 1 or attacks.samples < 1:
-        raise UserError(
-            "expected evaluation.adversarial in (0, 1], evaluation.adversarial_steps >= 1 and "
-            f"evaluation.adversarial_samples >= 1, got {cfg.evaluation.adversarial}, "
-            f"{attacks.steps} and {attacks.samples}"
-        )
     if len(cfg.task.shape) != 3:
         raise UserError(f"{key} is for images, and these are series: set {off}")
     if find_spec("foolbox") is None:

@@ -1,0 +1,115 @@
+"""Types mistakes into every key of a run, and counts how the runs end.
+
+    python -m benchmarks.torture.config_fuzz --examples 1000 --seed 0
+
+Each run is composed, checked and built; of those that are accepted some are trained. Right is a run
+that is accepted or refused in one sentence. Each finding is shown with the fewest overrides that
+make it. Nothing is written without ``--write``.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from benchmarks.torture.config_space import command_lines
+from benchmarks.torture.outcomes import Outcome, Worker
+
+TABLE = Path(__file__).parent.parent / "results" / "config_fuzz.md"
+RIGHT = ("clean", "sentence")
+KINDS = (*RIGHT, "traceback", "crash", "hang")
+Run = Callable[[Sequence[str], bool], Outcome]
+
+
+def examples(count: int, number: int) -> list[tuple[str, ...]]:
+    """``count`` command lines with different keys, the same for the same number."""
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    @seed(number)
+    @settings(
+        max_examples=4 * count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(command_lines())
+    def collect(words: tuple[str, ...]) -> None:
+        if len(found) < count:  # Hypothesis also varies the values of the same keys
+            found.setdefault(tuple(word.partition("=")[0] for word in words), words)
+
+    collect()
+    return list(found.values())
+
+
+def shortest(words: tuple[str, ...], train: bool, wrong: Outcome, run: Run) -> tuple[str, ...]:
+    """``words`` without those that the finding does not need."""
+    for word in words:
+        fewer = tuple(one for one in words if one != word)
+        if run(fewer, train) == wrong:
+            words = fewer
+    return words
+
+
+def fuzz(count: int, number: int, every: int, run: Run) -> tuple[Counter, dict[Outcome, tuple]]:
+    """Outcomes by kind, and for each kind of finding the shortest command line.
+
+    Args:
+        every: of so many accepted runs one is trained; 0: none is.
+    """
+    counts: Counter = Counter()
+    findings: dict[Outcome, tuple] = {}
+    for words in examples(count, number):
+        outcome, train = run(words, False), False
+        counts["built", outcome.kind] += 1
+        if outcome.kind == "clean" and every and counts["built", "clean"] % every == 0:
+            outcome, train = run(words, True), True
+            counts["trained", outcome.kind] += 1
+        if outcome.kind not in RIGHT and outcome not in findings:
+            findings[outcome] = shortest(words, train, outcome, run)
+            say(f"{outcome.kind}: {' '.join(findings[outcome])}\n    {outcome.said}")
+    return counts, findings
+
+
+def table(counts: Counter, count: int, number: int) -> str:
+    """The counts, in Markdown."""
+    rows = ["| | " + " | ".join(KINDS) + " |", "|---|" + "---|" * len(KINDS)]
+    for stage in ("built", "trained"):
+        rows.append(f"| {stage} | " + " | ".join(str(counts[stage, kind]) for kind in KINDS) + " |")
+    command = f"python -m benchmarks.torture.config_fuzz --examples {count} --seed {number}"
+    return "\n".join([*rows, "", f"`{command}`", ""])
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.config_fuzz")
+    parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train-every", type=int, default=20, help="of the accepted runs; 0: none")
+    parser.add_argument("--write", action="store_true", help=f"the table into {TABLE}")
+    options = parser.parse_args(words)
+    worker = Worker()
+    try:
+        counts, findings = fuzz(
+            options.examples,
+            options.seed,
+            options.train_every,
+            worker.outcome,
+        )
+    finally:
+        worker.end()
+    text = table(counts, options.examples, options.seed)
+    say(text)
+    if options.write:
+        TABLE.write_text(text)
+    sys.exit(1 if findings else 0)
+
+
+if __name__ == "__main__":
+    main()
