@@ -29,6 +29,15 @@ def sigmoid_ramp(progress: float | Tensor, share: float) -> float | Tensor:
     return math.e ** (-5 * (1 - ramp(progress, share)) ** 2)
 
 
+def cosine_ramp(progress: float | Tensor, share: float) -> float | Tensor:
+    """``(1 - cos(pi s)) / 2``, where s is ``ramp``: rises from 0 to 1, slowly at both ends.
+
+    The arguments are those of ``ramp``.
+    """
+    angle = math.pi * ramp(progress, share)
+    return (1 - (angle.cos() if isinstance(angle, Tensor) else math.cos(angle))) / 2
+
+
 def check_ramp(**shares: float) -> None:
     """Raises ``UserError`` for the first share that is not in [0, 1]."""
     for name, share in shares.items():
