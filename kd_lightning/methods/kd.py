@@ -105,7 +105,7 @@ class KnowledgeDistillation(Distiller):
                 temperature = self.temperature
                 if self.temperatures:
                     strength = cosine_ramp(progress, self.temperature_ramp)
-                    temperature = metrics[f"{key}/temperature"] = self.temperatures[key](strength)
+                    temperature = metrics[f"temperature/{key}"] = self.temperatures[key](strength)
                 soft = self.distance(student.logits, teacher_logits, labels, temperature)
                 terms[f"{key}/soft"] = soft_weight * soft.mean()
         return Losses(terms, metrics)

@@ -302,7 +302,7 @@ def test_a_run_logs_its_temperature_and_the_student_is_its_net(tiny: list[str]) 
     words = ["method=kd", "method.temperature=1", "method.temperature_range=20", *tiny]
     result = distill(*words, "trainer.max_epochs=1")
     logged = (result.directory / "epochs.csv").read_text().splitlines()[0]
-    assert "train/student/temperature" in logged
+    assert "train/temperature/student" in logged
     saved, last = (torch.load(result.directory / name, weights_only=True)["state_dict"]
                    for name in ("best-student.ckpt", "last.ckpt"))  # fmt: skip
     assert "temperatures.student.tau" in last
