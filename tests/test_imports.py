@@ -25,7 +25,7 @@ FOR_METHODS |= {f"models.{name}" for name in ("feature_pyramid", "map_layers", "
 FOR_METHODS |= {"models.diffusion", "models.denoisers"}
 FOR_METHODS |= {f"models.{name}" for name in ("areas", "feature_policy", "map_operations")}
 FOR_METHODS |= {f"models.{name}" for name in ("map_regressor", "net_stages", "relaxed_policy")}
-FOR_METHODS |= {"models.review_fusion"}
+FOR_METHODS |= {"models.review_fusion", "models.averages"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

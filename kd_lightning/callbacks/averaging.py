@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kd_lightning.base.ranges import ShareBelowOne
 from kd_lightning.callbacks.progress import epochs_of
 from kd_lightning.config.values import checked
-from kd_lightning.models.averages import refresh_batch_norm
+from kd_lightning.models.averages import move_averages, refresh_batch_norm
 
 
 class AveragedStudents(WeightAveraging):
@@ -105,12 +105,7 @@ class AveragedStudents(WeightAveraging):
         self._prepared_at = trainer.global_step
 
     def _blend(self, averages: list[Tensor], current: list[Tensor], _: Tensor) -> None:
-        weight = self.weight_of_new(self.num_averaged)
-        for average, new in zip(averages, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(new, weight)  # exact for equal values, such as a net's constants
-            else:
-                average.copy_(new)
+        move_averages(averages, current, self.weight_of_new(self.num_averaged))
 
 
 class SWA(AveragedStudents):

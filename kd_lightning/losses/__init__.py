@@ -1,10 +1,11 @@
 """Distillation losses: pure functions of tensors, one value per sample.
 
 For labels (``label_cross_entropy``), for the soft targets of a teacher or a peer
-(``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``), and for features (``feature_mse``,
-``FitNet``, ``AttentionTransfer``, ``Relational``, ``VariationalInformation``, ``Overhaul``,
-``ContrastiveRepresentation``, ``ContrastWithMemory``, ``MutualInformation``,
-``MatchedChannels``). Also the guidance of student-guided distillation.
+(``soft_target_kl``, ``dkd_soft_loss``, ``dist_soft_loss``, ``mlkd_soft_loss``), and for features
+(``feature_mse``, ``FitNet``, ``AttentionTransfer``, ``Relational``, ``VariationalInformation``,
+``Overhaul``, ``ContrastiveRepresentation``, ``ContrastWithMemory``, ``MutualInformation``,
+``MatchedChannels``). Also the guidance of student-guided distillation, and a temperature that
+learns (``LearnedTemperature``).
 """
 
 from kd_lightning.losses.attacks import as_floats, pgd
@@ -54,8 +55,10 @@ from kd_lightning.losses.guidance import (
 )
 from kd_lightning.losses.hashing import hashing_loss
 from kd_lightning.losses.hierarchical_context import hierarchical_context_loss
+from kd_lightning.losses.learned_temperature import LearnedTemperature, reversed_gradient
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
+from kd_lightning.losses.mlkd import mlkd_soft_loss
 from kd_lightning.losses.mutual_information import (
     Critic,
     MutualInformation,
@@ -85,6 +88,7 @@ __all__ = [
     "FeatureLoss",
     "FitNet",
     "Guidance",
+    "LearnedTemperature",
     "MatchedChannels",
     "MutualInformation",
     "Overhaul",
@@ -121,6 +125,7 @@ __all__ = [
     "mean_log_probs",
     "mean_of_kept",
     "mixed_logits",
+    "mlkd_soft_loss",
     "nce_estimate",
     "nearest_guidance",
     "num_kept_samples",
@@ -132,6 +137,7 @@ __all__ = [
     "relational_angle",
     "relational_distance",
     "reverse_kl_soft_loss",
+    "reversed_gradient",
     "ridge_matrix",
     "score_function_mean",
     "similarity_to_target",

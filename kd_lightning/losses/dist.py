@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kd_lightning.losses.logit_standardization import standardize
-from kd_lightning.losses.soft_targets import Labels, soft_log_probs
+from kd_lightning.losses.soft_targets import Labels, Temperature, soft_log_probs
 
 
 def pearson_correlation(
@@ -30,7 +30,7 @@ def dist_soft_loss(
     student_logits: Float[Tensor, "B C"],
     teacher_logits: Float[Tensor, "B C"],
     labels: Labels | None,
-    temperature: float,
+    temperature: Temperature,
     *,
     inter_weight: float,
     intra_weight: float,
@@ -50,7 +50,8 @@ def dist_soft_loss(
     calibration.
 
     Zero, up to rounding, when the two softened predictions are equal. The gradient goes to the
-    student alone: the target is detached here. The labels are not used. Computed in float32.
+    student, and to a temperature that learns; the teacher's logits are detached here. The labels
+    are not used. Computed in float32.
 
     Args:
         inter_weight: beta; 1, and 2 on CIFAR-100, where T is 4.
@@ -71,7 +72,7 @@ def dist_soft_loss(
             f"got {intra_weight}"
         )
     student = soft_log_probs(student_logits, temperature).exp()
-    target = soft_log_probs(teacher_logits, temperature).detach().exp()
+    target = soft_log_probs(teacher_logits.detach(), temperature).exp()
     inter = 1 - pearson_correlation(student, target, dim=1)
     intra = 1 - pearson_correlation(student, target, dim=0).mean()
     return temperature**2 * (inter_weight * inter + intra_weight * intra)

@@ -17,14 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_lightning.losses.soft_targets import Labels, soft_log_probs
+from kd_lightning.losses.soft_targets import Labels, Temperature, soft_log_probs
 
 
 def dkd_soft_loss(
     student_logits: Float[Tensor, "B C"],
     teacher_logits: Float[Tensor, "B C"],
     labels: Labels,
-    temperature: float,
+    temperature: Temperature,
     *,
     target_weight: float,
     nontarget_weight: float,
@@ -34,8 +34,9 @@ def dkd_soft_loss(
     With target_weight = 1 and nontarget_weight = ``1 - p_t,y`` of each sample it would be
     ``soft_target_kl`` (equation 7 of the paper). With two classes the second part is 0.
 
-    Zero when the two softened predictions are equal. The gradient goes to the student alone: the
-    target is detached here. Computed in float32, in log space.
+    Zero when the two softened predictions are equal. The gradient goes to the student, and to a
+    temperature that learns; the teacher's logits are detached here. Computed in float32, in log
+    space.
 
     Args:
         labels: class indices, or label distributions (MixUp, CutMix). The target class of a
@@ -69,7 +70,7 @@ def dkd_soft_loss(
     if labels.ndim == 2:
         labels = labels.argmax(dim=1)
     student = soft_log_probs(student_logits, temperature)
-    target = soft_log_probs(teacher_logits, temperature).detach()
+    target = soft_log_probs(teacher_logits.detach(), temperature)
     student_binary, student_others = _decouple(student, labels)
     target_binary, target_others = _decouple(target, labels)
     parts = target_weight * _kl(student_binary, target_binary)

@@ -8,7 +8,9 @@ divergence includes the entropy of the target, so it is zero when the two predic
 
 A soft loss (``conf/soft_loss/``) is a function ``soft_loss(student_logits, teacher_logits, labels,
 temperature) -> (B,)``. Each uses the arguments that it needs. There are ``kl_soft_loss`` and
-``reverse_kl_soft_loss`` here, ``dkd_soft_loss`` in ``dkd.py``, ``dist_soft_loss`` in ``dist.py``.
+``reverse_kl_soft_loss`` here, ``dkd_soft_loss`` in ``dkd.py``, ``dist_soft_loss`` in ``dist.py``,
+``mlkd_soft_loss`` in ``mlkd.py``. The temperature can be a tensor that learns
+(``learned_temperature.py``): its gradient is that of both predictions.
 """
 
 import math
@@ -20,16 +22,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Labels = Int[Tensor, "B"] | Float[Tensor, "B C"]
-SoftLoss = Callable[[Tensor, Tensor, Labels | None, float], Tensor]
+Temperature = float | Float[Tensor, ""]
+SoftLoss = Callable[[Tensor, Tensor, Labels | None, Temperature], Tensor]
 
 
-def soft_log_probs(logits: Float[Tensor, "B C"], temperature: float) -> Float[Tensor, "B C"]:
+def soft_log_probs(logits: Float[Tensor, "B C"], temperature: Temperature) -> Float[Tensor, "B C"]:
     """``log softmax(z / T)``, in float32.
 
     Raises:
-        ValueError: the temperature is not > 0.
+        ValueError: the temperature is a number that is not > 0.
     """
-    if not temperature > 0:
+    # a tensor is not looked at: that would wait for the device
+    if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
     return F.log_softmax(logits.float() / temperature, dim=1)
 
@@ -56,7 +60,7 @@ def mean_log_probs(
 def soft_target_kl(
     student_logits: Float[Tensor, "B C"],
     teacher_logits: Float[Tensor, "B C"],
-    temperature: float,
+    temperature: Temperature,
 ) -> Float[Tensor, "B"]:
     """Divergence of the student's softened prediction from the teacher's, in nats times T^2.
 
@@ -66,13 +70,13 @@ def soft_target_kl(
     logits, each centred over the classes (section 2.1).
 
     Zero when the two softened predictions are equal, that is, when the logits differ by a
-    constant. The gradient goes to the student alone: the target is detached here.
+    constant. The gradient goes to the student, and to a temperature that learns; the teacher's
+    logits are detached here.
 
     Raises:
         ValueError: the temperature is not > 0.
     """
-    target = soft_log_probs(teacher_logits, temperature)
-    return soft_target_kl_to(student_logits, target, temperature)
+    return joint_soft_kl(student_logits, teacher_logits.detach(), temperature)
 
 
 def soft_target_kl_to(
@@ -102,7 +106,7 @@ def kl_soft_loss(
     student_logits: Float[Tensor, "B C"],
     teacher_logits: Float[Tensor, "B C"],
     labels: Labels | None,
-    temperature: float,
+    temperature: Temperature,
 ) -> Float[Tensor, "B"]:
     """``soft_target_kl`` with the signature of a soft loss; the labels are not used."""
     return soft_target_kl(student_logits, teacher_logits, temperature)
@@ -112,13 +116,14 @@ def reverse_kl_soft_loss(
     student_logits: Float[Tensor, "B C"],
     teacher_logits: Float[Tensor, "B C"],
     labels: Labels | None,
-    temperature: float,
+    temperature: Temperature,
 ) -> Float[Tensor, "B"]:
     """``T^2 KL(p_student^T || p_teacher^T)``: the other direction, in nats times T^2.
 
     The student is punished for probability where the teacher has none, and may leave out classes
     to which the teacher gives some. As T grows, it tends to the same as ``soft_target_kl``. Zero
-    when the two softened predictions are equal. The gradient goes to the student alone.
+    when the two softened predictions are equal. The gradient goes to the student, and to a
+    temperature that learns.
 
     Raises:
         ValueError: the temperature is not > 0.
@@ -131,7 +136,7 @@ def reverse_kl_soft_loss(
 def joint_soft_kl(
     student_logits: Float[Tensor, "B C"],
     target_logits: Float[Tensor, "B C"],
-    temperature: float,
+    temperature: Temperature,
 ) -> Float[Tensor, "B"]:
     """``soft_target_kl`` with a target that learns too: the gradient goes to both.
 

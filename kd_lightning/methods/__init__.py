@@ -14,6 +14,7 @@ from kd_lightning.methods.dual_student import DualStudent
 from kd_lightning.methods.feature_distillation import FeatureDistillation
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.knowledge_review import KnowledgeReview
+from kd_lightning.methods.mean_teacher import MeanTeacher
 from kd_lightning.methods.multi_granularity import MultiGranularity
 from kd_lightning.methods.mutual_learning import MutualLearning
 from kd_lightning.methods.r_drop import RDrop
@@ -42,6 +43,7 @@ __all__ = [
     "KnowledgeReview",
     "Learner",
     "Losses",
+    "MeanTeacher",
     "MultiGranularity",
     "MutualLearning",
     "RDrop",

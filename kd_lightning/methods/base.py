@@ -32,7 +32,7 @@ from kd_lightning.uncertainty.calibration import CalibrationError
 OTHER_NETS = ("teacher", "ensemble", "vote", "uniform_soup", "greedy_soup")
 OTHER_METRICS = (
     *("agreement", "confidence", "guidance", "weight", "areas", "policy"),
-    *("accuracy", "robust_accuracy"),
+    *("accuracy", "robust_accuracy", "temperature"),
 )
 
 Rows = list[dict[str, float | None]]

@@ -25,6 +25,7 @@ from kd_lightning.models.averages import (
     are_alike,
     check_alike,
     mean_state,
+    move_averages,
     refresh_batch_norm,
 )
 from kd_lightning.models.by_shape import net_by_shape
@@ -134,6 +135,7 @@ __all__ = [
     "mean_state",
     "mlp",
     "mobilenetv2",
+    "move_averages",
     "net_by_shape",
     "no_autocast",
     "no_tf32",

@@ -1,4 +1,4 @@
-"""The mean of several nets' weights, and the batch-norm statistics of the averaged net."""
+"""Means of nets' weights, and the batch-norm statistics of the averaged net."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -40,6 +40,25 @@ def mean_state(states: Sequence[State]) -> dict[str, Tensor]:
             stacked = torch.stack([state[name].double() for state in states])
             mean[name].copy_(stacked.mean(0))
     return mean
+
+
+@torch.no_grad()
+def move_averages(
+    averages: Iterable[Tensor], current: Iterable[Tensor], weight_of_new: float
+) -> None:
+    """Moves each average towards its current value, by this share of the way, in place.
+
+    Equal values stay equal, bit for bit. Integers, such as batch norm's count, are copied.
+    """
+    moved, ends = [], []
+    for average, new in zip(averages, current, strict=True):
+        if average.is_floating_point():
+            moved.append(average)
+            ends.append(new)
+        else:
+            average.copy_(new)
+    if moved:
+        torch._foreach_lerp_(moved, ends, weight_of_new)
 
 
 @torch.no_grad()

@@ -187,6 +187,7 @@ OPTIONS = {
         ["method.detach_weights=false", "similarity@method.guidance.similarity=cosine"],
     ],
     "kd": [["soft_loss@method.soft_loss=dkd"], ["soft_loss@method.soft_loss=dist"],
+           ["soft_loss@method.soft_loss=mlkd", "method.temperature_range=20"],
            ["method.standardize_logits=true", "method.soft_ramp=0.5"]],
     "feature_distillation": [["feature_loss@method.feature_loss=relational"],
                              ["feature_loss@method.feature_loss=mutual_information"],

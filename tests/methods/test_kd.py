@@ -15,6 +15,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.losses.dist import dist_soft_loss
 from kd_lightning.losses.dkd import dkd_soft_loss
 from kd_lightning.losses.logit_standardization import standardize
+from kd_lightning.losses.mlkd import mlkd_soft_loss
 from kd_lightning.losses.soft_targets import kl_soft_loss, soft_target_kl
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.supervised import Supervised
@@ -23,13 +24,14 @@ from kd_lightning.teachers.sources import Teacher, build_net
 
 DKD = partial(dkd_soft_loss, target_weight=1.0, nontarget_weight=8.0)
 DIST = partial(dist_soft_loss, inter_weight=2.0, intra_weight=1.0)
-SOFT_LOSSES = {"kl": kl_soft_loss, "dkd": DKD, "dist": DIST}
+MLKD = partial(mlkd_soft_loss, factors=[0.5, 1.0], batch_weight=1.0, class_weight=1.0)
+SOFT_LOSSES = {"kl": kl_soft_loss, "dkd": DKD, "dist": DIST, "mlkd": MLKD}
 
 
 def make(**options: object) -> KnowledgeDistillation:
     torch.manual_seed(0)
     return KnowledgeDistillation(
-        students={"student": net()},
+        students=options.pop("students", None) or {"student": net()},
         teacher=options.pop("teacher", None) or net(hidden=5),
         num_classes=3,
         optimizer=sgd(),
@@ -149,7 +151,7 @@ def test_finite_at_extreme_logits(name: str, standardized: bool) -> None:
 def test_standardized_logits_are_those_of_both_nets() -> None:
     method = make(standardize_logits=True, temperature=2.0)
     student, teacher = torch.randn(8, 3), 5 * torch.randn(8, 3) + 2
-    found = method.distance(student, teacher, batch()[1])
+    found = method.distance(student, teacher, batch()[1], 2.0)
     expected = soft_target_kl(standardize(student), standardize(teacher), 2.0)
     assert torch.equal(found, expected)
     for one in (
@@ -235,6 +237,75 @@ def test_what_a_soft_loss_refuses_is_a_sentence_before_training() -> None:
     bad = partial(dkd_soft_loss, target_weight=-1.0, nontarget_weight=8.0)
     with pytest.raises(UserError, match=r"target_weight .* must be >= 0.* got -1.*method\.soft_l"):
         make(soft_loss=bad)
+
+
+# A temperature that learns
+
+
+def learned(**options: object) -> KnowledgeDistillation:
+    return make(temperature=1.0, temperature_range=20.0, **options)
+
+
+def test_the_soft_loss_is_that_of_the_temperature_that_is_learned() -> None:
+    reached = 1 + 20 * torch.tensor(1.0).sigmoid().item()
+    fixed = make(temperature=reached).training_step(batch(), 0)
+    torch.testing.assert_close(learned().training_step(batch(), 0), fixed)
+    assert make(temperature=1.0).training_step(batch(), 0) != fixed
+
+
+def test_each_student_has_a_temperature_that_it_learns_against() -> None:
+    torch.manual_seed(0)
+    students = {"a": net(), "b": net(features=5)}
+    method = learned(temperature_ramp=0.0, students=students)
+    taus = [method.temperatures[key].tau for key in students]
+    with torch.no_grad():
+        method.teacher.head.weight.mul_(20)
+        for tau in taus:
+            tau.fill_(-3.0)  # T = 1.9
+    before = method.training_step(batch(), 0)
+    before.backward()
+    assert 0 != taus[0].grad != taus[1].grad != 0
+    groups = {group["name"]: group["params"] for group in method.parameter_groups()}
+    assert all(any(p is tau for p in groups[k]) for k, tau in zip(students, taus, strict=True))
+    for tau in taus:
+        torch.optim.SGD([tau], lr=1.0).step()
+    assert method.training_step(batch(), 0) > before + 1e-3
+
+
+def test_the_temperature_begins_to_learn_over_its_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = []
+    for progress in (0.0, 0.1, 0.2, 1.0):
+        monkeypatch.setattr(KnowledgeDistillation, "progress", progress)
+        method = learned(temperature_ramp=0.2)
+        method.training_step(batch(), 0).backward()
+        gradients.append(method.temperatures["student"].tau.grad)
+    shares = torch.stack(gradients) / gradients[-1]
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.5, 1.0, 1.0]))
+
+
+def test_a_temperature_that_cannot_be_learned_is_refused() -> None:
+    for options, said in (
+        ({"soft_weight": 0.0}, r"temperature_range=20.0 has no effect with method\.soft_weight=0"),
+        ({"mixed_targets": True}, r"at one temperature.*method\.temperature_range=0"),
+        ({"temperature_ramp": 2}, r"temperature_ramp must be in \[0, 1\], got 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            learned(**options)
+    with pytest.raises(UserError, match="temperature_range must be >= 0, got -1"):
+        make(temperature_range=-1)
+    assert "cache_top_k" in learned().unsupported()
+    assert "cache_top_k" not in make().unsupported()
+
+
+def test_a_run_logs_its_temperature_and_the_student_is_its_net(tiny: list[str]) -> None:
+    words = ["method=kd", "method.temperature=1", "method.temperature_range=20", *tiny]
+    result = distill(*words, "trainer.max_epochs=1")
+    logged = (result.directory / "epochs.csv").read_text().splitlines()[0]
+    assert "train/temperature/student" in logged
+    saved, last = (torch.load(result.directory / name, weights_only=True)["state_dict"]
+                   for name in ("best-student.ckpt", "last.ckpt"))  # fmt: skip
+    assert "temperatures.student.tau" in last
+    assert not any("tau" in name for name in saved)
 
 
 # The twin as a student

@@ -21,6 +21,7 @@ from kd_lightning.models.classifier import Classifier
 NOT_COMPILED = ("adversarial_distillation", "adversarial_training")
 COMPILED = [*(m for m in METHODS if m not in NOT_COMPILED), "everything"]
 RANDOM = {"stochastic_self_distillation", "r_drop"}  # their masks are drawn by the compiler
+RANDOM |= {"mean_teacher"}  # and those of its average
 RANDOM |= {"uncertainty_mixup"}  # as are its partners
 # AdamW makes whole steps of gradients so small that rounding is a part of them
 MORE_WORDS = {key: ["optimizer=sgd"] for key in ("teacher_evolution", "knowledge_review")}

@@ -4,7 +4,7 @@ from helpers import net
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from kd_lightning.models.averages import are_alike, mean_state, refresh_batch_norm
+from kd_lightning.models.averages import are_alike, mean_state, move_averages, refresh_batch_norm
 from kd_lightning.models.classifier import Classifier
 
 
@@ -33,6 +33,18 @@ def test_a_mean_by_hand() -> None:
     assert mean["n"].item() == 7
     assert mean["w"].dtype == torch.float32
     assert states[0]["w"].tolist() == [1.0, 4.0]
+
+
+def test_an_average_moves_by_its_share_and_counts_are_copied() -> None:
+    averages = [torch.tensor([1.0, 4.0]), torch.tensor(7), torch.tensor(0.1)]
+    current = [torch.tensor([2.0, 0.0], requires_grad=True), torch.tensor(9), torch.tensor(0.1)]
+    move_averages(averages, current, 0.25)
+    assert averages[0].tolist() == [1.25, 3.0]
+    assert averages[1].item() == 9
+    assert torch.equal(averages[2], current[2])  # equal values stay equal
+    assert current[0].tolist() == [2.0, 0.0]
+    with pytest.raises(ValueError, match="shorter"):
+        move_averages(averages, current[:2], 0.25)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
