@@ -36,6 +36,13 @@ class SaveEpoch(Checkpoint):
         self.tables: dict[str, list[dict[str, float | None]]] = {}  # of the method
         self._written_at = float("-inf")
 
+    def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
+        """Writes the rows of the checkpoint. A run that was killed between its checkpoint and its
+        tables has older tables, and perhaps no epoch left that would write them.
+        """
+        if self.rows and trainer.is_global_zero:
+            self._write_tables()
+
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         """Makes a resumed run begin with the next epoch, because ``last.ckpt`` is always of a
         finished epoch. Lightning does this itself, but not with ``max_steps``: then it would end
@@ -70,8 +77,11 @@ class SaveEpoch(Checkpoint):
         with atomic_write(last) if trainer.is_global_zero else nullcontext(last) as path:
             trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            for name, rows in {"epochs": self.rows, **self.tables}.items():
-                self._write_rows(name, rows)
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        for name, rows in {"epochs": self.rows, **self.tables}.items():
+            self._write_rows(name, rows)
 
     def _write_rows(self, name: str, rows: list[dict[str, float | None]]) -> None:
         columns = list(dict.fromkeys(column for row in rows for column in row))

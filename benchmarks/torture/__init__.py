@@ -1,0 +1,1 @@
+"""Kills, faults and random input, tried on purpose."""
