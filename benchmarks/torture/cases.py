@@ -79,13 +79,22 @@ class Case:
         return "kd_lightning.run", [*words, f"run_dir={directory}"]
 
     def start(
-        self, folder: Path, store: Path, before: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        store: Path,
+        before: Callable[[], None] | None = None,
+        **variables: object,
     ) -> list[ForkServerProcess]:
-        """Starts or resumes the case; ``before`` is called in the new process."""
+        """Starts or resumes the case.
+
+        Args:
+            before: called in the new process.
+            variables: of its environment.
+        """
         program, words = self.command(folder, store)
         if self.kind == "ranks":
             return start_ranks(folder, *words, program=program)
-        return [start_run(folder / "log.txt", *words, program=program, before=before)]
+        return [start_run(log_of(folder), *words, program=program, before=before, **variables)]
 
     def outcome(self, folder: Path) -> dict[str, Any]:
         """What must not depend on interruptions: name -> content."""
@@ -114,6 +123,17 @@ CASES = {
              kind="sweep"),
     )
 }  # fmt: skip
+
+
+def log_of(folder: Path) -> Path:
+    """The log of a case: beside its folder, which may be removed or have no room."""
+    return folder.with_name(f"{folder.name}.log")
+
+
+def printed(folder: Path) -> str:
+    """All that the processes of a case have printed."""
+    logs = [log_of(folder), *sorted(folder.glob("rank*.log"))]
+    return "".join(path.read_text(errors="replace") for path in logs if path.exists())
 
 
 def outcome_of_run(directory: Path) -> dict[str, Any]:

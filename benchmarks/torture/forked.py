@@ -53,6 +53,7 @@ def run_forked(
     before: Callable[[], None] | None,
 ) -> None:
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # as in a new process, not forkserver
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Report
-from benchmarks.torture.cases import CASES, LONGEST, RUN, Case, differences, half_written
+from benchmarks.torture.cases import CASES, LONGEST, RUN, Case, differences, half_written, printed
 from benchmarks.torture.forked import kill_session, wait_for_all
 from kd_lightning.records.jobs import jobs_of
 
@@ -188,12 +188,6 @@ def fault_at_end(
     if left := half_written(folder):
         return f"left: {', '.join(left)}"
     return None
-
-
-def printed(folder: Path) -> str:
-    """All that the processes of a case have printed."""
-    logs = [path for path in sorted(folder.glob("*.*")) if path.suffix in (".txt", ".log")]
-    return "".join(path.read_text(errors="replace") for path in logs)
 
 
 def trials(

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Report
-from benchmarks.torture.cases import CACHED, DUAL, LONGEST, Case, differences, half_written
+from benchmarks.torture.cases import CACHED, DUAL, LONGEST, Case, differences, half_written, printed
 from benchmarks.torture.forked import wait_for_all
-from benchmarks.torture.kills import printed
 from benchmarks.torture.write_points import KINDS, Point, WritePoints, first_and_last, read_points
 
+RECORD = "points.tsv"
 TABLE = "Kills at each point of writing"
 SHORT = ("trainer.max_epochs=3", "teacher.trainer.max_epochs=2")
 MORE = ("logger=csv", "evaluation.plots=true")
@@ -61,7 +61,7 @@ def listed(case: Case, root: Path) -> tuple[list[Point], dict[str, Any]]:
     if not case.trains:
         run_through(case, case.folder(root, "first"), root)  # trains the shared teacher
     folder = case.folder(root, "undisturbed")
-    fault, record = run_through(case, folder, root), folder / "points.tsv"
+    fault, record = run_through(case, folder, root), folder / RECORD
     if fault is not None:
         raise SystemExit(f"{case.name} fails undisturbed ({fault}):\n{printed(folder)}")
     return first_and_last(read_points(record)), case.outcome(folder)
@@ -70,7 +70,7 @@ def listed(case: Case, root: Path) -> tuple[list[Point], dict[str, Any]]:
 def run_through(case: Case, folder: Path, root: Path, victim: Point | None = None) -> str | None:
     """Runs or resumes a case. Returns what went wrong; a wanted death is nothing wrong."""
     folder.mkdir(exist_ok=True)
-    watch = WritePoints(folder, folder / "points.tsv", victim)
+    watch = WritePoints(folder, folder / RECORD, victim)
     (process,) = case.start(folder, root / "teachers", watch)
     if not wait_for_all([process], LONGEST):
         return "hangs"

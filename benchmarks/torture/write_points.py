@@ -1,4 +1,4 @@
-"""The points at which a process writes files: they are listed, or the process dies at one of them.
+"""The points at which a process writes files: all are listed, or something happens at one.
 
 Only this process is watched, from outside of the package, by Python's audit events and by wrapped
 ``os.replace`` and ``os.fsync``. What another library writes without Python is seen when it is
@@ -51,12 +51,14 @@ class WritePoints:
     Args:
         root: files elsewhere are not seen.
         record: gets a line for every point.
-        victim: the point at which the process kills itself; None: it lives.
+        victim: the point at which something happens; None: nothing happens.
+        action: that happens there; None: the process dies. It gets ``root``.
     """
 
     root: Path
     record: Path
     victim: Point | None = None
+    action: Callable[[Path], None] | None = None
     _counts: Counter = field(default_factory=Counter)
     _synced: set[int] = field(default_factory=set)
 
@@ -68,7 +70,7 @@ class WritePoints:
         sys.addaudithook(self.heard)
 
     def is_at(self, kind: str, path: Any) -> bool:
-        """Notes a point. Returns whether the process shall die there."""
+        """Notes a point. Returns whether it is the victim."""
         file = self.name_of(path)
         if file is None:
             return False
@@ -77,6 +79,13 @@ class WritePoints:
         with open(self.record, "a") as record:
             record.write("\t".join(map(str, point)) + "\n")
         return point == self.victim
+
+    def happen(self) -> None:
+        """Does what shall happen at the victim's point, once."""
+        if self.action is None:
+            die()
+        self.victim = None
+        self.action(self.root)
 
     def name_of(self, path: Any) -> str | None:
         """The name of a file that is the same in every run; None: it is not watched."""
@@ -96,12 +105,12 @@ class WritePoints:
         if kind == "remove" and str(arguments[0]).endswith(".tmp"):
             return  # it has just been renamed
         if kind is not None and self.is_at(kind, arguments[0]):
-            die()
+            self.happen()
 
     def fsync(self, descriptor: Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
         if self.is_at("sync", os.readlink(f"/proc/self/fd/{number}")):
-            die()
+            self.happen()
         self._fsync(descriptor)
         self._synced.add(os.fstat(number).st_ino)
 

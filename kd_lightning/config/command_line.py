@@ -188,6 +188,11 @@ def _key(error: InstantiationException) -> str:
 
 def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return (
+            "a process that loads data was ended from outside, perhaps because the memory was "
+            "full: start fewer of them (data.num_workers=…), or lower data.batch_size"
+        )
     if not isinstance(error, OSError):
         return ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -1,8 +1,11 @@
 import errno
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write
 
 
@@ -29,6 +32,22 @@ def test_after_an_error_the_old_file_is_unchanged(error: BaseException, tmp_path
         write_half_of_it()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("Parent directory does not exist.")])
+def test_a_folder_that_is_gone_is_named(error: Exception | None, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "last.ckpt"
+    path.parent.mkdir()
+
+    def write_while_the_folder_is_removed() -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+            shutil.rmtree(path.parent)
+            if error is not None:
+                raise error
+
+    with pytest.raises(UserError, match=re.escape(f"cannot write {path}: its folder is gone")):
+        write_while_the_folder_is_removed()
 
 
 def test_files_with_the_same_name_and_another_suffix_do_not_collide(tmp_path: Path) -> None:
