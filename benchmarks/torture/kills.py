@@ -113,7 +113,10 @@ def killed(
         for process in processes:
             kill_session(process)
         return True
-    os.kill(victim.pid, signal.SIGKILL if name == "SIGKILL" else signal.SIGTERM)
+    if name == "SIGTERM":  # torchrun and SLURM send it to all ranks at once
+        terminate(processes)
+    else:
+        os.kill(victim.pid, signal.SIGKILL)
     end_as_torchrun_does(processes, victim)
     if victim.exitcode is None:
         trial.fault = f"hangs after {name}"
@@ -126,14 +129,19 @@ def killed(
 def end_as_torchrun_does(processes: Sequence[ForkServerProcess], first: ForkServerProcess) -> None:
     """Ends the other ranks, and waits for all."""
     first.join(1 if len(processes) > 1 else LONGEST)
-    for process in processes:
-        if process.exitcode is None:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
+    if first.exitcode is not None:
+        terminate(processes)
     for process in processes:
         process.join(30)
         if process is not first:
             kill_session(process)
+
+
+def terminate(processes: Sequence[ForkServerProcess]) -> None:
+    for process in processes:
+        if process.exitcode is None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
 
 
 def kill_a_job(folder: Path) -> bool:

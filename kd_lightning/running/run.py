@@ -129,6 +129,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
     advice = f"resume with: python -m kd_lightning.run resume={directory}"
+    if launcher_rank():  # it does not know the directory
+        advice = "the first process says how to resume"
     with interruptible(advice), closing_loggers(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher, checked)

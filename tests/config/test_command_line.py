@@ -113,6 +113,11 @@ def test_a_loading_process_that_was_killed_has_a_sentence() -> None:
     assert "data.num_workers=…" in message
 
 
+def test_a_rank_whose_neighbour_has_ended_says_so() -> None:
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:36528")
+    assert user_message(error).startswith("another process of this run has ended")
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [
