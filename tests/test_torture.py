@@ -66,8 +66,7 @@ def test_a_fault_leaves_equal_numbers_or_one_sentence(
 def test_a_full_disk_is_one_sentence_and_the_run_can_be_resumed(
     plain: kills.Undisturbed, root: Path
 ) -> None:
-    before = faults.at_point(faults.disturb.fill_the_disk)
-    fault = faults.Fault("full", before=before, disk=faults.small_disk, repair=faults.empty_disk)
+    fault = faults.Fault("full", **faults.FULL_DISK)
     ended = faults.endured(fault, root / "full", plain.outcome)
     assert ended.how in ("one sentence", "skipped"), ended
 

@@ -45,7 +45,7 @@ DISK = "12m"  # of the small disk
 PLAIN = Case("plain", (*DUAL, "trainer.max_epochs=3", "logger=csv"), 0)
 WORKERS = Case("workers", (*DUAL, "trainer.max_epochs=3", "data.num_workers=2"), 0)
 SHARED = Case("shared", (*DUAL, *CACHED, "trainer.max_epochs=3"), 0)
-FIRST_CHECKPOINT = Point("open", f"{RUN}/last.ckpt.tmp", 1)
+SECOND_CHECKPOINT = Point("before the rename", f"{RUN}/last.ckpt", 1)
 UNWRITABLE = "/proc/kd_lightning"  # nobody can make it
 
 
@@ -56,7 +56,9 @@ class Fault:
     Attributes:
         name: in the table.
         case: that is disturbed.
-        before: called in the run's process, with the folder of the case.
+        before: called in the run's process before the run.
+        action: called in the run's process at ``point``, with the folder of the case.
+        point: of writing.
         words: added to the command line.
         variables: of the environment.
         disk: holds the folder while the fault lasts.
@@ -65,7 +67,9 @@ class Fault:
 
     name: str
     case: Case = PLAIN
-    before: Callable[[Path], Callable[[], None] | None] = lambda folder: None
+    before: Callable[[], None] | None = None
+    action: Callable[[Path], None] | None = None
+    point: Point = SECOND_CHECKPOINT
     words: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     disk: Callable[[Path], Any] = nullcontext
@@ -115,19 +119,8 @@ def remount(folder: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
-def at_point(action: Callable[[Path], None], point: Point = FIRST_CHECKPOINT) -> Callable:
-    """What happens at a point of writing, for ``Fault.before``."""
-    return lambda folder: WritePoints(folder, record_of(folder), point, action)
-
-
 def record_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.{RECORD}")
-
-
-def with_locked_folder(folder: Path) -> Callable[[], None]:
-    """The run's folder becomes read-only while it trains."""
-    watch = WritePoints(folder, record_of(folder), FIRST_CHECKPOINT, disturb.lock_the_run)
-    return disturb.Together((disturb.give_up_rights, watch))
 
 
 def let_write(folder: Path) -> None:
@@ -147,14 +140,15 @@ def empty_disk(folder: Path) -> None:
 FAULTS = (
     Fault("read-only disk from the start", disk=read_only_disk,
           repair=lambda folder: remount(folder, "rw")),
-    Fault("run's folder becomes read-only", before=with_locked_folder, repair=let_write),
-    Fault("run's folder is removed", before=at_point(disturb.remove_the_run)),
-    Fault("run's folder is renamed", before=at_point(disturb.rename_the_run),
+    Fault("run's folder becomes read-only", before=disturb.give_up_rights,
+          action=disturb.lock_the_run, repair=let_write),
+    Fault("run's folder is removed", action=disturb.remove_the_run),
+    Fault("run's folder is renamed", action=disturb.rename_the_run,
           repair=lambda folder: (folder / "elsewhere").rename(folder / RUN)),
-    Fault("run's folder is replaced by an empty one", before=at_point(disturb.replace_the_run),
+    Fault("run's folder is replaced by an empty one", action=disturb.replace_the_run,
           repair=put_back),
-    Fault("clock jumps by years", before=lambda folder: disturb.let_the_clock_jump),
-    Fault("slow logger (csv, 0.5 s)", before=lambda folder: disturb.slow_down_the_logger),
+    Fault("clock jumps by years", before=disturb.let_the_clock_jump),
+    Fault("slow logger (csv, 0.5 s)", before=disturb.slow_down_the_logger),
     Fault("logger csv cannot write", words=("logger.csv.name=/proc/kd_lightning",)),
     Fault("logger tensorboard cannot write",
           words=("logger=tensorboard", f"+logger.tensorboard.save_dir={UNWRITABLE}")),
@@ -165,8 +159,11 @@ FAULTS = (
     Fault("logger mlflow: its server is down",
           words=("logger=mlflow", "logger.mlflow.tracking_uri=http://127.0.0.1:9")),
     Fault("data-loading process is killed", WORKERS,
-          before=lambda folder: disturb.kill_a_worker),
+          before=disturb.kill_a_worker),
 )  # fmt: skip
+
+
+FULL_DISK = {"action": disturb.fill_the_disk, "disk": small_disk, "repair": empty_disk}
 
 
 def full_disk_at_each_write(root: Path) -> list[Fault]:
@@ -175,15 +172,16 @@ def full_disk_at_each_write(root: Path) -> list[Fault]:
     folder.mkdir()
     wait_for_all(PLAIN.start(folder, root / "teachers", watched(folder)), LONGEST)
     points = [p for p in first_and_last(read_points(record_of(folder))) if p.kind == "open"]
-    return [
-        Fault("disk becomes full", before=at_point(disturb.fill_the_disk, point), disk=small_disk,
-              repair=empty_disk)
-        for point in points
-    ]  # fmt: skip
+    return [Fault("disk becomes full", point=point, **FULL_DISK) for point in points]
 
 
-def watched(folder: Path) -> WritePoints:
-    return WritePoints(folder, record_of(folder))
+def watched(folder: Path, fault: Fault | None = None) -> disturb.Together:
+    """What is called in the run's process; without a fault, its points are only listed."""
+    watch = WritePoints(folder, record_of(folder))
+    if fault is not None and fault.action is not None:
+        watch = replace(watch, victim=fault.point, action=fault.action)
+    is_first = () if fault is None or fault.before is None else (fault.before,)
+    return disturb.Together((*is_first, watch))
 
 
 def endured(fault: Fault, folder: Path, expected: dict[str, Any]) -> Ended:
@@ -193,8 +191,10 @@ def endured(fault: Fault, folder: Path, expected: dict[str, Any]) -> Ended:
     store = folder.parent / "teachers"
     try:
         with fault.disk(folder):
-            started = case.start(folder, store, fault.before(folder), **dict(fault.variables))
+            started = case.start(folder, store, watched(folder, fault), **dict(fault.variables))
             first = judged(started[0], case, folder, expected)
+            if fault.action and fault.point not in read_points(record_of(folder)):
+                return Ended(fault.name, "lost", f"does not come to {fault.point}")
             if first.how != "one sentence":
                 return replace(first, fault=fault.name)
             fault.repair(folder)

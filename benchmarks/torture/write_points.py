@@ -52,7 +52,7 @@ class WritePoints:
         root: files elsewhere are not seen.
         record: gets a line for every point.
         victim: the point at which something happens; None: nothing happens.
-        action: that happens there; None: the process dies. It gets ``root``.
+        action: what happens there; None: the process dies. It gets ``root``.
     """
 
     root: Path
@@ -123,7 +123,7 @@ class WritePoints:
                 os.truncate(source, os.path.getsize(source) // 2)
                 die()
             if self.is_at("before the rename", target):
-                die()
+                self.happen()
             node = os.stat(source).st_ino
             is_synced = node in self._synced
             rename(source, target, **options)
