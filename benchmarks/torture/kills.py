@@ -33,6 +33,7 @@ from kd_lightning.records.jobs import jobs_of
 
 TABLE = "Kills at random moments"
 MOST_KILLS = 4  # of one run
+MOST_STARTS = 3 * MOST_KILLS  # a sweep whose job was killed is started once more
 SIGNALS = ("SIGKILL", "SIGKILL to all", "SIGTERM")
 MOMENTS = ("before its first checkpoint", "while it trains", "after its training")
 
@@ -83,15 +84,20 @@ def tried(expected: Undisturbed, folder: Path, rng: random.Random, most: int) ->
     """Kills a run at most ``most`` times, and resumes it until it is done."""
     case, trial = expected.case, Trial(expected.case.name)
     folder.mkdir()
-    while True:
+    for _ in range(MOST_STARTS):
         processes = case.start(folder, folder.parent / "teachers")
-        if len(trial.kills) == most or not killed(expected, trial, processes, folder, rng):
+        if len(trial.kills) < most and killed(expected, trial, processes, folder, rng):
+            is_over = False
+        else:
             trial.fault = trial.fault or fault_at_end(expected, processes, folder)
-        if trial.fault is not None:
-            trial.log = printed(folder)[-3000:]
-        elif any(process.exitcode for process in processes):
-            continue
-        return trial
+            is_over = not any(process.exitcode for process in processes)
+        if is_over or trial.fault is not None:
+            break
+    else:
+        trial.fault = f"is not done after {MOST_STARTS} starts"
+    if trial.fault is not None:
+        trial.log = printed(folder)[-3000:]
+    return trial
 
 
 def killed(
@@ -101,12 +107,13 @@ def killed(
     folder: Path,
     rng: random.Random,
 ) -> bool:
-    """Kills at a random moment. Returns whether the run must be resumed."""
+    """Kills at a random moment. Returns whether the run must be started again."""
     name, victim = rng.choice(SIGNALS), rng.choice(processes)
     victim.join(rng.uniform(0, expected.seconds))
     if any(process.exitcode is not None for process in processes):
         return False
     trial.kills.append((name, moment(expected, folder)))
+    tracebacks = printed(folder).count("Traceback")
     if expected.case.kind == "sweep" and rng.random() < 0.3 and kill_a_job(folder):
         return False  # the sweep goes on, and says that a job has failed
     if name == "SIGKILL to all":
@@ -120,7 +127,7 @@ def killed(
     end_as_torchrun_does(processes, victim)
     if victim.exitcode is None:
         trial.fault = f"hangs after {name}"
-    if name == "SIGTERM" and "Traceback" in printed(folder):
+    if name == "SIGTERM" and printed(folder).count("Traceback") > tracebacks:
         trial.fault = "a traceback after SIGTERM"
     wait_for_all(processes, 0)
     return True
