@@ -71,6 +71,8 @@ def measured(pid: int, directory: Path) -> Sample | None:
     try:
         command = psutil.Process(pid)
         lasting = [command, *command.children()]
+        if any(process.status() == psutil.STATUS_ZOMBIE for process in lasting):
+            return None
         own = sum(process.memory_full_info().uss for process in lasting)
         files = sum(process.num_fds() for process in lasting)
         processes = 1 + len(command.children(recursive=True))
