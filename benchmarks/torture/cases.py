@@ -169,5 +169,8 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def half_written(folder: Path) -> list[str]:
-    """Temporary files that are left."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.tmp"))
+    """Temporary files that are left, but for what a job was doing when it was killed: a job that has
+    all its results is not run again.
+    """
+    left = [path for path in folder.rglob("*.tmp") if path.name != "progress.json.tmp"]
+    return sorted(str(path.relative_to(folder)) for path in left)

@@ -60,7 +60,7 @@ class WritePoints:
     victim: Point | None = None
     action: Callable[[Path], None] | None = None
     _counts: Counter = field(default_factory=Counter)
-    _synced: set[int] = field(default_factory=set)
+    _synced: set[int | None] = field(default_factory=set)
 
     def __call__(self) -> None:
         SaveEpoch.pause = 0.0  # every epoch is written, so that each run has the same points
@@ -102,8 +102,10 @@ class WritePoints:
             kind = "open"
         else:
             kind = {"os.mkdir": "make a folder", "os.remove": "remove"}.get(event)
-        if kind == "remove" and str(arguments[0]).endswith(".tmp"):
-            return  # it has just been renamed
+        if kind == "remove":
+            self._synced.discard(node_of(arguments[0]))
+            if str(arguments[0]).endswith(".tmp"):
+                return  # it has just been renamed
         if kind is not None and self.is_at(kind, arguments[0]):
             self.happen()
 
@@ -124,10 +126,9 @@ class WritePoints:
                 die()
             if self.is_at("before the rename", target):
                 self.happen()
-            node = os.stat(source).st_ino
-            is_synced = node in self._synced
+            is_synced = node_of(source) in self._synced
+            self._synced.discard(node_of(target))  # another file may get its number
             rename(source, target, **options)
-            self._synced.discard(node)  # the next file may get its number
             if self.is_at("after the rename", target):
                 die()
             if is_file and not is_synced and self.is_at("power failure", target):
@@ -135,6 +136,11 @@ class WritePoints:
                 die()
 
         return watched
+
+
+def node_of(path: Any) -> int | None:
+    """The number of a file on its disk."""
+    return os.stat(path).st_ino if os.path.exists(path) else None
 
 
 def die() -> None:

@@ -26,11 +26,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except Exception as error:
-        if path.parent.is_dir():
+        is_replaced = isinstance(error, FileNotFoundError) and str(error.filename) == str(temporary)
+        if path.parent.is_dir() and not is_replaced:
             raise
         raise UserError(
-            f"cannot write {path}: its folder is gone; it was removed or renamed, or its disk is "
-            "no longer mounted"
+            f"cannot write {path}: its folder is gone; it was removed, renamed or replaced, or its "
+            "disk is no longer mounted"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

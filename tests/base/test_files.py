@@ -50,6 +50,29 @@ def test_a_folder_that_is_gone_is_named(error: Exception | None, tmp_path: Path)
         write_while_the_folder_is_removed()
 
 
+def test_a_folder_that_is_replaced_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "last.ckpt"
+    path.parent.mkdir()
+
+    def write_while_the_folder_is_replaced() -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+            path.parent.rename(tmp_path / "elsewhere")
+            path.parent.mkdir()
+
+    with pytest.raises(UserError, match="its folder is gone"):
+        write_while_the_folder_is_replaced()
+
+
+def test_another_file_that_is_missing_keeps_its_error(tmp_path: Path) -> None:
+    def copy() -> None:
+        with atomic_write(tmp_path / "copy") as temporary:
+            shutil.copy(tmp_path / "missing", temporary)
+
+    with pytest.raises(FileNotFoundError, match="missing"):
+        copy()
+
+
 def test_files_with_the_same_name_and_another_suffix_do_not_collide(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "best.ckpt") as one, atomic_write(tmp_path / "best.csv") as other:
         assert one != other
