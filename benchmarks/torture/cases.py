@@ -169,7 +169,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def half_written(folder: Path) -> list[str]:
-    """Temporary files that are left, but for what a job was doing when it was killed: a job that has
+    """Temporary files that are left, but for a job's progress: a job that was killed when it had
     all its results is not run again.
     """
     left = [path for path in folder.rglob("*.tmp") if path.name != "progress.json.tmp"]

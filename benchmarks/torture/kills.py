@@ -267,7 +267,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
     report = Report("torture.kills", "What kills, faults and random input do", words)
-    report.add(f"\n## {TABLE}\n")
+    some = "" if arguments.cases == list(CASES) else f": {', '.join(arguments.cases)}"
+    report.add(f"\n## {TABLE}{some}\n")
     root, start = Path(tempfile.mkdtemp(prefix="kills-")), time.perf_counter()
     cases = [CASES[name] for name in arguments.cases]
     found = list(trials(cases, arguments.kills, arguments.seed, root, arguments.workers))
@@ -278,7 +279,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if trial.fault is not None:
             report.add(f"- lost: {trial.case}: {trial.fault}")
     if arguments.write:
-        report.write([TABLE])
+        report.write([f"{TABLE}{some}"])
     lost = sum(trial.fault is not None for trial in found)
     if not lost:
         shutil.rmtree(root)
