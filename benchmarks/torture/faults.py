@@ -249,7 +249,7 @@ def neighbours(count: int, root: Path, expected: dict[str, Any]) -> Ended:
         if differing := differences(case.outcome(folder), expected):
             return Ended(name, "lost", ", ".join(differing))
     trained = sum(printed(folder).count("trained now") for folder in folders)
-    return Ended(name, "equal numbers", f"trained {trained} times")
+    return Ended(name, "equal numbers", f"training of the teacher began {trained}x")
 
 
 def killed_holder(shared: Path) -> int | None:
@@ -315,7 +315,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
     report = Report("torture.faults", "What kills, faults and random input do", words)
-    report.add(f"\n## {TABLE}\n")
+    some = f": {', '.join(arguments.only)}" if arguments.only else ""
+    report.add(f"\n## {TABLE}{some}\n")
     root, start = Path(tempfile.mkdtemp(prefix="faults-")), time.perf_counter()
     (root / "teachers").mkdir()
     found = []
@@ -326,7 +327,7 @@ def main(words: Sequence[str] | None = None) -> int:
         report.add(line)
     report.add(f"\n{(time.perf_counter() - start) / 60:.0f} minutes.")
     if arguments.write:
-        report.write([TABLE])
+        report.write([f"{TABLE}{some}"])
     return sum(ended.how == "lost" for ended in found)
 
 

@@ -133,7 +133,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
     report = Report("torture.points", "What kills, faults and random input do", words)
-    report.add(f"\n## {TABLE}\n")
+    some = "" if arguments.cases == list(CASES) else f": {', '.join(arguments.cases)}"
+    report.add(f"\n## {TABLE}{some}\n")
     root, start = Path(tempfile.mkdtemp(prefix="points-")), time.perf_counter()
     cases = [CASES[name] for name in arguments.cases]
     found = list(deaths(cases, arguments.every, root, arguments.workers))
@@ -144,7 +145,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if death.fault is not None:
             report.add(f"- lost: {death.case}, {death.point}: {death.fault}")
     if arguments.write:
-        report.write([TABLE])
+        report.write([f"{TABLE}{some}"])
     lost = sum(death.fault is not None for death in found)
     if not lost:
         shutil.rmtree(root)
