@@ -77,7 +77,10 @@ ALL_LABELS, NOISE, FEW_LABELS = kd(1, 4), kd(8, 4), kd(2, 2)
 DUAL, DUAL_NOISE, DUAL_FEW = dual(*ALL_LABELS), dual(*NOISE), dual(*FEW_LABELS)
 FEW_WITH_VAL = "data.val_fraction=0.2 data.batch_size=16 teacher.batch_size=16"
 FEW = "data.val_fraction=0 data.batch_size=16 teacher.batch_size=16"
-NOISY = "data=digits data.label_noise=0.4"
+# val as noisy as train, as it is where nobody knows which labels are right
+NOISY_VAL = "data.noisy_val=true"
+NOISY = f"data=digits data.label_noise=0.4 {NOISY_VAL}"
+CLEAN_VAL = "data=digits data.label_noise=0.4"
 SMOOTHED = ",".join(
     listed(f"method.label_smoothing={share}", "method.label_smoothing=0")
     for share in (0.05, 0.1, 0.2)
@@ -96,11 +99,11 @@ SSD_NET = (
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
 FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15"
 # 2,000 training images, and as many of val, so that val can choose between settings
-ZOO = (
+ZOO_TASK = (
     "data=fashion_mnist data.train_per_class=400 data.val_fraction=0.5 data.batch_size=64 "
-    "teacher.batch_size=64 trainer.max_epochs=15 teacher.trainer.max_epochs=20 "
-    f"hardware.precision=bf16-mixed {QUIET}"
+    f"teacher.batch_size=64 teacher.trainer.max_epochs=20 hardware.precision=bf16-mixed {QUIET}"
 )
+ZOO = f"{ZOO_TASK} trainer.max_epochs=15"
 SEEDS = range(5)
 # from the smallest to the largest
 UCR = (
@@ -121,8 +124,9 @@ STUDIES = {
     "dual_digits": Study(
         {
             "all_labels": f"{DUAL} data=digits",
-            "20_percent_noise": f"{DUAL_NOISE} data=digits data.label_noise=0.2",
+            "20_percent_noise": f"{DUAL_NOISE} data=digits data.label_noise=0.2 {NOISY_VAL}",
             "40_percent_noise": f"{DUAL_NOISE} {NOISY}",
+            "40_percent_noise_clean_val": f"{DUAL_NOISE} {CLEAN_VAL}",
             "20_a_class": f"{DUAL_FEW} data=digits data.train_per_class=20 {FEW} "
             "trainer.max_epochs=60 teacher.trainer.max_epochs=60",
             "5_a_class": f"{DUAL_FEW} data=digits data.train_per_class=5 {FEW} "
@@ -141,7 +145,8 @@ STUDIES = {
     "dual_fashion": Study(
         {
             "8000_images": f"{DUAL} {FASHION}",
-            "40_percent_noise": f"{DUAL_NOISE} {FASHION} seed=0,1,2 data.label_noise=0.4",
+            "40_percent_noise": f"{DUAL_NOISE} {FASHION} seed=0,1,2 data.label_noise=0.4 "
+            f"{NOISY_VAL}",
         }
     ),
     "ssd_ucr": Study(
@@ -171,6 +176,10 @@ STUDIES = {
     ),
     "zoo_tuning": Study({"fashion_mnist": f"sweep=zoo_tuning {ZOO}"}),
     "zoo": Study({f"seed_{n}": f"sweep=zoo {ZOO} seed={n}" for n in SEEDS}, is_joined=True),
+    "zoo_equal_time": Study(
+        {f"seed_{n}": f"sweep=zoo_equal_time {ZOO_TASK} seed={n}" for n in SEEDS},
+        is_joined=True,
+    ),
     "sensitivity": Study(
         {
             "temperature_threshold": f"sweep=temperature_threshold {NOISY} {PER_SEED} "

@@ -16,3 +16,16 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
 def cut(text: str, length: int) -> str:
     """A text of at most ``length`` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def plain(text: str) -> str:
+    r"""Text on one line, in which signs that cannot be printed are written out: ``\x00``."""
+    signs = " ".join(text.split())
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in signs
+    )
+
+
+def quoted(text: str) -> str:
+    """A piece of a file in quotes, as a sentence shows it: on one line, and cut if it is long."""
+    return f"'{cut(plain(text), 40)}'"

@@ -6,11 +6,13 @@ import re
 import shlex
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
@@ -25,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.base.words import plain
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # inside the package if it is installed from a wheel, beside it in a source tree
@@ -145,8 +148,8 @@ def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
         if isinstance(link, UserError):
             return _with_command(_with_full_keys(_message(link), chain), overrides)
     for link in chain:
-        if sentence := _hydra_message(link, overrides):
-            return sentence
+        if sentence := _yaml_message(link) or _hydra_message(link, overrides):
+            return plain(sentence)
     whole_chain = _chain(error, lambda e: e.__cause__ or e.__context__)
     messages = map(lambda e: _system_message(e) or _ended_message(e), whole_chain)
     return next(filter(None, messages), "")
@@ -165,7 +168,7 @@ def _message(error: UserError) -> str:
     text = str(error)
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
+    return plain(text)
 
 
 def _with_full_keys(message: str, chain: list[BaseException]) -> str:
@@ -212,6 +215,20 @@ def _ended_message(error: BaseException) -> str:
     return ""
 
 
+def _yaml_message(error: BaseException) -> str:
+    """A sentence for a YAML file that cannot be read, with its line; "" for other errors."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        problem = str(error.problem).splitlines()[0]
+        return f"{mark.name}, line {mark.line + 1}: expected YAML, {problem}"
+    path = error.name if isinstance(error, yaml.reader.ReaderError) else ""
+    if isinstance(error, UnicodeDecodeError):  # Hydra does not say of which file
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_name == "load_config":
+                path = frame.f_locals.get("full_path", "")
+    return f"{path} must be a YAML file in UTF-8: save it as UTF-8" if path else ""
+
+
 def _hydra_message(error: BaseException, overrides: Sequence[str]) -> str:
     """A sentence for a configuration that cannot be composed or built; "" for other errors."""
     text = " ".join(str(error).split())
@@ -227,6 +244,8 @@ def _hydra_message(error: BaseException, overrides: Sequence[str]) -> str:
     if isinstance(error, ValueError) and text.startswith("Config group override must be"):
         no_name = re.compile(r"[+~]?[\w/]*(@[\w.]+)?=(null|-?\d.*)")
         return f"a choice must be a name, got {next(filter(no_name.fullmatch, overrides), 'none')}"
+    if isinstance(error, ValueError) and text.startswith("Invalid defaults list"):
+        return text
     if isinstance(error, InstantiationException):
         return _refused_value(error)
     if isinstance(error, OmegaConfBaseException):
@@ -246,7 +265,7 @@ def _refused_value(error: InstantiationException) -> str:
 def _missing_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     """A sentence for a choice that its group does not have."""
     if not error.options:
-        return " ".join(str(error).split())
+        return str(error).strip().splitlines()[0].rstrip(".")
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     key = group = group or "configuration"
     for override in overrides:

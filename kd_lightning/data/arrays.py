@@ -8,23 +8,22 @@ a number or a name, and every split is by subject. Labels are numbers or names. 
 label order, is optional.
 """
 
-from pathlib import Path
-from zipfile import is_zipfile
-
 import numpy as np
 import torch
-from jaxtyping import Int, Num, Shaped
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream_seed
 from kd_lightning.data.classification import ClassificationData, Parts
-from kd_lightning.data.loading.array_labels import encode_arrays, renaming_notes
+from kd_lightning.data.loading.array_labels import as_texts, encode_arrays, renaming_notes
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.classes import class_notes
+from kd_lightning.data.loading.npz_files import is_npz, read_npz, received
 from kd_lightning.data.loading.shapes import shape_notes
 from kd_lightning.data.loading.splits import split
 
+KEY = "data.root"  # that names the file, for messages
 ACCEPTED_ARRAYS = (
     "x and y (and groups), or x_train, y_train, x_test, y_test (and x_val with y_val, and "
     "groups_<part>), and class_names in either form"
@@ -47,7 +46,9 @@ class Arrays(ClassificationData):
         self.test_fraction = test_fraction
 
     def load(self) -> Parts:
-        arrays = read_npz(self.root)
+        if not is_npz(self.root):
+            raise UserError(f"data=arrays reads an .npz file, got {received(self.root)} ({KEY}=…)")
+        arrays = read_npz(self.root, KEY)
         ids = subject_ids(arrays)
         suffixes = part_suffixes(arrays)
         labels = {f"y{part}": arrays[f"y{part}"] for part in suffixes}
@@ -82,37 +83,6 @@ class Arrays(ClassificationData):
         return samples.subset(train), samples.subset(test), test_is
 
 
-def read_npz(path: Path | None) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The arrays of an .npz file by name. Pickled objects are refused."""
-    if path is None or not path.is_file() or not is_zipfile(path):
-        raise UserError(f"data=arrays reads an .npz file, got {received(path)} (data.root=…)")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {}
-        for name in file.files:
-            try:
-                arrays[name] = file[name]
-            except ValueError as error:
-                raise UserError(
-                    f"'{name}' in {path} must be an array of numbers or text, not of Python "
-                    f"objects, which astype(str) or astype(float) makes of them: {error} "
-                    "(data.root=…)"
-                ) from None
-    return arrays
-
-
-def received(path: Path | None) -> str:
-    """What a path is that should be an .npz file."""
-    if path is None:
-        return "nothing"
-    if path.is_dir():
-        return f"{path}, which is a folder"
-    if not path.exists():
-        return f"{path}, which does not exist"
-    if path.stat().st_size == 0:
-        return f"{path}, which is empty"
-    return f"{path}, which is damaged or another kind of file: write it with np.savez"
-
-
 def part_suffixes(arrays: dict[str, np.ndarray]) -> list[str]:
     """The suffixes of the parts: "" for ``x`` and ``y``, or "_train", "_test" and maybe "_val"."""
     names = set(arrays) - {"class_names"}
@@ -129,14 +99,12 @@ def part_suffixes(arrays: dict[str, np.ndarray]) -> list[str]:
 
 def subject_ids(arrays: dict[str, np.ndarray]) -> dict[str, int]:
     """A number for each subject of all parts together."""
-    groups = {name: array for name, array in arrays.items() if name.startswith("groups")}
-    for name, array in groups.items():
-        if array.ndim != 1 or array.dtype.kind not in "iuU":
-            raise UserError(
-                f"{name} must be one row of integers or names, got {array.dtype} of shape "
-                f"{array.shape} (data.root=…)"
-            )
-    names = sorted({str(subject) for array in groups.values() for subject in array.tolist()})
+    groups = [
+        as_texts(array, name, "integers or names")
+        for name, array in arrays.items()
+        if name.startswith("groups")
+    ]
+    names = sorted(set().union(*groups))
     return {name: i for i, name in enumerate(names)}
 
 
@@ -146,7 +114,8 @@ def to_samples(
     """Checks the arrays of a part and makes its samples, with the class indices ``y``."""
     x, groups = to_x(arrays[f"x{part}"], f"x{part}"), None
     if f"groups{part}" in arrays:
-        groups = torch.tensor([ids[str(subject)] for subject in arrays[f"groups{part}"]])
+        texts = as_texts(arrays[f"groups{part}"], f"groups{part}", "integers or names")
+        groups = torch.tensor([ids[text] for text in texts])
     for name, array in ((f"y{part}", y), (f"groups{part}", groups)):
         if array is not None and len(array) != len(x):
             raise UserError(f"x{part} has {len(x)} samples, {name} has {len(array)} (data.root=…)")

@@ -15,10 +15,13 @@ import torch
 from jaxtyping import Float
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.reading import read_lines
+from kd_lightning.base.words import cut, plain
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.classes import class_notes
 from kd_lightning.data.loading.folders import check_folder, contents
+from kd_lightning.data.loading.image_search import counts
 from kd_lightning.data.loading.number_tables import read_numbers
 
 LEVELS = ["BL1", "PA1", "PA2", "PA3", "PA4"]  # no pain, then pain levels 1 to 4 (T0 to T4)
@@ -98,7 +101,7 @@ class BioVid(ClassificationData):
 
 def list_subjects(root: Path) -> list[str]:
     """The names of the subjects, sorted. This is also the order of the folds."""
-    subjects = sorted(path.name for path in (root / FOLDER).glob("*/"))
+    subjects = sorted(path.name for path in (root / FOLDER).glob("*/") if counts(path.name))
     if len(subjects) < 2:
         raise UserError(
             f"leave-one-subject-out needs two subject folders or more, found "
@@ -111,13 +114,13 @@ def read_signals(
     path: Path, channels: Sequence[str], length: int
 ) -> Float[np.ndarray, "C {length}"]:
     """Reads the columns ``channels`` of one sample file."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        columns = file.readline().strip().split("\t")
+    columns = read_lines(path, "data.root")[0].strip().split("\t")
     for channel in channels:
         if channel not in columns:
+            columns = [cut(plain(name), 20) for name in columns]
             raise unknown(f"column in {path}, line 1", channel, columns, "data.channels")
     use = [columns.index(channel) for channel in channels]
-    values = read_numbers(path, np.float32, use=use, delimiter="\t", skip=1)
+    values = read_numbers(path, np.float32, columns=len(columns), use=use, delimiter="\t", skip=1)
     if len(values) != length:
         raise UserError(f"{path} must have {length} rows, it has {len(values)} (data.length=…)")
     return values.T

@@ -8,7 +8,7 @@ import functools
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,9 +68,11 @@ class ClassificationData(LightningDataModule):
             share one split, so a teacher was never trained on the val part of its student.
         train_per_class: number of samples of each class that are used, before val is split off from
             train; None: all.
-        label_noise: share of the train labels that are replaced by wrong ones, before val is split
-            off from train: in practice val would be as noisy. The labels of test, and of a separate
-            val part, stay correct.
+        label_noise: share of the train labels that are replaced by wrong ones. The labels of val
+            and test are right.
+        noisy_val: whether a val that is split off from train has wrong labels too, as it has in
+            practice where nobody knows which labels are right. The samples of train and val, and
+            the wrong labels of train, are the same either way.
         seed: seed of order, augmentation and mixing.
         num_workers: number of loading processes; 0 is fastest for data in memory.
         resident: whether the samples of a part are stored on the device and its batches are made
@@ -105,6 +107,7 @@ class ClassificationData(LightningDataModule):
     protocol: str
     has_files: bool = True  # False: the data set reads no folder and refuses ``root``
     imagenet_rows: list[int] | None = None  # index of each class in ImageNet-1k
+    val_has_wrong_labels = False
 
     def __init__(
         self,
@@ -115,6 +118,7 @@ class ClassificationData(LightningDataModule):
         split_seed: int = 0,
         train_per_class: int | None = None,
         label_noise: float = 0.0,
+        noisy_val: bool = False,
         seed: int = 0,
         num_workers: int = 0,
         resident: bool | Literal["auto"] = "auto",
@@ -150,6 +154,7 @@ class ClassificationData(LightningDataModule):
         self.split_seed = split_seed
         self.train_per_class = train_per_class
         self.label_noise = label_noise
+        self.noisy_val = noisy_val
         self.seed = seed
         self.num_workers = num_workers
         self.resident = resident
@@ -195,12 +200,20 @@ class ClassificationData(LightningDataModule):
         for name, part in (("train", train), ("val", val), ("test", parts.test)):
             if part is not None:
                 check_samples(part, parts.class_names, name)
-        train, label_note = limit_labels(
-            train, len(parts.class_names), self.train_per_class, self.label_noise, self.split_seed
+        train, right, label_note = limit_labels(
+            train,
+            len(parts.class_names),
+            self.train_per_class,
+            self.label_noise,
+            self.noisy_val,
+            self.split_seed,
         )
         if val is None and self.val_fraction > 0:
             kept, held_out = split(train.y, train.groups, self.val_fraction, self.split_seed)
             train, val = train.subset(kept), train.subset(held_out)
+            self.val_has_wrong_labels = self.label_noise > 0 and self.noisy_val
+            if not self.noisy_val:
+                val = replace(val, y=right[held_out])
             by = "stratified by class" if train.groups is None else "by subject"
             val_is = f"{self.val_fraction:.0%} of train, {by} (split_seed {self.split_seed})"
         if len(train) < self.batch_size:

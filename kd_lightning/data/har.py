@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.reading import read_lines
+from kd_lightning.base.words import quoted
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.classes import class_notes
@@ -130,14 +132,14 @@ def class_names(path: Path) -> list[str] | None:
     if not path.is_file():
         return None
     names = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_lines(path, "data.root"), 1):
         label, _, name = line.strip().partition(" ")
         if not label:
             continue
         if label != str(len(names) + 1) or not name.strip():
             raise UserError(
                 f"{path}, line {number}: expected '{len(names) + 1} NAME', as activities are "
-                f"numbered from 1, got '{line.strip()}' (data.root=…)"
+                f"numbered from 1, got {quoted(line)} (data.root=…)"
             )
         names.append(name.strip())
     return names

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.reading import read_text
 from kd_lightning.data.classification import Parts
 from kd_lightning.data.imagenet import TEST_IS
 from kd_lightning.data.loading.folders import check_folder, contents
@@ -87,7 +88,7 @@ def read_class_list(path: Path) -> list[str]:
     Raises:
         UserError: a wnid appears twice.
     """
-    wnids = sorted(path.read_text().split())
+    wnids = sorted(read_text(path, "data.class_list").split())
     twice = sorted({wnid for wnid in wnids if wnids.count(wnid) > 1})
     if twice:
         raise UserError(

@@ -5,21 +5,22 @@ each (N, S, S, 3), and ``index.json``, which describes them and is written last.
 nothing, augments whole batches, and stores the images on the GPU if they fit.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.reading import reading
 from kd_lightning.data.augmentation import BatchTransform, CenterCrop, Compose, Resize
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.folders import check_folder
 from kd_lightning.data.loading.image_files import IMAGENET_MEAN, IMAGENET_STD
-from kd_lightning.data.loading.prepared_facts import resolve_prepared
+from kd_lightning.data.loading.prepared_facts import ADVICE, read_facts, resolve_prepared
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.loading.splits import resolve_split_seed
 from kd_lightning.records.run_directory import EARLIER_READING
@@ -139,13 +140,7 @@ def read_index(root: Path | None) -> tuple[Path, dict[str, Any]]:
             "stopped (data.root=…)"
         )
     root = check_folder(root, [INDEX_FILE], "a folder that python -m kd_lightning.prepare has made")
-    index = json.loads((root / INDEX_FILE).read_text())
-    if index.get("format") != FORMAT:
-        raise UserError(
-            f"{root} has format {index.get('format')}, this version reads {FORMAT}: prepare it "
-            "again (data.root=…)"
-        )
-    return root, index
+    return root, read_facts(root / INDEX_FILE, root, FORMAT, ["bad"])
 
 
 def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
@@ -161,14 +156,12 @@ def read_part(root: Path, index: dict[str, Any], part: str) -> Samples:
     rows = torch.ones(len(facts["labels"]), dtype=torch.bool)
     rows[facts["bad"]] = False
     rows = rows.nonzero().flatten()
-    try:
+    with reading(path, "data.root", ADVICE):
         x = DiskArray(path, rows, content_id)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error} (data.root=…)") from None
     shape = (len(facts["labels"]), index["size"], index["size"], 3)
-    if x.file_shape != shape:
+    if x.file_shape != shape or x.file_dtype != np.uint8:
         raise UserError(
-            f"{path} must have the shape {shape} of its index, it has {x.file_shape}: prepare it "
-            "again (data.root=…)"
+            f"{path} must have the shape {shape} of its index and bytes, it has {x.file_shape} "
+            f"{x.file_dtype}: prepare it again (data.root=…)"
         )
     return Samples(x, torch.tensor(facts["labels"])[rows])

@@ -6,7 +6,6 @@ describes them. Images are decoded when a batch needs them.
 """
 
 import functools
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,12 @@ from kd_lightning.data.loading.decoding import read_rgb_from
 from kd_lightning.data.loading.folders import check_folder
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.packed_files import PackedFile, check_litdata, download
-from kd_lightning.data.loading.prepared_facts import resolve_prepared
+from kd_lightning.data.loading.prepared_facts import read_facts, resolve_prepared
 from kd_lightning.data.loading.splits import resolve_split_seed
 
 FORMAT = 2
 INDEX_FILE = "stream.json"
+OF_PARTS = ("names", "sizes")  # what the index has for each image
 # Of litdata's storages, those that support range requests; of others it would store whole chunks.
 SCHEMES = ("s3://", "gs://")
 
@@ -113,23 +113,19 @@ class Streamed(ImageFiles):
         what = "a folder that python -m kd_lightning.prepare format=litdata has made"
         if self.address is None:
             location = check_folder(self.root, [INDEX_FILE], what)
-            facts = json.loads((location / INDEX_FILE).read_text())
+            facts = read_facts(location / INDEX_FILE, location, FORMAT, OF_PARTS)
         else:
             location = self.address
             check_litdata()
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    facts = json.loads(download(location, INDEX_FILE, Path(folder)).read_text())
+                    path = download(location, INDEX_FILE, Path(folder))
                 except Exception as error:  # each storage library has its own errors
                     reason = " ".join(str(error).split())
                     raise UserError(
                         f"expected {what} with {INDEX_FILE} at {location}: {reason} (data.root=…)"
                     ) from None
-        if facts.get("format") != FORMAT:
-            raise UserError(
-                f"{location} has format {facts.get('format')}, this version reads {FORMAT}: pack "
-                "it again (data.root=…)"
-            )
+                facts = read_facts(path, location, FORMAT, OF_PARTS)
         return str(location), facts
 
 

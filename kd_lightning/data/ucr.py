@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
+from kd_lightning.data.loading.cells import is_missing
 from kd_lightning.data.loading.classes import class_notes, sorted_names
 from kd_lightning.data.loading.folders import contents
-from kd_lightning.data.loading.series_text import is_missing, read_table, read_ts, to_numbers
+from kd_lightning.data.loading.series_text import read_table, read_ts, to_numbers
 
 
 class UCR(ClassificationData):

@@ -292,7 +292,7 @@ def titles_of(nets: Report, students: DictConfig, teacher: Teacher | None) -> di
 def doubts_about_val(cfg: DictConfig, data: ClassificationData) -> list[str]:
     """Why a temperature fitted on val may be wrong for test."""
     doubts = []
-    if data.label_noise:
+    if data.val_has_wrong_labels:
         doubts.append("T is fitted to val's labels, of which as many are wrong as of train's.")
     pretrained = [key for key, net in cfg.method.students.items()
                   if net.get("weights") == "pretrained"]  # fmt: skip

@@ -6,7 +6,6 @@ Dimensions: N samples.
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from zipfile import is_zipfile
 
 import torch
 from jaxtyping import Int
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream
-from kd_lightning.data.arrays import read_npz, to_x
+from kd_lightning.data.arrays import KEY, to_x
 from kd_lightning.data.classification import ClassificationData, Part
 from kd_lightning.data.loading.array_labels import as_texts
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.image_trees import image_paths
+from kd_lightning.data.loading.image_search import image_paths
+from kd_lightning.data.loading.npz_files import is_npz, read_npz
 from kd_lightning.exports.parity import CheckedSamples
 from kd_lightning.students.load import Student
 
@@ -65,7 +65,7 @@ def of_path(
     """
     if path.is_dir():
         x, y = read_images(path, read, option, limit), None
-    elif path.is_file() and is_zipfile(path):
+    elif is_npz(path):
         x, y = read_arrays(path, class_names, option, limit)
     else:
         raise UserError(f"{option} must be a folder of images or an .npz file, got {path}")
@@ -94,7 +94,7 @@ def read_arrays(
     path: Path, class_names: Sequence[str], option: str, limit: int
 ) -> tuple[Tensor, Tensor | None]:
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, KEY)
         if "x" not in arrays:
             raise UserError(
                 f"{path} must hold x, it holds {', '.join(sorted(arrays)) or 'nothing'}"

@@ -144,6 +144,6 @@ def _complete_size(path: Path) -> int | None:
         try:
             header = json.loads(file.read(length))
             ends = [one["data_offsets"][1] for name, one in header.items() if name[:2] != "__"]
-        except (ValueError, LookupError, TypeError):
+            return LENGTH + length + max(ends, default=0)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
-    return LENGTH + length + max(ends, default=0)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.image_trees import ENDINGS, image_paths
+from kd_lightning.data.loading.image_search import ENDINGS, image_paths
 from kd_lightning.predictions.tables import SUFFIXES, Sample, read_table, without_name
 from kd_lightning.students.load import Student
 

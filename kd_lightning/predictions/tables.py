@@ -6,7 +6,6 @@ first row without numbers is a header.
 """
 
 import csv
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import printable
+from kd_lightning.base.reading import read_lines, reading
+from kd_lightning.base.words import quoted
+from kd_lightning.data.loading.cells import is_missing, to_number
+from kd_lightning.data.loading.npz_files import read_npz
 
 Transform = Callable[[Tensor], Tensor]
 SUFFIXES = {".npz": None, ".csv": ",", ".tsv": "\t"}  # -> what separates two values
@@ -46,12 +52,11 @@ def read_table(path: Path, given: Mapping[str, Any], transform: Transform) -> It
     """
     separator = SUFFIXES[path.suffix.lower()]
     try:
-        values = read_npz(path, given) if separator is None else read_rows(path, separator)
+        values = read_x(path, given) if separator is None else read_rows(path, separator)
         for index, value in enumerate(values):
             yield to_sample(path, index, value, given, transform)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, csv.Error) as error:
-        reason = without_name(" ".join(str(error).split()), path)
-        yield Sample(path, error=f"cannot be read: {reason}")
+    except UserError as error:
+        yield Sample(path, error=str(error).removeprefix(f"{printable(path)} "))
 
 
 def without_name(reason: str, path: Path) -> str:
@@ -59,40 +64,47 @@ def without_name(reason: str, path: Path) -> str:
     return reason.replace(f": {str(path)!r}", "").replace(f" {str(path)!r}", "")
 
 
-def read_npz(path: Path, given: Mapping[str, Any]) -> np.ndarray:
+def read_x(path: Path, given: Mapping[str, Any]) -> np.ndarray:
     """The samples of an .npz file, (N, C, *size).
 
     Raises:
-        ValueError: ``x`` holds no numbers, or has another shape.
+        UserError: the file is damaged, ``x`` holds no numbers, or it has another shape.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        x = arrays["x"]
+    arrays = read_npz(path, "")
+    if "x" not in arrays:
+        raise UserError(f"must hold x, it holds {', '.join(sorted(arrays)) or 'nothing'}")
+    x = arrays["x"]
     shape = "(N, C, H, W)" if given["kind"] == "image" else "(N, C, L) or (N, L)"
     if given["kind"] == "series" and x.ndim == 2:
         x = x[:, None]
     if x.ndim != (4 if given["kind"] == "image" else 3) or x.dtype.kind not in "iuf":
-        raise ValueError(f"x must be numbers of shape {shape}, got {x.dtype} of shape {x.shape}")
+        raise UserError(f"x must be numbers of shape {shape}, got {x.dtype} of shape {x.shape}")
     return x
 
 
 def read_rows(path: Path, separator: str) -> Iterator[np.ndarray | str]:
     """The rows of a text file as series (1, L); for a row with anything but numbers, the error."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = filter(None, csv.reader(file, delimiter=separator))
-        for number, row in enumerate(rows):
-            try:
-                yield np.array([[float(value) for value in row]], dtype=np.float32)
-            except ValueError as error:
-                if number or any(map(is_number, row)):
-                    yield f"not all values are numbers: {error}"
+    is_first = True
+    for number, line in enumerate(read_lines(path, ""), 1):
+        # line by line: a quote that is never closed would swallow the rest of the file
+        with reading(path, ""):
+            cells = next(csv.reader([line], delimiter=separator), [])
+        if not cells:
+            continue
+        fault = next((cell for cell in cells if not is_number(cell)), None)
+        if fault is None:
+            yield np.array([list(map(to_number, cells))], dtype=np.float32)
+        elif not is_first or any(map(is_number, cells)):
+            yield f"line {number}: expected numbers such as 0.5, got {quoted(fault)}"
+        is_first = False
 
 
-def is_number(text: str) -> bool:
+def is_number(cell: str) -> bool:
     try:
-        float(text)
+        to_number(cell)
     except ValueError:
         return False
-    return True
+    return not is_missing(cell) or cell.strip().lower() == "nan"
 
 
 def to_sample(

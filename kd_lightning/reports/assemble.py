@@ -117,6 +117,10 @@ def build(
         shown = shown or default_columns(values)
     row_pairs = existing(preset.get("pairs") or [], lambda names: resolve(names, results, keys))
     row_pairs = list(dict.fromkeys([*row_pairs, *resolve(pairs or [], results, keys)]))
+    if preset.get("primary"):
+        primary = existing(preset["primary"], lambda names: resolve(names, results, keys))
+        row_pairs = [replace(pair, exploratory=pair not in primary) for pair in row_pairs]
+        row_pairs.sort(key=lambda pair: pair.exploratory)
     paired = compare(row_pairs, metrics, shown, results, keys)
     notes += [
         f"Left out: no run has test {metric} (compared)."

@@ -72,6 +72,12 @@ def values_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {column: value for column, value in values.items() if value is not None}
 
 
+def measure_of(name: str) -> tuple[str, str]:
+    """Part and metric of a name in ``compared``, such as ``last/nll``; ``nll`` is that of test."""
+    part, _, metric = name.rpartition("/")
+    return part or "test", metric
+
+
 def split(column: str) -> tuple[str, str, str]:
     """Part, net ("" for the objective) and metric of a column."""
     part, _, rest = column.partition("/")

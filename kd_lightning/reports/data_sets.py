@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from kd_lightning.base.tables import Table
-from kd_lightning.reports.columns import format_value, split
+from kd_lightning.reports.columns import format_value, measure_of, split
 from kd_lightning.reports.differences import (
     Difference,
     difference_heading,
@@ -23,7 +23,7 @@ from kd_lightning.reports.differences import (
 )
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pair_tables import title_of
-from kd_lightning.reports.pairs import Pair
+from kd_lightning.reports.pairs import Pair, kind_of
 from kd_lightning.reports.published import Published, published_values
 from kd_lightning.reports.statistics import TOLERANCE, Sample, holm_within, wilcoxon
 
@@ -60,6 +60,12 @@ class Comparison:
             for data_set in self.data_sets
             if all(data_set in row and row[data_set].n for row in self.samples.values())
         )
+
+    @property
+    def saturated(self) -> tuple[str, ...]:
+        """The complete data sets on which all rows have the same mean."""
+        columns = zip(self.complete, zip(*self.means.values(), strict=True), strict=True)
+        return tuple(name for name, means in columns if max(means) - min(means) < TOLERANCE)
 
     @property
     def means(self) -> dict[str, list[float]]:
@@ -193,6 +199,11 @@ def comparison_table(
             "Where jobs are missing (n = … of …), means, ranks and tests use the jobs that are "
             "done."
         )
+    if comparison.saturated:
+        own_notes.append(
+            "All rows have the same mean, so no difference can be seen, on: "
+            f"{', '.join(comparison.saturated)}."
+        )
     if comparison.can_be_tested:
         p = comparison.friedman()
         result = "all rows are equal" if p is None else f"p {_with_relation(p)}"
@@ -239,20 +250,26 @@ def wilcoxon_table(metric: str, paired: Sequence[Difference]) -> Table:
     """Tests each pair and net over the data sets: each data set counts once, with its mean.
 
     Args:
+        metric: its name in ``compared``.
         paired: the differences in this metric.
     """
     means: dict[tuple[Pair, str], list[float]] = {}
     for difference in paired:
         if difference.sample.n:
             means.setdefault((difference.pair, difference.net), []).append(difference.sample.mean)
+    _, name = measure_of(metric)
+    has_kinds = any(pair.exploratory for pair, _ in means)
+    families = [(net, pair.exploratory) for pair, net in means]
     p_values = [wilcoxon(values) for values in means.values()]
-    adjusted = holm_within([net for _, net in means], p_values)
+    adjusted = holm_within(families, p_values)
     rows = []
     for key, p, p_holm in zip(means, p_values, adjusted, strict=True):
         (pair, net), values = key, means[key]
         sample = Sample(tuple(values))
-        row = [pair.title, net, str(sample.n), format_difference(metric, sample.mean)]
-        rows.append([*row, format_interval(metric, sample), format_p(p), format_p(p_holm)])
+        kind = [kind_of(pair)] * has_kinds
+        row = [pair.title, *kind, net, str(sample.n), format_difference(name, sample.mean)]
+        interval = format_interval(name, sample.interval())
+        rows.append([*row, interval, format_p(p), format_p(p_holm)])
     notes = [
         "95 % interval: of the mean difference over data sets like these, from Student's t with "
         "the n data sets of this table.",
@@ -262,8 +279,32 @@ def wilcoxon_table(metric: str, paired: Sequence[Difference]) -> Table:
         "13 if there are ties; above that p is approximate.",
         "p, Holm: with Holm's correction for the tests of the same net.",
     ]
-    fewest = min(map(len, means.values()), default=0)
-    if 0 < fewest < 6:
-        notes.append(f"With {fewest} data sets, p cannot be below {2 / 2**fewest:.3g}.")
-    heads = ["A − B", "net", "n", difference_heading(metric), "95 % interval", "p", "p, Holm"]
+    notes += _note_on_lowest_p(list(means.values()), families)
+    heads = ["A − B", *["contrast"] * has_kinds, "net", "n", difference_heading(metric)]
+    heads += ["95 % interval", "p", "p, Holm"]
     return Table("data_sets", title_of("Pairs over data sets", metric), heads, rows, notes)
+
+
+def _note_on_lowest_p(
+    means: Sequence[Sequence[float]], families: Sequence[tuple[str, bool]]
+) -> list[str]:
+    """One note if so few data sets, or so many pairs, cannot show anything; else none.
+
+    Args:
+        means: of each test, its differences, one for each data set.
+        families: the family of each test.
+    """
+    most = max(map(len, means), default=0)
+    if not most:
+        return []
+    lowest = 2 / 2**most
+    tests = min(Counter(families).values())
+    if lowest > ALPHA:
+        return [f"With {most} data sets, p cannot be below {lowest:.3g}."]
+    if lowest * tests > ALPHA:
+        return [
+            f"With {most} data sets p cannot be below {lowest:.3g}, and with Holm's correction for "
+            f"{tests} pairs the lowest cannot be below {min(1, lowest * tests):.3g}: after "
+            "correction this table can show nothing. Name fewer primary contrasts (primary)."
+        ]
+    return []

@@ -3,11 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.reports.columns import COMBINED, DECIMALS, METRICS, PERCENT, split, students_of
+from kd_lightning.reports.columns import (
+    COMBINED,
+    DECIMALS,
+    METRICS,
+    PERCENT,
+    measure_of,
+    split,
+    students_of,
+)
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pairs import Pair
-from kd_lightning.reports.statistics import Sample, holm_within
+from kd_lightning.reports.statistics import TOLERANCE, Sample, holm_within, two_way_interval
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,8 @@ class Difference:
         sample: A − B for each seed for which both rows have a value.
         planned: number of seeds that at least one of the rows should have.
         results: the results that ``sample`` uses: first those of A, then those of B.
+        interval_with_test: the 95 % interval over other seeds and other test samples; None if it is
+            not known which samples the nets got right, and for other metrics than accuracy.
     """
 
     pair: Pair
@@ -31,6 +43,7 @@ class Difference:
     sample: Sample
     planned: int
     results: tuple[JobResult, ...]
+    interval_with_test: tuple[float, float] | None = None
 
     @property
     def net(self) -> str:
@@ -44,24 +57,29 @@ class Difference:
         return split(self.column)[2]
 
     @property
-    def family(self) -> tuple[str, str]:
+    def family(self) -> tuple[str, str, str, bool]:
         """Tests with the same value are corrected together."""
-        return self.net, self.metric
+        return self.net, split(self.column)[0], self.metric, self.pair.exploratory
 
 
 def check_compared(metrics: Sequence[str]) -> None:
     """Raises ``UserError`` unless all are metrics of the test."""
+    valid = [*METRICS["test"], *(f"last/{metric}" for metric in METRICS["last"])]
     for metric in metrics:
-        if metric not in METRICS["test"]:
-            raise unknown("metric", metric, METRICS["test"], "sweep.compared=[…], or --compared …")
+        if metric not in valid:
+            raise unknown("metric", metric, valid, "sweep.compared=[…], or --compared …")
 
 
 def tested_columns(metric: str, columns: Sequence[str], results: Iterable[JobResult]) -> list[str]:
     """The columns to test: those of ``columns`` that are this metric on test, of the students or of
     their combinations. If there are none among ``columns``, all such columns.
+
+    Args:
+        metric: its name in ``compared``.
     """
     values = [result.values for result in results]
-    candidates = [f"test/{net}/{metric}" for net in (*students_of(values), *COMBINED)]
+    part, metric = measure_of(metric)
+    candidates = [f"{part}/{net}/{metric}" for net in (*students_of(values), *COMBINED)]
     candidates = [column for column in candidates if any(column in row for row in values)]
     return [column for column in columns if column in candidates] or candidates
 
@@ -100,9 +118,39 @@ def differences(
                     tuple(a[seed].values[column_a] - b[seed].values[column_b] for seed in seeds)
                 )
                 used = tuple(row[seed] for row in (a, b) for seed in seeds)
+                interval = interval_with_test(column_a, column_b, sample, used)
                 planned = len({*a, *b})
-                paired.append(Difference(pair, data_set, column_a, column_b, sample, planned, used))
+                paired.append(
+                    Difference(pair, data_set, column_a, column_b, sample, planned, used, interval)
+                )
     return paired
+
+
+def interval_with_test(
+    column_a: str, column_b: str, sample: Sample, results: Sequence[JobResult]
+) -> tuple[float, float] | None:
+    """The interval of a difference of accuracies over other seeds and other test samples.
+
+    Args:
+        sample: the differences, one for each seed.
+        results: first those of A, then those of B, in the order of these seeds.
+
+    Returns:
+        None for other metrics, if a net's right answers are not known or give other accuracies, or
+        if the test samples are not the same for all.
+    """
+    (part, net_a, metric), (_, net_b, _) = split(column_a), split(column_b)
+    correct = [result.correct for result in results]
+    nets = [net_a] * sample.n + [net_b] * sample.n
+    if (part, metric) != ("test", "accuracy") or len({job.test for job in correct}) != 1:
+        return None
+    if not all(net in job.nets for net, job in zip(nets, correct, strict=True)):
+        return None
+    right = np.stack([job.nets[net] for net, job in zip(nets, correct, strict=True)]).astype(int)
+    values = right[: sample.n] - right[sample.n :]
+    if not np.allclose(values.mean(axis=1), sample.values, rtol=0, atol=TOLERANCE):
+        return None
+    return two_way_interval(values)
 
 
 def compare(
@@ -184,15 +232,19 @@ def _with_sign(value: float, decimals: int) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def format_interval(metric: str, sample: Sample) -> str:
-    """The 95 % interval of differences of a metric; "" for fewer than two values."""
-    interval = sample.interval()
+def format_interval(metric: str, interval: tuple[float, float] | None) -> str:
+    """The 95 % interval of differences of a metric; "" for None."""
     return "" if interval is None else " to ".join(format_difference(metric, x) for x in interval)
 
 
 def difference_heading(metric: str) -> str:
-    """The heading of a column of differences: what is compared, with its unit if that is points."""
-    return f"test {metric}, points" if metric in PERCENT else f"test {metric}"
+    """The heading of a column of differences: what is compared, with its unit if that is points.
+
+    Args:
+        metric: its name in ``compared``.
+    """
+    part, name = measure_of(metric)
+    return f"{part} {name}, points" if name in PERCENT else f"{part} {name}"
 
 
 def format_p(p: float | None) -> str:

@@ -15,6 +15,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import State
 from kd_lightning.records.run_directory import CHANGEABLE_ON_RESUME
 from kd_lightning.reports.columns import values_of
+from kd_lightning.reports.correctness import Correct
 
 FILE = "records.jsonl"
 # Keys that do not change a run's numbers: those that may change when a run is resumed, except the
@@ -40,6 +41,7 @@ class JobResult:
         error: the last line of its error message, if it failed.
         seeds: ``seed``, ``data.split_seed`` and ``teacher.seed``, if they are known.
         metrics: the content of its ``metrics.json``; None if the job is not done.
+        correct: which test samples its nets got right, if that is known.
     """
 
     sweep: str
@@ -51,6 +53,7 @@ class JobResult:
     error: str | None = None
     seeds: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] | None = None
+    correct: Correct = field(default_factory=Correct, compare=False, repr=False)
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -112,7 +115,11 @@ def is_local(override: str) -> bool:
 
 def to_jsonl(results: Sequence[JobResult]) -> str:
     """The text of ``records.jsonl``: one line for each job."""
-    return "".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
+    # without what they got right, which is in a file of its own
+    plain = [asdict(replace(result, correct=Correct())) for result in results]
+    for content in plain:
+        del content["correct"]
+    return "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in plain)
 
 
 def read_jsonl(path: Path) -> list[JobResult]:

@@ -86,19 +86,27 @@ def _with_axes(
 
 def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[str, Any]:
     columns = [name for source in sources for name in source.settings.get("columns") or []]
-    pairs = [tuple(pair) for source in sources for pair in source.settings.get("pairs") or []]
+    pairs, primary = (
+        dict.fromkeys(tuple(pair) for s in sources for pair in s.settings.get(key) or [])
+        for key in ("pairs", "primary")
+    )
     published = [entry for source in sources for entry in source.settings.get("reported") or []]
     searches = [source.settings.get("search") for source in sources]
     compared = [name for source in sources for name in source.settings.get("compared") or []]
     margins = {source.settings.get("margin") for source in sources}
     choosers = {source.settings.get("chosen_by") for source in sources}
     settings: dict[str, Any] = {"compared": list(dict.fromkeys(compared))} if compared else {}
+    if primary:
+        settings["primary"] = list(map(list, primary))
+    expected = {source.settings.get("expected_std") for source in sources}
+    if len(expected) == 1 and None not in expected:
+        settings["expected_std"] = expected.pop()
     if len(choosers) == 1 and None not in choosers:
         settings["chosen_by"] = choosers.pop()
     return settings | {
         "margin": margins.pop() if len(margins) == 1 else None,
         "columns": list(dict.fromkeys(columns)) or None,
-        "pairs": [list(pair) for pair in dict.fromkeys(pairs)],
+        "pairs": list(map(list, pairs)),
         "data_sets": list(data_sets),
         "reported": [entry for i, entry in enumerate(published) if entry not in published[:i]],
         "made": [entry for source in sources for entry in source.settings.get("made") or []],

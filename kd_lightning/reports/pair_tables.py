@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kd_lightning.base.tables import Table
-from kd_lightning.reports.columns import PERCENT
+from kd_lightning.reports.columns import PERCENT, measure_of
 from kd_lightning.reports.differences import (
     Difference,
     adjusted_p_values,
@@ -14,7 +14,8 @@ from kd_lightning.reports.differences import (
     format_interval,
     format_p,
 )
-from kd_lightning.reports.pairs import Pair
+from kd_lightning.reports.pairs import Pair, kind_of
+from kd_lightning.reports.power import note_on_power
 
 
 def pair_table(
@@ -26,31 +27,46 @@ def pair_table(
     """The table of all differences in a metric.
 
     Args:
+        metric: its name in ``compared``.
         margin: of the equivalence test, in points; None: no test. Metrics that are no shares have
             no test.
     """
-    if metric not in PERCENT:
+    _, name = measure_of(metric)
+    if name not in PERCENT:
         margin = None
     equivalent = equivalence_p_values(paired, margin)
     adjusted = adjusted_p_values(paired)
-    tested = Counter(d.net for d in paired if d.sample.p_value() is not None)
+    tested = Counter(d.family for d in paired if d.sample.p_value() is not None)
     tests = max(tested.values(), default=0)
+    has_kinds = any(pair.exploratory for pair in pairs)
+    has_test = any(difference.interval_with_test for difference in paired)
     rows = []
     for difference, p_holm, p_equal in zip(paired, adjusted, equivalent, strict=True):
-        where = f" on {difference.data_set}" if difference.data_set else ""
-        n = difference.sample.n
-        row = [difference.pair.title + where, difference.net]
-        row.append(str(n) if n == difference.planned else f"{n} of {difference.planned}")
-        row.append(format_difference(metric, difference.sample.mean) if n else "")
-        row.append(format_interval(metric, difference.sample))
+        title, *cells = _cells(name, difference)
+        row = [title, *[kind_of(difference.pair)] * has_kinds, *cells]
+        row += [format_interval(name, difference.interval_with_test)] * has_test
         row.append(format_p(difference.sample.p_value()))
         row += [format_p(p_holm)] * (tests > 1)
         rows.append([*row, format_p(p_equal)] if margin is not None else row)
-    heads = ["A − B", "net", "n", difference_heading(metric), "95 % interval", "p"]
+    heads = ["A − B", *["contrast"] * has_kinds, "net", "n", difference_heading(metric)]
+    heads += ["95 % interval", *["with other test samples"] * has_test, "p"]
     heads += ["p, Holm"] * (tests > 1)
     heads += [] if margin is None else [f"p, within ±{margin:g}"]
     notes = _notes(pairs, metric, paired, tests, margin)
     return Table("pairs", title_of("Pairs", metric), heads, rows, notes)
+
+
+def _cells(metric: str, difference: Difference) -> list[str]:
+    """The pair, its net, n, the difference and its interval."""
+    where = f" on {difference.data_set}" if difference.data_set else ""
+    n = difference.sample.n
+    return [
+        difference.pair.title + where,
+        difference.net,
+        str(n) if n == difference.planned else f"{n} of {difference.planned}",
+        format_difference(metric, difference.sample.mean) if n else "",
+        format_interval(metric, difference.sample.interval()),
+    ]
 
 
 def title_of(title: str, metric: str) -> str:
@@ -65,11 +81,24 @@ def _notes(
     tests: int,
     margin: float | None,
 ) -> list[str]:
-    unit = ", in percentage points," if metric in PERCENT else ""
+    part, name = measure_of(metric)
+    unit = ", in percentage points," if name in PERCENT else ""
+    weights = " with the weights of the last epoch" if part == "last" else ""
     notes = [
-        f"A − B: difference in test {metric}{unit} between runs with the same seed; mean over n "
-        "seeds. 95 % interval and two-sided p: paired t test over these seeds."
+        f"A − B: difference in test {name}{unit}{weights} between runs with the same seed; mean "
+        "over n seeds. 95 % interval and two-sided p: paired t test over these seeds."
     ]
+    if any(difference.interval_with_test for difference in paired):
+        notes.append(
+            "With other test samples: the interval over other seeds and other test samples like "
+            "these, both drawn at random. The first interval and all p hold for this test set."
+        )
+    notes += note_on_power(paired, name)
+    if any(pair.exploratory for pair in pairs):
+        notes.append(
+            "Contrast: the primary ones were named before the study ran. An exploratory one is a "
+            "hint for another study, whatever its p; each kind has its own correction."
+        )
     if tests > 1:
         notes.append(
             f"p, Holm: with Holm's correction for the tests of the same net ({tests} at most)."

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from kd_lightning.base.errors import UserError, unknown
-from kd_lightning.reports.columns import split
+from kd_lightning.reports.columns import measure_of, split
 from kd_lightning.reports.job_results import JobResult
 
 WHERE = "--pair A B, or sweep.pairs"  # where a person names pairs
@@ -28,23 +28,32 @@ class Pair:
         b: the label of row B.
         title: the name of the comparison.
         nets: one net of each row; None: all nets that both rows have.
+        exploratory: whether the study chose other pairs as its primary contrasts.
     """
 
     a: str
     b: str
     title: str
     nets: tuple[str, str] | None = None
+    exploratory: bool = False
 
     def columns(self, metric: str, tested: Iterable[str]) -> list[tuple[str, str]]:
         """The columns to compare: each time one of A and one of B.
 
         Args:
+            metric: its name in ``compared``.
             tested: the columns of this metric that are compared if no nets are named.
         """
         if self.nets is None:
             return [(column, column) for column in tested]
         a, b = self.nets
-        return [(f"test/{a}/{metric}", f"test/{b}/{metric}")]
+        part, metric = measure_of(metric)
+        return [(f"{part}/{a}/{metric}", f"{part}/{b}/{metric}")]
+
+
+def kind_of(pair: Pair) -> str:
+    """What a pair is for its study."""
+    return "exploratory" if pair.exploratory else "primary"
 
 
 def resolve(

@@ -7,7 +7,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import yaml
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import Job, State, jobs_of
 from kd_lightning.records.run_directory import is_run
+from kd_lightning.reports import correctness
+from kd_lightning.reports.correctness import Correct
 from kd_lightning.reports.job_results import FILE, JobResult, has_no_effect, portable, read_jsonl
 from kd_lightning.reports.provenance import read_origin
 
@@ -93,6 +95,8 @@ def _read_sweep(directory: Path) -> Source | None:
         results = [_read_job(job) for job in jobs_of(directory)]
     elif (directory / FILE).exists():
         results = read_jsonl(directory / FILE)
+        correct = correctness.read(directory / correctness.FILE, len(results))
+        results = [replace(r, correct=c) for r, c in zip(results, correct, strict=True)]
     else:
         return None
     settings = _read_settings(directory)
@@ -140,6 +144,7 @@ def _read_job(job: Job) -> JobResult:
         error=_last_line(job.error()) if state == State.FAILED else None,
         seeds=_read_seeds(job.directory),
         metrics=_read_metrics(job.directory) if state == State.DONE else None,
+        correct=correctness.of_run(job.directory) if state == State.DONE else Correct(),
     )
 
 
@@ -208,6 +213,7 @@ def _read_runs(directories: Sequence[Path]) -> Iterator[JobResult]:
             state=State.DONE if done else State.STOPPED,
             seeds=_seeds_of(configs[number]),
             metrics=_read_metrics(path) if done else None,
+            correct=correctness.of_run(path) if done else Correct(),
         )
         yield portable(result)
 

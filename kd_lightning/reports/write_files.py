@@ -7,7 +7,10 @@ values.csv         every number of every net of each job
 pairs.csv          the paired differences
 data_sets.csv      the means over data sets and the mean ranks
 heatmap*.png  critical_difference*.png
-records.jsonl      the results of the jobs; with sweep.yaml enough to make all other files again
+records.jsonl      the results of the jobs
+correct.npz        which test samples each net got right, for intervals that cover the test set
+
+``records.jsonl``, ``correct.npz`` and ``sweep.yaml`` are enough to make all other files again.
 """
 
 from collections.abc import Iterable
@@ -20,6 +23,7 @@ import yaml
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write, write_text
 from kd_lightning.base.tables import csv_text, latex, markdown
+from kd_lightning.reports import correctness
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import PERCENT, split
 from kd_lightning.reports.differences import (
@@ -28,6 +32,7 @@ from kd_lightning.reports.differences import (
     equivalence_p_values,
 )
 from kd_lightning.reports.job_results import FILE, is_local, to_jsonl
+from kd_lightning.reports.pairs import kind_of
 from kd_lightning.reports.published import published_values
 from kd_lightning.reports.summary import rows_of
 
@@ -38,8 +43,8 @@ if TYPE_CHECKING:
 MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
 # Keys of a sweep.yaml that do not depend on the machine on which the sweep ran.
 PORTABLE = (
-    "title", "command", "overrides", "grid", "variants", "pairs", "compared", "margin",
-    "chosen_by", "columns", "data_sets", "reported", "search", "made",
+    "title", "command", "overrides", "grid", "variants", "pairs", "primary", "compared",
+    "expected_std", "margin", "chosen_by", "columns", "data_sets", "reported", "search", "made",
 )  # fmt: skip
 
 
@@ -64,12 +69,17 @@ def write(report: Report, out: Path | str) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             write_text(out / name, text)
+        if not in_own_directory:  # the sweep's own directory has the predictions of its jobs
+            correctness.write(
+                out / correctness.FILE, [result.correct for result in report.source.results]
+            )
         pictures = _draw(report, out)
     except OSError as error:
         raise UserError(
             f"cannot write the report to {out}: {error.strerror}; name a folder for it (--out)"
         ) from error
     written = {out / name for name in (*texts, *pictures)}
+    written |= {path for path in [out / correctness.FILE] if path.exists()}
     for pattern in MAY_BE_STALE:
         for path in set(out.glob(pattern)) - written:
             path.unlink()
@@ -171,6 +181,7 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
         yield {
             "a": difference.pair.a,
             "b": difference.pair.b,
+            "contrast": kind_of(difference.pair),
             "data_set": difference.data_set,
             "column": difference.column,
             "column_b": difference.column_b,
@@ -179,10 +190,17 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
             "difference": sample.mean if sample.n else "",
             "low": low,
             "high": high,
+            **_with_test(difference),
+            "detectable": difference.sample.detectable(),
             "p": sample.p_value(),
             "p_holm": p_holm,
             **({} if margin is None else _equivalence(difference, margin, p_equal)),
         }
+
+
+def _with_test(difference: Difference) -> dict[str, Any]:
+    low, high = difference.interval_with_test or ("", "")
+    return {"low_with_test": low, "high_with_test": high}
 
 
 def _equivalence(difference: Difference, margin: float, p: float | None) -> dict[str, Any]:

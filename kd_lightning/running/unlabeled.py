@@ -19,7 +19,7 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.decoding import read_rgb
-from kd_lightning.data.loading.image_trees import ENDINGS, image_paths
+from kd_lightning.data.loading.image_search import ENDINGS, image_paths
 from kd_lightning.data.loading.task_form import TaskForm, with_augmentation
 from kd_lightning.data.loading.unlabeled import Unlabeled, without_copies, without_labels
 

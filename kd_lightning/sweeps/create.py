@@ -23,6 +23,7 @@ from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import OBJECTIVE, check_chooser
 from kd_lightning.reports.columns import expand as expand_columns
 from kd_lightning.reports.differences import check_compared, check_margin
+from kd_lightning.reports.power import check_expected_std, planned_power
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
 from kd_lightning.sweeps.overrides import fixed_words, last_wins
@@ -47,6 +48,8 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     read_published(settings.reported)
     check_margin(settings.margin)
     check_compared(settings.compared)
+    check_expected_std(settings.expected_std)
+    check_primary(settings)
     check_chooser(settings.chosen_by)
     content = {
         "title": title,
@@ -59,6 +62,8 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     }
     message = f"{describe_jobs(variations, settings)}: checking the configuration"
     console.print(message, highlight=False, markup=False)
+    if settings.expected_std is not None:
+        console.print(power_of(settings, variations), highlight=False, markup=False)
     if settings.search is not None:
         if settings.chosen_by != OBJECTIVE:
             raise UserError(
@@ -78,6 +83,22 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     with atomic_write(directory / "sweep.yaml") as unfinished:
         OmegaConf.save(OmegaConf.create(content), unfinished)
     return directory
+
+
+def check_primary(settings: plan.Settings) -> None:
+    """Raises ``UserError`` if a primary contrast is not one of the pairs."""
+    for pair in settings.primary:
+        if pair not in settings.pairs:
+            raise UserError(
+                f"a primary contrast must be one of sweep.pairs, got {pair} (sweep.primary=…)"
+            )
+
+
+def power_of(settings: plan.Settings, variations: Sequence[plan.Variation]) -> str:
+    """What the sweep can show with its seeds, if differences vary as ``expected_std`` says."""
+    seeds = {variation.axes.get("seed") for variation in variations}
+    contrasts = settings.primary or settings.pairs
+    return planned_power(settings.expected_std, len(seeds), len(contrasts))
 
 
 def describe_jobs(variations: Sequence[plan.Variation], settings: plan.Settings) -> str:

@@ -38,7 +38,9 @@ RECORDED = (
     "grid",
     "variants",
     "pairs",
+    "primary",
     "compared",
+    "expected_std",
     "margin",
     "chosen_by",
     "columns",
@@ -59,7 +61,9 @@ class Settings:
     grid: dict[str, list] = field(default_factory=dict)
     variants: dict[str, list[str]] = field(default_factory=dict)
     pairs: list[list[str]] = field(default_factory=list)
+    primary: list[list[str]] = field(default_factory=list)
     compared: list[str] = field(default_factory=lambda: ["accuracy"])
+    expected_std: float | None = None
     margin: float | None = None
     chosen_by: str = OBJECTIVE
     columns: list[str] | None = None

@@ -5,12 +5,13 @@ the names in a file are compared with the data's, and ``teacher.class_order`` gi
 that has none.
 """
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.reading import read_json, read_text
 from kd_lightning.base.words import shorten
 from kd_lightning.models.timm_nets import IMAGENET_CLASSES
 
@@ -155,19 +156,16 @@ def corrected(names: Sequence[str], classes: Sequence[str], order: Sequence[int]
 
 def read_order(path: str) -> list[str | int]:
     """The classes in a file: a JSON list, or one name a line."""
-    try:
-        text = Path(path).expanduser().read_text()
-    except (OSError, UnicodeDecodeError):
+    file = Path(path).expanduser()
+    if not os.path.isfile(file):  # of a path, this raises for a name that is too long
         raise UserError(
             f"{KEY} must be a list, or a file with one name a line or a JSON list, and there is no "
             f"such file {path}"
-        ) from None
+        )
+    text = read_text(file, KEY)
     if not text.lstrip().startswith("["):
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path} is not a JSON list: {error} ({KEY}=…)") from None
+        return [line.strip() for line in text.split("\n") if line.strip()]
+    content = read_json(file, KEY)
     if not all(isinstance(one, str | int) for one in content):
         raise UserError(f"{path} must be a list of names or of numbers ({KEY}=…)")
     return content

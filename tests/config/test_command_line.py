@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.config.command_line import CONF, report_errors, user_message
+from kd_lightning.config.command_line import CONF, compose, report_errors, user_message
 
 
 def refuse() -> None:
@@ -184,3 +184,40 @@ def test_an_interrupt_ends_with_the_command_that_resumes(
 
 def test_a_missing_file_has_no_sentence(tmp_path: Path) -> None:
     assert user_message(caught((tmp_path / "gone").read_text)) == ""
+
+
+@pytest.fixture
+def own(tmp_path: Path):
+    """own(content): the sentence about a person's own data/mine.yaml with this content."""
+
+    def refused(content: bytes) -> str:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / "mine.yaml").write_bytes(content)
+        sentence = user_message(caught(compose, ["data=mine"], tmp_path, "evaluate"))
+        assert sentence.isprintable()
+        return sentence.replace(f"{tmp_path}/", "")
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: 1\nb: [1, 2\nc: 3\n", "data/mine.yaml, line 3: expected YAML, expected ',' or ']'"),
+        (b"a: 1\na: 2\n", "data/mine.yaml, line 2: expected YAML, found duplicate key a"),
+        (b"a: 1\n\tb: 2\n", "data/mine.yaml, line 2: expected YAML, found character"),
+        (b"a: 1\0\n", "data/mine.yaml must be a YAML file in UTF-8"),
+        ("a: caf\u00e9\n".encode("latin-1"), "data/mine.yaml must be a YAML file in UTF-8"),
+        ("a: 1\n".encode("utf-16"), "data/mine.yaml must be a YAML file in UTF-8"),
+        (b"defaults:\na: 1\n", "Invalid defaults list in 'data/mine'"),
+        (b"defaults: ['dig\\u2028ts']\n", "data/mine"),
+    ],
+)
+def test_a_yaml_file_that_cannot_be_read_is_named_with_its_line(
+    own, content: bytes, said: str
+) -> None:
+    assert said in own(content)
+
+
+def test_a_sentence_has_only_signs_that_can_be_printed() -> None:
+    assert user_message(UserError("a\x1b[31m\udce9")) == r"a\x1b[31m\udce9"

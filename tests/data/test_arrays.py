@@ -267,3 +267,24 @@ def test_what_is_no_npz_file_is_said(tmp_path, make, is_what):
     make(tmp_path / "some.npz")
     with pytest.raises(UserError, match=rf"some\.npz, which {is_what}"):
         Arrays(root=str(tmp_path / "some.npz"), batch_size=2).setup()
+
+
+def test_ids_of_17_digits_and_names_with_zeros_stay_different_classes(made):
+    ids = np.array([12345678901234567, 12345678901234568])[np.arange(30) % 2]
+    assert made({"x": X, "y": ids}).class_names == ["12345678901234567", "12345678901234568"]
+    names = np.array(["01", "1", "1e2", "100"])[np.arange(30) % 4]
+    assert made({"x": X, "y": names}).class_names == ["01", "1", "100", "1e2"]
+
+
+@pytest.mark.parametrize("name", ["y", "class_names", "groups"])
+@pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF, 0xD800], ids=hex)
+def test_numbers_that_are_no_character_are_refused(made, name, code):
+    damaged = np.array([0x61, 0x62, code], dtype=np.uint32)
+    damaged = damaged[np.arange(3 if name == "class_names" else 30) % 3].view("<U1")
+    with pytest.raises(UserError, match=rf"{name} must be text in UTF-8, got other bytes"):
+        made({**WHOLE, name: damaged})
+
+
+def test_subjects_may_be_bytes(made):
+    parts = made({**WHOLE, "groups": np.array([f"s{g}".encode() for g in GROUPS])}).parts
+    assert not set(parts["train"].groups.tolist()) & set(parts["test"].groups.tolist())

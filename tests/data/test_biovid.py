@@ -143,3 +143,25 @@ def test_values_that_are_not_numbers_are_refused(root, word, message):
 def test_unknown_names_are_refused(root, arguments, message):
     with pytest.raises(UserError, match=message):
         made(root, **arguments)
+
+
+def test_thumbnail_folders_of_file_servers_are_no_subjects(root):
+    for name in ("@eaDir", ".thumbnails"):
+        (root / FOLDER / name).mkdir()
+    assert list_subjects(root) == SUBJECTS
+
+
+def test_a_first_row_with_a_column_too_few_is_named_with_its_line(root):
+    path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
+    head, first, *rest = path.read_text().split("\n")
+    path.write_text("\n".join([head, first.rpartition("\t")[0], *rest]))
+    with pytest.raises(UserError, match=r"_bio.csv, line 2: expected 6 columns, got 5"):
+        made(root, channels=["emg_zygomaticus"])
+
+
+def test_a_file_of_another_encoding_is_refused_in_one_printable_sentence(root):
+    path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
+    path.write_bytes(path.read_text().encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"_bio.csv must be text in UTF-8") as caught:
+        made(root)
+    assert str(caught.value).isprintable()

@@ -157,3 +157,10 @@ def test_val_by_subject_needs_two_subjects(root):
     (root / "train" / "subject_train.txt").write_text("1\n" * 24)
     with pytest.raises(UserError, match="needs two subjects"):
         made(root)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_names_of_activities_may_have_any_usual_encoding(root, encoding):
+    text = (root / "activity_labels.txt").read_text().replace("LAYING", "COUCHÉ")
+    (root / "activity_labels.txt").write_bytes(text.encode(encoding))
+    assert made(root).class_names[-1] == "COUCHÉ"

@@ -128,3 +128,9 @@ def test_a_line_that_is_not_a_class_of_imagenet_is_refused(hundred, write_tree, 
     write_tree(tmp_path, tree(WNIDS))
     with pytest.raises(UserError, match="every line of a class list must be a wnid"):
         hundred([*WNIDS, "n99999999"]).setup()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_encoding_of_a_class_list_changes_no_wnid(tmp_path, encoding):
+    (tmp_path / "two.txt").write_text("n01443537\nn01440764\n", encoding=encoding)
+    assert read_class_list(tmp_path / "two.txt") == ["n01440764", "n01443537"]

@@ -305,7 +305,7 @@ def test_a_folder_of_another_format_is_refused(folder):
         data.setup()
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "other"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "other", "header", "type"])
 def test_an_array_that_does_not_match_its_index_is_refused(folder, damage):
     root, data = folder
     path = root / "train.npy"
@@ -313,7 +313,13 @@ def test_an_array_that_does_not_match_its_index_is_refused(folder, damage):
         path.unlink()
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
-    else:
+    elif damage == "other":
         np.save(path, np.zeros((3, 7, 7, 3), dtype=np.uint8))
-    with pytest.raises(UserError, match=r"train\.npy (cannot be read|must have the shape)"):
+    elif damage == "header":
+        path.write_bytes(path.read_bytes().replace(b"}", b"{", 1))
+    else:
+        path.write_bytes(path.read_bytes().replace(b"|u1", b"|i1", 1))
+    with pytest.raises(
+        UserError, match=r"train\.npy (cannot be read|is damaged|must have the shape)"
+    ):
         data.setup()

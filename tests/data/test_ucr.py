@@ -342,3 +342,24 @@ def test_a_failed_download_is_a_user_error(monkeypatch, tmp_path):
 def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         UCR(name="OSULeaf", batch_size=2, **arguments)
+
+
+@pytest.mark.parametrize("cell", ["1_0", "１２", "−1", "0x10", "1#2", "a"])
+@pytest.mark.parametrize(("suffix", "by"), [(".tsv", "\t"), (".csv", ";"), (".ts", ",")])
+def test_what_is_no_usual_number_is_refused_with_its_line(tmp_path, cell, suffix, by):
+    def line(value):
+        cells = by.join(["0", value, "2"])
+        return f"{cells}:Run" if suffix == ".ts" else f"1{by}{cells}"
+
+    head = TS if suffix == ".ts" else ""
+    write(tmp_path, "Made", suffix, [line("1"), line(cell)], [line("1")], head)
+    number = 9 if suffix == ".ts" else 2
+    with pytest.raises(UserError, match=rf"line {number}: .* such as 0.5, got '{cell}'"):
+        made(tmp_path)
+
+
+def test_a_refused_cell_is_shown_in_one_short_printable_line(tmp_path):
+    write(tmp_path, "Made", ".tsv", ["1\t0\t\x1b[31m" + "x" * 999], ["1\t0\t1"])
+    with pytest.raises(UserError, match=r"line 1: .* got '\\x1b\[31mx*…'") as caught:
+        made(tmp_path)
+    assert str(caught.value).isprintable()

@@ -206,14 +206,14 @@ def test_values_other_than_true_or_false_are_refused(key: str, tiny: list[str]) 
 def test_the_caption_warns_of_a_temperature_fitted_to_wrong_labels(tiny: list[str]) -> None:
     options = ["method=supervised", "evaluation.temperature_scaling=true"]
     own = [word for word in tiny if not word.startswith("teacher.")]
-    metrics = distill(*options, *own, "data.label_noise=0.3").metrics
+    metrics = distill(*options, *own, "data.label_noise=0.3", "data.noisy_val=true").metrics
     assert "T is fitted to val's labels, of which as many are wrong" in caption(metrics)
-    assert "doubts" not in distill(*options, *own).metrics
+    assert "doubts" not in distill(*options, *own, "data.label_noise=0.3").metrics
 
 
 def test_a_temperature_fitted_to_images_that_pretrained_weights_have_seen_is_doubted() -> None:
     cfg = compose("method=kd", "data=imagenet100")
-    data = SimpleNamespace(label_noise=0.0, imagenet_rows=[0, 1])
+    data = SimpleNamespace(val_has_wrong_labels=False, imagenet_rows=[0, 1])
     (doubt,) = doubts_about_val(cfg, data)
     assert doubt.startswith("T of teacher is fitted to images of ImageNet's training part")
     cfg.teacher.source = "train"

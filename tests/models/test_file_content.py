@@ -115,3 +115,15 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
         assert " cannot be read: Permission denied (" in refusal(path)
     else:
         pytest.skip("this user may read every file")
+
+
+@pytest.mark.parametrize("end", [{}, "far", None, [1]], ids=str)
+def test_a_header_with_other_things_than_places_is_called_damaged(
+    end: object, tmp_path: Path
+) -> None:
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"a": tensor, "b": {**tensor, "data_offsets": [4, end]}}).encode()
+    (tmp_path / "net.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(8)
+    )
+    assert " is damaged or cut short" in refusal(tmp_path / "net.safetensors")

@@ -45,7 +45,7 @@ def test_what_is_wrong_with_a_row_is_said_and_the_next_is_read(tmp_path: Path) -
     samples = read(tmp_path / "x.csv", SERIES)
     assert [sample.error for sample in samples] == [
         "",
-        "not all values are numbers: could not convert string to float: 'cat'",
+        "line 2: expected numbers such as 0.5, got 'cat'",
         "3 values, the student takes series of 4",
         "NaN or infinite values",
         "",
@@ -93,10 +93,13 @@ def test_a_sample_that_the_student_cannot_take_has_an_error(
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ({"a": np.ones((1, 2, 4))}, "'x is not a file in the archive'"),
+        ({"a": np.ones((1, 2, 4))}, "must hold x, it holds a"),
         ({"x": np.ones(3)}, "x must be numbers of shape (N, C, L) or (N, L), got float64 of"),
         ({"x": np.array(["a"] * 4).reshape(1, 1, 4)}, "x must be numbers of shape"),
-        ({"x": np.array([{}], dtype=object)}, "Object arrays cannot be loaded"),
+        (
+            {"x": np.array([{}], dtype=object)},
+            "must be an array of numbers or text, not of Python objects",
+        ),
     ],
 )
 def test_a_file_without_samples_is_one_row_with_an_error(
@@ -108,11 +111,45 @@ def test_a_file_without_samples_is_one_row_with_an_error(
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("x.npz", b"PK\xff\xfe\x00 not what it says"), ("x.csv", b"PK\xff\xfe\x00"), ("x.npz", b"")],
+    ("name", "content", "error"),
+    [
+        ("x.npz", b"PK\xff\xfe\x00 not what it says", "is damaged or of another kind: "),
+        ("x.npz", b"", "is damaged or of another kind: "),
+        ("x.csv", b"PK\xff\xfe\x00", "must be text in UTF-8"),
+    ],
 )
-def test_a_damaged_file_is_one_row_with_an_error(name: str, content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_is_one_row_with_an_error(
+    name: str, content: bytes, error: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(content)
     (sample,) = read(tmp_path / name, SERIES)
-    assert sample.error.startswith("cannot be read: ")
+    assert sample.error.startswith(error)
     assert name not in sample.error
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_encoding_and_ends_of_lines_change_no_sample(
+    encoding: str, newline: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_bytes(newline.join(["1,2,3,4", "5,6,7,8"]).encode(encoding))
+    samples = read(tmp_path / "x.csv", SERIES)
+    assert [sample.x.tolist() for sample in samples] == [[[1, 2, 3, 4]], [[5, 6, 7, 8]]]
+
+
+def test_a_quote_that_is_not_closed_swallows_no_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('"1",2,3,4\n1,"2,3,4\n5,6,7,8\n1,2",3,4\n4,3,2,1\n')
+    samples = read(tmp_path / "x.csv", SERIES)
+    assert [bool(sample.error) for sample in samples] == [False, True, False, True, False]
+    assert [sample.index for sample in samples] == [0, 1, 2, 3, 4]
+    assert samples[2].x.tolist() == [[5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "１２", "", "?", "0,5", "0x1"])
+def test_a_cell_that_is_no_usual_number_is_an_error_with_its_line(
+    cell: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.tsv").write_text(f"1\t2\t3\t4\n\n1\t2\t3\t{cell}\n")
+    sound, bad = read(tmp_path / "x.tsv", SERIES)
+    assert sound.x is not None
+    assert bad.error == f"line 3: expected numbers such as 0.5, got '{cell}'"

@@ -104,6 +104,32 @@ def test_pairs_have_a_wilcoxon_test_over_the_means_of_the_data_sets(tmp_path):
     assert "With 4 data sets, p cannot be below 0.125." in table.notes
 
 
+def test_too_many_pairs_for_so_few_data_sets_are_named(tmp_path):
+    for place in range(6):
+        for row, accuracy in (("dual", 0.8 + place / 50), ("kd", 0.7), ("labels", 0.6)):
+            axes = {"variant": row, "data.name": f"set {place}", "seed": 0}
+            job(tmp_path, row, axes, metrics({"a": accuracy}))
+    three = [["dual", "kd"], ["kd", "labels"], ["dual", "labels"]]
+    said = "with Holm's correction for 3 pairs the lowest cannot be below 0.0938"
+    _, table = tables(settings(tmp_path, pairs=three))
+    assert any(said in note for note in table.notes)
+    _, table = tables(settings(tmp_path, pairs=three, primary=three[:1]))
+    assert not any("cannot be below" in note for note in table.notes)
+    assert [row[1] for row in table.rows] == ["primary", "exploratory", "exploratory"]
+
+
+def test_data_sets_on_which_all_rows_are_equal_are_named(tmp_path):
+    table, *_ = tables(sweep(tmp_path))
+    assert not any("no difference can be seen" in note for note in table.notes)
+    for place, name in enumerate(["Coffee", "Beef"]):
+        for row in ("dual", "kd", "labels"):
+            axes = {"variant": row, "data.name": name, "seed": 0}
+            accuracy = 1.0 - place * (0.2 if row == "kd" else 0.1)
+            job(tmp_path / "more", row, axes, metrics({"a": accuracy}))
+    (table,) = tables(tmp_path / "more")
+    assert any(note.endswith("no difference can be seen, on: Coffee.") for note in table.notes)
+
+
 def test_pairs_are_tested_on_each_data_set_too(tmp_path):
     report = reports.build([sweep(tmp_path)], pairs=[["dual", "kd"]])
     assert [difference.data_set for difference in report.differences] == NAMES

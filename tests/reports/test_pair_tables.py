@@ -11,7 +11,7 @@ from kd_lightning import reports
 from kd_lightning.base.errors import UserError
 from kd_lightning.reports.differences import format_difference, format_p
 from kd_lightning.reports.page import write_page
-from kd_lightning.reports.statistics import holm
+from kd_lightning.reports.statistics import Sample, detectable_mean, holm
 
 ROBUST = {"kd": [0.60, 0.63, 0.66, 0.61], "labels": [0.10, 0.12, 0.09, 0.10], "x": [0.5] * 4}
 CLEAN = {"kd": [0.90, 0.93, 0.95, 0.91], "labels": [0.88, 0.92, 0.91, 0.90], "x": [0.7] * 4}
@@ -187,3 +187,45 @@ def test_a_difference_has_one_more_digit_than_its_metric_and_zero_has_no_sign():
     assert format_difference("aurc", -0.001234) == "−0.00123"
     assert format_difference("nll", -0.00001) == "0.0000"
     assert format_difference("agreement", 0.5) == "+50.00"
+
+
+def test_primary_contrasts_come_first_and_are_corrected_apart(sweep, tmp_path):
+    settings(sweep, pairs=PAIRS, primary=[PAIRS[1]])
+    (table,) = pair_tables(sweep)
+    assert [row[:2] for row in table.rows] == [
+        ["kd − x", "primary"], ["kd − labels", "exploratory"], ["labels − x", "exploratory"],
+    ]  # fmt: skip
+    of_pair = [stats.ttest_1samp(differences_of(CLEAN, *pair), 0).pvalue for pair in PAIRS]
+    corrected = [of_pair[1], *holm([of_pair[0], of_pair[2]])]
+    place = table.heads.index("p, Holm")
+    assert [row[place] for row in table.rows] == list(map(format_p, corrected))
+    assert any(note.startswith("Contrast: the primary ones were named") for note in table.notes)
+    reports.write(reports.build([sweep]), tmp_path / "out")
+    rows = csv.DictReader((tmp_path / "out" / "pairs.csv").read_text().splitlines())
+    assert [row["contrast"] for row in rows] == ["primary", "exploratory", "exploratory"]
+    assert pair_tables(tmp_path / "out") == [table]
+
+
+def test_without_primary_contrasts_no_column_tells_them_apart(sweep):
+    (table,) = pair_tables(sweep)
+    assert "contrast" not in table.heads
+
+
+def test_pairs_are_compared_with_the_weights_of_the_last_epoch(tmp_path):
+    for name, accuracies in {"kd": [0.7, 0.8], "labels": [0.6, 0.4]}.items():
+        for seed, last in enumerate(accuracies):
+            outcome = metrics({"a": 0.9}, 0.9, seed=seed)
+            outcome["nets"]["a"]["last"]["accuracy"] = last
+            job(tmp_path, name, {"variant": name, "seed": seed}, outcome)
+    pairs = [["kd", "labels"]]
+    chosen, last = pair_tables(tmp_path, pairs=pairs, compared=["accuracy", "last/accuracy"])
+    assert (last.title, last.heads[3]) == ("Pairs: last/accuracy", "last accuracy, points")
+    assert (chosen.rows[0][3], last.rows[0][3]) == ("0.00", "+25.00")
+    assert "with the weights of the last epoch" in last.notes[0]
+
+
+def test_a_note_says_what_so_many_seeds_can_show(sweep):
+    (table,) = pair_tables(sweep)
+    stds = sorted(Sample(tuple(differences_of(CLEAN, *pair))).std for pair in PAIRS)
+    seen = detectable_mean(4, stds[1])
+    assert any(f"with n = 4 finds {100 * seen:.2f} points" in note for note in table.notes)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_lightning.reports.statistics import Sample, holm, holm_within, wilcoxon
+from kd_lightning.reports.statistics import (
+    Sample,
+    detectable_mean,
+    holm,
+    holm_within,
+    two_way_interval,
+    wilcoxon,
+)
 
 
 def test_mean_and_deviation_by_hand():
@@ -85,3 +92,66 @@ def test_wilcoxon_leaves_equal_pairs_out():
 def test_wilcoxon_of_many_with_ties_is_approximate():
     differences = [0.01 * (1 + i % 5) for i in range(20)]
     assert 0 < wilcoxon(differences) < 0.001
+
+
+def test_the_detectable_mean_is_that_of_statsmodels():
+    power = pytest.importorskip("statsmodels.stats.power")
+    for n, level in ((3, 0.05), (5, 0.05), (10, 0.01), (30, 0.05 / 28)):
+        expected = power.TTestPower().solve_power(nobs=n, power=0.8, alpha=level)
+        assert detectable_mean(n, 1.5, level=level) == pytest.approx(1.5 * expected, rel=1e-4)
+
+
+def test_a_t_test_finds_the_detectable_mean_in_80_of_100_studies():
+    mean = detectable_mean(5, 2.0)
+    studies = np.random.default_rng(0).normal(mean, 2.0, (4000, 5))
+    found = (stats.ttest_1samp(studies, 0, axis=1).pvalue < 0.05).mean()
+    assert found == pytest.approx(0.8, abs=0.02)  # three standard errors
+
+
+def test_a_sample_without_variation_has_no_detectable_mean():
+    assert Sample((0.5,)).detectable() is None
+    assert Sample((0.5, 0.5)).detectable() is None
+    assert Sample((0.4, 0.6)).detectable() == detectable_mean(2, Sample((0.4, 0.6)).std)
+
+
+def test_without_variation_of_samples_the_two_way_interval_is_that_over_seeds():
+    of_seeds = np.array([0.1, -0.2, 0.4])
+    interval = two_way_interval(np.repeat(of_seeds[:, None], 7, axis=1))
+    assert interval == pytest.approx(Sample(tuple(of_seeds)).interval())
+
+
+def test_without_variation_of_seeds_the_two_way_interval_is_that_over_samples():
+    of_samples = np.array([1, 0, 0, -1, 1, 0])
+    interval = two_way_interval(np.repeat(of_samples[None], 4, axis=0))
+    assert interval == pytest.approx(Sample(tuple(of_samples)).interval())
+
+
+def test_the_two_way_interval_by_hand():
+    # rows 1 and 3, columns -2, 0, 2 around 2, and a rest of ±1 in the outer columns:
+    # parts 2/2 of rows, 8/2/3 of columns, 4/2/6 of the rest; together 1 + 4/3 - 1/3 = 2;
+    # 2² / (1²/1 + (4/3)²/2 + (1/3)²/2) = 4 / (35/18) degrees of freedom
+    low, high = two_way_interval(np.array([[-2.0, 1, 4], [2, 3, 4]]))
+    half = stats.t.ppf(0.975, 72 / 35) * math.sqrt(2)
+    assert (low, high) == pytest.approx((2 - half, 2 + half))
+
+
+def test_equal_values_have_a_two_way_interval_without_width():
+    assert two_way_interval(np.full((3, 4), 0.5)) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1)])
+def test_one_seed_or_one_sample_has_no_two_way_interval(shape):
+    assert two_way_interval(np.zeros(shape)) is None
+
+
+def test_the_two_way_interval_covers_the_mean_where_that_over_seeds_does_not():
+    random = np.random.default_rng(0)
+    covered = np.zeros(2)
+    for _ in range(1000):
+        values = 0.03 * random.normal(size=(5, 1)) + 0.5 * random.normal(size=(1, 300))
+        values = values + random.normal(size=(5, 300))
+        intervals = two_way_interval(values), Sample(tuple(values.mean(axis=1))).interval()
+        covered += [low < 0 < high for low, high in intervals]
+    both, over_seeds = covered / 1000
+    assert both == pytest.approx(0.95, abs=0.02)
+    assert over_seeds < 0.9

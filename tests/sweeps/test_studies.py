@@ -23,6 +23,7 @@ from kd_lightning.data.biovid import FOLDER, LEVELS, list_subjects
 from kd_lightning.data.har import CHANNELS
 from kd_lightning.data.imagenet100 import LISTS
 from kd_lightning.methods.base import Learner
+from kd_lightning.reports.statistics import detectable_mean
 from kd_lightning.running import build
 from kd_lightning.running.preflight import check_monitors
 from kd_lightning.sweeps import create
@@ -267,6 +268,8 @@ def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) ->
         ("sweep.compared=[nl]", r"unknown metric 'nl': did you mean nll.*sweep.compared"),
         ("sweep.chosen_by=test/a/accuracy", r"rows are chosen by val/accuracy or val/<net>/"),
         ("sweep.margin=0", r"the margin of the equivalence test"),
+        ("sweep.expected_std=0", r"in points, in \(0, 100\], got 0 \(sweep.expected_std"),
+        ("sweep.primary=[[a,b]]", r"must be one of sweep.pairs, got \['a', 'b'\] \(sweep.primary"),
     ],
 )
 def test_what_a_report_cannot_do_is_refused_before_anything_is_written(
@@ -277,6 +280,16 @@ def test_what_a_report_cannot_do_is_refused_before_anything_is_written(
             [word, "data=digits", f"sweep.dir={tmp_path / 'sweep'}"], None, Console(quiet=True)
         )
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_says_what_it_can_show_before_it_runs(tmp_path: Path, capsys) -> None:
+    words = ["sweep=methods", "data=digits", "seed=0,1,2", "sweep.expected_std=1.5"]
+    create.create_sweep([*words, f"sweep.dir={tmp_path / 's'}"], None, Console(width=300))
+    pairs = len(settings("methods").pairs)
+    seen = detectable_mean(3, 1.5, level=0.05 / pairs)
+    assert f"3 seeds find a difference of {seen:.1f} points in each of {pairs} contrasts" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_search_has_one_goal(tmp_path: Path) -> None:

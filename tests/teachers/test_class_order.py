@@ -105,7 +105,9 @@ def test_a_wrong_order_is_refused(order: str | list, said: str) -> None:
     assert "teacher.class_order" in str(raised.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [("[1,", "not a JSON list"), ("[[1]]", "list of names")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("[1,", "line 1, column 4: expected JSON"), ("[[1]]", "list of names")]
+)
 def test_a_wrong_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "order.json").write_text(text)
     with pytest.raises(UserError, match=rf"{said}.*teacher.class_order"):
@@ -119,3 +121,18 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
         rows(4, names=CLASSES)
     with pytest.raises(UserError, match=r"expected weights for 3 classes, net.pt has 7: .*class"):
         rows(7)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_a_list_may_have_any_usual_encoding(tmp_path: Path, encoding: str, newline: str) -> None:
+    (tmp_path / "order.txt").write_bytes(f"café{newline}01{newline}".encode(encoding))
+    assert read_order(str(tmp_path / "order.txt")) == ["café", "01"]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "order.txt").write_bytes("cat".encode("utf-16-be"))
+    with pytest.raises(UserError, match=r"order.txt must be text in UTF-8.*teacher.class_order"):
+        read_order(str(tmp_path / "order.txt"))
+    with pytest.raises(UserError, match="there is no such file x"):
+        read_order("x" * 5000)

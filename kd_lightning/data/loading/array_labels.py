@@ -53,9 +53,10 @@ def as_texts(array: Shaped[np.ndarray, "..."], key: str, expected: str) -> list[
         )
     try:
         array = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
-    except UnicodeDecodeError:
+        texts = [str(value) for value in array.tolist()]
+        "".join(texts).encode()  # halves of a character cannot be written
+    except (ValueError, SystemError):  # NumPy raises both for numbers that are no character
         raise UserError(f"{key} must be text in UTF-8, got other bytes (data.root=…)") from None
-    texts = [str(value) for value in array.tolist()]
     if "" in texts:
         raise UserError(f"{key} has no text in sample number {texts.index('')} (data.root=…)")
     return texts

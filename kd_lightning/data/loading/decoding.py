@@ -58,7 +58,7 @@ def read_rgb_from(
         return pixels
     try:
         with Image.open(source) as image:
-            pixels = tv.pil_to_tensor(with_8_bits(image).convert("RGB"))
+            pixels = tv.pil_to_tensor(with_8_bits(image))
             return turned(pixels, orientation(image)) if exif else pixels
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = printable(str(error).replace(repr(source), str(name)))
@@ -69,20 +69,44 @@ def read_rgb_from(
 
 
 def with_8_bits(image: Image.Image) -> Image.Image:
-    """The image, or its 16-bit grey values as 8-bit ones: PIL would clip them at 255.
+    """The image as RGB with 8 bits. Its 16-bit grey values are scaled: PIL would clip them at 255.
 
     Raises:
-        ValueError: the values have 32 bits, so that it is unknown which of them is white.
+        ValueError: the values have 32 bits, so that it is unknown which of them is white; or they
+            have 16 bits and all are so low that white is probably not 65535.
     """
-    if image.mode == "F" or (image.mode == "I" and not is_16_bit(*image.getextrema())):
+    form = stored_form(image)
+    if not image.mode.startswith(("I", "F")):
+        colours = image.convert("RGB")
+        if ";16" in form:
+            check_white(256 * max(high for _, high in colours.getextrema()))
+        return colours
+    values = image.convert("I")
+    low, high = values.getextrema()
+    if image.mode == "F" or low < 0 or high >= 1 << 16:
         raise ValueError("its pixels are 32-bit numbers, which have no agreed range")
-    if image.mode.startswith("I"):
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    return image
+    has_12_bits = ";12" in form
+    if not has_12_bits:
+        check_white(high)
+    scale = 1 / 16 if has_12_bits else 1 / 256
+    return values.point(lambda value: value * scale).convert("L").convert("RGB")
 
 
-def is_16_bit(low: int, high: int) -> bool:
-    return low >= 0 and high < 1 << 16
+def stored_form(image: Image.Image) -> str:
+    """PIL's name for how the pixels are stored, such as "RGB;16B"; "" if there is none."""
+    form = image.tile[0].args if image.tile else ""
+    return str(form[0] if isinstance(form, tuple) and form else form)
+
+
+def check_white(high: int) -> None:
+    """Raises ``ValueError`` for 16-bit values that are no brighter than 12-bit values can be: many
+    cameras and scanners store 12 bits so, and the image would become nearly black.
+    """
+    if 0 < high < 1 << 12:
+        raise ValueError(
+            f"its 16-bit values reach only {high} where white is 65535, as 12-bit values do, so "
+            "multiply them by 16"
+        )
 
 
 def read_jpeg(source: Path | BytesIO, *, exif: bool = False) -> UInt8[Tensor, "3 H W"] | None:

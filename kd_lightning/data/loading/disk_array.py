@@ -31,7 +31,7 @@ class DiskArray:
         self.path = path
         self.rows = rows
         self.content_id = content_id
-        self._array = np.load(path, mmap_mode="r")
+        self._array = np.lib.format.open_memmap(path, mode="r")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,6 +44,11 @@ class DiskArray:
     def file_shape(self) -> tuple[int, ...]:
         """Shape of the array in the file, including unused rows."""
         return self._array.shape
+
+    @property
+    def file_dtype(self) -> np.dtype:
+        """Type of the values in the file."""
+        return self._array.dtype
 
     @property
     def shape(self) -> torch.Size:
@@ -69,4 +74,4 @@ class DiskArray:
         return {**vars(self), "_array": None}  # do not send the content to a worker
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _array=np.load(state["path"], mmap_mode="r"))
+        vars(self).update(state, _array=np.lib.format.open_memmap(state["path"], mode="r"))

@@ -41,23 +41,34 @@ def add_label_noise(
 
 
 def limit_labels(
-    train: Samples, num_classes: int, per_class: int | None, noise: float, seed: int
-) -> tuple[Samples, str]:
-    """Applies both limits to ``train``; also returns a description of them for the protocol.
+    train: Samples,
+    num_classes: int,
+    per_class: int | None,
+    noise: float,
+    noisy_val: bool,
+    seed: int,
+) -> tuple[Samples, Int[Tensor, "N"], str]:
+    """Applies both limits to ``train``.
 
     Args:
         per_class: number of samples of each class; None: all.
         noise: share of wrong labels.
+        noisy_val: whether a val that is cut from ``train`` keeps its wrong labels; for the note.
+
+    Returns:
+        The samples, their right labels, and a description of the limits for the protocol.
     """
     note = ""
     if per_class is not None:
         train = train.subset(subsample_per_class(train.y, per_class, seed))
         at_most = "" if len(train) == per_class * num_classes else "at most "
         note += f"train: {at_most}{per_class} samples of each class; "
+    right = train.y
     if noise:
         y = add_label_noise(train.y, num_classes, noise, seed)
         wrong = int((y != train.y).sum())
         train = replace(train, y=y)
         note += f"{wrong} of train's {len(y)} labels made wrong (split_seed {seed}), "
-        note += "before val is cut from it; "
-    return train, note
+        note += "before val is cut from it"
+        note += "; " if noisy_val else ", whose labels are right; "
+    return train, right, note

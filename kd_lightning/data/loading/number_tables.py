@@ -8,6 +8,10 @@ import numpy as np
 from jaxtyping import Num
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.reading import read_lines
+from kd_lightning.base.words import quoted
+
+KEY = "data.root"  # that names the files, for messages
 
 
 def read_numbers(
@@ -31,41 +35,50 @@ def read_numbers(
         UserError: a cell is no finite number, a line has another number of columns, or there is no
             line.
     """
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")[skip:]
+    lines = read_lines(path, KEY)[skip:]
     if not any(map(str.strip, lines)):
         raise UserError(f"{path} must be a table of numbers, it has none (data.root=…)")
     reason = "a number is missing"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # NumPy < 2.3 reads 4.5 as 4
-            values = np.loadtxt(lines, dtype=dtype, delimiter=delimiter, usecols=use, ndmin=2)
-        if np.isfinite(values).all() and columns in (None, values.shape[1]):
+            values = np.loadtxt(
+                lines, dtype=dtype, delimiter=delimiter, usecols=use, ndmin=2, comments=None
+            )
+        has_width = columns in (None, values.shape[1])
+        is_table = has_width if use is None else not is_ragged(lines, delimiter)
+        if np.isfinite(values).all() and is_table:
             return values
     except (ValueError, OverflowError, DeprecationWarning) as error:
         reason = str(error)
     cells = [line.split(delimiter) for line in lines]
-    columns = columns or len(next(row for row in cells if "".join(row).strip()))
+    first = next(row for row in cells if "".join(row).strip())
+    columns = columns or max(len(first), 1 + max(use or [0]))
     for number, row in enumerate(cells, skip + 1):
         if "".join(row).strip() and (fault := fault_of(row, dtype, columns, use)):
             raise UserError(f"{path}, line {number}: {fault} (data.root=…)")
     raise UserError(f"{path} must be a table of numbers: {reason} (data.root=…)")
 
 
+def is_ragged(lines: Sequence[str], delimiter: str | None) -> bool:
+    """Whether lines have different numbers of columns, so that one of them may be shifted."""
+    return len({len(line.split(delimiter)) for line in lines if line.strip()}) > 1
+
+
 def fault_of(cells: list[str], dtype: type, columns: int, use: Sequence[int] | None) -> str | None:
     """What was expected instead of a row of text, and what came; None if it is right."""
-    if len(cells) != columns and (use is None or len(cells) <= max(use)):
+    if len(cells) != columns:
         return f"expected {columns} {'column' if columns == 1 else 'columns'}, got {len(cells)}"
     for cell in cells if use is None else [cells[i] for i in use]:
         if not is_number(cell, dtype):
             kind = "whole number" if np.issubdtype(dtype, np.integer) else "finite number"
-            return f"expected a {kind}, got '{cell.strip()}'"
+            return f"expected a {kind}, got {quoted(cell)}"
     return None
 
 
 def line_of(path: Path, row: int) -> str:
     """The file and the line of a row of its table, for errors."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    numbers = [i for i, line in enumerate(read_lines(path, KEY), 1) if line.strip()]
     return f"{path}, line {numbers[row]}"
 
 
@@ -73,6 +86,6 @@ def is_number(cell: str, dtype: type) -> bool:
     """Whether a cell is a finite number of this type."""
     try:
         with np.errstate(over="ignore"):
-            return bool(np.isfinite(dtype(cell.strip())))
+            return "_" not in cell and cell.isascii() and bool(np.isfinite(dtype(cell.strip())))
     except (ValueError, OverflowError):
         return False

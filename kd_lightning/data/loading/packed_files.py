@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.reading import reading
 
 PAUSES = (0, 0.5, 2)  # seconds to wait before each attempt to read an image
 # Allowed values of data_spec in an index.json: none, or a single value without structure.
@@ -102,9 +103,10 @@ def check_only_bytes(path: Path, folder: str) -> None:
     The index comes from the same place as the chunks, which may be untrusted, and litdata would
     unpickle or import what the index names.
     """
-    index = json.loads(path.read_text())
-    config = index.get("config") or {}
-    spec = json.loads(config.get("data_spec") or "null")
+    with reading(path, "data.root", "pack the images again"):
+        index = json.loads(path.read_text())
+        config = index.get("config") or {}
+        spec = json.loads(config.get("data_spec") or "null")
     if "shards" in index or config.get("data_format") != ["bytes"] or spec not in PLAIN_SPECS:
         raise UserError(
             f"{folder} must hold files as bytes, its index.json says {config.get('data_format')}: "

@@ -6,7 +6,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import printable
 from kd_lightning.base.words import shorten
 from kd_lightning.data.loading.folders import check_folder, contents
-from kd_lightning.data.loading.image_trees import ENDINGS, SYSTEM_FOLDERS
+from kd_lightning.data.loading.image_search import ENDINGS, counts
 
 NAMES = {  # in lower or upper case
     "train": ("train", "training"),
@@ -56,11 +56,7 @@ def notes_on_folders(parts: dict[str, Path], folders: list[Path]) -> list[str]:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in ``folder``, sorted, without hidden ones and those that systems add."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name not in SYSTEM_FOLDERS
-    )
+    return sorted(path for path in folder.iterdir() if counts(path.name) and path.is_dir())
 
 
 def explain_missing_train(root: Path, folders: list[Path]) -> str:

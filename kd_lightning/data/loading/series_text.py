@@ -1,7 +1,7 @@
 """The text formats of time-series archives: .ts files, and tables with the label in front.
 
-A cell without text, ``?`` (in .ts files) and ``NaN`` are missing values. They keep their place in
-time. A label is text and never becomes a number here. Every refusal names the file and the line.
+A missing value (``cells.py``) keeps its place in time. A label is text and never becomes a number
+here. Every refusal names the file and the line.
 """
 
 import re
@@ -12,37 +12,17 @@ import numpy as np
 from jaxtyping import Float
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.reading import read_lines
+from kd_lightning.base.words import quoted
+from kd_lightning.data.loading.cells import to_number
 
+KEY = "data.root"  # that names the files, for messages
 Row = tuple[int, str, list[list[str]]]  # line number, label, values of each channel as text
-
-MISSING = ("", "nan", "?")  # a cell or a label with one of these has no value
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, in Latin-1, or in UTF-16 with a byte-order mark.
-
-    A byte-order mark is no part of the text. Lines end as in an editor, so that numbers of lines
-    are those that an editor shows.
-    """
-    content = path.read_bytes()
-    encoding = "utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        # Latin-1 has a character for every byte, so different labels stay different
-        text = "\0" if encoding == "utf-16" else content.decode("latin-1")
-    if "\0" in text:
-        raise UserError(
-            f"{path} must be text in UTF-8, Latin-1, or UTF-16 with a byte-order mark: save it as "
-            "UTF-8 (data.root=…)"
-        )
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def read_ts(path: Path) -> Iterator[Row]:
     """A .ts file: a header up to ``@data``, then lines ``1,2,…:3,4,…:label`` of two channels."""
-    lines = read_lines(path)
+    lines = read_lines(path, KEY)
     tags = [line.lower().split() if line.startswith("@") else [] for line in lines]
     if ["@data"] not in tags:
         raise UserError(f"{path} is not a .ts file, it has no line @data (data.root=…)")
@@ -66,7 +46,7 @@ def read_table(path: Path) -> Iterator[Row]:
     The cells are separated by tabs, semicolons, commas or spaces: by the first of these that is in
     the first line. Between spaces no cell can be empty, so all lines must then have as many cells.
     """
-    lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(read_lines(path, KEY), 1) if line.strip()]
     separator = next((sign for sign in "\t;," if lines and sign in lines[0][1]), None)
     first = None
     for number, line in lines:
@@ -78,16 +58,6 @@ def read_table(path: Path) -> Iterator[Row]:
                 f"{len(values)}; write NaN for a missing value (data.root=…)"
             )
         yield number, label.strip(), [values]
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell of a file has no value."""
-    return cell.strip().lower() in MISSING
-
-
-def to_number(cell: str) -> float:
-    """The number in a cell; NaN if it is missing. Raises ``ValueError`` for other text."""
-    return float("nan") if is_missing(cell) else float(cell)
 
 
 def to_numbers(channels: list[list[str]], where: str) -> Float[np.ndarray, "C L"]:
@@ -120,5 +90,5 @@ def expected_number(channels: list[list[str]]) -> str:
             to_number(cell)
         except ValueError:
             advice = ": write decimals with a point" if re.fullmatch(r"[-+\d]+,\d+", cell) else ""
-            return f"a series must hold numbers such as 0.5, got '{cell}'{advice}"
+            return f"a series must hold numbers such as 0.5, got {quoted(cell)}{advice}"
     raise AssertionError("all cells are numbers")

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import format_bytes, write_text
+from kd_lightning.base.reading import read_json
 from kd_lightning.base.words import shorten
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
@@ -111,7 +112,7 @@ def check_disk_space(needed: int, out: Path, advice: str) -> None:
 
 def check_same_facts(path: Path, facts: dict[str, Any], out: Path) -> None:
     """Raises ``UserError`` if the facts in the file ``path`` differ from ``facts``."""
-    old = EARLIER_READING | json.loads(path.read_text())
+    old = EARLIER_READING | read_json(path, "out", "remove it")
     old["notes"] = facts["notes"]  # files that are passed over may change
     for part in old.get("parts", {}).values():
         part.pop("bad", None)

@@ -2,7 +2,9 @@
 
 import io
 import random
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import matplotlib
@@ -254,3 +256,56 @@ def test_a_damaged_jpeg_is_refused_or_read_as_pil_does(
             read += 1
             assert torch.equal(found, expected)
     assert read > 20
+
+
+# 16 bits for each pixel, of which the values use 12
+
+COLOURS = {"grey": (0, 1), "colour": (2, 3), "grey and alpha": (4, 2), "colour and alpha": (6, 4)}
+
+
+def write_16_bit_png(path, values, colour_type):
+    """PIL cannot write 16 bits of several channels. ``values``: (height, width, channels)."""
+
+    def chunk(kind, data):
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+def test_12_bit_values_in_16_bits_are_refused_and_never_read_as_black(tmp_path, kind):
+    colour_type, channels = COLOURS[kind]
+    values = np.full((2, 3, channels), 4095)
+    values[0, 0] = 700
+    if "alpha" in kind:
+        values[..., -1] = 65535
+    path = write_16_bit_png(tmp_path / "scan.png", values, colour_type)
+    with pytest.raises(
+        BadImage, match=r"scan.png .*16-bit values reach only .* multiply them by 16"
+    ):
+        read_rgb(path)
+    values[..., : 1 if channels < 3 else 3] *= 16
+    x = read_rgb(write_16_bit_png(path, values, colour_type))
+    assert x[0].tolist() == [[43, 255, 255], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+def test_black_is_black_with_16_bits_too(tmp_path, kind):
+    colour_type, channels = COLOURS[kind]
+    values = np.zeros((2, 3, channels))
+    assert not read_rgb(write_16_bit_png(tmp_path / "black.png", values, colour_type)).any()
+
+
+def test_a_file_that_says_it_has_12_bits_is_scaled_from_12_bits(tmp_path):
+    fields = [(256, 3, 1), (257, 1, 1), (258, 12, 1), (259, 1, 1), (262, 1, 1), (273, 8, 1)]
+    fields += [(277, 1, 1), (278, 1, 1), (279, 5, 1)]  # three grey pixels in five bytes
+    table = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, value, count in fields)
+    pixels = bytes([0xFF, 0xF8, 0x00, 0x01, 0x00])  # 0xFFF, 0x800, 0x010
+    content = b"II*\0" + struct.pack("<I", 14) + pixels + b"\0" + struct.pack("<H", len(fields))
+    (tmp_path / "12.tif").write_bytes(content + table + bytes(4))
+    assert read_rgb(tmp_path / "12.tif")[0].tolist() == [[255, 128, 1]]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.image_trees import ENDINGS, ImageTree
+from kd_lightning.data.loading.image_search import ENDINGS
+from kd_lightning.data.loading.image_trees import ImageTree
 
 
 @pytest.fixture
@@ -141,3 +142,29 @@ def test_a_folder_that_is_removed_meanwhile_is_named(write):
     assert read(tree) == ["a/1.jpg"]
     with pytest.raises(UserError, match=r"b is a folder that cannot be read \(No such file"):
         tree.notes(skip_bad=False)
+
+
+def test_class_names_in_other_encodings_are_written_out(write):
+    root = write("caf\udce9/1.jpg", "café/1.jpg")  # Latin-1 and UTF-8
+    tree = ImageTree("train", root)
+    assert list(tree.classes) == ["caf\\xe9", "café"]
+    assert len(read(tree)) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("cafe\u0301", "caf\u00e9"), ("caf\udce9", "caf\\xe9")],
+    ids=["two forms of one character", "another encoding"],
+)
+def test_folders_that_look_alike_are_never_joined_or_kept_apart_silently(write, one, other):
+    with pytest.raises(UserError, match=r"two folders whose names look alike .*rename or join"):
+        ImageTree("train", write(f"{one}/1.jpg", f"{other}/1.jpg"))
+
+
+def test_a_class_in_another_form_than_in_train_is_explained(write):
+    tree = ImageTree("val", write("cafe\u0301/1.jpg"))
+    said = "look alike and are stored differently"
+    with pytest.raises(UserError, match=rf"does not have: .*{said}"):
+        tree.check_no_extra(["caf\u00e9"])
+    with pytest.raises(UserError, match=rf"lacks 1 of 1 classes: .*{said}"):
+        tree.label(["caf\u00e9"], "data.root=…")

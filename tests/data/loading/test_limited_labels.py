@@ -57,18 +57,42 @@ def test_train_per_class_changes_only_train_and_val():
     assert few.fingerprint != plain.fingerprint
 
 
-def test_noise_is_in_train_and_in_val_split_off_from_it_but_not_in_test():
+def share_of_wrong_labels(data, part):
     plain = data_of()
-    noisy = data_of("data.label_noise=0.4", "data.split_seed=0")
     right = {row.numpy().tobytes(): y for row, y in zip(
         torch.cat([plain.parts[p].x for p in ("train", "val")]),
         torch.cat([plain.parts[p].y for p in ("train", "val")]).tolist(), strict=True)}  # fmt: skip
-    for part in ("train", "val"):
-        samples = noisy.parts[part]
-        correct = torch.tensor([right[row.numpy().tobytes()] for row in samples.x])
-        assert 0.2 < (correct != samples.y).float().mean() < 0.6
-    assert torch.equal(noisy.parts["test"].y, plain.parts["test"].y)
-    assert "575 of train's 1438 labels made wrong (split_seed 0)" in noisy.protocol
+    samples = data.parts[part]
+    correct = torch.tensor([right[row.numpy().tobytes()] for row in samples.x])
+    return float((correct != samples.y).float().mean())
+
+
+def test_noise_is_in_train_alone():
+    noisy = data_of("data.label_noise=0.4")
+    assert 0.2 < share_of_wrong_labels(noisy, "train") < 0.6
+    assert share_of_wrong_labels(noisy, "val") == 0
+    assert torch.equal(noisy.parts["test"].y, data_of().parts["test"].y)
+    assert (
+        "575 of train's 1438 labels made wrong (split_seed 0), before val is cut from it, whose "
+        "labels are right; val: 10% of train"
+    ) in noisy.protocol
+
+
+def test_a_noisy_val_has_as_many_wrong_labels_and_changes_nothing_else():
+    noise = "data.label_noise=0.4"
+    clean, noisy = data_of(noise), data_of(noise, "data.noisy_val=true")
+    assert 0.2 < share_of_wrong_labels(noisy, "val") < 0.6
+    assert torch.equal(noisy.parts["val"].x, clean.parts["val"].x)
+    for part in ("train", "test"):
+        assert torch.equal(noisy.parts[part].x, clean.parts[part].x)
+        assert torch.equal(noisy.parts[part].y, clean.parts[part].y)
+    assert "(split_seed 0), before val is cut from it; val: " in noisy.protocol
+
+
+def test_a_noisy_val_without_noise_is_right():
+    data = data_of("data.noisy_val=true")
+    assert share_of_wrong_labels(data, "val") == 0
+    assert not data.val_has_wrong_labels
 
 
 def test_the_protocol_mentions_classes_with_fewer_samples():
