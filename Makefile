@@ -3,6 +3,9 @@
 # make test-sweeps   sweeps with real schedulers and kills
 # make test-oldest   the fast tests with the oldest versions that pyproject.toml allows
 # make docs          the documents as a website, in build/site
+# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 70 minutes: kills 20, points 15,
+#                    faults 15, soak 15, the rest minutes; WRITE=--write: also into benchmarks/results/torture.md.
+#                    Its short form is in make test (tests/test_torture.py)
 # make bench         what a step costs, and what it could cost; WRITE=--write: also into benchmarks/results
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +14,7 @@ READY := $(VENV)/.installed
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.installed
 
-.PHONY: demo test test-sweeps test-oldest docs bench install lint fast clean
+.PHONY: demo test test-sweeps test-oldest docs bench torture install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
@@ -32,6 +35,12 @@ docs: $(READY)
 
 bench: $(READY)
 	for table in speed ssd_cost loading growth startup; do $(BIN)/python -m benchmarks.$$table $(WRITE) || exit; done
+
+# All of them run, also after one that has lost something
+torture: $(READY)
+	lost=""; for tool in kills points faults soak; do $(BIN)/python -m benchmarks.torture.$$tool $(WRITE) || lost="$$lost $$tool"; done; \
+	for tool in config_fuzz file_fuzz; do test ! -f benchmarks/torture/$$tool.py || $(BIN)/python -m benchmarks.torture.$$tool || lost="$$lost $$tool"; done; \
+	test -z "$$lost" || { echo "lost something:$$lost"; exit 1; }
 
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -23,7 +23,7 @@ class Report:
     machine that the numbers come from.
 
     Args:
-        name: of the benchmark's module, and of the file that ``write`` makes.
+        name: of the benchmark's module; its first part is that of the file that ``write`` makes.
         title: of the report.
         words: the arguments of the command line.
         gpu: whether the benchmark runs on a GPU.
@@ -38,7 +38,7 @@ class Report:
     ) -> None:
         if gpu and not torch.cuda.is_available():
             raise SystemExit(f"benchmarks.{name} was asked to run on a GPU, and there is none")
-        self.path = RESULTS / f"{name}.md"
+        self.path = RESULTS / f"{name.split('.')[0]}.md"
         self.lines: list[str] = []
         self.keep = keep
         command = " ".join(["python -m", f"benchmarks.{name}", *words])
@@ -56,12 +56,13 @@ class Report:
         """Writes the lines to the file to commit.
 
         Args:
-            only: names of the measured tables, if not all were measured. If the file exists, only
-                these tables are replaced, and below each stands what made it.
+            only: names of the measured tables, if not all were measured. Only these tables are
+                replaced, and below each stands what made it.
         """
         text = "\n".join(self.lines) + "\n"
-        if only and self.path.exists():
-            tables = by_table(self.path.read_text())
+        if only:
+            title = f"{self.lines[0]}\n"
+            tables = by_table(self.path.read_text() if self.path.exists() else title)
             for name, table in by_table(text).items():
                 if name:
                     tables[name] = f"{table.rstrip()}\n\nMade by {self.made_by}\n\n"

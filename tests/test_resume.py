@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -102,6 +103,18 @@ def test_a_run_resumes_from_an_older_epoch_too(
         with pytest.raises(Stop):
             distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == 2
+    distill(f"resume={directory}")
+    assert_same_outcome(directory, undisturbed)
+
+
+def test_a_run_that_was_killed_between_its_last_checkpoint_and_its_tables_has_all_rows(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(undisturbed, tmp_path / "run")
+    for path in (directory / "epochs.csv", directory / "confidence.csv"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:2]))
+    (directory / "metrics.json").unlink()
     distill(f"resume={directory}")
     assert_same_outcome(directory, undisturbed)
 

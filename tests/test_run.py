@@ -8,6 +8,7 @@ import torch
 from helpers import DISTILLERS, METHODS, compose
 
 from kd_lightning import distill
+from kd_lightning.running.run import how_to_resume
 from kd_lightning.teachers.sources import load_student
 
 SHORT = {"digits": 8, "ucr": 30}
@@ -161,3 +162,15 @@ def test_real_fashion_mnist(tmp_path: Path) -> None:
                      "callbacks=quiet")  # fmt: skip
     assert result.metrics["nets"]["student"]["test"]["accuracy"] > 0.75
     assert "54000 / 6000 / 10000" in result.metrics["protocol"]
+
+
+def test_only_the_first_process_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    said = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        said.append(how_to_resume(tmp_path))
+    assert f"resume={tmp_path}" in said[0]
+    assert "first process" in said[1]

@@ -9,17 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.base.errors import UserError
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path to write to, and renames it to ``path`` at the end.
 
     After an error or an interrupt the temporary file is removed, and ``path`` is unchanged.
+
+    Raises:
+        UserError: the folder of ``path`` is gone.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        is_replaced = isinstance(error, FileNotFoundError) and str(error.filename) == str(temporary)
+        if path.parent.is_dir() and not is_replaced:
+            raise
+        raise UserError(
+            f"cannot write {path}: its folder is gone; it was removed, renamed or replaced, or its "
+            "disk is no longer mounted"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -38,6 +38,13 @@ class SaveEpoch(Checkpoint):
         self.tables: dict[str, list[dict[str, float | None]]] = {}  # of the method
         self._written_at = float("-inf")
 
+    def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
+        """Writes the rows of the checkpoint. A run that was killed between its checkpoint and its
+        tables has older tables, and perhaps no epoch left that would write them.
+        """
+        if self.rows and trainer.is_global_zero:
+            self._write_tables()
+
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         """Makes a resumed run begin with the next epoch, because ``last.ckpt`` is always of a
         finished epoch. Lightning does this itself, but not with ``max_steps``: then it would end
@@ -72,8 +79,11 @@ class SaveEpoch(Checkpoint):
         with next_generation(self.directory) if is_first else nullcontext(last) as path:
             trainer.save_checkpoint(path)
         if is_first:
-            tables = {"epochs": self.rows, **self.tables}
-            write_kept(self.directory, {f"{name}.csv": as_csv(tables[name]) for name in tables})
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        tables = {"epochs": self.rows, **self.tables}
+        write_kept(self.directory, {f"{name}.csv": as_csv(tables[name]) for name in tables})
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "tables": self.tables}

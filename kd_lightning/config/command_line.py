@@ -166,7 +166,8 @@ def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
     for link in chain:
         if sentence := _yaml_message(link) or _hydra_message(link, overrides):
             return plain(sentence)
-    messages = map(_system_message, _chain(error, lambda e: e.__cause__ or e.__context__))
+    whole_chain = _chain(error, lambda e: e.__cause__ or e.__context__)
+    messages = map(lambda e: _system_message(e) or _ended_message(e), whole_chain)
     return next(filter(None, messages), "")
 
 
@@ -219,6 +220,19 @@ def _system_message(error: BaseException) -> str:
         return f"the disk is full{where}: free some space, or write elsewhere (outputs=…)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
+    return ""
+
+
+def _ended_message(error: BaseException) -> str:
+    """A sentence where torch says that another process has ended; "" for other errors."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    if text.startswith("DataLoader worker"):
+        return (
+            "a process that loads data was ended from outside, perhaps because the memory was "
+            "full: start fewer of them (data.num_workers=…), or lower data.batch_size"
+        )
+    if "Connection closed by peer" in text:  # gloo
+        return "another process of this run has ended: see its message, and resume the run"
     return ""
 
 

@@ -127,6 +127,7 @@ def hide_main_module() -> Iterator[None]:
 def run_forked(command: list[str], environment: dict[str, str]) -> None:
     """Does in this process what ``command``, python -m <module> …, would do in a new process."""
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # not forkserver, as in a new process
     # if the sweep itself is a SLURM job, this process is not one of its ranks
     for name in LAUNCHER_VARIABLES:
         os.environ.pop(name, None)

@@ -139,8 +139,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         data.mixing_sources = method.mixed_targets
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
-    advice = f"resume with: python -m kd_lightning.run resume={directory}"
-    with interruptible(advice), closing_loggers(trainer.loggers, Pruned):
+    with interruptible(how_to_resume(directory)), closing_loggers(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher, checked)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
@@ -162,6 +161,12 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
+
+
+def how_to_resume(directory: Path) -> str:
+    if launcher_rank():  # this rank does not know the directory
+        return "the first process says how to resume"
+    return f"resume with: python -m kd_lightning.run resume={directory}"
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """MLflow: each run is one MLflow run, even if it is resumed; all runs share one database."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,9 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from kd_lightning.trackers.run_info import RunInfo, load_value, save_value
 
+# Of a request, seconds apart. MLflow's own 7 retries would stop a run for minutes where a server is
+# down, before the logger is left out.
+RETRIES = "3"
 STATUSES = {"success": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -78,6 +82,7 @@ def mlflow_logger(
     import mlflow  # noqa: F401  # imported first, because it sets the level of its own messages
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     directory = Path(save_dir)
     run_info = run_info or RunInfo(directory.name)
     name = load_value(directory, "name") or run_info.name

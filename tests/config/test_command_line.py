@@ -2,9 +2,12 @@
 
 import errno
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -96,6 +99,23 @@ def test_the_last_line_of_a_loading_processs_traceback_is_the_message() -> None:
         "kd_lightning.data.loading.batches.BadImage: cat.jpg must be an image: cut\n"
     )
     assert user_message(UserError(text)) == "cat.jpg must be an image: cut"
+
+
+def test_a_loading_process_that_was_killed_has_a_sentence() -> None:
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Iterator[int]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            yield 0
+
+    loader = torch.utils.data.DataLoader(Endless(), num_workers=1)
+    message = user_message(caught(lambda: next(iter(loader))))
+    assert message.startswith("a process that loads data was ended from outside")
+    assert "data.num_workers=…" in message
+
+
+def test_a_rank_whose_neighbour_has_ended_says_so() -> None:
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:36528")
+    assert user_message(error).startswith("another process of this run has ended")
 
 
 @pytest.mark.parametrize(

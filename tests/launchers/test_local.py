@@ -1,7 +1,9 @@
 """The local launcher: jobs are taken when they can start; each has its own process and devices."""
 
 import json
+import multiprocessing
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -165,3 +167,23 @@ def test_a_job_that_ignores_sigterm_is_killed(jobs, tmp_path: Path, monkeypatch)
 def test_zero_workers_are_refused() -> None:
     with pytest.raises(UserError, match=r"launcher.workers must be >= 1 or null, got 0"):
         Local(workers=0)
+
+
+@pytest.mark.slow
+def test_a_forked_job_starts_other_processes_as_a_new_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "says_how.py").write_text(
+        "import multiprocessing, pathlib, sys\n"
+        "pathlib.Path(sys.argv[1]).write_text(multiprocessing.get_start_method())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    command = [sys.executable, "-m", "says_how", str(tmp_path / "how.txt")]
+    context = multiprocessing.get_context("forkserver")
+    job = context.Process(target=local.run_forked, args=(command, {}))
+    with local.hide_main_module():
+        job.start()
+    job.join()
+    new = [sys.executable, "-c", "import multiprocessing as m; print(m.get_start_method())"]
+    usual = subprocess.run(new, capture_output=True, text=True).stdout.strip()
+    assert (tmp_path / "how.txt").read_text() == usual

@@ -140,7 +140,7 @@ def test_no_pass_changes_the_average_or_the_mode_of_its_parts() -> None:
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_a_decay_is_a_share_below_one(decay: float) -> None:
-    with pytest.raises(UserError, match=r"decay must be in \[0, 1\), got .* \(method\.decay=…\)"):
+    with pytest.raises(UserError, match=r"method.decay must be in \[0, 1\), got "):
         make(decay=decay)
     with pytest.raises(UserError, match=r"consistency_ramp must be in \[0, 1\], got 2"):
         make(consistency_ramp=2)

@@ -18,7 +18,7 @@ from written_runs import read_all_wandb
 from kd_lightning import distill
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.running import run
-from kd_lightning.trackers.mlflow import flat
+from kd_lightning.trackers.mlflow import flat, mlflow_logger
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -166,3 +166,13 @@ def test_two_runs_may_begin_a_database_at_once(runs_in: Callable, tmp_path: Path
     assert [process.returncode for process in both] == [0, 0], said
     assert {one.info.status for one in runs_in(tmp_path)} == {"FINISHED"}
     assert {one.data.params["seed"] for one in runs_in(tmp_path)} == {"0", "1"}
+
+
+def test_a_server_that_is_down_is_asked_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    mlflow_logger(save_dir=tmp_path, experiment="e", tracking_uri="http://127.0.0.1:9")
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+
+    assert MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 3

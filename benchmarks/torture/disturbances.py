@@ -1,0 +1,109 @@
+"""What disturbs a run from inside of its process or at one of its points of writing.
+
+Each is called in the process of the run, so it can be pickled.
+"""
+
+import ctypes
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger
+
+from benchmarks.torture.cases import RUN
+
+CAPABILITIES = 0x20080522  # version 3 of Linux's capset
+BALLAST = "ballast"
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several disturbances."""
+
+    parts: tuple[Callable[[], None], ...]
+
+    def __call__(self) -> None:
+        for part in self.parts:
+            part()
+
+
+def fill_the_disk(root: Path) -> None:
+    """Leaves no byte on the disk of ``root``, as another program may do."""
+    with (root / BALLAST).open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                pass
+
+
+def remove_the_run(root: Path) -> None:
+    shutil.rmtree(root / RUN)
+
+
+def rename_the_run(root: Path) -> None:
+    os.rename(root / RUN, root / "elsewhere")
+
+
+def replace_the_run(root: Path) -> None:
+    rename_the_run(root)
+    (root / RUN).mkdir()
+
+
+def lock_the_run(root: Path) -> None:
+    """Makes the run's folder read-only; root may write all the same (``give_up_rights``)."""
+    (root / RUN).chmod(0o500)
+
+
+def give_up_rights() -> None:
+    """Gives up the rights of root, which may write everywhere, and stays the owner of its files."""
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, none):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def let_the_clock_jump() -> None:
+    """Makes the wall clock jump by years, as it does when it is set."""
+    true_time, rng = time.time, random.Random(0)
+    time.time = lambda: true_time() + rng.choice([-400 * DAY, -1.0, 0.0, 3600.0, 4000 * DAY])
+
+
+def slow_down_the_logger() -> None:
+    save = CSVLogger.save
+
+    def slow(self: CSVLogger) -> None:
+        time.sleep(0.5)
+        save(self)
+
+    CSVLogger.save = slow
+
+
+def kill_a_worker() -> None:
+    """Kills the first process that this one starts to load data."""
+    parent = os.getpid()
+
+    def watch() -> None:
+        while not (children := children_of(parent)):
+            time.sleep(0.001)
+        time.sleep(0.05)
+        os.kill(children[0], signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def children_of(parent: int) -> list[int]:
+    """The processes that another one has forked, without multiprocessing's own helpers."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found

@@ -1,0 +1,109 @@
+"""Command lines in processes that are forked from one that has imported the libraries: each does
+what a new process would do, without the seconds of the imports.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from kd_lightning.base.ranks import without_ranks
+from kd_lightning.launchers.local import hide_main_module
+
+
+def start_run(
+    log: Path,
+    *words: str,
+    program: str = "kd_lightning.run",
+    before: Callable[[], None] | None = None,
+    **variables: object,
+) -> ForkServerProcess:
+    """Starts what ``python -m <program> <words>`` does, in a session of its own.
+
+    Args:
+        log: what it prints is appended to it.
+        program: a module, or a file that ends with .py.
+        before: called in the process before the program; it can be pickled.
+        variables: of its environment; PYTHONPATH is put before that of this process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kd_lightning.running.run"])  # imports all that a run needs
+    environment = {**without_ranks(os.environ), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment |= {name: str(value) for name, value in variables.items()}
+    paths = [environment.get("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+    process = context.Process(target=run_forked, args=(program, words, environment, log, before))
+    with hide_main_module():
+        process.start()
+    return process
+
+
+def run_forked(
+    program: str,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    before: Callable[[], None] | None,
+) -> None:
+    os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # as in a new process, not forkserver
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[1:] = words
+    if before is not None:
+        before()
+    if program.endswith(".py"):
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+
+
+def start_ranks(folder: Path, *words: str, **how: object) -> list[ForkServerProcess]:
+    """Starts what ``torchrun --nproc-per-node=2 -m <program> <words>`` does.
+
+    Args:
+        folder: gets a log of each rank.
+        how: see ``start_run``.
+    """
+    shared = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": free_port(), "TORCHELASTIC_RUN_ID": folder}  # fmt: skip
+    return [
+        start_run(folder / f"rank{rank}.log", *words, RANK=rank, LOCAL_RANK=rank, **shared, **how)
+        for rank in range(2)
+    ]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def wait_for_all(processes: Sequence[ForkServerProcess], seconds: float) -> bool:
+    """Waits for the processes, and kills those that take longer. Returns whether all have ended by
+    themselves.
+    """
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    have_ended = all(process.exitcode is not None for process in processes)
+    for process in processes:
+        kill_session(process)
+    return have_ended
+
+
+def kill_session(process: ForkServerProcess) -> None:
+    """Kills a process and all that it has started, as the end of a machine does."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()

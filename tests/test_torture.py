@@ -1,0 +1,134 @@
+"""The short form of ``make torture``: some kills and faults; and the tools see what is lost."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture import faults, kills, points, soak
+from benchmarks.torture.cases import CASES, RUN, differences, log_of
+from benchmarks.torture.forked import start_run
+from benchmarks.torture.soak import Sample, growth
+from benchmarks.torture.write_points import Point, WritePoints, first_and_last, read_points
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("torture")
+    (folder / "teachers").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(root: Path) -> kills.Undisturbed:
+    return kills.undisturbed(faults.PLAIN, root)
+
+
+def test_runs_that_are_killed_at_random_moments_end_as_undisturbed_ones(tmp_path: Path) -> None:
+    found = list(kills.trials([CASES["kd"]], kills=3, seed=0, root=tmp_path, workers=1))
+    assert sum(len(trial.kills) for trial in found) == 3
+    assert not [trial.fault for trial in found if trial.fault]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        Point("half a file", f"{RUN}/last.ckpt", 1),
+        Point("after the rename", f"{RUN}/last.ckpt", 2),
+        Point("before the rename", f"{RUN}/metrics.json", 0),
+    ],
+    ids=str,
+)
+def test_a_run_that_is_killed_at_a_point_of_writing_ends_as_an_undisturbed_one(
+    point: Point, plain: kills.Undisturbed, tmp_path: Path, root: Path
+) -> None:
+    folder = tmp_path / "killed"
+    death = points.killed_at(plain.case, point, folder, root, plain.outcome)
+    assert death.fault is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run's folder is removed", "clock jumps by years", "logger wandb cannot write",
+     "run's folder becomes read-only"],
+)  # fmt: skip
+def test_a_fault_leaves_equal_numbers_or_one_sentence(
+    name: str, plain: kills.Undisturbed, root: Path
+) -> None:
+    (fault,) = [fault for fault in faults.FAULTS if fault.name == name]
+    ended = faults.endured(fault, fault.case.folder(root, name), plain.outcome)
+    assert ended.how in ("equal numbers", "one sentence"), ended
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_one_sentence_and_the_run_can_be_resumed(
+    plain: kills.Undisturbed, root: Path
+) -> None:
+    fault = faults.Fault("full", **faults.FULL_DISK)
+    ended = faults.endured(fault, root / "full", plain.outcome)
+    assert ended.how in ("one sentence", "skipped"), ended
+
+
+# The tools see what they look for
+
+
+def test_every_step_of_a_write_is_a_point(tmp_path: Path) -> None:
+    record = tmp_path / "points.tsv"
+    watch = WritePoints(tmp_path / "disk", record)
+    target = tmp_path / "disk" / "teacher-0123456789ab" / "last.ckpt"
+    target.parent.mkdir(parents=True)
+    temporary = target.with_name("last.ckpt.tmp")
+    for _ in range(3):
+        temporary.write_text("new")
+        watch.heard("open", (temporary, "w", os.O_WRONLY))
+        watch.watching(os.replace)(temporary, target)
+    watch.heard("open", (target, "r", os.O_RDONLY))
+    watch.heard("open", (tmp_path / "elsewhere", "w", os.O_WRONLY))
+    found = read_points(record)
+    assert {point.file for point in found} == {
+        "teacher-…/last.ckpt.tmp",
+        "teacher-…/last.ckpt",
+    }
+    kinds = ["open", "half a file", "before the rename", "after the rename", "power failure"]
+    assert [point.kind for point in found] == 3 * kinds
+    chosen = first_and_last(found)
+    assert [(p.kind, p.count) for p in chosen if p.count] == [(kind, 2) for kind in kinds[1:]]
+
+
+def test_numbers_that_differ_and_files_that_are_missing_are_seen() -> None:
+    one = {"metrics.json": {"a": 1.0}, "last.ckpt": {"w": b"1"}, "epochs.csv": [["0"]]}
+    assert not differences(one, dict(one))
+    other = {"metrics.json": {"a": 1.5}, "last.ckpt": {"w": b"1"}}
+    assert differences(one, other) == ["epochs.csv", "metrics.json"]
+
+
+def test_a_run_that_prints_a_traceback_or_says_nothing_is_lost(
+    plain: kills.Undisturbed, tmp_path: Path
+) -> None:
+    for program, says in (
+        ("raise KeyError('x')", "a traceback: KeyError: 'x'"),
+        ("import sys; sys.exit(3)", "exit code 3, 0 sentences"),
+    ):
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        log = log_of(tmp_path / "run")
+        log.touch()
+        process = start_run(log, program=str(path))
+        ended = faults.judged(process, plain.case, tmp_path / "run", plain.outcome)
+        assert (ended.how, ended.says) == ("lost", says)
+
+
+def test_growth_is_that_of_the_last_fifth_over_the_first() -> None:
+    samples = [Sample(100 + n, 20, 4, n) for n in range(10)]
+    assert growth(samples, "files") == 0
+    assert growth(samples, "own") == pytest.approx(108.5 / 100.5 - 1)
+
+
+@pytest.mark.sweeps
+def test_a_sweep_of_jobs_is_measured_while_it_runs(tmp_path: Path) -> None:
+    samples, states = soak.soaked(4, 2, tmp_path)
+    assert [str(state) for state in states] == ["done"] * 4
+    assert samples
+    assert all(sample.own > 0 and sample.files > 0 for sample in samples)
