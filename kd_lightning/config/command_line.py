@@ -65,11 +65,11 @@ def choices(*, of_sweeps: bool = False) -> str:
     return "\n".join(lines)
 
 
-def usual_precision(accelerator: str) -> str | int:
+def usual_precision(accelerator: str, deterministic: bool = False) -> str | int:
     """``kd_lightning.base.precision``, imported when it is needed: torch takes seconds."""
     from kd_lightning.base import precision
 
-    return precision.usual_precision(accelerator)
+    return precision.usual_precision(accelerator, deterministic)
 
 
 OmegaConf.register_new_resolver("choices", choices, replace=True)
@@ -142,6 +142,9 @@ def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
     # one was handled is a bug. An error of the operating system may be anywhere in the chain.
     chain = _chain(error, lambda e: e.__cause__)
     for link in chain:
+        if sentence := _determinism_message(link):
+            return sentence
+    for link in chain:
         if isinstance(link, UserError):
             return _with_command(_with_full_keys(_message(link), chain), overrides)
     for link in chain:
@@ -196,6 +199,23 @@ def _system_message(error: BaseException) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
     return ""
+
+
+def _determinism_message(error: BaseException) -> str:
+    """A sentence for an operation that ``hardware.deterministic`` forbids; "" for other errors."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "use_deterministic_algorithms(True)" not in text:
+        return ""
+    if "CUBLAS_WORKSPACE_CONFIG" in text:
+        return (
+            "hardware.deterministic=true must be set before this process uses a GPU, and it has "
+            "used one: start a new process, or set hardware.deterministic=false"
+        )
+    name = text.partition(" does not have")[0]
+    return (
+        f"hardware.deterministic=true, and torch has no deterministic version of {name} on this "
+        "device: use another net, method or device, or set hardware.deterministic=false"
+    )
 
 
 def _hydra_message(error: BaseException, overrides: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ CHANGEABLE_ON_RESUME = (
 ADDED_KEYS = {
     "hardware": (
         *("channels_last", "teacher_precision", "compile_teacher"),
-        *("compile", "cuda_graphs"),
+        *("compile", "cuda_graphs", "deterministic"),
     ),
     "teacher": (
         *("cache", "cache_top_k", "cache_store", "method"),
