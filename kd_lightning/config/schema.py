@@ -56,7 +56,7 @@ PLAIN = {
     "hardware.channels_last": bool,
     "hardware.teacher_precision": Literal["best", "bf16", 16, 32] | None,
     "hardware.compile_teacher": bool,
-    "hardware.compile": bool,
+    "hardware.compile": bool | Literal["auto", "trial"],
     "hardware.cuda_graphs": bool,
 }
 # Keys whose values are keys and values.
