@@ -58,7 +58,7 @@ def test_the_choice_follows_from_times_alone(numbers: tuple, compiles: bool, sen
 
 
 def always(compiles: bool) -> Callable[..., Choice]:
-    return lambda *times, spent: Choice(compiles, f"{compiles}, {len(times)} numbers")
+    return lambda *times, spent=False: Choice(compiles, f"{compiles}, {len(times)} numbers")
 
 
 def followed(step: Callable[..., Step]) -> Callable[..., Step]:
@@ -78,7 +78,7 @@ class Watch(Callback):
 
 
 class Run:
-    """An epoch of four batches: its losses, its end, and what it says of a trial."""
+    """An epoch of three batches: its losses, its end, and what it says of a trial."""
 
     def __init__(self, folder: Path, words: tuple[str, ...] = NETS, **trial: Any) -> None:
         self.said: list[str] = []
@@ -94,7 +94,7 @@ class Run:
 
 
 def assert_same(one: Run, other: Run) -> None:
-    assert len(one.losses) == 4
+    assert len(one.losses) == 3
     assert torch.equal(torch.stack(one.losses), torch.stack(other.losses))
     assert_equal(one.students, other.students)
     for key, state in one.optimizer.items():
@@ -119,7 +119,7 @@ def test_a_short_run_compiles_nothing(plain: Run, tmp_path: Path) -> None:
     run = Run(tmp_path, only_long_runs=True, compiler=pytest.fail)
     (sentence,) = run.said
     assert sentence.startswith("Steps are not compiled: that takes about 60 s and pays after ")
-    assert sentence.endswith(" steps, and 4 are left")
+    assert sentence.endswith(" steps, and 3 are left")
     assert_same(run, plain)
 
 
@@ -167,7 +167,7 @@ def test_a_net_that_no_compiler_follows_trains_all_the_same(tmp_path: Path) -> N
     run = Run(tmp_path, (f"method.students.a._target_={__name__}.looking",), decide=always(True))
     (said,) = run.said
     assert said.startswith("Steps are not compiled: this step cannot be compiled as one function")
-    assert len(run.losses) == 4
+    assert len(run.losses) == 3
 
 
 def test_statistics_and_generators_are_as_before() -> None:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from helpers import METHODS, compose, of_method
 from methods.test_contract import built, gradients
+from omegaconf import OmegaConf
 from torch import nn
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.precision import allow_tf32
 from kd_lightning.models.classifier import Classifier
+from kd_lightning.records.run_directory import load_resumed_config
 from kd_lightning.running.determinism import (
     FIXED_WORKSPACES,
     WORKSPACE,
@@ -82,6 +84,16 @@ def test_what_is_chosen_by_timing_is_refused(word: str) -> None:
 def test_lightnings_own_key_is_not_taken(tiny: list[str]) -> None:
     with pytest.raises(UserError, match=r"trainer\.deterministic"):
         distill("method=supervised", *of_method("supervised", tiny), "+trainer.deterministic=true")
+
+
+@pytest.mark.parametrize("words", [[], ["hardware.deterministic=false"]])
+def test_an_older_run_that_used_lightnings_key_resumes(words: list[str], tmp_path: Path) -> None:
+    older = compose("method=supervised", "data=synthetic", "+trainer.deterministic=warn")
+    del older.hardware.deterministic
+    OmegaConf.save(older, tmp_path / "config.yaml", resolve=False)
+    resumed = load_resumed_config(tmp_path, compose("data=synthetic", *words), words)
+    assert resumed.hardware.deterministic == (not words)
+    assert "deterministic" not in resumed.trainer
 
 
 @pytest.mark.parametrize("workspace", FIXED_WORKSPACES)
