@@ -134,20 +134,24 @@ class CompileTrial(Callback):
             return
         self._done = True
         with unchanged(method):
-            if not self._is_compiled_faster(trainer, method, batch):
+            steps = batches_left(trainer)
+            plain = Trial(trainer, method, batch, plain_step)
+            if self.only_long_runs and not self._could_pay(steps, plain):
+                return
+            method.compile_step = self.compiler
+            if not self._is_compiled_faster(steps, plain, trainer, method, batch):
                 method.use_plain_step()
                 torch.compiler.reset()  # frees what was compiled
 
-    def _is_compiled_faster(self, trainer: Trainer, method: Learner, batch: Any) -> bool:
-        steps = batches_left(trainer)
-        plain = Trial(trainer, method, batch, plain_step)
-        if self.only_long_runs:
-            assumed = plain.seconds * (1 - ASSUMED_GAIN)
-            expected = self.decide(steps, plain.seconds, assumed, ASSUMED_SECONDS)
-            self.say(expected.sentence)
-            if not expected.compiles:
-                return False
-        method.compile_step = self.compiler
+    def _could_pay(self, steps: int, plain: "Trial") -> bool:
+        compiled = plain.seconds * (1 - ASSUMED_GAIN)
+        choice = self.decide(steps, plain.seconds, compiled, ASSUMED_SECONDS)
+        self.say(choice.sentence)
+        return choice.compiles
+
+    def _is_compiled_faster(
+        self, steps: int, plain: "Trial", trainer: Trainer, method: Learner, batch: Any
+    ) -> bool:
         try:
             compiled = Trial(trainer, method, batch, Learner.compute_fast_step)
         except Exception as error:  # a compiler can raise anything, and the plain step works
@@ -155,13 +159,11 @@ class CompileTrial(Callback):
             self.say(f"Steps are not compiled: {reason or type(error).__name__}")
             return False
         if not math.isclose(plain.loss, compiled.loss, rel_tol=MAX_DIFFERENCE):
-            self.say(
-                f"Steps are not compiled: the loss would be {compiled.loss:.4g} instead of "
-                f"{plain.loss:.4g}"
-            )
+            losses = f"{compiled.loss:.4g} instead of {plain.loss:.4g}"
+            self.say(f"Steps are not compiled: the loss would be {losses}")
             return False
-        times = plain.seconds, compiled.seconds, compiled.first - compiled.seconds
-        choice = self.decide(steps, *times, spent=True)
+        compiling = compiled.first - compiled.seconds
+        choice = self.decide(steps, plain.seconds, compiled.seconds, compiling, spent=True)
         self.say(choice.sentence)
         return choice.compiles
 
