@@ -156,7 +156,7 @@ def test_every_hardware_has_the_same_keys(name: str, choices: DictConfig) -> Non
     assert set(config) == {
         *("accelerator", "devices", "num_nodes", "precision"),
         *("channels_last", "teacher_precision", "compile_teacher"),
-        *("compile", "cuda_graphs"),
+        *("compile", "cuda_graphs", "deterministic"),
     }
     if config.accelerator != "gpu":
         cfg = compose("data=synthetic", f"hardware={name}", "hardware.accelerator=cpu")

@@ -9,10 +9,11 @@ from helpers import METHODS, OF_MAPS, of_method
 
 from benchmarks.steps import build_case
 from kd_lightning import distill
+from kd_lightning.base.precision import no_tf32
 from kd_lightning.callbacks.averaging import AveragedStudents
 from kd_lightning.data.loading.loaders import ResidentLoader
 from kd_lightning.models.cifar import resnet
-from kd_lightning.models.inference import TOLERANCE, checked_fast_copy, no_tf32, relative_rms_error
+from kd_lightning.models.inference import TOLERANCE, checked_fast_copy, relative_rms_error
 
 pytestmark = [
     pytest.mark.gpu,
@@ -97,7 +98,7 @@ def test_the_teachers_twin_answers_as_it_does_on_a_gpu(precision: str, compiled:
     net.eval()
     twin = checked_fast_copy(net, x, precision=precision, compiled=compiled)
     assert twin is not net
-    with torch.no_grad(), no_tf32(x.device):
+    with torch.no_grad(), no_tf32():
         off = relative_rms_error(twin(x).logits, net(x).logits)
     assert off < TOLERANCE[twin.trunk.dtype]
 

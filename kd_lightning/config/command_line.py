@@ -84,11 +84,11 @@ def choices(*, of_sweeps: bool = False) -> str:
     return "\n".join(lines)
 
 
-def usual_precision(accelerator: str) -> str | int:
+def usual_precision(accelerator: str, deterministic: bool = False) -> str | int:
     """``kd_lightning.base.precision``, imported when it is needed: torch takes seconds."""
     from kd_lightning.base import precision
 
-    return precision.usual_precision(accelerator)
+    return precision.usual_precision(accelerator, deterministic)
 
 
 OmegaConf.register_new_resolver("choices", choices, replace=True)
@@ -160,6 +160,9 @@ def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
     # An error raised *from* a UserError is the user's mistake. An error that only happened while
     # one was handled is a bug. An error of the operating system may be anywhere in the chain.
     chain = _chain(error, lambda e: e.__cause__)
+    for link in chain:
+        if sentence := _determinism_message(link):
+            return sentence
     for link in chain:
         if isinstance(link, UserError):
             return _with_command(_with_full_keys(_message(link), chain), overrides)
@@ -248,6 +251,23 @@ def _yaml_message(error: BaseException) -> str:
             if frame.f_code.co_name == "load_config":
                 path = frame.f_locals.get("full_path", "")
     return f"{path} must be a YAML file in UTF-8: save it as UTF-8" if path else ""
+
+
+def _determinism_message(error: BaseException) -> str:
+    """A sentence for an operation that ``hardware.deterministic`` forbids; "" for other errors."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "use_deterministic_algorithms(True)" not in text:
+        return ""
+    if "CUBLAS_WORKSPACE_CONFIG" in text:
+        return (
+            "hardware.deterministic=true must be set before this process uses a GPU, and it has "
+            "used one: start a new process, or set hardware.deterministic=false"
+        )
+    name = text.partition(" does not have")[0]
+    return (
+        f"hardware.deterministic=true, and torch has no deterministic version of {name} on this "
+        "device: use another net, method or device, or set hardware.deterministic=false"
+    )
 
 
 def _hydra_message(error: BaseException, overrides: Sequence[str]) -> str:

@@ -63,10 +63,11 @@ PLAIN = {
     "hardware.devices": int | list[int],
     "hardware.num_nodes": Count,
     "hardware.precision": str | int,
+    "hardware.deterministic": bool,
     "hardware.channels_last": bool,
     "hardware.teacher_precision": Literal["best", "bf16", 16, 32] | None,
     "hardware.compile_teacher": bool,
-    "hardware.compile": bool,
+    "hardware.compile": bool | Literal["auto", "trial"],
     "hardware.cuda_graphs": bool,
 }
 # Keys whose values are keys and values.
@@ -79,7 +80,8 @@ SECTIONS = (
 # Arguments of Lightning's Trainer that the program sets: they depend on hardware, callbacks, logger
 # and the run directory.
 SET_BY_PROGRAM = {
-    *("accelerator", "devices", "num_nodes", "precision", "strategy", "logger", "callbacks"),
+    *("accelerator", "devices", "num_nodes", "precision", "deterministic", "strategy"),
+    *("logger", "callbacks"),
     *("default_root_dir", "use_distributed_sampler", "num_sanity_val_steps"),
     *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 }

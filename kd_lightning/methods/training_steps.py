@@ -86,6 +86,10 @@ class TrainingSteps(Optimization):
         self.seed_step_stream("dropout")  # one stream: a graph cannot seed another inside
         return self._fast_step(x, y, cached, torch.full((), self.progress, device=x.device))
 
+    def use_plain_step(self) -> None:
+        """From now on steps are not compiled."""
+        self.compile_step = self._fast_step = None
+
     def _step(self, *batch: Any) -> Step:
         return step_of(self.losses(*batch))
 

@@ -7,14 +7,14 @@ What comes before and after the trunk (normalization and classifier) stays in fl
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from kd_lightning.base.precision import best_dtype
+from kd_lightning.base.precision import best_dtype, no_tf32
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.folding import fold_batch_norms
@@ -38,25 +38,6 @@ def no_autocast(device: torch.device) -> AbstractContextManager:
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
-
-
-@contextmanager
-def no_tf32(device: torch.device) -> Iterator[None]:
-    """Inside, convolutions on a GPU are computed in full float32.
-
-    Their default is TF32, whose rounding errors differ between two computations of the same net.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some versions of torch warn that this name is deprecated
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
 
 
 def to_channels_last(net: nn.Module) -> None:
@@ -187,7 +168,7 @@ def checked_fast_copy(
     few = x if compiled else x[:32]  # a compiled copy is for one batch size
     try:
         copied = fast_copy(net, few, dtype=dtype, channels_last=channels_last, compiled=compiled)
-        with no_autocast(x.device), no_tf32(x.device):
+        with no_autocast(x.device), no_tf32():
             error = relative_rms_error(copied(few).logits, net(few).logits)
     except Exception as exception:  # a user's net can raise anything
         message = " ".join(str(exception).split())[:200]

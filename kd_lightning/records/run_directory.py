@@ -49,7 +49,7 @@ CHANGEABLE_ON_RESUME = (
 ADDED_KEYS = {
     "hardware": (
         *("channels_last", "teacher_precision", "compile_teacher"),
-        *("compile", "cuda_graphs"),
+        *("compile", "cuda_graphs", "deterministic"),
     ),
     "teacher": (
         *("cache", "cache_top_k", "cache_store", "method"),
@@ -217,6 +217,8 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
         if OmegaConf.is_dict(old.get(section)) and OmegaConf.is_dict(cfg.get(section)):
             for name in [k for k in keys if k in cfg[section] and k not in old[section]]:
                 old[section][name] = cfg[section][name]
+    if "deterministic" in old.trainer:  # where older runs have it
+        old.hardware.deterministic = bool(old.trainer.pop("deterministic"))
     added = add_earlier_values(old)
     cfg = cfg.copy()
     for name in added:

@@ -20,6 +20,7 @@ from kd_lightning.methods.recorded_step import RecordedStep
 from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
+from kd_lightning.running.compile_trial import check_trial
 from kd_lightning.running.support import check_support
 from kd_lightning.running.trainer import count_processes
 from kd_lightning.running.unlabeled import add_unlabeled
@@ -150,7 +151,8 @@ def build_method(cfg: DictConfig, teacher: Teacher | None) -> Learner:
             f"got {method.num_classes}"
         )
     check_support(cfg, method)
-    method.compile_step = CompiledStep if cfg.hardware.compile else None
+    check_trial(cfg)
+    method.compile_step = CompiledStep if cfg.hardware.compile is True else None
     method.record_step = RecordedStep if should_record_steps(cfg) else None
     if isinstance(method, Distiller):
         method.make_fast = partial(

@@ -17,6 +17,7 @@ from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import read_json
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.running.determinism import describe_arithmetic
 from kd_lightning.teachers.sources import Teacher
 
 PACKAGES = (
@@ -59,6 +60,7 @@ def describe_environment(
                 for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
             ],
         },
+        "arithmetic": describe_arithmetic(),
         "seeds": {
             "seed": cfg.seed,
             "data.split_seed": data.split_seed,

@@ -47,6 +47,7 @@ from kd_lightning.running.build import (
     quieten,
     use_threads,
 )
+from kd_lightning.running.compile_trial import compile_trial
 from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
@@ -135,6 +136,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     run_info = describe_run(directory, overrides or [], *names)
     number_samples(data, method)
     trainer = build_trainer(cfg, directory, title, run_info, method, best)
+    trainer.callbacks += compile_trial(cfg, method, trainer, say)
     if isinstance(method, Distiller):
         data.mixing_sources = method.mixed_targets
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
@@ -151,6 +153,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
             sys.exit(0)  # test and record are rank 0's alone
 
         metrics = {"title": title, "seed": cfg.seed, "epochs": trainer.current_epoch}
+        metrics["compiled"] = method.compile_step is not None
         tested, curves = test_run(trainer, method, data, best, cfg, teacher, baselines)
         metrics |= tested
         calibration.write(curves, directory, plots=cfg.evaluation.plots)

@@ -57,7 +57,7 @@ def check_support(cfg: DictConfig, method: Learner) -> None:
     for option, reason in unsupported_by(method).items():
         key, off = OPTIONS[option]
         value = OmegaConf.select(cfg, key)
-        if value is None or str(value).lower() in (off, "null"):
+        if value is None or str(value).lower() in (off, "null", "auto"):
             continue
         shown = "" if OmegaConf.is_config(value) else f"={str(value).lower()}"
         raise UserError(f"method={name} does not support {key}{shown}: {reason} (set {key}={off})")

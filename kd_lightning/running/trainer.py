@@ -19,6 +19,7 @@ from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.methods.base import Learner
 from kd_lightning.records.jobs import current_job
+from kd_lightning.running.determinism import use_determinism
 from kd_lightning.trackers.run_info import RunInfo, run_name
 from kd_lightning.trackers.safe_logger import SafeLogger
 
@@ -116,12 +117,14 @@ def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Tra
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError("hardware.accelerator=gpu, and there is no GPU: use hardware=cpu")
     check_processes(count_processes(cfg.hardware, on_gpu), cfg.hardware.num_nodes)
+    use_determinism(cfg, on_gpu)
     trainer = Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),
         accelerator=accelerator,
         devices=cfg.hardware.devices,
         num_nodes=cfg.hardware.num_nodes,
         precision=precision,
+        deterministic=cfg.hardware.deterministic,
         strategy=strategy_for(cfg.hardware, on_gpu, unused),
         use_distributed_sampler=False,  # the data modules deal out samples themselves
         num_sanity_val_steps=0,

@@ -1,10 +1,10 @@
-"""The precision of a run that names none."""
+"""The precision of a run that names none, and TF32."""
 
 import pytest
 import torch
 from helpers import compose
 
-from kd_lightning.base.precision import usual_precision
+from kd_lightning.base.precision import allow_tf32, no_tf32, usual_precision
 
 GPUS = {  # has bf16, compute capability -> precision
     (True, (9, 0)): "bf16-mixed",
@@ -46,3 +46,22 @@ def test_a_configuration_has_it_unless_it_names_another(hardware: str, gpu: str 
     assert cfg.hardware.precision == 32
     cfg = compose("method=kd", f"hardware={hardware}", "hardware.accelerator=cpu")
     assert cfg.hardware.precision == 32
+
+
+def test_a_deterministic_configuration_has_32_unless_it_names_another(gpu: str | int) -> None:
+    words = ("method=kd", "hardware=gpu", "hardware.deterministic=true")
+    assert compose(*words).hardware.precision == 32
+    assert compose(*words, "hardware.precision=bf16-mixed").hardware.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_without_tf32_is_a_while_after_which_all_is_as_before(allowed: bool) -> None:
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        allow_tf32(allowed)
+        with no_tf32():
+            assert not any(flag.allow_tf32 for flag in flags)
+        assert all(flag.allow_tf32 == allowed for flag in flags)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
