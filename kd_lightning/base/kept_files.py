@@ -9,9 +9,11 @@ read without.
 
 import hashlib
 import json
+import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,33 @@ def write_kept(folder: Path, texts: Mapping[str, str]) -> None:
     """
     contents = {name: text.encode() for name, text in texts.items()}
     new = {name: [hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
-    sums = read_sums(folder)
-    _write_sums(folder, sums | {name: [*sums.get(name, []), *new[name]] for name in new})
-    for name, data in contents.items():
-        with atomic_write(folder / name) as unfinished:
-            unfinished.write_bytes(data)
-    _write_sums(folder, sums | new)
+    with _one_writer(folder):
+        sums = read_sums(folder)
+        _write_sums(folder, sums | {name: [*sums.get(name, []), *new[name]] for name in new})
+        for name, data in contents.items():
+            with atomic_write(folder / name) as unfinished:
+                unfinished.write_bytes(data)
+        _write_sums(folder, sums | new)
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write into a folder: two would lose each other's checksums. Where
+    a folder cannot be locked (Windows, some network file systems) nothing is.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_sums(folder: Path) -> Sums:

@@ -1,6 +1,7 @@
 """What is written is read again; damage of any kind is one sentence."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable
@@ -173,3 +174,20 @@ def test_an_archive_that_was_written_without_checksums_is_read(tmp_path: Path) -
     finally:
         torch.serialization.set_crc32_options(True)
     check_archive(path)
+
+
+def write_many(folder: Path, name: str) -> None:
+    for number in range(60):
+        write_kept(folder, {f"{name}.txt": f"{name} {number}"})
+
+
+def test_processes_that_write_into_one_folder_keep_each_others_checksums(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_many, args=(tmp_path, name)) for name in "abc"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    for name in "abc":
+        assert read_text(tmp_path / f"{name}.txt") == f"{name} 59"
+    assert len((tmp_path / SUMS).read_text().splitlines()) == 3
