@@ -157,7 +157,7 @@ def test_a_damaged_file_is_named_by_those_who_need_it(
     assert all(name in sentence for sentence in said.values())
 
 
-@pytest.mark.parametrize("name", [*TO_RESUME, *FOR_PEOPLE, "epochs.csv"])
+@pytest.mark.parametrize("name", [*sorted(TO_RESUME), *sorted(FOR_PEOPLE), "epochs.csv"])
 def test_a_file_that_is_not_needed_changes_nothing(
     name: str, run: Path, expected: dict[str, object]
 ) -> None:
