@@ -23,12 +23,10 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.base.allowed import ANYTHING, check_composed
+from kd_lightning.base.conf_folder import CONF
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
-
-PACKAGE = Path(__file__).resolve().parents[1]
-# inside the package if it is installed from a wheel, beside it in a source tree
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 HELP_WIDTH = 80  # characters of a line of --help
 SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
@@ -92,6 +90,28 @@ def compose(
         search = [f"hydra.searchpath=[{folder.with_quotes()}]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, [*overrides, *search])
+
+
+def compose_from_file(
+    overrides: Sequence[str], config_dir: str | None, *, path: Path, allow: Sequence[str]
+) -> DictConfig:
+    """``compose`` for the words in a file of a sweep, which may be somebody else's.
+
+    Args:
+        path: the file.
+        allow: packages, modules or functions that it may name.
+
+    Raises:
+        UserError: it names another function, or reads more than its own keys.
+    """
+    for word in overrides if ANYTHING not in allow else ():
+        if re.match(r"[+~]*hydra\b", word):  # hydra.searchpath can name a package to import
+            raise UserError(f"{path} must not set Hydra's own options, got {word}")
+    cfg = compose(overrides, config_dir)
+    if ANYTHING not in allow:
+        cfg.allow = list(allow)
+    check_composed(cfg, path, allow)
+    return cfg
 
 
 @contextmanager

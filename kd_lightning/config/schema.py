@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
+from kd_lightning.base.allowed import check_own
 from kd_lightning.base.errors import UserError, unknown
 
 Baseline = Literal["labels_only", "adversarial_training"]
@@ -25,6 +26,7 @@ PLAIN = {
     "title": str | None,
     "run_dir": str | None,
     "resume": str | None,
+    "allow": list[str],
     "baselines": Baseline | list[Baseline] | None,
     "threads": int | None,
     "evaluation.temperature_scaling": bool,
@@ -164,6 +166,7 @@ def check_targets(node: Any, key: str) -> None:
 
 def target_of(node: DictConfig, key: str) -> Callable:
     """The class or function that ``node`` names."""
+    check_own(str(node._target_), f"{key}._target_".removeprefix("."))
     try:
         return get_object(node._target_)
     except Exception as error:  # importing a user's module may raise any exception

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import is_first_rank
 
@@ -161,6 +162,8 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     if not is_run(directory):
         raise UserError(f"resume={directory} is no run directory: expected {CONFIG} in it")
     old = OmegaConf.load(directory / CONFIG)
+    allow = list(cfg.get("allow", []))
+    check_record(old, directory / CONFIG, allow)
     if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
     for section, keys in ADDED_KEYS.items():
@@ -176,7 +179,7 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0].split("@")[-1]
-        if key == "resume":
+        if key in ("resume", "allow"):
             continue
         if key in ("experiment", "recipe"):
             raise UserError(f"'{override}' cannot be set when a run is resumed: leave it out")
@@ -195,7 +198,7 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
                 f"'{override}' would change what the resumed run learns, which has {key}={before}: "
                 "leave it out, or start a new run"
             )
-    old.resume = str(directory)
+    old.resume, old.allow = str(directory), allow
     return old
 
 

@@ -4,6 +4,7 @@ Python: ``distill("method=dual_student", "data=digits").metrics``.
 
 import gc
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write, write_json, write_text
 from kd_lightning.base.interrupts import interruptible
@@ -128,7 +130,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         data.mixing_sources = method.mixed_targets
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
-    advice = f"resume with: python -m kd_lightning.run resume={directory}"
+    advice = f"resume with: {resume_command(cfg, directory)}"
     with interruptible(advice), closing_loggers(trainer.loggers, Pruned):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher, checked)
@@ -151,6 +153,14 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
+
+
+def resume_command(cfg: DictConfig, directory: Path) -> str:
+    """The command that resumes a run, with the packages that its configuration needs allowed."""
+    words = [f"resume={directory}"]
+    if needed := needed_words(cfg):
+        words.append(f"allow=[{','.join(needed)}]")
+    return f"python -m kd_lightning.run {shlex.join(words)}"
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

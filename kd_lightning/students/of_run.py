@@ -1,7 +1,7 @@
 """The students of a run: writes their files, and finds them again in the run directory."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.records.run_directory import best_student
 from kd_lightning.students.architecture import to_file
@@ -82,9 +83,16 @@ def file_of(directory: Path, key: str) -> Path:
     return directory / FOLDER / key / WEIGHTS_FILE
 
 
-def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What ``read_student`` returns, for a run of a version that wrote no student files."""
+def read_older_run(
+    directory: Path, key: str, allow: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What ``read_student`` returns, for a run of a version that wrote no student files.
+
+    Args:
+        allow: packages whose functions the configuration of the run may name.
+    """
     cfg = OmegaConf.load(directory / "config.yaml")
+    check_record(cfg, directory / "config.yaml", allow)
     metrics, environment = (json.loads((directory / name).read_text()) for name in RECORDS)
     if "class_names" not in environment["data"]:  # they were recorded later
         raise UserError(
