@@ -48,13 +48,14 @@ def check_own(name: str, key: str) -> None:
         )
 
 
-def check_record(content: Any, path: Path, allow: Sequence[str]) -> None:
+def check_record(content: Any, path: Path, allow: Sequence[str], key: str = "") -> None:
     """Checks what was read from a file of a run or a sweep, before anything of it is used.
 
     Args:
         content: plain values, or a configuration.
         path: the file, for messages.
         allow: packages, modules or functions that it may name, too.
+        key: of the content in the file.
 
     Raises:
         UserError: it names a constructor that it may not, or refers to something: a run writes
@@ -62,13 +63,13 @@ def check_record(content: Any, path: Path, allow: Sequence[str]) -> None:
     """
     if OmegaConf.is_config(content):
         content = OmegaConf.to_container(content)
-    for key, value in values_of(content):
+    for name, value in values_of(content, key):
         if ANYTHING not in allow and isinstance(value, str) and "${" in value:
             raise UserError(
-                f"{path} must hold values alone, got {key}={value}: write the value into it"
+                f"{path} must hold values alone, got {name}={value}: write the value into it"
             )
-        if key.rpartition(".")[2] == TARGET:
-            check_constructor(value, f"{key} in {path}", allow)
+        if name.rpartition(".")[2] == TARGET:
+            check_constructor(value, f"{name} in {path}", allow)
 
 
 def check_composed(cfg: Any, path: Path, allow: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ def set_up(data: ClassificationData) -> None:
 def own_config(run: Path, allow: Sequence[str]) -> DictConfig:
     """The data of a run, with the keys of ``conf/evaluate.yaml``."""
     cfg = OmegaConf.load(run / "config.yaml")
-    check_record(OmegaConf.to_container(cfg).get("data"), run / "config.yaml", allow)
+    check_record(OmegaConf.to_container(cfg).get("data"), run / "config.yaml", allow, "data")
     add_earlier_values(cfg)
     return OmegaConf.create({"seed": cfg.seed, "split": "test", "data": cfg.data})
 

@@ -296,7 +296,7 @@ def student_config(directory: Path, key: str, allow: Sequence[str] = ()) -> Dict
     """
     path = directory / "config.yaml"
     config = OmegaConf.to_container(OmegaConf.load(path))["method"]["students"][key]
-    check_record(config, path, allow)
+    check_record(config, path, allow, f"method.students.{key}")
     return OmegaConf.create(config)
 
 
