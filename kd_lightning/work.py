@@ -23,8 +23,9 @@ from kd_lightning.base.files import write_text
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
-from kd_lightning.config.command_line import compose_from_file, user_message
+from kd_lightning.config.command_line import user_message
 from kd_lightning.config.options import command_parser
+from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.jobs import JOB_VARIABLE, Job
 from kd_lightning.running.run import run
 

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.base.disks import FULL
+from kd_lightning.base.errors import UserError
+
+LONGEST_NAME = 100  # bytes; file systems take 255, and the names of runs and files have more parts
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -20,6 +25,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in FULL:  # a plain write names no file, and a copy the one that it reads
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,6 +45,20 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def check_name(name: str, key: str) -> None:
+    """Raises ``UserError`` for a text that is not the name of one file or folder.
+
+    Args:
+        key: that has it.
+    """
+    is_one = name and name == Path(name).name and "\\" not in name and not name.startswith(".")
+    if not (is_one and name.isprintable() and len(name.encode()) <= LONGEST_NAME):
+        raise UserError(
+            f"{key} must be a name, without / or a dot in front, of at most {LONGEST_NAME} bytes, "
+            f"got {name!r}"
+        )
 
 
 def printable(path: str | os.PathLike) -> str:

@@ -23,10 +23,11 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_lightning.base.allowed import ANYTHING, check_composed
 from kd_lightning.base.conf_folder import CONF
+from kd_lightning.base.disks import FULL, full_disk_message
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.config.hydra_words import check_hydra_words
 
 HELP_WIDTH = 80  # characters of a line of --help
 SWEEP_GROUPS = ("sweep", "launcher", "sampler", "pruner")  # a single run does not have them
@@ -38,9 +39,10 @@ def is_sweep_key(word: str) -> bool:
 
 
 def check_one_run(words: Sequence[str]) -> None:
-    """Raises ``UserError`` for a word that only sweeps take."""
+    """Raises ``UserError`` for a word that only sweeps take, or that only other programs do."""
     for word in filter(is_sweep_key, words):
         raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
+    check_hydra_words(words)
 
 
 def choices(*, of_sweeps: bool = False) -> str:
@@ -90,28 +92,6 @@ def compose(
         search = [f"hydra.searchpath=[{folder.with_quotes()}]"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(name, [*overrides, *search])
-
-
-def compose_from_file(
-    overrides: Sequence[str], config_dir: str | None, *, path: Path, allow: Sequence[str]
-) -> DictConfig:
-    """``compose`` for the words in a file of a sweep, which may be somebody else's.
-
-    Args:
-        path: the file.
-        allow: packages, modules or functions that it may name.
-
-    Raises:
-        UserError: it names another function, or reads more than its own keys.
-    """
-    for word in overrides if ANYTHING not in allow else ():
-        if re.match(r"[+~]*hydra\b", word):  # hydra.searchpath can name a package to import
-            raise UserError(f"{path} must not set Hydra's own options, got {word}")
-    cfg = compose(overrides, config_dir)
-    if ANYTHING not in allow:
-        cfg.allow = list(allow)
-    check_composed(cfg, path, allow)
-    return cfg
 
 
 @contextmanager
@@ -210,9 +190,8 @@ def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
     if not isinstance(error, OSError):
         return ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        where = f", writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}: free some space, or write elsewhere (outputs=…)"
+    if error.errno in FULL:
+        return full_disk_message(error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
     return ""

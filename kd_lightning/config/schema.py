@@ -17,6 +17,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from kd_lightning.base.allowed import check_own
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.config.paths import check_paths
 
 Baseline = Literal["labels_only", "adversarial_training"]
 # Keys that are no arguments of a ``_target_``, with the types of their values.
@@ -127,6 +128,7 @@ def check_configuration(cfg: DictConfig) -> None:
     for section in ("trainer", "teacher.trainer"):
         check_arguments(OmegaConf.select(cfg, section), allowed, section)
     check_targets(cfg, "")
+    check_paths(cfg)
 
 
 def check_section(cfg: DictConfig, key: str) -> None:

@@ -145,6 +145,8 @@ class ClassificationData(LightningDataModule):
         if num_workers < 0:
             raise UserError(f"data.num_workers must be >= 0, got {num_workers}")
         self.batch_size = batch_size
+        if root is not None and not str(root).strip():
+            raise UserError("data.root must be a path, got an empty one (data.root=…)")
         self.root = None if root is None else Path(root).expanduser()
         self.val_fraction = val_fraction
         self.split_seed = split_seed

@@ -27,6 +27,7 @@ from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.command_line import as_user_errors, check_one_run, compose, report_errors
 from kd_lightning.config.console import console
 from kd_lightning.config.console import say as show
+from kd_lightning.config.paths import check_paths
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.evaluation import calibration, table
@@ -99,6 +100,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     check_configuration(cfg)
     if cfg.resume:
         cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])
+        check_paths(cfg)
     check_overrides(cfg, overrides or [])
     check_installed(cfg.logger)
     use_threads(cfg.threads)

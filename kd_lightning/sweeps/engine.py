@@ -22,7 +22,8 @@ from kd_lightning import reports
 from kd_lightning.base.allowed import ANYTHING, check_record, needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
-from kd_lightning.config.command_line import compose, compose_from_file
+from kd_lightning.config.command_line import compose
+from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
 from kd_lightning.sweeps import create, display, plan, search
 from kd_lightning.sweeps.overrides import value_of
