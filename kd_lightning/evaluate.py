@@ -68,7 +68,7 @@ def evaluate(arguments: argparse.Namespace) -> "Evaluation":
     paths, overrides = split_words(arguments.words)
     subjects = load_subjects(paths, arguments.student, arguments.allow)
     own = next((path for path in paths if is_run(path)), None)
-    labelled = load_data(overrides, own, arguments.config_dir)
+    labelled = load_data(overrides, own, arguments.config_dir, arguments.allow)
     requests = requests_of(arguments, subjects)
     passes = student_evaluation.count_passes(subjects, labelled, requests)
     with showing_progress(passes) as advance:

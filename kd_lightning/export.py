@@ -83,22 +83,29 @@ def export(arguments: argparse.Namespace, formats: list[str]) -> None:
     )
     request.check()  # before the data are read
     run = run_of(arguments.source)
-    data, teacher = (None, None) if run is None else data_and_teacher_of(run)
+    data, teacher = (None, None) if run is None else data_and_teacher_of(run, arguments.allow)
     table = write_export(request, run, data, teacher)
     print_tables([table], console, split_heads=False)
     say(f"Written: {arguments.out}")
 
 
-def data_and_teacher_of(run: Path) -> "tuple[ClassificationData | None, nn.Module | None]":
+def data_and_teacher_of(
+    run: Path, allow: Sequence[str]
+) -> "tuple[ClassificationData | None, nn.Module | None]":
     """The data of a run, and its teacher's net to be timed; None if the data are not here, which is
     said, and None if the run has no teacher.
+
+    Args:
+        allow: packages whose functions the configuration of the run may name.
     """
+    from kd_lightning.base.allowed import check_record
     from kd_lightning.base.errors import UserError
     from kd_lightning.exports.source import teacher_to_time
     from kd_lightning.records.run_directory import add_earlier_values, read_config
     from kd_lightning.running.build import build_data, use_threads
 
     cfg = read_config(run, "data", "task")
+    check_record(cfg, run / "config.yaml", allow)
     add_earlier_values(cfg)
     use_threads(cfg.threads)
     not_needed = {"download": False, "unlabeled": None, "unlabeled_options": None}

@@ -59,7 +59,9 @@ def main() -> None:
     parser = command_parser("sweep", __doc__, takes_keys=True)
     parser.add_argument("directory", type=Path, help="a sweep's directory, with sweep.yaml in it")
     parser.add_argument("--resume", action="store_true", help="run failed and missing jobs")
-    parser.add_argument("words", nargs="*", help="with --resume: launcher=…, launcher.workers=…")
+    parser.add_argument(
+        "words", nargs="*", help="with --resume: launcher=…, launcher.workers=…, allow=[my_package]"
+    )
     arguments = parser.parse_intermixed_args()
     with report_errors():
         from kd_lightning.running.build import quieten
@@ -72,8 +74,11 @@ def main() -> None:
             engine.watch(directory, console)
             return
         quieten()
-        launcher = create.build_launcher(engine.launcher_config(directory, arguments.words))
-        if not engine.run_sweep(directory, launcher, console):
+        allow, words = engine.split_allow(arguments.words)
+        config = engine.launcher_config(directory, words)
+        is_typed = any(word.startswith("launcher=") for word in words)
+        engine.check_files(directory, None if is_typed else config, allow)
+        if not engine.run_sweep(directory, create.build_launcher(config), console, allow):
             sys.exit(1)
 
 

@@ -18,14 +18,16 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import Damaged
 from kd_lightning.base.files import set_aside, write_text
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import SUMS
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
-from kd_lightning.config.command_line import compose, user_message
+from kd_lightning.config.command_line import user_message
 from kd_lightning.config.options import command_parser
+from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import LAST, PREVIOUS, has_checkpoint
 from kd_lightning.records.jobs import JOB_VARIABLE, Job
@@ -38,11 +40,14 @@ OF_THE_JOB = (
 )  # fmt: skip
 
 
-def work(directory: Path) -> int:
+def work(directory: Path, allow: Sequence[str] = ()) -> int:
     """Runs the job and returns an exit code: 0 if the job is over, 2 for a user error, 128 + n
     after signal n, 1 for a bug.
+
+    Args:
+        allow: packages whose functions the job may name.
     """
-    job = Job(directory.resolve())
+    job = Job(directory.resolve(), tuple(allow))
     os.environ[JOB_VARIABLE] = str(job.directory)
     if not is_first_rank():  # only the first rank holds the lock and writes the job's files
         if wait_for_first(job):
@@ -97,7 +102,9 @@ def run_job(job: Job) -> None:
     spec = job.spec
     if spec.folder and Path(spec.folder).is_dir():
         os.chdir(spec.folder)
-    cfg = compose(spec.overrides, spec.config_dir)
+    path = job.directory / "job.json"
+    check_record(spec.search or {}, path, job.allow)
+    cfg = compose_from_file(spec.overrides, spec.config_dir, path=path, allow=job.allow)
     if has_checkpoint(job.directory):
         cfg.resume = str(job.directory)
         run(cfg, [])
@@ -156,6 +163,7 @@ def end_with_parent() -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("work", __doc__)
     parser.add_argument("directory", type=Path, help="a job's directory, with job.json in it")
+    parser.add_argument("--allow", nargs="+", default=[], help="packages that it may use")
     parser.add_argument(
         "--with-parent", action="store_true", help="end when the parent process ends"
     )
@@ -170,7 +178,7 @@ def main() -> None:
         sys.exit(2)
     if arguments.with_parent:
         end_with_parent()
-    sys.exit(work(directory))
+    sys.exit(work(directory, arguments.allow))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """A user's own net: a function that returns a Classifier, and a YAML file in the user's folder."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from kd_lightning import distill
+from kd_lightning.base.errors import UserError
+from kd_lightning.running import run
 
 NET = """
 from torch import nn
@@ -28,7 +33,7 @@ std: ${task.std}
 """
 
 
-def test_an_own_net_can_be_student_and_teacher(
+def test_an_own_net_can_be_student_and_teacher_and_be_resumed(
     tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_nets.py").write_text(NET)
@@ -46,3 +51,14 @@ def test_an_own_net_can_be_student_and_teacher(
     nets = result.metrics["nets"]
     assert nets["student"]["title"] == "student · tiny(20)"
     assert nets["teacher"]["parameters"] > 3 * nets["student"]["parameters"]
+
+    # its record could be from somebody else
+    with pytest.raises(UserError, match=r'asks to call my_nets.tiny, .*allow=\["my_nets"\]'):
+        distill(f"resume={result.directory}")
+    (command,) = re.findall(r"kd_lightning.run (.*)", resume_command(result.directory))
+    assert distill(*shlex.split(command)).metrics["nets"].keys() == nets.keys()
+
+
+def resume_command(directory: Path) -> str:
+    """What an interrupted run advises."""
+    return run.resume_command(OmegaConf.load(directory / "config.yaml"), directory)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class Broken(Callback):
 
 def test_a_bug_keeps_its_traceback_in_the_log(make, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
-    job = make("+callbacks.broken._target_=broken.Broken")
+    job = replace(make("+callbacks.broken._target_=broken.Broken"), allow=("broken",))
     done = subprocess.run(job.command(), env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
     assert job.error().endswith("ZeroDivisionError: division by zero")

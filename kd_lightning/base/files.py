@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.base.disks import FULL
 from kd_lightning.base.errors import UserError
+
+LONGEST_NAME = 100  # bytes; file systems take 255, and the names of runs and files have more parts
 
 
 @contextmanager
@@ -26,6 +29,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except Exception as error:
+        # a plain write names no file, and a copy the one that it reads
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         is_replaced = isinstance(error, FileNotFoundError) and str(error.filename) == str(temporary)
         if path.parent.is_dir() and not is_replaced:
             raise
@@ -70,6 +76,20 @@ def set_aside(path: Path) -> Path:
         number += 1
         aside = path.with_name(f"{path.name}.damaged-{number}")
     return path.rename(aside)
+
+
+def check_name(name: str, key: str) -> None:
+    """Raises ``UserError`` for a text that is not the name of one file or folder.
+
+    Args:
+        key: that has it.
+    """
+    is_one = name and name == Path(name).name and "\\" not in name and not name.startswith(".")
+    if not (is_one and name.isprintable() and len(name.encode()) <= LONGEST_NAME):
+        raise UserError(
+            f"{key} must be a name, without / or a dot in front, of at most {LONGEST_NAME} bytes, "
+            f"got {name!r}"
+        )
 
 
 def printable(path: str | os.PathLike) -> str:

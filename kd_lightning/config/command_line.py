@@ -26,13 +26,12 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.base.conf_folder import CONF
+from kd_lightning.base.disks import FULL, full_disk_message
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.words import plain
-
-PACKAGE = Path(__file__).resolve().parents[1]
-# inside the package if it is installed from a wheel, beside it in a source tree
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+from kd_lightning.config.hydra_words import check_hydra_words
 
 # In the errors of torch and numpy, which are of several types
 NO_MEMORY = re.compile(r"can't allocate memory|Unable to allocate|CUDA out of memory")
@@ -46,11 +45,12 @@ def is_sweep_key(word: str) -> bool:
 
 
 def check_one_run(words: Sequence[str]) -> None:
-    """Raises ``UserError`` for a word that only sweeps take."""
+    """Raises ``UserError`` for a word that only sweeps take, or that only other programs do."""
     for word in filter(is_sweep_key, words):
         raise UserError(f"{word} is for a sweep: add -m (python -m kd_lightning.run -m …)")
     for word in filter(has_odd_choice, words):
         raise UserError(f"a choice must be a name, got {word}")
+    check_hydra_words(words)
 
 
 def has_odd_choice(word: str) -> bool:
@@ -218,9 +218,8 @@ def _system_message(error: BaseException) -> str:
         )
     if not isinstance(error, OSError):
         return ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        where = f", writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}: free some space, or write elsewhere (outputs=…)"
+    if error.errno in FULL:
+        return full_disk_message(error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
     return ""

@@ -46,6 +46,7 @@ class CommandParser(argparse.ArgumentParser):
         # first, because argparse would name a missing argument before an unknown option
         words = sys.argv[1:] if args is None else list(args)
         try:
+            check_not_empty(words)
             options = [*self._option_string_actions, *self.others]
             check_options(words, options, self.prog, self.takes_keys)
         except UserError as error:
@@ -74,6 +75,14 @@ def check_options(
             return
         if re.match("--?[a-zA-Z]", word) and not any(names(word, option) for option in options):
             raise unknown_option(word, options, command, takes_keys)
+
+
+def check_not_empty(words: Sequence[str]) -> None:
+    """Raises ``UserError`` for an empty word, which would be a path to the current folder."""
+    for before, word in zip(["", *words], words, strict=False):
+        if not word or re.fullmatch(r"--[\w-]+=", word):
+            place = word or before or "the first argument"
+            raise UserError(f"expected a path or a name, got an empty one ({place})")
 
 
 def names(word: str, option: str) -> bool:

@@ -23,8 +23,10 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
+from kd_lightning.base.allowed import check_own
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.ranges import Count, Seed, ShareAboveZero, ShareBelowOne
+from kd_lightning.config.paths import check_paths
 from kd_lightning.config.trainer_options import NOT_FOR_RUNS, TRAINER_TYPES
 from kd_lightning.config.values import as_text, check
 
@@ -36,6 +38,7 @@ PLAIN = {
     "title": str | None,
     "run_dir": str | None,
     "resume": str | None,
+    "allow": list[str],
     "baselines": Baseline | list[Baseline] | None,
     "threads": Count | None,
     "evaluation.temperature_scaling": bool,
@@ -135,6 +138,7 @@ def check_configuration(cfg: DictConfig) -> None:
     for section in ("trainer", "teacher.trainer"):
         check_trainer(OmegaConf.select(cfg, section), section)
     check_targets(cfg, "")
+    check_paths(cfg)
 
 
 def check_trainer(section: DictConfig, key: str) -> None:
@@ -191,6 +195,7 @@ def check_targets(node: Any, key: str) -> None:
 
 def target_of(node: DictConfig, key: str) -> Callable:
     """The class or function that ``node`` names."""
+    check_own(str(node._target_), f"{key}._target_".removeprefix("."))
     try:
         return get_object(node._target_)
     except Exception as error:  # importing a user's module may raise any exception

@@ -140,6 +140,8 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
         if on_leak not in CHOICES:
             raise unknown("choice", str(on_leak), CHOICES, "data.on_leak")
         self.batch_size = batch_size
+        if root is not None and not str(root).strip():
+            raise UserError("data.root must be a path, got an empty one (data.root=…)")
         self.root = None if root is None else Path(root).expanduser()
         self.val_fraction = val_fraction
         self.split_seed = split_seed

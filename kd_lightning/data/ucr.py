@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import check_name
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.cells import is_missing
@@ -47,6 +48,7 @@ class UCR(ClassificationData):
             raise UserError(f"data.length must be 2 or more, got {length}")
         if download and self.root is None:
             raise UserError("data.download=true needs a folder to download into (data.root=…)")
+        check_name(name, "data.name")
         self.name = name
         self.length = length
         self.download = download

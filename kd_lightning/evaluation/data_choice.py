@@ -7,6 +7,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.config.command_line import as_user_errors, compose
 from kd_lightning.config.schema import check_targets
@@ -21,7 +22,10 @@ OF_STUDENT = ("image_size", "resize", "crop_fraction", "interpolation")
 
 
 def load_data(
-    words: Sequence[str], own: Path | None = None, config_dir: str | Path | None = None
+    words: Sequence[str],
+    own: Path | None = None,
+    config_dir: str | Path | None = None,
+    allow: Sequence[str] = (),
 ) -> LabelledSet:
     """The samples that a command line asks for.
 
@@ -29,6 +33,7 @@ def load_data(
         words: ``data=<name>``, ``data.<key>=<value>``, ``split=<part>``.
         own: the directory of the run whose data are taken if there is no ``data=``.
         config_dir: a folder with the user's own YAML files.
+        allow: packages whose data sets the run may name.
 
     Raises:
         UserError: a word is wrong, or the data cannot be loaded.
@@ -39,7 +44,7 @@ def load_data(
         elif own is None:
             raise UserError("a student file has no data with it: say on which to evaluate (data=…)")
         else:
-            cfg = changed(own_config(own), words)
+            cfg = changed(own_config(own, allow), words)
         check(cfg)
         data = instantiate(cfg.data, _convert_="object")
         check_effect(data, words)
@@ -56,9 +61,10 @@ def set_up(data: ClassificationData) -> None:
     data.batch_size = batch_size
 
 
-def own_config(run: Path) -> DictConfig:
+def own_config(run: Path, allow: Sequence[str]) -> DictConfig:
     """The data of a run, with the keys of ``conf/evaluate.yaml``."""
     cfg = read_config(run, "data")
+    check_record(OmegaConf.to_container(cfg).get("data"), run / "config.yaml", allow, "data")
     add_earlier_values(cfg)
     return OmegaConf.create({"seed": cfg.seed, "split": "test", "data": cfg.data})
 

@@ -35,7 +35,13 @@ from kd_lightning.models.averages import refresh_batch_norm
 from kd_lightning.models.weights import load_weights
 from kd_lightning.records.run_directory import read_metrics
 from kd_lightning.teachers.baselines import BASELINES
-from kd_lightning.teachers.sources import Teacher, describe, load_student, sources_of
+from kd_lightning.teachers.sources import (
+    Teacher,
+    allowed_by,
+    describe,
+    load_student,
+    sources_of,
+)
 from kd_lightning.uncertainty.temperature import fit_temperature
 
 Report = dict[str, dict[str, Any]]  # net -> its part of metrics.json
@@ -64,7 +70,8 @@ def test_run(
     students = cfg.method.students
     others = {} if teacher is None else {"teacher": teacher.net}
     for how, run in baselines.items():
-        others |= {f"{key}, {how}": load_student(run, key) for key in students}
+        nets = {key: load_student(run, key, allow=allowed_by(cfg)) for key in students}
+        others |= {f"{key}, {how}": net for key, net in nets.items()}
     metrics, curves, logits, labels = test_once(
         trainer,
         method,

@@ -1,6 +1,6 @@
 """The student that is exported, and its run, if that is here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,15 @@ def run_of(source: Path) -> Path | None:
     return run if is_in_place and is_run(run) else None
 
 
-def copy_student(source: Path, student: str | None, folder: Path) -> None:
+def copy_student(
+    source: Path, student: str | None, folder: Path, allow: Sequence[str] = ()
+) -> None:
     """Writes a copy of the student file and its description into ``folder``.
 
     Args:
         source: a run directory, or a student file, or a folder with one.
         student: of a run directory, the name of one; None: the best on val.
+        allow: packages whose functions the configuration of the run may name.
 
     Raises:
         UserError: there is no such student.
@@ -46,7 +49,7 @@ def copy_student(source: Path, student: str | None, folder: Path) -> None:
         key = student_of(source, student)
         path = file_of(source, key)
         # a run of an earlier version has no student files
-        info, state = read_student(path) if path.is_file() else read_older_run(source, key)
+        info, state = read_student(path) if path.is_file() else read_older_run(source, key, allow)
     elif student is not None:
         raise UserError(f"--student {student} is for a run directory, {source} is none")
     else:

@@ -43,7 +43,8 @@ class Request:
             from the data of the run.
         limit: most samples for the check.
         batch: size of the batch whose throughput is measured.
-        allow: packages whose functions the student file may call.
+        allow: packages whose functions the student file, or the configuration of its run, may
+            call.
     """
 
     source: Path
@@ -89,7 +90,7 @@ def write_export(
         UserError: the export is impossible, or a file differs from PyTorch. No file is left.
     """
     with replace_folder(request.out) as folder, torch.no_grad():
-        copy_student(request.source, request.student, folder)
+        copy_student(request.source, request.student, folder, request.allow)
         student = load(folder, allow=request.allow)
         graph = build_graph(
             student, shape_of(student.info), request.preprocessing, dtype=image_type(data)

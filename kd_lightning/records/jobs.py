@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,14 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """A job, given by its directory."""
+    """A job, given by its directory.
+
+    Attributes:
+        allow: packages whose functions ``job.json`` may name; it may be from somebody else.
+    """
 
     directory: Path
+    allow: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def spec(self) -> JobSpec:
@@ -107,7 +112,8 @@ class Job:
     def command(self) -> list[str]:
         """The command that runs this job, on any machine that sees its directory."""
         program = [sys.executable, "-m", "kd_lightning.work"]
-        return [*program, str(self.directory.resolve()), "--with-parent"]
+        allow = ["--allow", *self.allow] if self.allow else []
+        return [*program, str(self.directory.resolve()), "--with-parent", *allow]
 
     def state(self) -> State:
         # The lock is read first. So a job that ends in the meantime counts as running or done.

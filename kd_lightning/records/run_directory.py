@@ -12,6 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.kept_files import read_json, read_text, with_keys
 from kd_lightning.base.ranks import is_first_rank
@@ -211,6 +212,8 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     if not is_run(directory):
         raise UserError(f"resume={directory} is no run directory: expected {CONFIG} in it")
     old = read_config(directory, *TO_RESUME)
+    allow = list(cfg.get("allow", []))
+    check_record(old, directory / CONFIG, allow)
     if "evaluation" not in old:  # a run of an older version
         old.evaluation = cfg.evaluation
     for section, keys in ADDED_KEYS.items():
@@ -228,7 +231,7 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0].split("@")[-1]
-        if key == "resume":
+        if key in ("resume", "allow"):
             continue
         if key in ("experiment", "recipe"):
             raise UserError(f"'{override}' cannot be set when a run is resumed: leave it out")
@@ -247,18 +250,23 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
                 f"'{override}' would change what the resumed run learns, which has {key}={before}: "
                 "leave it out, or start a new run"
             )
-    old.resume = str(directory)
+    old.resume, old.allow = str(directory), allow
     return old
 
 
 def add_earlier_values(cfg: DictConfig) -> list[str]:
-    """Adds to the data of an older run how its version read image files. Returns the added keys."""
+    """Adds to the data of an older run how its version read image files, and that its val had wrong
+    labels too. Returns the added keys.
+    """
     data = cfg.get("data")
-    if not (OmegaConf.is_dict(data) and str(data.get("_target_")).endswith(".ImageFolder")):
+    if not OmegaConf.is_dict(data):
         return []
-    added = [name for name in EARLIER_READING if name not in data]
+    earlier: dict[str, Any] = {"noisy_val": True} if data.get("label_noise") else {}
+    if str(data.get("_target_")).endswith(".ImageFolder"):
+        earlier |= EARLIER_READING
+    added = [name for name in earlier if name not in data]
     for name in added:
-        data[name] = EARLIER_READING[name]
+        data[name] = earlier[name]
     return added
 
 

@@ -26,7 +26,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # and which tests are made.
 NOT_A_SETTING = (
     *("seed", "title", "run_dir", "resume", "task", "teacher.store", "method.seed", "data.seed"),
-    "evaluation",
+    *("evaluation", "allow"),
 )
 # These are ignored too if they equal the seed in all runs of a title.
 MAY_FOLLOW_THE_SEED = ("data.split_seed", "teacher.seed")

@@ -4,6 +4,7 @@ Python: ``distill("method=dual_student", "data=digits").metrics``.
 
 import gc
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import json_text
 from kd_lightning.base.interrupts import interruptible
@@ -26,6 +28,7 @@ from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.command_line import as_user_errors, check_one_run, compose, report_errors
 from kd_lightning.config.console import console
 from kd_lightning.config.console import say as show
+from kd_lightning.config.paths import check_paths
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.evaluation import calibration, table
@@ -106,6 +109,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     check_configuration(cfg)
     if cfg.resume:
         cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])
+        check_paths(cfg)
     check_overrides(cfg, overrides or [])
     check_installed(cfg.logger)
     use_threads(cfg.threads)
@@ -141,7 +145,10 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         data.mixing_sources = method.mixed_targets
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
-    with interruptible(how_to_resume(directory)), closing_loggers(trainer.loggers, Pruned):
+    with (
+        interruptible(how_to_resume(cfg, directory)),
+        closing_loggers(trainer.loggers, Pruned),
+    ):
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher, checked)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
@@ -166,10 +173,14 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     return Result(directory, metrics)
 
 
-def how_to_resume(directory: Path) -> str:
+def how_to_resume(cfg: DictConfig, directory: Path) -> str:
+    """The command that resumes a run, with the packages that its configuration needs allowed."""
     if launcher_rank():  # this rank does not know the directory
         return "the first process says how to resume"
-    return f"resume with: python -m kd_lightning.run resume={directory}"
+    words = [f"resume={directory}"]
+    if needed := needed_words(cfg):
+        words.append(f"allow=[{','.join(needed)}]")
+    return f"resume with: python -m kd_lightning.run {shlex.join(words)}"
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

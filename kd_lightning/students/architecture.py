@@ -22,11 +22,9 @@ from kd_lightning.models.classifier import STATISTICS
 from kd_lightning.models.timm_adaptation import head_name
 from kd_lightning.models.timm_creation import timm_config
 from kd_lightning.models.timm_nets import timm_classifier
-from kd_lightning.students.construct import construct
+from kd_lightning.students.construct import OF_TRAINING, construct
 
 TIMM = "kd_lightning.models.timm_nets.timm_classifier"
-# Arguments that matter only before or while a net is trained.
-OF_TRAINING = ("weights", "weights_key", "imagenet_rows", "require_head", "drop_path")
 
 State = Mapping[str, Tensor]
 

@@ -80,7 +80,7 @@ def load(path: str | PathLike, *, student: str | None = None, allow: Sequence[st
     if path.is_dir() and is_run(path):
         key = student_of(path, student)
         if not file_of(path, key).is_file():
-            info, state = read_older_run(path, key)
+            info, state = read_older_run(path, key, allow)
             return Student(build(info, state, path, allow), info)
         path = file_of(path, key)
     elif student is not None:

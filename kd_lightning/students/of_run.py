@@ -1,12 +1,13 @@
 """The students of a run: writes their files, and finds them again in the run directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from torch import Tensor
 
+from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.kept_files import read_json
 from kd_lightning.base.tensor_files import read_checkpoint
@@ -77,9 +78,16 @@ def file_of(directory: Path, key: str) -> Path:
     return directory / FOLDER / key / WEIGHTS_FILE
 
 
-def read_older_run(directory: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What ``read_student`` returns, for a run of a version that wrote no student files."""
+def read_older_run(
+    directory: Path, key: str, allow: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What ``read_student`` returns, for a run of a version that wrote no student files.
+
+    Args:
+        allow: packages whose functions the configuration of the run may name.
+    """
     cfg, metrics = read_config(directory), read_metrics(directory)
+    check_record(cfg, directory / "config.yaml", allow)
     environment = read_json(directory / "environment.json", "data")
     if "class_names" not in environment["data"]:  # they were recorded later
         raise UserError(

@@ -119,6 +119,8 @@ def directory_for(requested: str | None, sweeps: Path, title: str) -> Path:
     """
     if requested is None:
         return new_directory(sweeps, title).resolve()
+    if not requested.strip():
+        raise UserError("sweep.dir must be a path, got an empty one (sweep.dir=…)")
     directory = Path(requested).resolve()
     if (directory / "sweep.yaml").exists():
         raise UserError(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from rich.console import Console
 from rich.live import Live
 
 from kd_lightning import reports
+from kd_lightning.base.allowed import ANYTHING, check_record, needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
+from kd_lightning.config.command_line import compose
+from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
 from kd_lightning.records.run_directory import read_yaml
 from kd_lightning.sweeps import create, display, plan, search
+from kd_lightning.sweeps.overrides import value_of
 
 LOCK = ".at-work"  # held while a process runs the sweep
 
@@ -37,6 +42,47 @@ def read_settings(directory: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{directory} is not a sweep: expected sweep.yaml and jobs/ in it")
     return OmegaConf.to_container(read_yaml(path, "name", "launcher"))
+
+
+def split_allow(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The packages that ``allow=[…]`` among the words of a command line names, and the others."""
+    given = [value_of(word) for word in words if word.startswith("allow=")]
+    allow = given[-1] if given else []
+    if not isinstance(allow, list) or not all(isinstance(word, str) for word in allow):
+        raise UserError(f"allow must be a list, each text, got {allow} (allow=[my_package])")
+    return allow, [word for word in words if not word.startswith("allow=")]
+
+
+def check_files(directory: Path, launcher: DictConfig | None, allow: Sequence[str]) -> None:
+    """Raises ``UserError`` if the file of a sweep, which may be somebody else's, names functions
+    that are not allowed. Each job is checked when it starts.
+
+    Args:
+        launcher: that it names; None: another is chosen now.
+        allow: packages whose functions it may name.
+    """
+    search_settings = read_settings(directory)["search"] or {}
+    parts = [launcher, search_settings.get("sampler"), search_settings.get("pruner")]
+    for part in parts:
+        check_record(part, directory / "sweep.yaml", allow)
+
+
+def resume_command(
+    directory: Path, settings: Mapping[str, Any], jobs: Sequence[Job], allow: Sequence[str]
+) -> str:
+    """The command that resumes a sweep, with what its files need to be allowed.
+
+    Args:
+        settings: the content of its ``sweep.yaml``.
+        allow: what they may name now.
+    """
+    words = sorted(allow)
+    if ANYTHING in allow:
+        overrides = jobs[0].spec.overrides if jobs else settings["overrides"]
+        words = needed_words(compose(overrides, settings["config_dir"]))
+        words += needed_words(settings["launcher"])
+    own = [shlex.quote(f"allow=[{','.join(words)}]")] if words else []
+    return " ".join([f"python -m kd_lightning.sweep {directory} --resume", *own])
 
 
 def launcher_config(directory: Path, words: Sequence[str]) -> DictConfig:
@@ -55,11 +101,15 @@ def launcher_config(directory: Path, words: Sequence[str]) -> DictConfig:
     return config
 
 
-def run_sweep(directory: Path, launcher: Any, console: Console) -> bool:
+def run_sweep(
+    directory: Path, launcher: Any, console: Console, allow: Sequence[str] = (ANYTHING,)
+) -> bool:
     """Runs every job that is not over, shows the progress, and writes the report.
 
     Args:
         launcher: has ``run(jobs)``, which yields each job when it has ended.
+        allow: packages whose functions the files of the sweep may name; ``ANYTHING``: they hold
+            what was typed now.
 
     Returns:
         Whether every job is over now.
@@ -71,19 +121,20 @@ def run_sweep(directory: Path, launcher: Any, console: Console) -> bool:
     if settings["search"] is None:
         jobs: FixedJobs | search.Search = FixedJobs(directory, settings["jobs"])
     else:
-        jobs = open_search(directory, settings)
+        jobs = open_search(directory, settings, allow)
     for job in jobs.jobs:  # a job that failed is run again
         if not job.is_over() and not job.is_locked():
             (job.directory / "error.txt").unlink(missing_ok=True)
     monitor = display.Monitor(jobs.jobs, jobs.total)
     lines = display.ProgressLines(monitor, console)
     lines.sweep_started(directory)
-    resume_command = f"python -m kd_lightning.sweep {directory} --resume"
+    command = resume_command(directory, settings, jobs.jobs, allow)
+    remaining = (replace(job, allow=tuple(allow)) for job in jobs.remaining())
     with (
-        interruptible(f"resume with: {resume_command}"),
+        interruptible(f"resume with: {command}"),
         mark_running(directory),
         live_table(directory.name, monitor, console),
-        closing(launcher.run(jobs.remaining())) as ended,
+        closing(launcher.run(remaining)) as ended,
     ):
         for job in ended:
             jobs.job_ended(job)
@@ -103,7 +154,7 @@ def run_sweep(directory: Path, launcher: Any, console: Console) -> bool:
     if failed:
         lines.print(
             f"{failed} of {jobs.total} jobs failed: the reasons are above, and in log.txt of each "
-            f"job; run them again with: {resume_command}"
+            f"job; run them again with: {command}"
         )
     return not failed
 
@@ -152,17 +203,24 @@ class FixedJobs:
         """Does nothing: the other jobs do not depend on it. A search needs this method."""
 
 
-def open_search(directory: Path, settings: Mapping[str, Any]) -> search.Search:
+def open_search(
+    directory: Path, settings: Mapping[str, Any], allow: Sequence[str]
+) -> search.Search:
     """The search in a sweep's directory.
 
     Args:
         settings: the content of its ``sweep.yaml``.
+        allow: packages whose functions it may name.
     """
+    composer = partial(compose_from_file, path=directory / "sweep.yaml", allow=allow)
 
     def make_spec(number: int, values: Mapping[str, Any]) -> JobSpec:
         variation = plan.variation_of(settings, values)
         (spec,), _ = plan.job_specs(
-            [variation], folder=settings["folder"], config_dir=settings["config_dir"]
+            [variation],
+            folder=settings["folder"],
+            config_dir=settings["config_dir"],
+            composer=composer,
         )
         return replace(spec, number=number, sweep=settings["name"])
 

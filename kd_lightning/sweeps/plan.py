@@ -9,7 +9,7 @@ commas, is an axis of the sweep.
 
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ RECORDED = (
     "search",
 )
 Axes = dict[str, Any]
+Composer = Callable[[Sequence[str], str | None], DictConfig]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +212,7 @@ def job_specs(
     *,
     folder: str,
     config_dir: str | None,
+    composer: Composer = compose,
 ) -> tuple[list[JobSpec], DictConfig]:
     """The specifications of all jobs, and the configuration of the first job.
 
@@ -224,6 +226,8 @@ def job_specs(
     Args:
         folder: where the sweep is started.
         config_dir: a folder with the user's own YAML.
+        composer: composes a configuration from overrides and ``config_dir``; that for words in a
+            file, if the variations are from one.
 
     Raises:
         UserError: the configuration of a job cannot be composed.
@@ -238,7 +242,7 @@ def job_specs(
             o for o in variation.overrides if not o.startswith("seed=") and o not in of_data
         )
         if row not in composed or not of_data <= checked_values:
-            cfg = compose_job(variation.overrides, config_dir, variation.shared)
+            cfg = compose_job(variation.overrides, config_dir, variation.shared, composer)
             idle[row] = words_without_effect(cfg, list(variation.shared))
             composed.setdefault(row, cfg)
             checked_values |= of_data
@@ -269,7 +273,10 @@ def is_value_of_data(override: str, axes: Axes) -> bool:
 
 
 def compose_job(
-    overrides: Sequence[str], config_dir: str | None, shared: Collection[str] = ()
+    overrides: Sequence[str],
+    config_dir: str | None,
+    shared: Collection[str] = (),
+    composer: Composer = compose,
 ) -> DictConfig:
     """Composes and checks the configuration of a job.
 
@@ -277,7 +284,7 @@ def compose_job(
         shared: those of the overrides that all jobs have. They need not have an effect on this one.
     """
     with as_user_errors(overrides):
-        cfg = compose(overrides, config_dir)
+        cfg = composer(overrides, config_dir)
         check_configuration(cfg)
         check_overrides(cfg, [word for word in overrides if word not in shared])
     return cfg

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from kd_lightning.base.allowed import check_record, constructors_in
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream_seed
 from kd_lightning.base.weights_hash import sha256_of
@@ -98,7 +99,7 @@ def find_teacher(
         name = f"teacher-{factory(config)}"
         own_run, store = teacher_run(cfg), Path(cfg.teacher.store)
         directory = find_or_train(own_run, store, name, data.fingerprint, train=train, say=say)
-        net = load_student(directory, "student")
+        net = load_student(directory, "student", allow=allowed_by(cfg))
         return Teacher(net, f"trained, {directory}", describe(config), classes)
     if source == "untrained":
         origin = "untrained at first, trained with the students"
@@ -172,11 +173,11 @@ def teacher_of_a_run(
     best = the_student_of(directory)
     key = key or best
     rows = check_same_data(directory, cfg, data)
-    config = read_config(directory).method.students[key]
+    config = student_config(directory, key, allowed_by(cfg))
     ours = cfg.method.teacher
     rates = {k: ours[k] for k in ("dropout", "block_dropout") if k in config and k in ours}
     config.update(rates)
-    net = load_student(directory, key, rates)
+    net = load_student(directory, key, rates, allowed_by(cfg))
     if rows.rows is not None:
         select_rows(net.head, rows.rows)
     notes = (rows.note,) if rows.note else ()
@@ -264,19 +265,46 @@ def one_device(run: DictConfig) -> DictConfig:
     return run
 
 
-def load_student(directory: Path, key: str, rates: Mapping[str, float] | None = None) -> nn.Module:
+def load_student(
+    directory: Path,
+    key: str,
+    rates: Mapping[str, float] | None = None,
+    allow: Sequence[str] = (),
+) -> nn.Module:
     """A finished run's student with the weights that were chosen on val.
 
     Args:
         rates: of dropout, to replace those of the run.
+        allow: see ``student_config``.
     """
-    config = read_config(directory).method.students[key]
+    config = student_config(directory, key, allow)
     config.update(rates or {})
     if "weights" in config:
         config.weights = "none"  # the checkpoint holds them all
     net = build_net(config, 0, key)
     load_weights(net, directory / f"best-{key}.ckpt", "teacher.source")
     return net
+
+
+def student_config(directory: Path, key: str, allow: Sequence[str] = ()) -> DictConfig:
+    """The configuration of a run's student.
+
+    Args:
+        allow: packages, modules or functions that it may name, beside those of this package.
+
+    Raises:
+        UserError: it names another function.
+    """
+    config = OmegaConf.to_container(read_config(directory))["method"]["students"][key]
+    check_record(config, directory / "config.yaml", allow, f"method.students.{key}")
+    return OmegaConf.create(config)
+
+
+def allowed_by(cfg: DictConfig) -> list[str]:
+    """What the files of other runs may name in this run: what it allows, and what it names itself,
+    such as its teacher's net, which another run has trained.
+    """
+    return [*cfg.allow, *constructors_in(cfg)]
 
 
 # Settings of data that may differ while the teacher trains.

@@ -133,7 +133,10 @@ OLD = {
     "hardware": {"devices": 1},
     "task": {"num_classes": 3},
     "evaluation": {"plots": False},
-    "callbacks": {"progress": {"_target_": "old"}, "early_stopping": {"patience": 3}},
+    "callbacks": {
+        "progress": {"_target_": "kd_lightning.callbacks.progress.RunProgress"},
+        "early_stopping": {"patience": 3},
+    },
 }
 
 
