@@ -248,6 +248,18 @@ def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:
     assert "interpolation" not in resumed.method.teacher
 
 
+@pytest.mark.parametrize(("noise", "expected"), [(0.4, True), (0.0, False)])
+def test_val_of_an_older_run_has_its_wrong_labels_when_it_is_resumed(
+    noise: float, expected: bool, tmp_path: Path
+) -> None:
+    cfg = compose("data=digits", f"data.label_noise={noise}", "+task={num_classes: 10}")
+    before = cfg.copy()
+    del before.data.noisy_val
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(before, resolve=True))
+    resumed = load_resumed_config(tmp_path, cfg, [f"resume={tmp_path}"])
+    assert resumed.data.get("noisy_val", False) is expected
+
+
 def test_the_best_student_is_so_by_what_its_weights_were_chosen_by(tmp_path: Path) -> None:
     students = {"students": {"a": {}, "b": {}}}
     values = {"a": (0.9, 0.2), "b": (0.8, 0.3)}
