@@ -97,7 +97,7 @@ def test_a_given_teacher_of_one_class_is_refused(tmp_path: Path) -> None:
 def test_mistakes_in_any_key_end_in_one_sentence_and_write_nothing() -> None:
     worker = Worker()  # a process with a limit of memory: some sizes are absurd
     try:
-        outcomes = {words: worker.outcome(words, False) for words in examples(60, 1)}
+        outcomes = {words: worker.outcome(words, False) for words in examples(30, 1)}
         written = list(Path(worker.folder.name).iterdir())
     finally:
         worker.end()

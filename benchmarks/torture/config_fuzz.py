@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -22,6 +23,10 @@ TABLE = Path(__file__).parent.parent / "results" / "config_fuzz.md"
 RIGHT = ("clean", "sentence")
 KINDS = (*RIGHT, "traceback", "crash", "hang")
 Run = Callable[[Sequence[str], bool], Outcome]
+
+
+class Enough(Exception):
+    """There are as many command lines as were asked for."""
 
 
 def examples(count: int, number: int) -> list[tuple[str, ...]]:
@@ -38,10 +43,13 @@ def examples(count: int, number: int) -> list[tuple[str, ...]]:
     )
     @given(command_lines())
     def collect(words: tuple[str, ...]) -> None:
-        if len(found) < count:  # Hypothesis also varies the values of the same keys
-            found.setdefault(tuple(word.partition("=")[0] for word in words), words)
+        if len(found) >= count:
+            raise Enough
+        # Hypothesis also varies the values of the same keys
+        found.setdefault(tuple(word.partition("=")[0] for word in words), words)
 
-    collect()
+    with suppress(Enough):
+        collect()
     return list(found.values())
 
 

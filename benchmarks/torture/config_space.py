@@ -59,10 +59,14 @@ WORDS = ["", " ", "x", "auto", "null", "ключ", "名前", "a" * 300, "a/b", "
 
 
 @cache
+def config_of(method: str) -> DictConfig:
+    """The configuration of a small run with this method. Composed once, for it takes long."""
+    return compose([*SMALL, f"method={method}", *NEEDS_MAPS.get(method, ())])
+
+
 def base_of(method: str) -> tuple[str, ...]:
     """The overrides of a small run with this method."""
-    has_teacher = "teacher" in compose([f"method={method}"]).method
-    of_teacher = OF_TEACHER if has_teacher else ()
+    of_teacher = OF_TEACHER if "teacher" in config_of(method).method else ()
     return (*SMALL, *of_teacher, f"method={method}", *NEEDS_MAPS.get(method, ()))
 
 
@@ -71,7 +75,7 @@ def keys_of(method: str) -> dict[str, Any]:
     """Key -> annotation, of everything that a run with this method can be told. A key that is not
     in its YAML begins with "+".
     """
-    cfg = compose(base_of(method))
+    cfg = config_of(method)
     keys = dict(PLAIN)
     for section in ("trainer", "teacher.trainer"):
         keys |= added(OmegaConf.select(cfg, section), trainer_arguments(), section)
@@ -84,7 +88,7 @@ def keys_of(method: str) -> dict[str, Any]:
 @cache
 def choices_of(method: str) -> list[str]:
     """The ``CHOICES`` that a run with this method has."""
-    keys = compose(base_of(method)).method
+    keys = config_of(method).method
     return [c for key, choices in CHOICES.items() if not key or key in keys for c in choices]
 
 
