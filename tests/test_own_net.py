@@ -55,10 +55,6 @@ def test_an_own_net_can_be_student_and_teacher_and_be_resumed(
     # its record could be from somebody else
     with pytest.raises(UserError, match=r'asks to call my_nets.tiny, .*allow=\["my_nets"\]'):
         distill(f"resume={result.directory}")
-    (command,) = re.findall(r"kd_lightning.run (.*)", resume_command(result.directory))
+    config = OmegaConf.load(result.directory / "config.yaml")
+    (command,) = re.findall(r"kd_lightning.run (.*)", run.how_to_resume(config, result.directory))
     assert distill(*shlex.split(command)).metrics["nets"].keys() == nets.keys()
-
-
-def resume_command(directory: Path) -> str:
-    """What an interrupted run advises."""
-    return run.resume_command(OmegaConf.load(directory / "config.yaml"), directory)

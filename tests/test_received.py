@@ -12,6 +12,7 @@ from helpers import TINY
 import kd_lightning
 from kd_lightning import distill, evaluate, export, predict, report, sweep, work
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.kept_files import SUMS, write_kept
 from kd_lightning.config.command_line import user_message
 from kd_lightning.records.jobs import Job, JobSpec, create_job
 
@@ -44,14 +45,14 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def edit(run: Path, key: str, value: object) -> None:
-    """Changes a key in a run's ``config.yaml``."""
+    """Changes a key in a run's ``config.yaml``, and its checksum, as somebody else can."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     *sections, last = key.split(".")
     section = config
     for name in sections:
         section = section[name]
     section[last] = value
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_kept(run, {"config.yaml": yaml.safe_dump(config)})
 
 
 def without_files(run: Path) -> Path:
@@ -209,7 +210,7 @@ def test_a_job_names_only_what_computes(
     with pytest.raises(UserError, match=sentence):
         work.run_job(job)
     assert not evil.exists()
-    assert [path.name for path in job.directory.iterdir()] == ["job.json"]
+    assert {path.name for path in job.directory.iterdir()} == {"job.json", SUMS}
 
 
 def test_the_pruner_of_a_job_is_checked(evil: Path, tmp_path: Path) -> None:
