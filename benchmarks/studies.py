@@ -22,8 +22,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from kd_lightning.base.kept_files import SUMS
 from kd_lightning.records.jobs import State
-from kd_lightning.reports import build, write
+from kd_lightning.reports import build, correctness, write
 from kd_lightning.reports.job_results import FILE, read_jsonl
 
 RESULTS = Path(__file__).parent / "results"
@@ -222,14 +223,20 @@ def run(words: str, directory: Path) -> None:
         sys.exit("the sweep could not be started: see the message above")
 
 
+def write_tables(directories: Sequence[Path], folder: Path) -> None:
+    """Writes a report without checksums: its files are committed, and Git has checksums."""
+    write(build(directories), folder)
+    (folder / SUMS).unlink()
+
+
 def join(name: str) -> None:
     """Writes the tables over those parts of a study that have records."""
     folder = RESULTS / name
     there = [folder / part for part in STUDIES[name].parts if (folder / part / FILE).exists()]
     if STUDIES[name].is_joined and there:
-        write(build(there), folder)
-        for duplicate in (FILE, "sweep.yaml", "values.csv"):
-            (folder / duplicate).unlink()
+        write_tables(there, folder)
+        for duplicate in (FILE, correctness.FILE, "sweep.yaml", "values.csv"):
+            (folder / duplicate).unlink(missing_ok=True)
 
 
 def say(line: str) -> None:
@@ -257,13 +264,13 @@ def main(words: Sequence[str] | None = None) -> None:
         packed, directory = RESULTS / name / part, OUTPUTS / name / part
         if arguments.rebuild:
             if (packed / FILE).exists():
-                write(build([packed]), packed)
+                write_tables([packed], packed)
         elif is_done(packed):
             say(f"{name} {part}: its records are complete")
         else:
             start = time.monotonic()
             run(words_of_part, directory)
-            write(build([directory]), packed)
+            write_tables([directory], packed)
             say(
                 f"{name} {part}: {(time.monotonic() - start) / 60:.1f} minutes, written to {packed}"
             )
