@@ -101,7 +101,7 @@ KINDS = {
     "optimizer.lr=fast": "optimizer.lr must be a number, got fast",
     "seed=x": "seed must be a whole number >= 0, got x",
     "hardware.devices=all": "hardware.devices must be a whole number or a list",
-    "method.students.a.widths=wide": "method.students.a.widths must be a list, each a whole number",
+    "method.students.a.widths=wide": "method.students.a.widths must be a list of length >= 1",
     "method.confidence=entropy": "must be a choice (confidence@method.confidence=…), got entropy",
     "method.learning_rates={a:x}": "method.learning_rates must be keys and values, each a number",
     "trainer=null": "trainer must be keys and values, got null",

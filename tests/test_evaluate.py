@@ -249,7 +249,10 @@ def test_a_student_is_chosen_of_runs_and_files_stand_for_themselves(digits_run: 
         (["{run}", "split=tset"], "unknown split 'tset': did you mean test"),
         (["{run}", "data.rot=x"], "unknown key 'data.rot': did you mean data.root"),
         (["{run}", "data=digitss"], "unknown data 'digitss': did you mean digits"),
-        (["{run}", "data.batch_size=many"], "data.batch_size must be a whole number, got many"),
+        (
+            ["{run}", "data.batch_size=many"],
+            "data.batch_size must be a whole number >= 1, got many",
+        ),
         (["{run}", "data.val_fraction=0", "split=val"], "these data have no val part"),
         (["{run}", "data=synthetic"], "a and the data must have the same classes, by name"),
         (["{run}", "--student", "c"], "unknown student of"),

@@ -67,6 +67,13 @@ from kd_lightning.losses.mutual_information import (
 )
 from kd_lightning.losses.overhaul import Overhaul, partial_squared_distance
 from kd_lightning.losses.relational import Relational, relational_angle, relational_distance
+from kd_lightning.losses.relax import (
+    relax_gradient,
+    relaxed_choice,
+    relaxed_switch,
+    resampled_choice,
+    resampled_switch,
+)
 from kd_lightning.losses.score_function import score_function_mean
 from kd_lightning.losses.similarity_tables import cosine_table, kept_rows, mean_of_kept
 from kd_lightning.losses.soft_targets import (
@@ -136,6 +143,11 @@ __all__ = [
     "pool_to_smaller",
     "relational_angle",
     "relational_distance",
+    "relax_gradient",
+    "relaxed_choice",
+    "relaxed_switch",
+    "resampled_choice",
+    "resampled_switch",
     "reverse_kl_soft_loss",
     "reversed_gradient",
     "ridge_matrix",

@@ -35,7 +35,10 @@ MORE = {
         ["method.teacher.block_dropout=0.1"], ["method.feature_weight=0"],
     ],
 }  # fmt: skip
-CASES = [(m, w) for m in COMPILED for w in ([], *OPTIONS.get(m, []), *MORE.get(m, []))]
+RELAX = "method.estimator=relax"  # needs gradients inside of a step
+CASES = [
+    (m, w) for m in COMPILED for w in ([], *OPTIONS.get(m, []), *MORE.get(m, [])) if RELAX not in w
+]
 
 
 def one_graph(step: Callable) -> Callable:
@@ -68,7 +71,8 @@ def test_a_step_is_one_graph_that_is_compiled_once(
         ends.append(state_of(learner.students))
         losses.append({n: v for n, v in run.callback_metrics.items() if n.startswith("train/")})
     assert losses[0].keys() == losses[1].keys()
-    if method in RANDOM or any("dropout" in word for word in words):
+    drawn = ("dropout", "crd_memory")  # the compiler draws the masks, and the negatives
+    if method in RANDOM or any(part in word for word in words for part in drawn):
         return
     for name, value in losses[0].items():
         torch.testing.assert_close(losses[1][name], value, rtol=1e-5, atol=1e-6)
