@@ -114,7 +114,7 @@ def test_a_user_error_is_one_sentence_and_the_job_can_be_run_again(make) -> None
     assert job.error() == "method.temperature must be > 0, got 0"
     assert "Traceback" not in job.log.read_text()
     assert run(job) == 2
-    assert job.log.read_text().count("Error: temperature must be") == 2
+    assert job.log.read_text().count("Error: method.temperature must be") == 2
 
 
 BROKEN = """
