@@ -20,7 +20,6 @@ from kd_lightning.reports.columns import OBJECTIVE
 from kd_lightning.reports.job_results import FILE, read_jsonl
 from kd_lightning.reports.summary import Row, best_row, rows_of
 from kd_lightning.sweeps import plan
-from kd_lightning.sweeps.engine import read_settings
 from kd_lightning.sweeps.overrides import key_of, parse_all
 
 PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))
@@ -255,7 +254,7 @@ def test_the_zoo_has_the_weights_that_were_chosen_on_val(
     system: str, tuned: dict[str, list[Row]]
 ) -> None:
     best = best_row(tuned[system], OBJECTIVE)
-    chosen = read_settings(TUNING)["variants"][best.label]
+    chosen = OmegaConf.load(TUNING / "sweep.yaml").variants[best.label]
     own = ZOO.variants[system]
     if set(own) != set(chosen):  # composing takes time
         assert settings_of_row(own) == settings_of_row(chosen), best.label
@@ -276,7 +275,8 @@ def test_a_control_differs_from_its_system_only_in_what_makes_it_one() -> None:
 
 def test_the_committed_zoo_ran_with_the_words_of_its_preset() -> None:
     for part in studies.STUDIES["zoo"].parts:
-        assert read_settings(studies.RESULTS / "zoo" / part)["variants"] == ZOO.variants, part
+        ran = OmegaConf.load(studies.RESULTS / "zoo" / part / "sweep.yaml")
+        assert OmegaConf.to_container(ran.variants) == ZOO.variants, part
 
 
 @pytest.mark.slow

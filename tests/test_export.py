@@ -128,7 +128,8 @@ def test_without_the_runs_data_the_teacher_is_as_recorded(
     moved = shutil.copytree(run, tmp_path / "run")
     config = moved / "config.yaml"
     cfg = OmegaConf.load(config)
-    cfg.data = compose("method=kd", "data=image_folder", "data.root=gone").data
+    other = compose("method=kd", "data=image_folder", "data.root=gone")
+    cfg.data = OmegaConf.to_container(other, resolve=True)["data"]
     write_kept(moved, {"config.yaml": OmegaConf.to_yaml(cfg)})
     main([str(moved), "--format", "torchscript", "--out", str(tmp_path / "out")])
     shown = capsys.readouterr().out

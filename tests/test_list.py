@@ -117,7 +117,7 @@ def test_of_two_files_with_one_name_the_one_that_hydra_uses_is_shown(own: Path) 
     assert files("model", [CONF, own])["mlp"] == CONF / "model" / "mlp.yaml"
 
 
-@pytest.mark.parametrize("kind", ["metods", "models/nowhere", "", "/", "../method"])
+@pytest.mark.parametrize("kind", ["metods", "models/nowhere", "/", "../method"])
 def test_an_unknown_kind_is_one_sentence_and_code_2(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -41,7 +41,12 @@ from kd_lightning.models.cifar import (
 )
 from kd_lightning.models.classifier import Classifier, Prepare, check_rate
 from kd_lightning.models.ensemble import Ensemble
-from kd_lightning.models.feature_policy import Draw, FeaturePolicy, LearnedPolicy
+from kd_lightning.models.feature_policy import (
+    Draw,
+    FeaturePolicy,
+    LearnedPolicy,
+    log_probs_of_switches,
+)
 from kd_lightning.models.feature_pyramid import FeaturePyramid
 from kd_lightning.models.folding import fold_batch_norms
 from kd_lightning.models.inference import (
@@ -67,6 +72,7 @@ from kd_lightning.models.net_stages import require_stages
 from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.models.perceptron import mlp
 from kd_lightning.models.projected import projected_resnet
+from kd_lightning.models.relaxed_policy import RelaxedDraw, RelaxedPolicy
 from kd_lightning.models.review_fusion import AttentionFusion, ReviewFusion
 from kd_lightning.models.stage_branches import LinearBranch, StudentBranch, stage_pairs
 from kd_lightning.models.stochastic import (
@@ -105,6 +111,8 @@ __all__ = [
     "ModelOutput",
     "PrecisionWrapper",
     "Prepare",
+    "RelaxedDraw",
+    "RelaxedPolicy",
     "ReviewFusion",
     "StudentBranch",
     "active_dropouts",
@@ -131,6 +139,7 @@ __all__ = [
     "layer_shapes",
     "learning_layers",
     "load_weights",
+    "log_probs_of_switches",
     "mean_state",
     "mlp",
     "mobilenetv2",

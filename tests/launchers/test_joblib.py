@@ -28,9 +28,8 @@ class Bash(Job):
 
 
 def bash(folder: Path, line: str, number: int = 0) -> Bash:
-    return Bash(
-        create_job(folder / f"{number:04}", JobSpec(number, f"{number}", {}, ())).directory, line
-    )
+    made = create_job(folder / f"{number:04}", JobSpec(number, f"{number}", {}, ()))
+    return Bash(made.directory, line=line)
 
 
 def wait_for(path: Path) -> None:

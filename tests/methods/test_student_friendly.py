@@ -141,7 +141,7 @@ def test_linear_branches_do_not_depend_on_the_weights_of_the_students_net() -> N
 def test_every_option_changes_the_loss_and_is_checked(name: str) -> None:
     losses = [make(**{name: value}).training_step(batch(), 0) for value in (0.5, 2.0)]
     assert losses[0] != losses[1]
-    with pytest.raises(UserError, match=f"{name} must be .*method.{name}"):
+    with pytest.raises(UserError, match=f"method.{name} must be "):
         make(**{name: -1})
 
 

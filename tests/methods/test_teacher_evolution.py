@@ -145,7 +145,7 @@ def test_the_labels_of_the_branches_alone_are_deep_supervision() -> None:
 def test_every_option_changes_the_loss_and_is_checked(name: str) -> None:
     losses = [make(**{name: value}).training_step(batch(), 0) for value in (0.5, 1.0)]
     assert losses[0] != losses[1]
-    with pytest.raises(UserError, match=f"{name} must be .*method.{name}"):
+    with pytest.raises(UserError, match=f"method.{name} must be "):
         make(**{name: -1})
 
 

@@ -89,8 +89,9 @@ def test_lightnings_own_key_is_not_taken(tiny: list[str]) -> None:
 @pytest.mark.parametrize("words", [[], ["hardware.deterministic=false"]])
 def test_an_older_run_that_used_lightnings_key_resumes(words: list[str], tmp_path: Path) -> None:
     older = compose("method=supervised", "data=synthetic", "+trainer.deterministic=warn")
+    older = OmegaConf.create(OmegaConf.to_container(older, resolve=True))
     del older.hardware.deterministic
-    OmegaConf.save(older, tmp_path / "config.yaml", resolve=False)
+    OmegaConf.save(older, tmp_path / "config.yaml")
     resumed = load_resumed_config(tmp_path, compose("data=synthetic", *words), words)
     assert resumed.hardware.deterministic == (not words)
     assert "deterministic" not in resumed.trainer

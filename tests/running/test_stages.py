@@ -167,7 +167,8 @@ def test_where_ranks_come_from_outside_it_is_done_apart(
 def test_a_run_with_a_stage_reuses_it_when_it_is_resumed(tiny: list[str], tmp_path: Path) -> None:
     words = ["method=everything", "model@method.teacher=resnet8", *tiny, "trainer.max_epochs=1"]
     first = distill(*words, config_dir=THROWAWAY_CONF)
-    again = distill(f"resume={first.directory}", "trainer.max_epochs=2", config_dir=THROWAWAY_CONF)
+    resume = [f"resume={first.directory}", "allow=[methods.throwaway]", "trainer.max_epochs=2"]
+    again = distill(*resume, config_dir=THROWAWAY_CONF)
     assert again.metrics["epochs"] == 2
     assert len(list(tmp_path.glob(f"stages/*/{RESULT}"))) == 1
 
