@@ -18,7 +18,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Bool
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write
+from kd_lightning.base.kept_files import check_archive
 
 PREDICTIONS, FILE = "test_predictions.npz", "correct.npz"
 BYTES = 8  # of a number and of a digest
@@ -91,7 +93,8 @@ def _unpack(arrays: Mapping[str, np.ndarray]) -> Correct:
 def _load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file; none if it is missing or cannot be read."""
     try:
+        check_archive(path)
         with np.load(path) as file:
             return dict(file)
-    except (OSError, ValueError, EOFError, BadZipFile):
+    except (UserError, OSError, ValueError, KeyError, EOFError, BadZipFile):
         return {}
