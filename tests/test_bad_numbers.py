@@ -100,7 +100,7 @@ def test_mistakes_in_any_key_end_in_one_sentence_and_write_nothing() -> None:
         outcomes = {words: worker.outcome(words, False) for words in examples(30, 1)}
         written = list(Path(worker.folder.name).iterdir())
     finally:
-        worker.end()
+        worker.close()
     assert {words: one for words, one in outcomes.items() if one.kind not in RIGHT} == {}
     assert {one.kind for one in outcomes.values()} == set(RIGHT)
     assert written == []

@@ -111,7 +111,7 @@ def main(words: Sequence[str] | None = None) -> None:
             worker.outcome,
         )
     finally:
-        worker.end()
+        worker.close()
     text = table(counts, options.examples, options.seed)
     say(text)
     if options.write:

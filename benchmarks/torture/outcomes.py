@@ -113,6 +113,10 @@ class Worker:
             self.process.wait()
             self.process = None
 
+    def close(self) -> None:
+        self.end()
+        self.folder.cleanup()
+
 
 def serve() -> None:
     """Answers each line of stdin with an outcome."""
