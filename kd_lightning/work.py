@@ -47,7 +47,7 @@ def work(directory: Path, allow: Sequence[str] = ()) -> int:
     Args:
         allow: packages whose functions the job may name.
     """
-    job = Job(directory.resolve(), tuple(allow))
+    job = Job(directory.resolve(), allow=tuple(allow))
     os.environ[JOB_VARIABLE] = str(job.directory)
     if not is_first_rank():  # only the first rank holds the lock and writes the job's files
         if wait_for_first(job):

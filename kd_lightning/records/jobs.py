@@ -90,7 +90,7 @@ class Job:
     """
 
     directory: Path
-    allow: tuple[str, ...] = field(default=(), compare=False)
+    allow: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
 
     @property
     def spec(self) -> JobSpec:
