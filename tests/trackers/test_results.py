@@ -34,6 +34,7 @@ def documented(method: str, *, val: bool, scaled: bool = False) -> set[str]:
         applies = method not in said if methods.startswith("all") else method in said
         conditions = {"val part": val, "temperature_scaling": scaled}
         conditions |= {"evaluation.adversarial": False, "method.target=self": False}
+        conditions |= {"method.temperature_range": False, "method.estimator=relax": False}
         if applies and all(holds or words not in when for words, holds in conditions.items()):
             *above, alternatives = name.strip("`").split("/")
             names |= {"/".join([*above, last]) for last in alternatives.split("\\|")}
