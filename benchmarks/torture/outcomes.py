@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,8 +110,8 @@ class Worker:
 
     def end(self) -> None:
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            with suppress(BrokenPipeError), self.process:  # closes its pipes, and waits
+                self.process.kill()
             self.process = None
 
     def close(self) -> None:
