@@ -25,8 +25,8 @@ from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import SUMS
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
-from kd_lightning.config.command_line import user_message
 from kd_lightning.config.options import command_parser
+from kd_lightning.config.user_messages import user_message
 from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import LAST, PREVIOUS, has_checkpoint

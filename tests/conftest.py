@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,14 @@ def write_cifar(monkeypatch):
         return root
 
     return write
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that exists once the module ``evil``, which can be imported, was imported."""
+    (tmp_path / "evil.py").write_text(
+        "import os\nopen(__file__ + '.mark', 'w').close()\ndef run(*_, **__): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    return tmp_path / "evil.py.mark"

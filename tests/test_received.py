@@ -13,7 +13,7 @@ import kd_lightning
 from kd_lightning import distill, evaluate, export, predict, report, sweep, work
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import SUMS, write_kept
-from kd_lightning.config.command_line import user_message
+from kd_lightning.config.user_messages import user_message
 from kd_lightning.records.jobs import Job, JobSpec, create_job
 
 QUICK = [word for word in TINY if not word.startswith("teacher.")]
@@ -31,17 +31,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, evil: Path) -> Path:
     return shutil.copytree(made, tmp_path / "run")
-
-
-@pytest.fixture
-def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that exists once the module ``evil``, which can be imported, was imported."""
-    (tmp_path / "evil.py").write_text(
-        "open(__file__ + '.mark', 'w').close()\ndef run(*_, **__): pass\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "evil", raising=False)
-    return tmp_path / "evil.py.mark"
 
 
 def edit(run: Path, key: str, value: object) -> None:

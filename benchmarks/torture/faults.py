@@ -9,7 +9,6 @@ has an exit code that is not 0. Then the fault is repaired and the run is resume
 the undisturbed numbers. A full disk needs root (a small tmpfs), and is skipped without it.
 """
 
-import argparse
 import os
 import shutil
 import signal
@@ -23,7 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Report
 from benchmarks.torture import disturbances as disturb
 from benchmarks.torture.cases import (
     CACHED,
@@ -37,6 +35,7 @@ from benchmarks.torture.cases import (
 )
 from benchmarks.torture.forked import wait_for_all
 from benchmarks.torture.kills import holder_of, undisturbed
+from benchmarks.torture.tool import minutes_since, parser_of, show
 from benchmarks.torture.write_points import Point, WritePoints, first_and_last, read_points
 
 TABLE = "Faults"
@@ -307,27 +306,18 @@ def without_paths(text: str) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """The command line. Returns the number of faults in which something was lost."""
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.torture.faults", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = parser_of("faults", __doc__)
     parser.add_argument("--only", nargs="+", default=[], help="faults with one of these words")
-    parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
-    report = Report("torture.faults", "What kills, faults and random input do", words)
-    some = f": {', '.join(arguments.only)}" if arguments.only else ""
-    report.add(f"\n## {TABLE}{some}\n")
     root, start = Path(tempfile.mkdtemp(prefix="faults-")), time.perf_counter()
     (root / "teachers").mkdir()
     found = []
     for ended in ends(arguments.only, root):
         print(f"{ended.fault}: {ended.how}: {ended.says}", file=sys.stderr, flush=True)
         found.append(ended)
-    for line in table(found):
-        report.add(line)
-    report.add(f"\n{(time.perf_counter() - start) / 60:.0f} minutes.")
-    if arguments.write:
-        report.write([f"{TABLE}{some}"])
+    some = f": {', '.join(arguments.only)}" if arguments.only else ""
+    end = minutes_since(start)
+    show("faults", f"{TABLE}{some}", words, table(found), end, write=arguments.write)
     return sum(ended.how == "lost" for ended in found)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks.torture import file_arrays, file_images, file_settings, file_tables, file_weights
 from benchmarks.torture.file_kind import Kind, Numbers
 from benchmarks.torture.file_mutants import Mutant, mutate
-from kd_lightning.config.command_line import user_message
+from kd_lightning.config.user_messages import user_message
 
 KINDS: dict[str, Kind] = {
     **file_images.KINDS,

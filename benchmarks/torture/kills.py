@@ -9,7 +9,6 @@ signal is SIGKILL to one process, as when the memory is full; SIGKILL to all pro
 machine goes down; or SIGTERM, as schedulers send it. After SIGTERM nothing may look like a bug.
 """
 
-import argparse
 import os
 import random
 import shutil
@@ -26,9 +25,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Report
 from benchmarks.torture.cases import CASES, LONGEST, RUN, Case, differences, half_written, printed
 from benchmarks.torture.forked import kill_session, wait_for_all
+from benchmarks.torture.tool import minutes_since, parser_of, show
 from kd_lightning.records.jobs import jobs_of
 
 TABLE = "Kills at random moments"
@@ -256,34 +255,24 @@ def table(found: Sequence[Trial]) -> Iterator[str]:
 def main(words: Sequence[str] | None = None) -> int:
     """The command line. Returns the number of runs that were lost."""
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.kills", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = parser_of("kills", __doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="cases at the same time"
     )
-    parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
-    report = Report("torture.kills", "What kills, faults and random input do", words)
-    some = "" if arguments.cases == list(CASES) else f": {', '.join(arguments.cases)}"
-    report.add(f"\n## {TABLE}{some}\n")
     root, start = Path(tempfile.mkdtemp(prefix="kills-")), time.perf_counter()
     cases = [CASES[name] for name in arguments.cases]
     found = list(trials(cases, arguments.kills, arguments.seed, root, arguments.workers))
-    for line in table(found):
-        report.add(line)
-    report.add(f"\n{(time.perf_counter() - start) / 60:.0f} minutes.")
-    for trial in found:
-        if trial.fault is not None:
-            report.add(f"- lost: {trial.case}: {trial.fault}")
-    if arguments.write:
-        report.write([f"{TABLE}{some}"])
-    lost = sum(trial.fault is not None for trial in found)
+    lost = [f"{trial.case}: {trial.fault}" for trial in found if trial.fault is not None]
+    some = "" if arguments.cases == list(CASES) else f": {', '.join(arguments.cases)}"
+    end = minutes_since(start)
+    show("kills", f"{TABLE}{some}", words, table(found), end, lost=lost, write=arguments.write)
     if not lost:
         shutil.rmtree(root)
-    return lost
+    return len(lost)
 
 
 if __name__ == "__main__":

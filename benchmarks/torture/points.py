@@ -9,7 +9,6 @@ resumed, and compared with the undisturbed one. Of a file that is written many t
 the last time are taken.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -18,12 +17,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Report
 from benchmarks.torture.cases import CACHED, DUAL, LONGEST, Case, differences, half_written, printed
 from benchmarks.torture.forked import wait_for_all
+from benchmarks.torture.tool import minutes_since, parser_of, show
 from benchmarks.torture.write_points import KINDS, Point, WritePoints, first_and_last, read_points
 
 RECORD = "points.tsv"
@@ -102,8 +102,7 @@ def deaths(cases: Sequence[Case], every: int, root: Path, workers: int) -> Itera
         folders = [case.folder(root, str(number)) for number in range(len(chosen))]
         with ThreadPoolExecutor(workers) as pool:
             yield from pool.map(
-                lambda one: killed_at(case, *one, root, expected),  # noqa: B023
-                zip(chosen, folders, strict=True),
+                killed_at, repeat(case), chosen, folders, repeat(root), repeat(expected)
             )
 
 
@@ -123,33 +122,21 @@ def table(found: Sequence[Death]) -> Iterator[str]:
 def main(words: Sequence[str] | None = None) -> int:
     """The command line. Returns the number of points at which something was lost."""
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.torture.points", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = parser_of("points", __doc__)
     parser.add_argument("--every", type=int, default=1, help="take each n-th point")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at the same time")
-    parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
-    report = Report("torture.points", "What kills, faults and random input do", words)
-    some = "" if arguments.cases == list(CASES) else f": {', '.join(arguments.cases)}"
-    report.add(f"\n## {TABLE}{some}\n")
     root, start = Path(tempfile.mkdtemp(prefix="points-")), time.perf_counter()
     cases = [CASES[name] for name in arguments.cases]
     found = list(deaths(cases, arguments.every, root, arguments.workers))
-    for line in table(found):
-        report.add(line)
-    report.add(f"\n{(time.perf_counter() - start) / 60:.0f} minutes.")
-    for death in found:
-        if death.fault is not None:
-            report.add(f"- lost: {death.case}, {death.point}: {death.fault}")
-    if arguments.write:
-        report.write([f"{TABLE}{some}"])
-    lost = sum(death.fault is not None for death in found)
+    lost = [f"{one.case}, {one.point}: {one.fault}" for one in found if one.fault is not None]
+    some = "" if arguments.cases == list(CASES) else f": {', '.join(arguments.cases)}"
+    end = minutes_since(start)
+    show("points", f"{TABLE}{some}", words, table(found), end, lost=lost, write=arguments.write)
     if not lost:
         shutil.rmtree(root)
-    return lost
+    return len(lost)
 
 
 if __name__ == "__main__":

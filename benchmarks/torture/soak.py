@@ -8,7 +8,6 @@ jobs are forked, and the jobs. What leaks grows with the number of jobs that are
 fifth of the measurements is compared with the last.
 """
 
-import argparse
 import shutil
 import statistics
 import subprocess
@@ -21,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.report import Report
 from benchmarks.torture.cases import DUAL, TINY
+from benchmarks.torture.tool import minutes_since, parser_of, show
 from kd_lightning.base.files import format_bytes
 from kd_lightning.records.jobs import State, jobs_of
 
@@ -112,24 +111,16 @@ def growth(samples: Sequence[Sample], field: str) -> float:
 def main(words: Sequence[str] | None = None) -> int:
     """The command line. Returns the number of jobs that are not done, and of figures that grow."""
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.soak", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = parser_of("soak", __doc__)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--workers", type=int, default=8, help="jobs at the same time")
-    parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
     arguments = parser.parse_args(words)
-    report = Report("torture.soak", "What kills, faults and random input do", words)
-    report.add(f"\n## {TABLE}\n")
     folder, start = Path(tempfile.mkdtemp(prefix="soak-")), time.perf_counter()
     samples, states = soaked(arguments.jobs, arguments.workers, folder)
-    for line in table(samples):
-        report.add(line)
     failed = sum(state != State.DONE for state in states)
     grows = [field for field in ("own", "files") if growth(samples, field) > MOST_GROWTH]
-    minutes = (time.perf_counter() - start) / 60
-    report.add(f"\n{len(states) - failed} of {arguments.jobs} jobs done, {minutes:.0f} minutes.")
-    if arguments.write:
-        report.write([TABLE])
+    end = f"{len(states) - failed} of {arguments.jobs} jobs done, {minutes_since(start)}"
+    show("soak", TABLE, words, table(samples), end, write=arguments.write)
     if not failed:
         shutil.rmtree(folder)
     return failed + arguments.jobs - len(states) + len(grows)

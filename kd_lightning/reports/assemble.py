@@ -17,7 +17,6 @@ from kd_lightning.reports.data_sets import (
     Comparison,
     compare_rows,
     comparison_table,
-    wilcoxon_table,
 )
 from kd_lightning.reports.differences import (
     Difference,
@@ -30,6 +29,7 @@ from kd_lightning.reports.grids import Grid, grid_of
 from kd_lightning.reports.join import join
 from kd_lightning.reports.pair_tables import pair_table
 from kd_lightning.reports.pairs import resolve
+from kd_lightning.reports.pairs_over_data_sets import wilcoxon_table
 from kd_lightning.reports.provenance import notes_on_origin
 from kd_lightning.reports.published import (
     Published,

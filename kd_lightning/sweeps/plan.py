@@ -17,8 +17,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.config.command_line import as_user_errors, compose, is_sweep_key
+from kd_lightning.config.command_line import as_user_errors, compose
 from kd_lightning.config.schema import arguments_of, check_arguments, check_configuration
+from kd_lightning.config.sweep_keys import is_sweep_key
 from kd_lightning.records.jobs import JobSpec
 from kd_lightning.records.run_directory import check_overrides, words_without_effect
 from kd_lightning.reports.columns import OBJECTIVE

@@ -42,17 +42,6 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that exists once the module ``evil`` was imported."""
-    (tmp_path / "evil.py").write_text(
-        "import os\nopen(__file__ + '.mark', 'w').close()\ndef run(*_, **__): pass\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "evil", raising=False)
-    return tmp_path / "evil.py.mark"
-
-
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_file_names_only_what_the_yaml_of_the_package_names(name: str, evil: Path) -> None:
     with pytest.raises(

@@ -1,0 +1,91 @@
+"""The table of pairs over several data sets: the Wilcoxon signed-rank test of two rows.
+
+The test follows Demšar, Statistical comparisons of classifiers over multiple data sets (JMLR 2006).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kd_lightning.base.tables import Table
+from kd_lightning.reports.columns import measure_of
+from kd_lightning.reports.data_sets import ALPHA
+from kd_lightning.reports.differences import (
+    Difference,
+    difference_heading,
+    format_difference,
+    format_interval,
+    format_p,
+)
+from kd_lightning.reports.pair_tables import title_of
+from kd_lightning.reports.pairs import Pair, kind_of
+from kd_lightning.reports.statistics import Sample, holm_within, wilcoxon
+
+
+def wilcoxon_table(metric: str, paired: Sequence[Difference]) -> Table:
+    """Tests each pair and net over the data sets: each data set counts once, with its mean.
+
+    Args:
+        metric: its name in ``compared``.
+        paired: the differences in this metric.
+    """
+    means: dict[tuple[Pair, str], list[float]] = {}
+    for difference in paired:
+        if difference.sample.n:
+            means.setdefault((difference.pair, difference.net), []).append(difference.sample.mean)
+    _, name = measure_of(metric)
+    has_kinds = any(pair.exploratory for pair, _ in means)
+    families = [(net, pair.exploratory) for pair, net in means]
+    p_values = [wilcoxon(values) for values in means.values()]
+    adjusted = holm_within(families, p_values)
+    rows = []
+    for key, p, p_holm in zip(means, p_values, adjusted, strict=True):
+        (pair, net), values = key, means[key]
+        sample = Sample(tuple(values))
+        kind = [kind_of(pair)] * has_kinds
+        row = [pair.title, *kind, net, str(sample.n), format_difference(name, sample.mean)]
+        interval = format_interval(name, sample.interval())
+        rows.append([*row, interval, format_p(p), format_p(p_holm)])
+    notes = [
+        "95 % interval: of the mean difference over data sets like these, from Student's t with "
+        "the n data sets of this table.",
+        "p: two-sided Wilcoxon signed-rank test over the n data sets. Each data set counts once, "
+        "with its mean difference over the seeds that both rows have; data sets without a "
+        "difference are left out of the test. The test is exact for up to 50 data sets, or up to "
+        "13 if there are ties; above that p is approximate.",
+        "p, Holm: with Holm's correction for the tests of the same net.",
+    ]
+    notes += _note_on_lowest_p(list(means.values()), families)
+    heads = ["A − B", *["contrast"] * has_kinds, "net", "n", difference_heading(metric)]
+    heads += ["95 % interval", "p", "p, Holm"]
+    return Table("data_sets", title_of("Pairs over data sets", metric), heads, rows, notes)
+
+
+def _note_on_lowest_p(
+    means: Sequence[Sequence[float]], families: Sequence[tuple[str, bool]]
+) -> list[str]:
+    """One note if so few data sets, or so many pairs, cannot show anything; else none.
+
+    Args:
+        means: of each test, its differences, one for each data set.
+        families: the family of each test.
+    """
+    counts = list(map(len, means))
+    if not counts:
+        return []
+    fewest, most = min(counts), max(counts)
+    tests = min(Counter(families).values())
+    if lowest_p(fewest) > ALPHA:
+        return [f"With {fewest} data sets, p cannot be below {lowest_p(fewest):.3g}."]
+    lowest = lowest_p(most)
+    if lowest * tests > ALPHA:
+        return [
+            f"With {most} data sets p cannot be below {lowest:.3g}, and with Holm's correction for "
+            f"{tests} pairs the lowest cannot be below {min(1, lowest * tests):.3g}: after "
+            "correction this table can show nothing. Name fewer primary contrasts (primary)."
+        ]
+    return []
+
+
+def lowest_p(count: int) -> float:
+    """The lowest two-sided p that the signed-rank test of so many differences can have."""
+    return 2 / 2**count
