@@ -288,7 +288,7 @@ def test_a_trial_on_two_ranks_of_torchrun_ends_on_both(tmp_path: Path) -> None:
     words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
     words.remove("hardware=cpu")
     directory = create.create_sweep(words, None, Console(quiet=True))
-    (job,) = engine.open_search(directory, engine.read_settings(directory)).remaining()
+    (job,) = engine.open_search(directory, engine.read_settings(directory), ()).remaining()
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          *job.command()[1:]],
