@@ -118,6 +118,17 @@ def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(
     assert not studies.is_done(tmp_path / "elsewhere")
 
 
+def test_a_part_with_a_failed_job_is_not_written_over_what_is_committed(tmp_path: Path) -> None:
+    begun, folder = tmp_path / "begun", tmp_path / "committed"
+    shutil.copytree(PACKED[0], begun)
+    records = (begun / FILE).read_text().replace('"state": "done"', '"state": "failed"', 1)
+    (begun / FILE).write_text(records)
+    folder.mkdir()
+    with pytest.raises(SystemExit, match=r"^1 of .* jobs are not done, so nothing was written"):
+        studies.write_tables([begun], folder)
+    assert not list(folder.iterdir())
+
+
 def test_a_sweep_that_was_begun_with_other_words_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("command: [-m, sweep=other]")
     with pytest.raises(SystemExit, match="holds another sweep, -m sweep=other: remove it"):
