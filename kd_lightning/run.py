@@ -2,6 +2,7 @@
 
 python -m kd_lightning.run method=dual_student data=imagenet100
 python -m kd_lightning.run -m seed=0,1,2 method=kd,dual_student
+python -m kd_lightning.run --plan method=dual_student data=imagenet100
 """
 
 import sys
@@ -22,6 +23,7 @@ OPTIONS = {  # all of Hydra's
     "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun",
 }  # fmt: skip
+PLAN = "--plan"  # of a run or a sweep: only say what it will cost
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -38,7 +40,7 @@ def options_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m kd_lightning.run",
         takes_keys=True,
-        others=OPTIONS,
+        others=[*OPTIONS, PLAN],
         add_help=False,
         allow_abbrev=False,
     )
@@ -69,11 +71,29 @@ def options_first(words: list[str]) -> list[str]:
     return rest if given.config_dir is None else ["--config-dir", given.config_dir, *rest]
 
 
+def show_plan(words: list[str]) -> None:
+    """Prints what a run or a sweep will cost."""
+    from kd_lightning.config.console import console
+    from kd_lightning.sweeps import cost_plan  # here: its packages take seconds
+
+    requested = sweep_requested(words)
+    if requested is not None:
+        cost_plan.show_plan(*requested, console, is_sweep=True)
+        return
+    given, rest = options_parser().parse_known_args(words)
+    if shown := [word for word in rest if word.startswith("-")]:
+        raise UserError(f"{PLAN} does not go with {shown[0]}: leave one of them out")
+    cost_plan.show_plan(rest, given.config_dir, console, is_sweep=False)
+
+
 def main() -> None:
     """The command line: a person's mistake is one sentence and exit code 2."""
     with report_errors():
         if "--version" in sys.argv:
             print(f"kd_lightning {__version__}")
+            return
+        if PLAN in sys.argv[1:]:
+            show_plan([word for word in sys.argv[1:] if word != PLAN])
             return
         if (requested := sweep_requested(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])

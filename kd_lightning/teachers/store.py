@@ -158,7 +158,7 @@ def find_or_train(
         train: trains a configuration; leaves ``metrics.json`` in its directory when it is done.
         say: tells the person what happens.
     """
-    directory = store / f"{name}-{shape_hash(shape_of(cfg), fingerprint)}"
+    directory = directory_of_run(cfg, store, name, fingerprint)
     make_directory(store, "teacher.store=… or outputs")
 
     def make() -> None:
@@ -169,3 +169,8 @@ def find_or_train(
 
     done = "metrics.json"
     return find_or_make(directory, done, name, make=make, check=check_run, say=say).parent
+
+
+def directory_of_run(cfg: DictConfig, store: Path, name: str, fingerprint: str) -> Path:
+    """Where ``find_or_train`` keeps the run that ``cfg`` describes."""
+    return store / f"{name}-{shape_hash(shape_of(cfg), fingerprint)}"
