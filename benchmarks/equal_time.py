@@ -10,39 +10,20 @@ goes into a student that has none.
 ``conf/sweep/zoo_equal_time.yaml`` has these numbers.
 """
 
-import re
 from pathlib import Path
 
-from benchmarks.report import RESULTS
+from benchmarks.training_costs import COSTS, KD, LABELS, TIME, costs
 
-COSTS = RESULTS / "zoo_cost.md"
 KD_EPOCHS = 30
-LABELS, WITH_TEACHERS_TIME = "labels only", "labels only, the teacher's time too"
-STUDY_EPOCHS = 15  # of the runs whose stages the table of costs shows
-
-
-def cells(path: Path, num_cells: int) -> dict[str, list[str]]:
-    """Variant -> its other cells, of all rows of ``path`` with so many cells."""
-    rows = (re.findall(r"\| ([^|]+?) (?=\|)", line) for line in path.read_text().splitlines())
-    return {name: others for name, *others in (row for row in rows if len(row) == num_cells)}
+WITH_TEACHERS_TIME = "labels only, the teacher's time too"
 
 
 def epochs(path: Path = COSTS) -> dict[str, int]:
     """Variant -> epochs that take as long as ``KD_EPOCHS`` of KD, rounded."""
-    step = {name: float(row[6]) for name, row in cells(path, 9).items() if row[0] != "teacher rows"}
-    work = {name: row for name, row in cells(path, 8).items() if row[0] != "work"}
-    _, teacher_epochs, _, _, _, ratio, _ = work.pop("all with teacher rows")
-    teacher_time = int(teacher_epochs) * float(ratio)
-    budget = dict.fromkeys(step, float(KD_EPOCHS))
-    per_epoch = dict(step)
-    for name, (kind, length, _, _, _, ratio, _) in work.items():
-        if kind.startswith("teacher"):
-            budget[name] -= teacher_time * (float(ratio) - 1)
-        else:
-            per_epoch[name] += int(length.split()[0]) / STUDY_EPOCHS * float(ratio)
-    budget[WITH_TEACHERS_TIME] = KD_EPOCHS + teacher_time
-    per_epoch[WITH_TEACHERS_TIME] = step[LABELS]
-    return {name: round(time / per_epoch[name]) for name, time in budget.items()}
+    known = costs(TIME, path)
+    found = {name: round((KD_EPOCHS - cost.extra) / cost.epoch) for name, cost in known.items()}
+    with_teacher = known[KD].of_training(KD_EPOCHS, with_teacher=True)
+    return found | {WITH_TEACHERS_TIME: round(with_teacher / known[LABELS].epoch)}
 
 
 def main() -> None:

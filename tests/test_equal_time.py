@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import equal_time
+from benchmarks.training_costs import LABELS
 from kd_lightning.sweeps import plan
 
 TABLES = """
@@ -49,7 +50,7 @@ def test_the_preset_has_the_epochs_of_the_committed_costs(preset: plan.Settings)
 def test_the_preset_has_the_weights_of_the_zoo(preset: plan.Settings) -> None:
     zoo, _, _ = plan.settings_of(["sweep=zoo"], None)
     for name, words in preset.variants.items():
-        of_zoo = equal_time.LABELS if name == equal_time.WITH_TEACHERS_TIME else name
+        of_zoo = LABELS if name == equal_time.WITH_TEACHERS_TIME else name
         assert words[:-1] == zoo.variants[of_zoo], name
     assert preset.overrides == zoo.overrides
 
