@@ -105,6 +105,12 @@ ZOO_TASK = (
     f"teacher.batch_size=64 teacher.trainer.max_epochs=20 hardware.precision=bf16-mixed {QUIET}"
 )
 ZOO = f"{ZOO_TASK} trainer.max_epochs=15"
+# 20 labels a class for training, and as many as val; as many steps as with 2,000 images
+ZOO_FEW = (
+    "data=fashion_mnist data.train_per_class=40 data.val_fraction=0.5 data.batch_size=16 "
+    "teacher.batch_size=16 trainer.max_epochs=40 teacher.trainer.max_epochs=50 "
+    f"hardware.precision=bf16-mixed {QUIET}"
+)
 # 840 training images and 360 of val: an attack of seven steps makes a training step eight times as
 # long
 ROBUST = (
@@ -187,6 +193,9 @@ STUDIES = {
     "zoo_equal_time": Study(
         {f"seed_{n}": f"sweep=zoo_equal_time {ZOO_TASK} seed={n}" for n in SEEDS},
         is_joined=True,
+    ),
+    "zoo_few_labels": Study(
+        {f"seed_{n}": f"sweep=zoo {ZOO_FEW} seed={n}" for n in SEEDS}, is_joined=True
     ),
     "zoo_robust": Study(
         {f"seed_{n}": f"sweep=zoo_robust {ROBUST} seed={n}" for n in SEEDS}, is_joined=True
