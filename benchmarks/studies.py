@@ -124,6 +124,7 @@ UCR = (
     *("ItalyPowerDemand", "GunPoint", "ArrowHead", "BasicMotions", "PickupGestureWiimoteZ"),
     *("JapaneseVowels", "OSULeaf", "ACSF1"),
 )
+ZOO_UCR = ("ArrowHead", "PickupGestureWiimoteZ", "GunPoint")
 
 STUDIES = {
     "ucr_net": Study({"four_sets": f"sweep=ucr_net {QUIET}"}),
@@ -196,6 +197,9 @@ STUDIES = {
     ),
     "zoo_few_labels": Study(
         {f"seed_{n}": f"sweep=zoo {ZOO_FEW} seed={n}" for n in SEEDS}, is_joined=True
+    ),
+    "zoo_ucr": Study(
+        {name: f"sweep=zoo_ucr data.name={name} {QUIET}" for name in ZOO_UCR}, is_joined=True
     ),
     "zoo_robust": Study(
         {f"seed_{n}": f"sweep=zoo_robust {ROBUST} seed={n}" for n in SEEDS}, is_joined=True

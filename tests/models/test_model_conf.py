@@ -25,7 +25,7 @@ TASKS = {
     "grey": {"channels": 1, "size": 28, "shape": (1, 28, 28)},
     "series": {"channels": 3, "size": 64, "shape": (3, 64)},
 }
-SERIES = ("fcn", "resnet1d", "inception_time")
+SERIES = ("fcn", "fcn_half", "resnet1d", "inception_time")
 SERIES_DATA = ("ucr", "har", "biovid")
 
 
