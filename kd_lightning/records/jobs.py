@@ -65,6 +65,8 @@ class JobSpec:
         accelerator: the kind of device, as in ``hardware.accelerator``.
         threads: CPU threads of each of its processes; None: as many as there are cores.
         search: for a trial of a search: its storage, study and number (``sweeps/search.py``).
+        teacher: equal for jobs that need the same trained teacher; "": it needs none, or it is not
+            known.
     """
 
     number: int
@@ -79,6 +81,7 @@ class JobSpec:
     accelerator: str = "auto"
     threads: int | None = None
     search: Mapping[str, Any] | None = None
+    teacher: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ The state of a sweep is only in the files of its jobs (``records/jobs.py``) and 
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -181,6 +181,7 @@ class FixedJobs:
 
     def __init__(self, directory: Path, total: int) -> None:
         self.jobs = jobs_of(directory)
+        self.teachers = {job: job.spec.teacher for job in self.jobs}
         self.total = total
         if len(self.jobs) != total:
             raise UserError(
@@ -189,15 +190,29 @@ class FixedJobs:
             )
 
     def remaining(self) -> Iterator[Job]:
-        """The jobs that are not over. Jobs that another process is running come last."""
-        unfinished = [job for job in self.jobs if not job.is_over()]
-        held = []
-        for job in unfinished:
-            if job.is_locked():
-                held.append(job)
-            elif not job.is_over():
+        """The jobs that are not over. A job whose teacher is just being trained by another one
+        comes after those that need not wait for it, and jobs that another process is running come
+        last.
+        """
+        waiting = [job for job in self.jobs if not job.is_over()]
+        started: list[Job] = []
+        while waiting:
+            job = self._next(waiting, self._teachers_in_training(started))
+            waiting.remove(job)
+            started.append(job)
+            if not job.is_over():
                 yield job
-        yield from held
+
+    def _next(self, waiting: Sequence[Job], busy: Collection[str]) -> Job:
+        for job in waiting:
+            if self.teachers[job] not in busy and not job.is_locked():
+                return job
+        return next((job for job in waiting if not job.is_locked()), waiting[0])
+
+    def _teachers_in_training(self, started: Sequence[Job]) -> set[str]:
+        """The teachers of jobs that have been started, of which no job is over."""
+        over = {self.teachers[job] for job in self.jobs if job.is_over()}
+        return {self.teachers[job] for job in started} - over - {""}
 
     def job_ended(self, job: Job) -> None:
         """Does nothing: the other jobs do not depend on it. A search needs this method."""

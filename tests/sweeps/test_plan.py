@@ -278,3 +278,26 @@ def test_settings_of_a_named_row_cannot_be_replaced() -> None:
 def test_a_title_can_be_part_of_a_directorys_name(title: str, name: str) -> None:
     settings = Settings(title=title)
     assert title_of(settings, "grid", expand(settings, ["seed=0,1"])) == name
+
+
+def teachers(*words: str) -> list[str]:
+    """For each job, what it has in common with those that need the same teacher."""
+    specs, _ = job_specs(expand(plain(), list(words)), folder=".", config_dir=None)
+    return [spec.teacher for spec in specs]
+
+
+def test_jobs_that_need_the_same_teacher_have_its_name_in_common() -> None:
+    assert len(set(teachers("method=kd,dual_student", "seed=0,1"))) == 1
+    assert len(set(teachers("method=kd", "method.temperature=1,2", "optimizer.lr=0.1"))) == 1
+    first, second, *_ = found = teachers("method=kd", "seed=0,1", "teacher.seed=${seed}")
+    assert len(found) == 2
+    assert first != second
+    mixed = teachers("method=kd", "mixing@data.mixing=mixup", "teacher.data={mixing: null}")
+    assert mixed == teachers("method=kd")  # the teacher trains without mixup
+    for varies in ("teacher.trainer.max_epochs=1,2", "data.name=ArrowHead,GunPoint"):
+        assert len(set(teachers("method=kd", "data=ucr", varies))) == 2
+
+
+@pytest.mark.parametrize("words", [["method=supervised"], ["teacher.source=untrained"]])
+def test_a_job_that_trains_no_teacher_has_no_such_name(words: list[str]) -> None:
+    assert teachers(*words, "seed=0,1") == ["", ""]
