@@ -38,10 +38,9 @@ def test_every_part_of_a_study_composes(name: str, part: str) -> None:
     settings, _, _ = plan.settings_of(of_sweep, None)
     one_seed = [word for word in of_jobs if not word.startswith("seed=")]
     jobs = plan.expand(settings, [*one_seed, "seed=0"])
-    specs, _ = plan.job_specs(jobs, folder=".", config_dir=None)
-    assert len({spec.variant for spec in specs}) == len(specs) / len(
-        {str(spec.axes.get("data.name")) for spec in specs}
-    )
+    # all rows of each preset are composed in tests/sweeps/test_plan.py
+    plan.job_specs([*jobs[:2], jobs[-1]], folder=".", config_dir=None)
+    assert len({(job.variant, str(job.axes.get("data.name"))) for job in jobs}) == len(jobs)
 
 
 @pytest.mark.slow

@@ -186,8 +186,9 @@ def test_the_jobs_of_a_sweep_compose(command: str) -> None:
     else:
         content = {"overrides": [*settings.overrides, *of_jobs]}
         jobs = [plan.variation_of(content, create.example_values(settings.search))]
-    specs, _ = plan.job_specs(jobs, folder=".", config_dir=None)
-    assert len(specs) == len(jobs) > 0
+    assert jobs
+    # all rows of each preset are composed in tests/sweeps/test_plan.py
+    plan.job_specs([*jobs[:2], jobs[-1]], folder=".", config_dir=None)
 
 
 def test_every_kind_of_command_is_printed() -> None:
