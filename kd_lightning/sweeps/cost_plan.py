@@ -22,6 +22,7 @@ from kd_lightning.base.files import format_bytes
 from kd_lightning.base.tables import Table, print_tables
 from kd_lightning.callbacks.progress_line import duration
 from kd_lightning.config.command_line import check_one_run
+from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.running.build import build_data, quieten
 from kd_lightning.running.cost import MEASURED, WARM_UP, Cost, measure
 from kd_lightning.sweeps import plan
@@ -48,6 +49,15 @@ class Training:
     cfg: DictConfig
     places: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What ``build_data`` adds to a configuration, and the fingerprint of the data."""
+
+    task: DictConfig
+    exif: str | None
+    fingerprint: str
 
 
 def show_plan(
@@ -100,7 +110,7 @@ def jobs_of_sweep(words: Sequence[str], config_dir: str | None) -> Iterator[tupl
 def trainings(jobs: Sequence[tuple[str, DictConfig]]) -> list[Training]:
     """All trainings of these jobs: first the teachers, then the baselines, then the students."""
     groups: dict[str, dict[str, Training]] = {"teachers": {}, "baselines": {}, "students": {}}
-    known: dict[str, tuple[DictConfig, str]] = {}
+    known: dict[str, Facts] = {}
     for number, (title, cfg) in enumerate(jobs):
         fingerprint = with_facts(cfg, known)
         for kind, name, run, store in needed_runs(cfg):
@@ -112,8 +122,8 @@ def trainings(jobs: Sequence[tuple[str, DictConfig]]) -> list[Training]:
     return [one for group in groups.values() for one in group.values()]
 
 
-def with_facts(cfg: DictConfig, known: dict[str, tuple[DictConfig, str]]) -> str:
-    """Gives a configuration the facts of its data. Returns the fingerprint of the data.
+def with_facts(cfg: DictConfig, known: dict[str, Facts]) -> str:
+    """Gives a configuration what a run learns from its data. Returns the fingerprint of the data.
 
     Args:
         known: by the settings of data; the same data are read once.
@@ -121,9 +131,15 @@ def with_facts(cfg: DictConfig, known: dict[str, tuple[DictConfig, str]]) -> str
     key = OmegaConf.to_yaml(OmegaConf.create({"data": resolved(cfg, "data")}))
     if key not in known:
         data = build_data(cfg)
-        known[key] = (cfg.task.copy(), data.fingerprint)
-    cfg.task, fingerprint = known[key]
-    return fingerprint
+        known[key] = Facts(cfg.task.copy(), cfg.data.get("exif"), data.fingerprint)
+        return data.fingerprint
+    facts = known[key]
+    cfg.task = facts.task
+    if "exif" in cfg.data:
+        cfg.data.exif = facts.exif
+    for method in (cfg.method, cfg.teacher.method):
+        choose_nets(method, facts.task.shape)
+    return facts.fingerprint
 
 
 def resolved(cfg: DictConfig, key: str) -> Any:
@@ -182,6 +198,8 @@ def table_of(found: Sequence[Training], costs: Mapping[int, Sequence[Cost]]) -> 
         "counted: callbacks, loggers, writing to disk, and on several devices the exchange of "
         "gradients.",
     ]
+    if any(training.cfg.teacher.cache for training in found):
+        notes.append("Steps are measured without the teacher's cache, which makes them shorter.")
     return Table("plan", "What the runs will cost", HEADS, rows, notes)
 
 

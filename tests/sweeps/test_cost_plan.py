@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import TINY
 from omegaconf import OmegaConf
@@ -62,6 +63,17 @@ def test_a_sweep_counts_shared_teachers_once(
     assert found["teacher-mlp"][0] == teachers
     assert found["method=kd"][0] == found["method=supervised"][0] == "2"
     assert not (tmp_path / "new").exists()
+
+
+def test_nets_that_are_chosen_by_the_shape_of_the_data_have_one_teacher(tmp_path: Path) -> None:
+    x, y = np.zeros((96, 8), np.float32), np.arange(96) % 3
+    np.savez(tmp_path / "data.npz", x=x + y[:, None], y=y)
+    words = ["method=kd", "data=arrays", f"data.root={tmp_path}/data.npz", f"outputs={tmp_path}"]
+    jobs = [("kd", compose([*words, f"method.temperature={value}"])) for value in (1, 2)]
+    teacher, first, second = cost_plan.trainings(jobs)
+    assert len(teacher.places) == 1
+    assert first.cfg.method.teacher == second.cfg.method.teacher
+    assert "by_shape" not in str(second.cfg.method.teacher)
 
 
 def test_a_stage_has_a_row_of_its_own(monkeypatch, capsys, tmp_path: Path) -> None:
