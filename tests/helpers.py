@@ -17,6 +17,9 @@ from kd_lightning.models.classifier import Classifier, Prepare
 METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
 DATA = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
 
+# the files of conf/model whose nets take series only
+SERIES_NETS = ("fcn", "fcn_half", "inception_time", "resnet1d")
+
 # A few seconds of anything: made-up data, small nets, two epochs.
 TINY = (
     "data=synthetic",

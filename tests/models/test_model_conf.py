@@ -8,6 +8,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+from helpers import SERIES_NETS
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
@@ -25,7 +26,6 @@ TASKS = {
     "grey": {"channels": 1, "size": 28, "shape": (1, 28, 28)},
     "series": {"channels": 3, "size": 64, "shape": (3, 64)},
 }
-SERIES = ("fcn", "fcn_half", "resnet1d", "inception_time")
 SERIES_DATA = ("ucr", "har", "biovid")
 
 
@@ -33,7 +33,7 @@ def kinds(net: str) -> list[str]:
     """The kinds of input that a net is tested with. The roles are tested with grey images."""
     if net == "mlp":
         return list(TASKS)
-    return ["series"] if net in SERIES else ["colour"]
+    return ["series"] if net in SERIES_NETS else ["colour"]
 
 
 def roles(data: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import SERIES_NETS
 from student_files import build_random, info_of, make_student, net_config, samples
 from torch import nn
 from torch.nn import functional
@@ -17,10 +18,10 @@ from kd_lightning.students.architecture import TIMM
 from kd_lightning.students.file import METADATA, read_student, write_student
 
 NETS = sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml"))
-SERIES = ("fcn", "inception_time", "resnet1d")
 # The same nets with few layers and channels, so that they are fast.
 SMALL = {
     "fcn": {"widths": [4, 6, 4]},
+    "fcn_half": {"widths": [4, 6, 4]},
     "inception_time": {"width": 2, "depth": 3},
     "mlp": {"widths": [5, 4]},
     "convnext_atto": {"name": "test_convnext"},
@@ -40,7 +41,7 @@ SMALL |= {name: {"depth": 10, "widen": 1} for name in NETS if name.startswith("w
 
 
 def kind_of(net: str) -> str:
-    return "series" if net in SERIES else "colour"
+    return "series" if net in SERIES_NETS else "colour"
 
 
 def as_timm_takes(x: torch.Tensor, given: dict) -> torch.Tensor:
