@@ -20,7 +20,7 @@ from torch import Tensor
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.models.ensemble import Ensemble
-from kd_lightning.running.build import build_data, build_method, number_samples
+from kd_lightning.running.build import build_data, build_method, number_samples, use_threads
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import end_stage
 from kd_lightning.running.trainer import bare_trainer, count_processes
@@ -63,6 +63,7 @@ def measure(cfg: DictConfig) -> list[Cost]:
     Raises:
         UserError: the run could not start.
     """
+    use_threads(cfg.threads)
     data = build_data(cfg)
     check_run(cfg, data)
     with warnings.catch_warnings():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import TINY
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -125,6 +126,15 @@ def test_steps_are_timed_from_end_to_end_without_what_is_between_epochs() -> Non
     assert clock.step == pytest.approx(3)
     assert clock.waiting == pytest.approx(1 / 3)
     assert clock.start_up == pytest.approx(2)
+
+
+def test_steps_are_timed_with_the_threads_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    cost.measure(compose([*KD, "threads=3", f"outputs={tmp_path}"]))
+    assert set_to == [3]
 
 
 def test_two_devices_share_the_batch_and_the_steps(tmp_path: Path) -> None:
