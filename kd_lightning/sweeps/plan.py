@@ -7,9 +7,7 @@ Words that begin with ``sweep`` or ``launcher`` choose and change the preset
 commas, is an axis of the sweep.
 """
 
-import hashlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +32,7 @@ from kd_lightning.sweeps.overrides import (
     parse_all,
     value_of,
 )
+from kd_lightning.sweeps.shared_teachers import teacher_of
 
 NOT_OF_A_JOB = ("run_dir", "resume")  # keys that a job of a sweep cannot have
 # The settings that are written to sweep.yaml.
@@ -51,9 +50,6 @@ RECORDED = (
     "reported",
     "search",
 )
-# Keys that do not change how a teacher is trained
-DATA_OF_STUDENTS = ("seed", "batch_size")
-NOT_OF_TRAINING = ("cache", "cache_store", "cache_top_k", "check", "expect_accuracy", "store")
 Axes = dict[str, Any]
 Composer = Callable[[Sequence[str], str | None], DictConfig]
 
@@ -261,7 +257,7 @@ def job_specs(
                 overrides=[word for word in variation.overrides if word not in idle[row]],
                 folder=folder,
                 config_dir=config_dir,
-                teacher=teacher_of(cfg, variation.axes, of_data),
+                teacher=teacher_of(cfg, variation.axes.get("seed", cfg.seed), of_data),
                 **hardware_of(cfg),
             )
         )
@@ -295,35 +291,6 @@ def compose_job(
         check_configuration(cfg)
         check_overrides(cfg, [word for word in overrides if word not in shared])
     return cfg
-
-
-def teacher_of(cfg: DictConfig, axes: Axes, of_data: Collection[str]) -> str:
-    """8 hex digits that jobs have in common if they need the same trained teacher; "" for a job
-    that trains none.
-
-    Args:
-        cfg: of a job that differs in its seed and its values of data at most.
-        axes: the values of this job.
-        of_data: its overrides of data.
-    """
-    source = cfg.teacher.source
-    sources = list(source) if OmegaConf.is_list(source) else [source]
-    if "teacher" not in cfg.method or "train" not in sources:
-        return ""
-    own = cfg.copy()
-    own.seed = axes.get("seed", cfg.seed)
-    net, teacher, data, students = (
-        OmegaConf.to_container(node, resolve=True)
-        for node in (own.method.teacher, own.teacher, own.data, own.method.students)
-    )
-    data |= teacher.pop("data") or {}
-    for settings, others in ((data, DATA_OF_STUDENTS), (teacher, NOT_OF_TRAINING)):
-        for key in others:
-            settings.pop(key, None)
-    method = {k: v for k, v in teacher.pop("method").items() if k not in ("seed", "students")}
-    branches = students if "branch_net" in method else None
-    text = json.dumps([net, teacher, method, data, branches, sorted(of_data)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def hardware_of(cfg: DictConfig) -> dict[str, Any]:
