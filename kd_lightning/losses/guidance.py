@@ -141,6 +141,7 @@ def attention_guidance(
     top_k: int | None,
     renormalize: bool,
     similarity: Similarity,
+    permuted: bool = False,
 ) -> Guidance:
     """``attention_weights``, of which only the largest are kept.
 
@@ -150,6 +151,8 @@ def attention_guidance(
     Args:
         percentile: see ``filter_by_percentile``; None with ``top_k``.
         top_k: see ``filter_by_top_k``; None with ``percentile``.
+        permuted: a control: each input gets the weights of the input before it in the batch, so
+            that they are as uneven as the student's own, but choose wrongly.
 
     Raises:
         ValueError: an argument is out of its range, or not exactly one of percentile and top_k is
@@ -162,6 +165,8 @@ def attention_guidance(
     attention = attention_weights(
         student_features, samples, bandwidth=bandwidth, similarity=similarity
     )
+    if permuted:
+        attention = attention.roll(1, dims=0)
     if top_k is not None:
         return Guidance(filter_by_top_k(attention, top_k=top_k, renormalize=renormalize), attention)
     kept = filter_by_percentile(attention, percentile=percentile, renormalize=renormalize)

@@ -9,7 +9,8 @@ passes with dropout give K feature vectors f_k, and the student's feature f_s ch
 Student: the classifier's input before its own dropout; teacher: after it. Tested as one plain
 deterministic pass. ``detach_weights`` keeps the gradient out of a (the released code lets it in).
 
-Its controls are options: ``guidance`` (mean or nearest pass), ``num_passes=1`` (a random pass),
+Its controls are options: ``guidance`` (mean or nearest pass; weights of another input),
+``num_passes=1`` (a random pass),
 ``stochastic=false`` (the teacher's deterministic features), ``feature_weight=0`` (the same training
 from the teacher's weights, without a teacher).
 """
@@ -51,6 +52,7 @@ PAPER = partial(
     top_k=None,
     renormalize=True,
     similarity=dot_similarity,
+    permuted=False,
 )
 
 

@@ -53,6 +53,16 @@ def test_value_by_hand():
     torch.testing.assert_close(feature_mse(student, target), torch.tensor([expected]))
 
 
+def test_permuted_weights_are_those_of_the_input_before():
+    student, samples = normal(5, 4), normal(7, 5, 4, seed=1)
+    own = attention_guidance(student, samples, **OPTIONS)
+    permuted = attention_guidance(student, samples, **OPTIONS, permuted=True)
+    for before, after in zip(own, permuted, strict=True):
+        assert torch.equal(after[1:], before[:-1])
+        assert torch.equal(after[0], before[-1])
+    assert not torch.equal(own.weights, permuted.weights)
+
+
 def test_similarities_by_hand():
     student = torch.tensor([[3.0, 4.0]])
     samples = torch.tensor([[[6.0, 8.0]], [[0.0, -1.0]], [[4.0, -3.0]]])
