@@ -48,10 +48,17 @@ def metrics(
             "device": "cpu"}  # fmt: skip
 
 
-def config(seed: int = 0, split: int = SPLIT, teacher_seed: int = 0, **more: Any) -> dict[str, Any]:
+def config(
+    seed: int = 0,
+    split: int = SPLIT,
+    teacher_seed: int = 0,
+    resample: int | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    data = {"_target_": "kd_lightning.data.digits.Digits", "split_seed": split}
     return {
         "seed": seed,
-        "data": {"_target_": "kd_lightning.data.digits.Digits", "split_seed": split},
+        "data": data if resample is None else {**data, "resample": resample},
         "method": {"_target_": "kd_lightning.methods.kd.KD"},
         "teacher": {"seed": teacher_seed},
         **more,

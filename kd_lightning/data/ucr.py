@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from http.client import HTTPException
 from pathlib import Path
+from typing import Annotated
 from zipfile import BadZipFile
 
 import torch
@@ -23,25 +24,35 @@ from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import check_name
+from kd_lightning.base.ranges import Range
 from kd_lightning.data.classification import ClassificationData, Parts
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.cells import is_missing
 from kd_lightning.data.loading.classes import class_notes, sorted_names
 from kd_lightning.data.loading.folders import contents
 from kd_lightning.data.loading.series_text import read_table, read_ts, to_numbers
+from kd_lightning.data.loading.splits import stratified_resample
 
 
 class UCR(ClassificationData):
-    """One problem of the archives. The test part is that of the archive.
+    """One problem of the archives. The test part is that of the archive, or of a resample of it.
 
     Args:
         name: name of the problem and of its folder.
         length: all series are resampled to this length; None: that of the longest training series.
         download: whether aeon downloads the problem into ``root`` if it is missing.
+        resample: 0: train and test are those of the archive; n > 0: both are drawn anew from all
+            its series, as many of each class as before, with n as the seed of aeon's draw.
     """
 
     def __init__(
-        self, *, name: str, length: int | None = None, download: bool = False, **common
+        self,
+        *,
+        name: str,
+        length: int | None = None,
+        download: bool = False,
+        resample: Annotated[int, Range(least=0, most=2**32 - 1)] = 0,
+        **common,
     ) -> None:
         super().__init__(**common)
         if length is not None and length < 2:
@@ -52,6 +63,7 @@ class UCR(ClassificationData):
         self.name = name
         self.length = length
         self.download = download
+        self.resample = resample
 
     def prepare_data(self) -> None:
         if self.download:
@@ -65,12 +77,18 @@ class UCR(ClassificationData):
         (train_y, test_y), class_names = encode_labels(train.labels, test.labels)
         check_classes(test, test_y, train_y)
         self.notes += resampling_notes(train.series + test.series, length)
-        self.notes += class_notes(class_names, torch.cat([train_y, test_y]))
+        x, y = to_length(train.series + test.series, length), torch.cat([train_y, test_y])
+        self.notes += class_notes(class_names, y)
+        kept, tested = torch.arange(len(y)).split([len(train_y), len(test_y)])
+        test_is = "the archive's own test part"
+        if self.resample:
+            kept, tested = stratified_resample(train.labels, test.labels, self.resample)
+            test_is = f"resample {self.resample} of the archive's train and test"
         return Parts(
-            train=Samples(resample(train.series, length), train_y),
-            test=Samples(resample(test.series, length), test_y),
+            train=Samples(x[kept], y[kept]),
+            test=Samples(x[tested], y[tested]),
             class_names=class_names,
-            test_is="the archive's own test part",
+            test_is=test_is,
         )
 
 
@@ -224,8 +242,8 @@ def trim_padding(series: Float[Tensor, "C _"], where: str) -> Float[Tensor, "C _
     return series
 
 
-def resample(series: list[Float[Tensor, "C _"]], length: int) -> Float[Tensor, "N C {length}"]:
-    """Resamples series to one length by linear interpolation, each channel separately.
+def to_length(series: list[Float[Tensor, "C _"]], length: int) -> Float[Tensor, "N C {length}"]:
+    """Brings series to one length by linear interpolation, each channel separately.
 
     The first and the last value are kept. A series that already has this length is unchanged. Time
     is stretched, so classes that differ only in duration can no longer be told apart.

@@ -2,7 +2,6 @@
 description and from the record of its run alone.
 """
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.tables import Table, markdown
 from kd_lightning.exports.graph import Graph
 from kd_lightning.exports.snippets import snippets
+from kd_lightning.records.sample_counts import sample_counts
 
 FILE = "README.md"
 LISTED_CLASSES = 50
@@ -103,8 +103,8 @@ def results(info: Info, record: Info | None) -> str:
     metrics = info.get("metrics")
     if metrics is None:
         return "Not recorded in the student's file."
-    tested, count = metrics["test"], test_count(metrics["protocol"])
-    rows = [["test accuracy", with_interval(tested["accuracy"], count)]]
+    tested, counts = metrics["test"], sample_counts(metrics["protocol"])
+    rows = [["test accuracy", with_interval(tested["accuracy"], counts and counts.test)]]
     rows += [[key.upper(), f"{tested[key]:.3f}"] for key in ("nll", "ece") if key in tested]
     nets = {} if record is None else record["nets"]
     if "teacher" in nets:
@@ -120,12 +120,6 @@ def results(info: Info, record: Info | None) -> str:
     ]
     lines = ["| | on test |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join([*lines, "", *notes])
-
-
-def test_count(protocol: str) -> int | None:
-    """The number of test samples, from "(train / val / test samples)" in a protocol."""
-    found = re.search(r"\((\d+) / (\d+) / (\d+) samples\)", protocol)
-    return int(found[3]) if found else None
 
 
 def with_interval(accuracy: float, count: int | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.records.sample_counts import sample_counts
 from kd_lightning.reports.columns import (
     COMBINED,
     DECIMALS,
@@ -114,16 +115,27 @@ def differences(
                     for seed in a
                     if seed in b and column_a in a[seed].values and column_b in b[seed].values
                 ]
-                sample = Sample(
-                    tuple(a[seed].values[column_a] - b[seed].values[column_b] for seed in seeds)
-                )
                 used = tuple(row[seed] for row in (a, b) for seed in seeds)
+                sample = Sample(
+                    tuple(a[seed].values[column_a] - b[seed].values[column_b] for seed in seeds),
+                    overlap(used),
+                )
                 interval = interval_with_test(column_a, column_b, sample, used)
                 planned = len({*a, *b})
                 paired.append(
                     Difference(pair, data_set, column_a, column_b, sample, planned, used, interval)
                 )
     return paired
+
+
+def overlap(results: Sequence[JobResult]) -> float:
+    """Test samples per sample of train and val, if results are of different resamples of one data
+    set; else 0. See ``Sample``.
+    """
+    if len({result.seeds.get("data.resample") for result in results}) < 2:
+        return 0.0
+    counts = sample_counts(results[0].metrics["protocol"])
+    return counts.test / (counts.train + counts.val) if counts else 0.0
 
 
 def interval_with_test(

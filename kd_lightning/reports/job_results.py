@@ -40,7 +40,8 @@ class JobResult:
         overrides: of the run, without those that have no effect on its numbers.
         state: the state of the job.
         error: the last line of its error message, if it failed.
-        seeds: ``seed``, ``data.split_seed`` and ``teacher.seed``, if they are known.
+        seeds: ``seed``, ``data.split_seed``, ``teacher.seed`` and, of UCR problems,
+            ``data.resample``, if they are known.
         metrics: the content of its ``metrics.json``; None if the job is not done.
         correct: which test samples its nets got right, if that is known.
     """

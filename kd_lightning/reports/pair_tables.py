@@ -17,6 +17,9 @@ from kd_lightning.reports.differences import (
 from kd_lightning.reports.pairs import Pair, kind_of
 from kd_lightning.reports.power import note_on_power
 
+# which samples are train, val and test follows from these
+SPLITS = ("data.split_seed", "data.resample")
+
 
 def pair_table(
     pairs: Sequence[Pair],
@@ -93,6 +96,11 @@ def _notes(
             "With other test samples: the interval over other seeds and other test samples like "
             "these, both drawn at random. The first interval and all p hold for this test set."
         )
+    if any(difference.sample.overlap for difference in paired):
+        notes.append(
+            "The seeds differ in which samples are train and which are test, so their values vary "
+            "together: intervals and p are corrected for it (Nadeau and Bengio 2003)."
+        )
     notes += note_on_power(paired, name)
     if any(pair.exploratory for pair in pairs):
         notes.append(
@@ -139,7 +147,7 @@ def note_on_scope(paired: Sequence[Difference]) -> list[str]:
         half = difference.sample.n
         for row in (difference.results[:half], difference.results[half:]):
             teachers.append({result.teacher for result in row})
-            splits.append({str(result.seeds.get("data.split_seed")) for result in row})
+            splits.append({str([result.seeds.get(key) for key in SPLITS]) for result in row})
     if not splits:
         return []
     is_shared = {

@@ -29,7 +29,7 @@ NOT_A_SETTING = (
     *("evaluation", "allow"),
 )
 # These are ignored too if they equal the seed in all runs of a title.
-MAY_FOLLOW_THE_SEED = ("data.split_seed", "teacher.seed")
+MAY_FOLLOW_THE_SEED = ("data.split_seed", "data.resample", "teacher.seed")
 # Arguments of nets that are usually facts of the data, and their names in ``task``.
 FROM_DATA = {
     **{"num_classes": "num_classes", "in_chans": "channels", "num_inputs": "num_inputs"},
@@ -155,10 +155,12 @@ def _read_seeds(directory: Path) -> dict[str, Any]:
 
 
 def _seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    data = config.get("data") or {}
     return {
         "seed": config.get("seed"),
-        "data.split_seed": (config.get("data") or {}).get("split_seed"),
+        "data.split_seed": data.get("split_seed"),
         "teacher.seed": (config.get("teacher") or {}).get("seed"),
+        **({"data.resample": data["resample"]} if "resample" in data else {}),
     }
 
 

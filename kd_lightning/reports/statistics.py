@@ -14,9 +14,18 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Sample:
-    """The values of one quantity under several seeds."""
+    """The values of one quantity under several seeds.
+
+    Attributes:
+        values: one for each seed.
+        overlap: 0: the values are independent. If the seeds differ in which samples of one data set
+            are train and which are test: test samples per training sample. Such values vary
+            together, so the variance of their mean is (1 / n + overlap) std^2 (Nadeau and Bengio
+            2003, "Inference for the generalization error").
+    """
 
     values: tuple[float, ...]
+    overlap: float = 0.0
 
     @property
     def n(self) -> int:
@@ -39,13 +48,23 @@ class Sample:
     def is_constant(self) -> bool:
         return self.n > 0 and max(self.values) - min(self.values) < TOLERANCE
 
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return self.effective_std / math.sqrt(self.n)
+
+    @property
+    def effective_std(self) -> float:
+        """The standard deviation of independent values whose mean is as uncertain."""
+        return self.std * math.sqrt(1 + self.n * self.overlap)
+
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean, from Student's t; None for fewer than two values."""
         if self.n < 2:
             return None
         if self.is_constant:
             return self.mean, self.mean
-        half = float(stats.t.ppf(0.975, self.n - 1)) * self.std / math.sqrt(self.n)
+        half = float(stats.t.ppf(0.975, self.n - 1)) * self.effective_std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
     def p_value(self) -> float | None:
@@ -54,8 +73,7 @@ class Sample:
         """
         if self.n < 2 or self.is_constant:
             return None
-        t = self.mean / (self.std / math.sqrt(self.n))
-        return float(2 * stats.t.sf(abs(t), self.n - 1))
+        return float(2 * stats.t.sf(abs(self.mean / self.error), self.n - 1))
 
     def equivalence_p_value(self, margin: float) -> float | None:
         """p-value of the test that the mean is not within ``margin`` of 0: small values show that
@@ -67,10 +85,8 @@ class Sample:
             return None
         if self.is_constant:
             return 0.0 if abs(self.mean) < margin else 1.0
-        error = self.std / math.sqrt(self.n)
-        p_values = stats.t.sf(
-            [(self.mean + margin) / error, (margin - self.mean) / error], self.n - 1
-        )
+        bounds = [self.mean + margin, margin - self.mean]
+        p_values = stats.t.sf([bound / self.error for bound in bounds], self.n - 1)
         return float(max(p_values))
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float | None:
@@ -79,7 +95,7 @@ class Sample:
         """
         if self.n < 2 or self.is_constant or not math.isfinite(self.std):
             return None
-        return detectable_mean(self.n, self.std, power, level)
+        return detectable_mean(self.n, self.effective_std, power, level)
 
 
 def detectable_mean(n: int, std: float, power: float = 0.8, level: float = 0.05) -> float:

@@ -65,6 +65,7 @@ def describe_environment(
             "seed": cfg.seed,
             "data.split_seed": data.split_seed,
             "teacher.seed": cfg.teacher.seed,
+            **({"data.resample": data.resample} if hasattr(data, "resample") else {}),
         },
         "data": {
             "fingerprint": data.fingerprint,

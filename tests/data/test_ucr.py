@@ -7,7 +7,7 @@ import torch
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data import ucr
-from kd_lightning.data.ucr import UCR, encode_labels, resample
+from kd_lightning.data.ucr import UCR, encode_labels, to_length
 
 needs_aeon = pytest.mark.skipif(importlib.util.find_spec("aeon") is None, reason="needs aeon")
 
@@ -105,15 +105,48 @@ def test_length_is_that_of_the_longest_training_series_unless_set(tmp_path):
 
 def test_resampling_keeps_constants_ramps_ends_and_channels():
     ramp = torch.linspace(-1, 1, 5)
-    out = resample([torch.stack([torch.full((5,), 3.25), ramp]), torch.tensor([[2.0], [4.0]])], 9)
+    out = to_length([torch.stack([torch.full((5,), 3.25), ramp]), torch.tensor([[2.0], [4.0]])], 9)
     assert out.shape == (2, 2, 9)
     assert out[0, 0].tolist() == [3.25] * 9
     torch.testing.assert_close(out[0, 1], torch.linspace(-1, 1, 9))
     assert out[1].tolist() == [[2.0] * 9, [4.0] * 9]
     noise = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
-    shorter = resample([noise], 13)
+    shorter = to_length([noise], 13)
     assert shorter[0, 0, [0, -1]].tolist() == noise[0, [0, -1]].tolist()
-    assert torch.equal(resample([noise], 50)[0], noise)
+    assert torch.equal(to_length([noise], 50)[0], noise)
+
+
+@needs_aeon
+@pytest.mark.parametrize(("name", "number"), [("ArrowHead", 1), ("PickupGestureWiimoteZ", 29)])
+def test_a_resample_has_the_series_that_aeon_draws(name, number):
+    from aeon.benchmarking.resampling import stratified_resample_data
+    from aeon.datasets import load_classification
+
+    parts = [load_classification(name, split=part) for part in ("train", "test")]
+    expected = stratified_resample_data(*parts[0], *parts[1], random_state=number)
+    data = UCR(name=name, batch_size=8, val_fraction=0, resample=number)
+    data.setup()
+    for part, x, y in (("train", *expected[:2]), ("test", *expected[2:])):
+        length = data.parts[part].x.shape[-1]
+        wanted = to_length([torch.tensor(one, dtype=torch.float32) for one in x], length)
+        assert torch.equal(data.parts[part].x, wanted)
+        assert [data.class_names[label] for label in data.parts[part].y] == list(y)
+    assert f"test: resample {number} of the archive's train and test" in data.protocol
+
+
+def test_a_resample_has_every_series_once_and_as_many_of_each_class(tmp_path):
+    lines = [f"{label}\t{value}\t0" for value, label in enumerate("aaaabbbbbb")]
+    write(tmp_path, "Made", ".tsv", lines[:3] + lines[6:], lines[3:6])
+    whole = made(tmp_path, resample=0)
+    drawn = [made(tmp_path, resample=number) for number in (1, 2, 1)]
+    for data in drawn:
+        values = torch.cat([data.parts[part].x[:, 0, 0] for part in ("train", "test")])
+        assert sorted(values.tolist()) == list(range(10))
+        for part in ("train", "test"):
+            assert data.parts[part].y.bincount().tolist() == whole.parts[part].y.bincount().tolist()
+    fingerprints = [data.fingerprint for data in (whole, *drawn)]
+    assert len(set(fingerprints)) == 3
+    assert fingerprints[1] == fingerprints[3]
 
 
 def test_labels_are_sorted_as_numbers_if_they_are_numbers():

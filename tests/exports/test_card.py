@@ -8,7 +8,7 @@ from nets_to_export import graph_of
 
 from kd_lightning.base.tables import Table
 from kd_lightning.exports.card import command_of, model_card, plain, resizing, with_interval
-from kd_lightning.exports.card import test_count as count_of_test
+from kd_lightning.records.sample_counts import sample_counts
 
 TABLE = Table("export", "Exported files", ["", "size"], [["onnx", "1 kB"]], ["A note."])
 FILES = {"onnx": ("student.onnx",)}
@@ -79,8 +79,8 @@ def test_the_interval_is_wilsons() -> None:
     low, high = (middle - half) / (1 + z2 / 20), (middle + half) / (1 + z2 / 20)
     assert with_interval(0.75, 20) == f"75.00% (95 %: {low:.2%} to {high:.2%})"
     assert with_interval(0.75, None) == "75.00%"
-    assert count_of_test(INFO["metrics"]["protocol"]) == 20
-    assert count_of_test("some") is None
+    assert sample_counts(INFO["metrics"]["protocol"]) == (70, 10, 20)
+    assert sample_counts("some") is None
 
 
 def test_the_card_says_what_is_part_of_the_files() -> None:

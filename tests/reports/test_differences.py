@@ -122,6 +122,22 @@ def test_a_note_says_what_the_interval_covers(tmp_path, varies, expected):
     assert note.endswith(expected)
 
 
+@pytest.mark.parametrize("differ", [True, False])
+def test_seeds_with_resamples_of_their_own_are_corrected_for_their_overlap(tmp_path, differ):
+    for seed, (x, y) in enumerate(zip(A, B, strict=True)):
+        for name, accuracy in (("x", x), ("y", y)):
+            outcome = metrics({"a": accuracy}) | {"protocol": "of it (30 / 10 / 120 samples)"}
+            resample = seed if differ else 3
+            job(tmp_path, name, {"seed": seed}, outcome, resample=resample)
+    (difference,), table = pairs_of(tmp_path, ("x", "y"))
+    of_independent = Sample(difference.sample.values)
+    assert difference.sample.overlap == (3 if differ else 0)
+    ratio = difference.sample.error / of_independent.error
+    assert ratio == pytest.approx((1 + 4 * 3) ** 0.5 if differ else 1)
+    assert any("Nadeau and Bengio" in note for note in table.notes) == differ
+    assert any("same split" in note for note in table.notes) != differ
+
+
 def test_pairs_of_the_sweep_and_of_the_command_line_are_both_tested(tmp_path):
     rows_over_seeds(tmp_path, {"a": A, "b": B, "c": C})
     settings(tmp_path, pairs=[["a", "b"]])

@@ -29,6 +29,19 @@ def test_the_interval_by_hand():
     assert (low, high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
 
 
+def test_values_of_resamples_have_the_variance_of_nadeau_and_bengio():
+    values, overlap = (0.01, 0.03, 0.02, 0.06), 150 / 50
+    sample = Sample(values, overlap)
+    error = math.sqrt((1 / 4 + overlap) * np.var(values, ddof=1))
+    t = sample.mean / error
+    assert sample.p_value() == pytest.approx(2 * stats.t.sf(t, 3))
+    half = stats.t.ppf(0.975, 3) * error
+    assert sample.interval() == pytest.approx((sample.mean - half, sample.mean + half))
+    assert sample.equivalence_p_value(0.1) == pytest.approx(stats.t.sf((0.1 - 0.03) / error, 3))
+    ratio = sample.detectable() / Sample(values).detectable()
+    assert ratio == pytest.approx(math.sqrt(1 + 4 * overlap))
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_interval_and_p_are_those_of_scipys_paired_t_test(n):
     a, b = np.random.default_rng(n).normal([[0.9], [0.89]], 0.01, (2, n))

@@ -1,8 +1,9 @@
-"""Seeded splits of a part in two: stratified by class, or by subject if there are subjects."""
+"""Seeded splits: a part in two, by class or by subject; train and test of an archive drawn anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,29 @@ def split(
     if not is_held_out.any():
         raise UserError(f"no class has two samples: none can be held out ({key})")
     return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()
+
+
+def stratified_resample(
+    train: Sequence[str], test: Sequence[str], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Draws train and test anew from both together, as many of each class as before. These are the
+    samples that aeon and the published results on resamples of UCR problems draw with this seed.
+
+    Args:
+        train: the labels of train as text; every label of test is among them.
+        test: the labels of test as text.
+
+    Returns:
+        The indices of the new train and test, in train followed by test.
+    """
+    labels, random = np.array([*train, *test]), np.random.RandomState(seed)
+    parts: tuple[list[int], list[int]] = ([], [])
+    for label, count in zip(*np.unique(np.array(train), return_counts=True), strict=True):
+        members = np.flatnonzero(labels == label)
+        random.shuffle(members)
+        parts[0].extend(members[:count])
+        parts[1].extend(members[count:])
+    return torch.tensor(parts[0]), torch.tensor(parts[1])
 
 
 def resolve_split_seed(facts: Mapping[str, Any], requested: int | None) -> int:
