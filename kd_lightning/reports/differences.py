@@ -128,11 +128,15 @@ def differences(
     return paired
 
 
+def differ_in_resample(results: Sequence[JobResult]) -> bool:
+    return len({result.seeds.get("data.resample") for result in results}) > 1
+
+
 def overlap(results: Sequence[JobResult]) -> float:
     """Test samples per sample of train and val, if results are of different resamples of one data
     set; else 0. See ``Sample``.
     """
-    if len({result.seeds.get("data.resample") for result in results}) < 2:
+    if not differ_in_resample(results):
         return 0.0
     counts = sample_counts(results[0].metrics["protocol"])
     return counts.test / (counts.train + counts.val) if counts else 0.0
@@ -155,6 +159,8 @@ def interval_with_test(
     correct = [result.correct for result in results]
     nets = [net_a] * sample.n + [net_b] * sample.n
     if (part, metric) != ("test", "accuracy") or len({job.test for job in correct}) != 1:
+        return None
+    if differ_in_resample(results):  # their labels may be equal all the same
         return None
     if not all(net in job.nets for net, job in zip(nets, correct, strict=True)):
         return None

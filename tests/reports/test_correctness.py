@@ -112,6 +112,12 @@ def other_samples(sweep):
     replace_predictions(sweep, 0, **predictions(right, labels))
 
 
+def other_resample(sweep):
+    for number in (0, 1):
+        config = sweep / "jobs" / f"{number:04d}" / "config.yaml"
+        config.write_text(config.read_text().replace("data:", "data:\n  resample: 1"))
+
+
 def other_accuracy(sweep):
     replace_predictions(sweep, 0, **predictions(np.zeros(10, bool)))
 
@@ -130,7 +136,8 @@ def another_net(sweep):
 
 
 @pytest.mark.parametrize(
-    "change", [other_samples, other_accuracy, no_file, no_archive, another_net]
+    "change",
+    [other_samples, other_resample, other_accuracy, no_file, no_archive, another_net],
 )
 def test_without_the_answers_to_the_same_samples_there_is_no_such_interval(sweep, change):
     change(sweep)
