@@ -206,10 +206,25 @@ def test_all_rows_of_ssd_share_teacher_and_net_and_their_epochs(preset: str) -> 
         assert cfg.method.students.student == cfg.method.teacher
         assert (cfg.method.teacher.dropout, cfg.method.teacher.block_dropout) == (0.2, 0.1)
     assert len({str(cfg.method.teacher) for cfg in found.values()}) == 1
-    labels_only = found.pop("labels only")
+    from_random = [found.pop(name) for name in ("labels only", "born-again")]
     epochs = {(cfg.teacher.trainer.max_epochs, cfg.trainer.max_epochs) for cfg in found.values()}
     assert len(epochs) == 1
-    assert labels_only.trainer.max_epochs == sum(*epochs)
+    assert [cfg.trainer.max_epochs for cfg in from_random] == [sum(*epochs)] * 2
+
+
+STEPS = {"ssd_ucr": "max_steps", "ssd_ucr_early": "max_steps", "ssd_resamples": "max_steps",
+         "ssd_finetune": "max_epochs"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "key"), STEPS.items())
+def test_every_net_that_is_tested_was_trained_as_long(preset: str, key: str) -> None:
+    lengths = set()
+    for name, cfg in rows(preset).items():
+        starts_from_teacher = cfg.method.get("start_from_teacher", False)
+        before = cfg.teacher.trainer[key] if starts_from_teacher else 0
+        lengths.add(before + cfg.trainer[key])
+        assert starts_from_teacher or name not in ("SSD", "continue training"), name
+    assert len(lengths) == 1
 
 
 def test_shufflenets_and_mobilenets_have_a_lower_learning_rate() -> None:
