@@ -43,18 +43,23 @@ BATCH = 32
 
 def write_tree(root: Path, per_class: int = 48) -> None:
     """Writes a tree of JPEGs with a class for each photograph."""
-    rng = random.Random(0)
+    for seed, (part, count) in enumerate((("train", per_class), ("test", BATCH))):
+        write_photos([root / part / photo.stem for photo in PHOTOS], count, seed)
+
+
+def write_photos(folders: Sequence[Path], count: int, seed: int, ending: str = ".jpg") -> None:
+    """Writes JPEGs into folders, in each random crops of one photograph."""
+    rng, large = random.Random(seed), []
     for photo in PHOTOS:
         with Image.open(photo) as image:
-            large = image.convert("RGB").resize((640, 640))
-        for part, count in (("train", per_class), ("test", BATCH)):
-            folder = root / part / photo.stem
-            folder.mkdir(parents=True)
-            for i in range(count):
-                width, height = ((500, 375), (375, 500))[i % 2]
-                left, top = rng.randint(0, 640 - width), rng.randint(0, 640 - height)
-                crop = large.crop((left, top, left + width, top + height))
-                crop.save(folder / f"{i}.jpg", quality=90)
+            large.append(image.convert("RGB").resize((640, 640)))
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        for i in range(count):
+            width, height = ((500, 375), (375, 500))[i % 2]
+            left, top = rng.randint(0, 640 - width), rng.randint(0, 640 - height)
+            crop = large[number % len(large)].crop((left, top, left + width, top + height))
+            crop.save(folder / f"{i}{ending}", quality=90)
 
 
 def loader(part: str, *words: str) -> Iterable:

@@ -174,6 +174,23 @@ def test_the_two_imagenet100_presets_have_the_two_class_lists() -> None:
         assert [net.name for net in nets] == ["resnet50", "resnet18", "mobilenetv2_100"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["sweep=imagenet100_cmc"],
+     ["sweep=imagenet100_kaggle", 'sweep.overrides=["method=dual_student"]']],
+)  # fmt: skip
+def test_imagenet100_may_be_prepared(words: list[str]) -> None:
+    prepared = ["data=prepared", "data.root=/in100", "recipe=imagenet100"]
+    tree = compose(*expand(settings("imagenet100_cmc"), [])[0].overrides)
+    cfg = compose(*expand(settings_of(words, None)[0], prepared)[0].overrides)
+    for key in ("optimizer", "scheduler", "trainer"):
+        assert cfg[key] == tree[key]
+    assert cfg.teacher.source == "pretrained"
+    assert [net.name for net in cfg.method.students.values()] == [
+        net.name for net in tree.method.students.values()
+    ]
+
+
 def test_the_ucr_preset_has_aeons_list_of_problems_of_equal_length() -> None:
     package = importlib.util.find_spec("aeon")
     assert package is not None, "the tests need aeon: pip install -e '.[ucr]'"

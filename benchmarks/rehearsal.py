@@ -1,0 +1,128 @@
+"""The study of ImageNet-100 from its files to its report, rehearsed on made-up files.
+
+    python -m benchmarks.rehearsal              on two cores about a quarter of an hour
+    python -m benchmarks.rehearsal --write      also into benchmarks/results/rehearsal.md
+
+The tree has the layout of ImageNet and the 100 classes of CMC's list, with 20 training images and 5
+others of real size for each (crops of photographs, 500 x 375 and 375 x 500 pixels). Then follow the
+commands that one types for the real data: ``prepare``, ``--plan``, the sweep with its ten rows and
+two seeds, its report as a page. So that a CPU can do it, nets get 64 px and train for one epoch,
+and the teacher is trained on the tree, because its weights cannot always be downloaded. What the
+numbers of such a study are worth is nothing: this shows that the chain holds, how long each part
+takes, and how near the plan comes to the time that the sweep then takes.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.loading import write_photos
+from benchmarks.report import Report
+from kd_lightning.data.imagenet100 import LISTS
+from kd_lightning.records.jobs import State
+from kd_lightning.reports.job_results import FILE, read_jsonl
+
+TRAIN, TEST = 20, 5  # images of a class
+UNITS = {"s": 1, "min": 60, "h": 3600}
+SMALL = (
+    *("data.image_size=64", "data.batch_size=64", "teacher.batch_size=64", "data.num_workers=0"),
+    *("trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.source=train"),
+    *("teacher.check=warn", "seed=0,1", "hardware=cpu", "threads=1", "logger=none"),
+)
+
+
+def write_tree(root: Path, classes: Sequence[str], train: int = TRAIN, test: int = TEST) -> None:
+    """Writes ``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``, as ImageNet has them."""
+    for seed, (part, count) in enumerate((("train", train), ("val", test))):
+        write_photos([root / part / name for name in classes], count, seed, ".JPEG")
+
+
+def run(*words: str, cwd: Path) -> tuple[str, float]:
+    """What a command printed, and its seconds.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout, time.monotonic() - start
+
+
+def planned_seconds(plan: str) -> float:
+    """The time of all runs, one after another, that ``--plan`` printed."""
+    found = re.search(r"Together ([\w. ]+), one run after another", plan)
+    if found is None:
+        raise SystemExit(f"the plan says no time:\n{plan}")
+    parts = re.findall(r"([\d.]+) (s|min|h)", found[1])
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+def rehearse(work: Path, classes: Sequence[str], small: Sequence[str] = SMALL) -> list[str]:
+    """Runs the whole chain in a new folder; returns the rows of a table."""
+    tree, prepared, sweep = work / "imagenet", work / "prepared", work / "sweep"
+    start = time.monotonic()
+    write_tree(tree, classes)
+    rows = [f"| the tree, {len(classes)} classes | | {time.monotonic() - start:.0f} s |"]
+
+    def add(title: str, what: str, *command: str) -> str:
+        output, seconds = run(*command, cwd=work)
+        rows.append(f"| {title} | {what} | {seconds:.0f} s |")
+        return output
+
+    of_sweep = ("sweep=imagenet100_cmc", *small, "recipe=imagenet100")
+    from_prepared = ("data=prepared", f"data.root={prepared}")
+    add("`prepare`", "every image decoded once", "kd_lightning.prepare", "data=imagenet100",
+        f"data.root={tree}", f"out={prepared}")  # fmt: skip
+    plans = {
+        "`--plan`, from the tree": ("data=imagenet100", f"data.root={tree}"),
+        "`--plan`, prepared": from_prepared,
+    }
+    for title, data in plans.items():
+        planned = planned_seconds(
+            add(title, "", "kd_lightning.run", "-m", "--plan", *of_sweep, *data)
+        )
+        rows[-1] = rows[-1].replace("| |", f"| {planned:.0f} s for all runs |", 1)
+    add("the sweep, prepared", "", "kd_lightning.run", "-m", *of_sweep, *from_prepared,
+        "launcher.workers=1", f"sweep.dir={sweep}")  # fmt: skip
+    taken = float(rows[-1].split("|")[-2].split()[0])
+    jobs = len(list((sweep / "jobs").iterdir()))
+    rows[-1] = rows[-1].replace(
+        "| |", f"| {jobs} jobs, {taken / planned:.2f} of the planned time |", 1
+    )
+    page = work / "report.html"
+    add("`report`", "", "kd_lightning.report", str(sweep), "--html", str(page))
+    rows[-1] = rows[-1].replace("| |", f"| a page of {page.stat().st_size / 1e6:.1f} MB |", 1)
+    done = read_jsonl(sweep / FILE)
+    if not all(result.state == State.DONE for result in done):
+        raise SystemExit(f"{sweep} has jobs that are not done")
+    return rows
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rehearsal", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--write", action="store_true", help="also into benchmarks/results")
+    arguments = parser.parse_args(words)
+    command = sys.argv[1:] if words is None else words
+    report = Report("rehearsal", "The study of ImageNet-100, rehearsed on made-up files", command)
+    report.add(f"\n{(__doc__ or '').split(chr(10) * 2)[2]}\n")
+    report.add("| part | | time |\n|---|---|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rehearse(Path(folder), (LISTS / "cmc.txt").read_text().split()):
+            report.add(row)
+    if arguments.write:
+        report.write()
+
+
+if __name__ == "__main__":
+    main()
