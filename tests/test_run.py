@@ -28,6 +28,8 @@ def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
         words += ["method.detach_target=true"]  # with the target of the paper it is less sure
     if method == "mean_teacher":
         words += ["method.consistency_weight=10"]  # with the paper's 100 it is less sure
+    if method in ("adversarial_distillation", "adversarial_training"):
+        words += ["method.steps=2"]  # of the attack; each costs as much as a training step
     if method == "stochastic_self_distillation":
         words += ["method.num_passes=5", "method.guidance.percentile=50"]
     return words

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import hydra
 import pytest
@@ -148,10 +147,3 @@ def test_every_net_has_the_common_keys_and_every_argument(name: str) -> None:
     parameters = inspect.signature(get_method(config._target_)).parameters.values()
     named = {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
     assert named <= config.keys()
-
-
-@pytest.mark.parametrize("path", sorted(MODELS.rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_begins_with_a_comment(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
-    assert first.startswith("# ")
-    assert len(first) > 10
