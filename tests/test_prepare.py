@@ -20,7 +20,7 @@ from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.preparation import decode, output_folder
-from kd_lightning.data.prepared import Prepared
+from kd_lightning.data.prepared import UNFINISHED_FILE, Prepared
 from kd_lightning.prepare import main, prepare
 
 SMALL = ["data=image_folder", "data.image_size=6", "data.num_workers=0"]
@@ -141,6 +141,13 @@ def test_after_a_kill_behind_the_index_nothing_is_decoded_again(
     seen = counting(monkeypatch)
     assert content(prepare(*tree)) == whole
     assert not seen
+
+
+def test_a_kill_while_the_first_file_is_written_does_not_stop_the_next(tree, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{UNFINISHED_FILE}.tmp").write_text('{"data": "Ima')
+    prepare(*tree)
+    assert not list((tmp_path / "out").glob("*.tmp"))
 
 
 @pytest.mark.slow

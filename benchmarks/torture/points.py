@@ -1,12 +1,13 @@
-"""Runs that are killed at each point of writing in turn: every file, before and after its rename.
+"""Runs and commands that are killed at each point of writing in turn: every file, before and after
+its rename.
 
     python -m benchmarks.torture.points                  about 10 minutes on 2 quiet cores
     python -m benchmarks.torture.points --every 20       each 20th point
     python -m benchmarks.torture.points --write          also into benchmarks/results/torture.md
 
 An undisturbed run lists its points (``write_points.py``). Then a new run is killed at each of them,
-resumed, and compared with the undisturbed one. Of a file that is written many times, the first and
-the last time are taken.
+resumed, and compared with the undisturbed one. A command, such as ``export``, is given again. Of a
+file that is written many times, the first and the last time are taken.
 """
 
 import os
@@ -22,11 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.torture.cases import CACHED, DUAL, LONGEST, Case, differences, half_written, printed
+from benchmarks.torture.commands import COMMANDS, Command, make_inputs
 from benchmarks.torture.forked import wait_for_all
 from benchmarks.torture.tool import minutes_since, parser_of, show
-from benchmarks.torture.write_points import KINDS, Point, WritePoints, first_and_last, read_points
+from benchmarks.torture.write_points import (
+    KINDS,
+    RECORD,
+    Point,
+    WritePoints,
+    first_and_last,
+    read_points,
+)
 
-RECORD = "points.tsv"
 TABLE = "Kills at each point of writing"
 SHORT = ("trainer.max_epochs=3", "teacher.trainer.max_epochs=2")
 MORE = ("logger=csv", "evaluation.plots=true")
@@ -38,7 +46,7 @@ CASES = {
         Case("job of a sweep", (*DUAL, *SHORT, "logger=csv"), 0, kind="job"),
         Case("sweep of 2 jobs", (*DUAL, *SHORT, "seed=0,1"), 0, kind="sweep"),
     )
-}
+} | COMMANDS
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,9 @@ class Death:
 
 def listed(case: Case, root: Path) -> tuple[list[Point], dict[str, Any]]:
     """The points of an undisturbed run at which it is killed, and what it ends with."""
-    if not case.trains:
+    if isinstance(case, Command):
+        make_inputs(root)
+    elif not case.trains:
         run_through(case, case.folder(root, "first"), root)  # trains the shared teacher
     folder = case.folder(root, "undisturbed")
     fault, record = run_through(case, folder, root), folder / RECORD

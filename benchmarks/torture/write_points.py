@@ -29,6 +29,7 @@ KINDS = {
     "remove": "a file that should be gone",
 }
 OFTEN = ("half a file", "before the rename", "after the rename", "power failure")
+RECORD = "points.tsv"  # the file that lists the points of a run, in its folder
 HASH = re.compile(r"(?<=[-/])[0-9a-f]{8,16}\b")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

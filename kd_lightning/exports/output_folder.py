@@ -1,7 +1,9 @@
 """The folder of an export: complete or not there, and never mixed with other files."""
 
+import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from kd_lightning.base.kept_files import read_json
 from kd_lightning.records.run_directory import make_directory
 
 RECORD = "export.json"  # marks the folder of an export, and lists its files
+TEMPORARY = ".{}-export-"  # the name of a temporary folder beside it, before random digits
 
 
 def check_replaceable(out: Path) -> None:
@@ -36,11 +39,15 @@ def check_replaceable(out: Path) -> None:
 def replace_folder(out: Path) -> Iterator[Path]:
     """Gives a temporary folder to write to, which becomes ``out`` at the end.
 
-    After an error or an interrupt it is removed, and ``out`` is unchanged.
+    After an error or an interrupt it is removed, and ``out`` is unchanged. What an export leaves
+    that was killed is removed by the next one.
     """
+    clear_up(out)
     check_replaceable(out)
     make_directory(out.parent, "--out")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    temporary = out.with_name(TEMPORARY.format(out.name) + secrets.token_hex(6))
+    temporary.mkdir()
+    lock = try_lock(temporary)
     try:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
@@ -50,3 +57,36 @@ def replace_folder(out: Path) -> Iterator[Path]:
         new.rename(out)
     finally:
         shutil.rmtree(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def clear_up(out: Path) -> None:
+    """Removes the temporary folders of exports to ``out`` that were killed. If one of them had
+    already moved an earlier export away, that comes back.
+    """
+    name = re.compile(re.escape(TEMPORARY.format(out.name)) + "[0-9a-f]{12}")
+    for left in out.parent.iterdir() if out.parent.is_dir() else ():
+        if name.fullmatch(left.name) and (lock := try_lock(left)) is not None:
+            if (left / "old").exists() and not out.exists():
+                (left / "old").rename(out)
+            shutil.rmtree(left)
+            os.close(lock)
+
+
+def try_lock(folder: Path) -> int | None:
+    """Locks a folder until this process ends, or closes the descriptor that is returned. None: it
+    is locked, or folders cannot be locked here (Windows, some network file systems).
+    """
+    try:
+        import fcntl
+
+        folder_descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(folder_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder_descriptor)
+        return None
+    return folder_descriptor

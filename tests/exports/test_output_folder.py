@@ -1,12 +1,13 @@
 """The folder of an export is complete or not there, and foreign files in it are never touched."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.exports.output_folder import RECORD, replace_folder
+from kd_lightning.exports.output_folder import RECORD, replace_folder, try_lock
 
 
 def write(out: Path, name: str) -> None:
@@ -39,6 +40,43 @@ def test_a_failure_leaves_no_file_and_the_old_export(tmp_path: Path) -> None:
         write(out, "no/such/folder")
     assert names(out) == ["a", RECORD]
     assert names(tmp_path) == ["out"]
+
+
+def leftover(out: Path, *parts: str) -> Path:
+    """The temporary folder of an export that was killed."""
+    folder = out.with_name(f".{out.name}-export-0123456789ab")
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+        (folder / part / RECORD).write_text(json.dumps({"files": []}))
+    return folder
+
+
+def test_what_a_killed_export_has_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    leftover(out, "new")
+    write(out, "a")
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_export_that_was_moved_away_when_its_successor_was_killed_comes_back(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    leftover(out, "new", "old")
+    with pytest.raises(FileNotFoundError):
+        write(out, "no/such/folder")
+    assert names(tmp_path) == ["out"]
+    assert names(out) == [RECORD]
+
+
+def test_the_folders_of_others_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / ".out-backup").mkdir()
+    running = leftover(out, "new")
+    lock = try_lock(running)
+    write(out, "a")
+    os.close(lock)
+    assert names(tmp_path) == [".out-backup", running.name, "out"]
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

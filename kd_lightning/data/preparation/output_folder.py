@@ -87,7 +87,8 @@ def open_output_folder(
             check_same_facts(out / UNFINISHED_FILE, facts, out)
             say(f"Resuming {out}")
         else:
-            if others := sorted(path.name for path in out.iterdir() if path.name != ".lock"):
+            own = (".lock", f"{UNFINISHED_FILE}.tmp")  # the second after a kill
+            if others := sorted(path.name for path in out.iterdir() if path.name not in own):
                 raise UserError(f"out={out} must be empty, it has {shorten(others)}: set out=…")
             write_text(out / UNFINISHED_FILE, json.dumps(facts))
         yield not (out / index).exists()
