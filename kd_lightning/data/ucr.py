@@ -82,7 +82,8 @@ class UCR(ClassificationData):
         kept, tested = torch.arange(len(y)).split([len(train_y), len(test_y)])
         test_is = "the archive's own test part"
         if self.resample:
-            kept, tested = stratified_resample(train.labels, test.labels, self.resample)
+            names = [[class_names[label] for label in part] for part in (train_y, test_y)]
+            kept, tested = stratified_resample(*names, self.resample)
             test_is = f"resample {self.resample} of the archive's train and test"
         return Parts(
             train=Samples(x[kept], y[kept]),

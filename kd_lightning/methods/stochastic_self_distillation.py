@@ -10,9 +10,8 @@ Student: the classifier's input before its own dropout; teacher: after it. Teste
 deterministic pass. ``detach_weights`` keeps the gradient out of a (the released code lets it in).
 
 Its controls are options: ``guidance`` (mean or nearest pass; weights of another input),
-``num_passes=1`` (a random pass),
-``stochastic=false`` (the teacher's deterministic features), ``feature_weight=0`` (the same training
-from the teacher's weights, without a teacher).
+``num_passes=1`` (a random pass), ``stochastic=false`` (the teacher's deterministic features),
+``feature_weight=0`` (the same training from the teacher's weights, without a teacher).
 """
 
 from collections.abc import Callable

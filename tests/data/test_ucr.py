@@ -135,7 +135,9 @@ def test_a_resample_has_the_series_that_aeon_draws(name, number):
 
 
 def test_a_resample_has_every_series_once_and_as_many_of_each_class(tmp_path):
-    lines = [f"{label}\t{value}\t0" for value, label in enumerate("aaaabbbbbb")]
+    # one class has its label in two forms
+    labels = ["1.0"] * 3 + ["1.00"] + ["2.0"] * 6
+    lines = [f"{label}\t{value}\t0" for value, label in enumerate(labels)]
     write(tmp_path, "Made", ".tsv", lines[:3] + lines[6:], lines[3:6])
     whole = made(tmp_path, resample=0)
     drawn = [made(tmp_path, resample=number) for number in (1, 2, 1)]

@@ -61,8 +61,8 @@ def stratified_resample(
     samples that aeon and the published results on resamples of UCR problems draw with this seed.
 
     Args:
-        train: the labels of train as text; every label of test is among them.
-        test: the labels of test as text.
+        train: the class names of train's samples; all classes of test are among them.
+        test: those of test's samples.
 
     Returns:
         The indices of the new train and test, in train followed by test.
