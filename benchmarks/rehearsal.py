@@ -1,6 +1,6 @@
 """The study of ImageNet-100 from its files to its report, rehearsed on made-up files.
 
-    python -m benchmarks.rehearsal              on two cores about a quarter of an hour
+    python -m benchmarks.rehearsal
     python -m benchmarks.rehearsal --write      also into benchmarks/results/rehearsal.md
 
 The tree has the layout of ImageNet and the 100 classes of CMC's list, with 20 training images and 5
@@ -18,14 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.loading import write_photos
 from benchmarks.report import Report
 from kd_lightning.data.imagenet100 import LISTS
-from kd_lightning.records.jobs import State
-from kd_lightning.reports.job_results import FILE, read_jsonl
+from kd_lightning.records.jobs import State, jobs_of
 
 TRAIN, TEST = 20, 5  # images of a class
 UNITS = {"s": 1, "min": 60, "h": 3600}
@@ -66,45 +65,41 @@ def planned_seconds(plan: str) -> float:
     return sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
-def rehearse(work: Path, classes: Sequence[str], small: Sequence[str] = SMALL) -> list[str]:
-    """Runs the whole chain in a new folder; returns the rows of a table."""
+def rehearse(work: Path, classes: Sequence[str], small: Sequence[str] = SMALL) -> Iterator[str]:
+    """Runs the whole chain in a new folder; yields the rows of a table.
+
+    Raises:
+        SystemExit: a command or a job of the sweep failed.
+    """
     tree, prepared, sweep = work / "imagenet", work / "prepared", work / "sweep"
+    page = work / "report.html"
+    of_tree = ("data=imagenet100", f"data.root={tree}")
+    from_prepared = ("data=prepared", f"data.root={prepared}")
+    of_sweep = ("kd_lightning.run", "-m", "sweep=imagenet100_cmc", *small, "recipe=imagenet100")
+
     start = time.monotonic()
     write_tree(tree, classes)
-    rows = [f"| the tree, {len(classes)} classes | | {time.monotonic() - start:.0f} s |"]
-
-    def add(title: str, what: str, *command: str) -> str:
-        output, seconds = run(*command, cwd=work)
-        rows.append(f"| {title} | {what} | {seconds:.0f} s |")
-        return output
-
-    of_sweep = ("sweep=imagenet100_cmc", *small, "recipe=imagenet100")
-    from_prepared = ("data=prepared", f"data.root={prepared}")
-    add("`prepare`", "every image decoded once", "kd_lightning.prepare", "data=imagenet100",
-        f"data.root={tree}", f"out={prepared}")  # fmt: skip
-    plans = {
-        "`--plan`, from the tree": ("data=imagenet100", f"data.root={tree}"),
-        "`--plan`, prepared": from_prepared,
-    }
-    for title, data in plans.items():
-        planned = planned_seconds(
-            add(title, "", "kd_lightning.run", "-m", "--plan", *of_sweep, *data)
-        )
-        rows[-1] = rows[-1].replace("| |", f"| {planned:.0f} s for all runs |", 1)
-    add("the sweep, prepared", "", "kd_lightning.run", "-m", *of_sweep, *from_prepared,
-        "launcher.workers=1", f"sweep.dir={sweep}")  # fmt: skip
-    taken = float(rows[-1].split("|")[-2].split()[0])
-    jobs = len(list((sweep / "jobs").iterdir()))
-    rows[-1] = rows[-1].replace(
-        "| |", f"| {jobs} jobs, {taken / planned:.2f} of the planned time |", 1
-    )
-    page = work / "report.html"
-    add("`report`", "", "kd_lightning.report", str(sweep), "--html", str(page))
-    rows[-1] = rows[-1].replace("| |", f"| a page of {page.stat().st_size / 1e6:.1f} MB |", 1)
-    done = read_jsonl(sweep / FILE)
-    if not all(result.state == State.DONE for result in done):
+    yield row("the tree", f"{len(classes)} classes", time.monotonic() - start)
+    _, taken = run("kd_lightning.prepare", *of_tree, f"out={prepared}", cwd=work)
+    yield row("`prepare`", "every image decoded once", taken)
+    planned = 0.0
+    for title, data in (("from the tree", of_tree), ("prepared", from_prepared)):
+        plan, taken = run(*of_sweep, "--plan", *data, cwd=work)
+        planned = planned_seconds(plan)
+        yield row(f"`--plan`, {title}", f"{planned:.0f} s for all runs", taken)
+    one_by_one = ("launcher.workers=1", f"sweep.dir={sweep}")
+    _, taken = run(*of_sweep, *from_prepared, *one_by_one, cwd=work)
+    jobs = jobs_of(sweep)
+    if not all(job.state() == State.DONE for job in jobs):
         raise SystemExit(f"{sweep} has jobs that are not done")
-    return rows
+    share = f"{len(jobs)} jobs, {taken / planned:.2f} of the planned time"
+    yield row("the sweep, prepared", share, taken)
+    _, taken = run("kd_lightning.report", str(sweep), "--html", str(page), cwd=work)
+    yield row("`report`", f"a page of {page.stat().st_size / 1e6:.1f} MB", taken)
+
+
+def row(part: str, what: str, seconds: float) -> str:
+    return f"| {part} | {what} | {seconds:.0f} s |"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -118,8 +113,8 @@ def main(words: Sequence[str] | None = None) -> None:
     report.add(f"\n{(__doc__ or '').split(chr(10) * 2)[2]}\n")
     report.add("| part | | time |\n|---|---|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        for row in rehearse(Path(folder), (LISTS / "cmc.txt").read_text().split()):
-            report.add(row)
+        for line in rehearse(Path(folder), (LISTS / "cmc.txt").read_text().split()):
+            report.add(line)
     if arguments.write:
         report.write()
 

@@ -13,7 +13,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,36 @@ def _one_writer(folder: Path) -> Iterator[None]:
     """Lets one process at a time write into a folder: two would lose each other's checksums. Where
     a folder cannot be locked (Windows, some network file systems) nothing is.
     """
+    lock = lock_folder(folder, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def lock_folder(folder: Path, *, wait: bool) -> int | None:
+    """Locks a folder until this process ends, or closes the descriptor that is returned.
+
+    Args:
+        wait: until another process has unlocked it.
+
+    Returns:
+        None: another process has locked it, or folders cannot be locked here (Windows, some network
+        file systems).
+    """
     try:
         import fcntl
 
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
     except (ImportError, OSError):
-        yield
-        return
+        return None
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def read_sums(folder: Path) -> Sums:

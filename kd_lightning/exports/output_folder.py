@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.kept_files import read_json
+from kd_lightning.base.kept_files import lock_folder, read_json
 from kd_lightning.records.run_directory import make_directory
 
 RECORD = "export.json"  # marks the folder of an export, and lists its files
@@ -47,7 +47,7 @@ def replace_folder(out: Path) -> Iterator[Path]:
     make_directory(out.parent, "--out")
     temporary = out.with_name(TEMPORARY.format(out.name) + secrets.token_hex(6))
     temporary.mkdir()
-    lock = try_lock(temporary)
+    lock = lock_folder(temporary, wait=False)
     try:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
@@ -67,26 +67,10 @@ def clear_up(out: Path) -> None:
     """
     name = re.compile(re.escape(TEMPORARY.format(out.name)) + "[0-9a-f]{12}")
     for left in out.parent.iterdir() if out.parent.is_dir() else ():
-        if name.fullmatch(left.name) and (lock := try_lock(left)) is not None:
+        if not name.fullmatch(left.name):
+            continue
+        if (lock := lock_folder(left, wait=False)) is not None:
             if (left / "old").exists() and not out.exists():
                 (left / "old").rename(out)
             shutil.rmtree(left)
             os.close(lock)
-
-
-def try_lock(folder: Path) -> int | None:
-    """Locks a folder until this process ends, or closes the descriptor that is returned. None: it
-    is locked, or folders cannot be locked here (Windows, some network file systems).
-    """
-    try:
-        import fcntl
-
-        folder_descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(folder_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(folder_descriptor)
-        return None
-    return folder_descriptor

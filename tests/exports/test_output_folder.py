@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.exports.output_folder import RECORD, replace_folder, try_lock
+from kd_lightning.base.kept_files import lock_folder
+from kd_lightning.exports.output_folder import RECORD, replace_folder
 
 
 def write(out: Path, name: str) -> None:
@@ -73,7 +74,7 @@ def test_the_folders_of_others_stay(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / ".out-backup").mkdir()
     running = leftover(out, "new")
-    lock = try_lock(running)
+    lock = lock_folder(running, wait=False)
     write(out, "a")
     os.close(lock)
     assert names(tmp_path) == [".out-backup", running.name, "out"]

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers import PAGES
 from scipy import stats
 
 from kd_lightning.reports.statistics import (
@@ -27,6 +28,24 @@ def test_the_interval_by_hand():
     # 1, 2, 3: std 1, t(0.975, 2) = 4.302653, so 2 ± 4.302653 / sqrt(3)
     low, high = Sample((1.0, 2.0, 3.0)).interval()
     assert (low, high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
+
+
+def test_what_the_declared_studies_can_see_is_what_their_page_says():
+    page = PAGES["docs/studies.md"]
+    of_set = {"ACSF1": 100 / 100, "ItalyPowerDemand": 1029 / 67}  # test / train
+    seen = {name: detectable_mean(10, 1.5 * math.sqrt(1 + 10 * ratio), level=0.05 / 3)
+            for name, ratio in of_set.items()}  # fmt: skip
+    assert f"{seen['ACSF1']:.1f} points (ACSF1) to {seen['ItalyPowerDemand']:.1f} (Italy" in page
+    over_sets, tuned = detectable_mean(6, 0.5, level=0.05 / 3), 0.05 / 4
+    assert f"over the six sets {over_sets:.1f} points if the means of the sets vary by 0.5" in page
+    assert f"{detectable_mean(20, 0.5, level=tuned):.1f} points if a difference varies by" in page
+    dual = [detectable_mean(10, std, level=tuned) for std in (1.5, 0.3)]
+    assert f"a difference of {dual[0]:.1f} points if it varies by 1.5" in page
+    assert f"and of {dual[1]:.1f} if it varies by 0.3" in page
+    few, many = (math.sqrt(1 / n + 1) for n in (10, 30))
+    narrower = 1 - many * stats.t.ppf(0.975, 29) / (few * stats.t.ppf(0.975, 9))
+    wording = f"would make its standard error {1 - many / few:.0%} and its interval {narrower:.0%}"
+    assert wording.replace("%", " %") in " ".join(page.split())
 
 
 def test_values_of_resamples_have_the_variance_of_nadeau_and_bengio():
