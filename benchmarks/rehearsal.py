@@ -6,7 +6,7 @@
 The tree has the layout of ImageNet and the 100 classes of CMC's list, with 20 training images and 5
 others of real size for each (crops of photographs, 500 x 375 and 375 x 500 pixels). Then follow the
 commands that one types for the real data: ``prepare``, ``--plan``, the sweep with its ten rows and
-two seeds, its report as a page. So that a CPU can do it, nets get 64 px and train for one epoch,
+two seeds, its report as a page. So that a CPU can do it, nets get 32 px and train for one epoch,
 and the teacher is trained on the tree, because its weights cannot always be downloaded. What the
 numbers of such a study are worth is nothing: this shows that the chain holds, how long each part
 takes, and how near the plan comes to the time that the sweep then takes.
@@ -27,9 +27,8 @@ from kd_lightning.data.imagenet100 import LISTS
 from kd_lightning.records.jobs import State, jobs_of
 
 TRAIN, TEST = 20, 5  # images of a class
-UNITS = {"s": 1, "min": 60, "h": 3600}
 SMALL = (
-    *("data.image_size=64", "data.batch_size=64", "teacher.batch_size=64", "data.num_workers=0"),
+    *("data.image_size=32", "data.batch_size=64", "teacher.batch_size=64", "data.num_workers=0"),
     *("trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.source=train"),
     *("teacher.check=warn", "seed=0,1", "hardware=cpu", "threads=1", "logger=none"),
 )
@@ -58,11 +57,13 @@ def run(*words: str, cwd: Path) -> tuple[str, float]:
 
 def planned_seconds(plan: str) -> float:
     """The time of all runs, one after another, that ``--plan`` printed."""
-    found = re.search(r"Together ([\w. ]+), one run after another", plan)
+    found = re.search(r"Together ([\d:.]+)( s)?, one run after another", plan)
     if found is None:
         raise SystemExit(f"the plan says no time:\n{plan}")
-    parts = re.findall(r"([\d.]+) (s|min|h)", found[1])
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
+    seconds = 0.0
+    for part in found[1].split(":"):  # such as 12.5 s, 17:10 or 1:02:03
+        seconds = 60 * seconds + float(part)
+    return seconds
 
 
 def rehearse(work: Path, classes: Sequence[str], small: Sequence[str] = SMALL) -> Iterator[str]:

@@ -4,9 +4,9 @@ import pytest
 from helpers import compose
 
 from benchmarks.rehearsal import SMALL, planned_seconds, write_tree
+from kd_lightning.callbacks.progress_line import duration
 from kd_lightning.data.imagenet100 import LISTS
 from kd_lightning.running.build import build_data
-from kd_lightning.sweeps.display import duration
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ def test_the_tree_has_the_classes_of_the_preset_and_no_image_twice(tmp_path) -> 
     assert not [note for note in data.notes if "also in" in note]
 
 
-@pytest.mark.parametrize("seconds", [42, 720, 12_000])
+@pytest.mark.parametrize("seconds", [0.25, 42, 720, 12_000])
 def test_the_planned_time_is_read_as_it_is_shown(seconds: int) -> None:
     plan = f"Together {duration(seconds)}, one run after another. Stages"
     assert planned_seconds(plan) == seconds
