@@ -30,7 +30,8 @@ TRAIN, TEST = 20, 5  # images of a class
 SMALL = (
     *("data.image_size=32", "data.batch_size=64", "teacher.batch_size=64", "data.num_workers=0"),
     *("trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.source=train"),
-    *("teacher.check=warn", "seed=0,1", "hardware=cpu", "threads=1", "logger=none"),
+    *("teacher.check=warn", "method.teacher.weights=none", "seed=0,1", "hardware=cpu"),
+    *("threads=1", "logger=none"),
 )
 
 
