@@ -3,7 +3,7 @@
 # make test-sweeps   sweeps with real schedulers and kills
 # make test-oldest   the fast tests with the oldest versions that pyproject.toml allows
 # make docs          the documents as a website, in build/site
-# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 70 minutes: kills 20, points 15,
+# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 80 minutes: kills 20, points 15,
 #                    faults 15, soak 15, the rest minutes; WRITE=--write: also into benchmarks/results/torture.md.
 #                    Its short form is in make test (tests/test_torture.py)
 # make bench         what a step costs, and what it could cost; WRITE=--write: also into benchmarks/results
@@ -38,8 +38,8 @@ bench: $(READY)
 
 # All of them run, also after one that has lost something
 torture: $(READY)
-	lost=""; for tool in kills points faults soak; do $(BIN)/python -m benchmarks.torture.$$tool $(WRITE) || lost="$$lost $$tool"; done; \
-	for tool in config_fuzz file_fuzz; do $(BIN)/python -m benchmarks.torture.$$tool || lost="$$lost $$tool"; done; \
+	lost=""; for tool in kills points faults soak config_fuzz file_fuzz; do \
+		$(BIN)/python -m benchmarks.torture.$$tool $(WRITE) || lost="$$lost $$tool"; done; \
 	test -z "$$lost" || { echo "lost something:$$lost"; exit 1; }
 
 fast: $(READY) lint

@@ -1,25 +1,26 @@
 """Types mistakes into every key of a run, and counts how the runs end.
 
     python -m benchmarks.torture.config_fuzz --examples 1000 --seed 0
+    python -m benchmarks.torture.config_fuzz --write      also into results/torture.md
 
 Each run is composed, checked and built; of those that are accepted some are trained. Right is a run
 that is accepted or refused in one sentence. Each finding is shown with the fewest overrides that
-make it. Nothing is written without ``--write``.
+make it.
 """
 
-import argparse
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.torture.config_space import command_lines
 from benchmarks.torture.outcomes import Outcome, Worker
+from benchmarks.torture.tool import minutes_since, parser_of, show
 
-TABLE = Path(__file__).parent.parent / "results" / "config_fuzz.md"
+TABLE = "Random mistakes in keys"
 RIGHT = ("clean", "sentence")
 KINDS = (*RIGHT, "traceback", "crash", "hang")
 Run = Callable[[Sequence[str], bool], Outcome]
@@ -82,42 +83,42 @@ def fuzz(count: int, number: int, every: int, run: Run) -> tuple[Counter, dict[O
     return counts, findings
 
 
-def table(counts: Counter, count: int, number: int) -> str:
-    """The counts, in Markdown."""
-    rows = ["| | " + " | ".join(KINDS) + " |", "|---|" + "---|" * len(KINDS)]
+def table(counts: Counter) -> Iterator[str]:
+    """The lines of a table in Markdown: how runs ended, when they were built and when trained."""
+    yield "| | tried | " + " | ".join(KINDS) + " |"
+    yield "|---" + "|---:" * (len(KINDS) + 1) + "|"
     for stage in ("built", "trained"):
-        rows.append(f"| {stage} | " + " | ".join(str(counts[stage, kind]) for kind in KINDS) + " |")
-    command = f"python -m benchmarks.torture.config_fuzz --examples {count} --seed {number}"
-    return "\n".join([*rows, "", f"`{command}`", ""])
+        cells = [counts[stage, kind] for kind in KINDS]
+        yield f"| {stage} | " + " | ".join(f"{cell:,}" for cell in (sum(cells), *cells)) + " |"
 
 
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.torture.config_fuzz")
+def main(words: Sequence[str] | None = None) -> int:
+    """Returns how many kinds of findings there were."""
+    parser = parser_of("config_fuzz", __doc__)
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train-every", type=int, default=20, help="of the accepted runs; 0: none")
-    parser.add_argument("--write", action="store_true", help=f"the table into {TABLE}")
-    options = parser.parse_args(words)
+    words = sys.argv[1:] if words is None else words
+    arguments = parser.parse_args(words)
+    start = time.perf_counter()
     worker = Worker()
     try:
         counts, findings = fuzz(
-            options.examples,
-            options.seed,
-            options.train_every,
-            worker.outcome,
+            arguments.examples, arguments.seed, arguments.train_every, worker.outcome
         )
     finally:
         worker.close()
-    text = table(counts, options.examples, options.seed)
-    say(text)
-    if options.write:
-        TABLE.write_text(text)
-    sys.exit(1 if findings else 0)
+    lost = [f"{wrong.kind}: `{' '.join(found)}`" for wrong, found in findings.items()]
+    show(
+        "config_fuzz", TABLE, words, table(counts), minutes_since(start),
+        lost=lost, write=arguments.write,
+    )  # fmt: skip
+    return len(findings)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(bool(main()))

@@ -2,13 +2,13 @@
 
     python -m benchmarks.torture.file_fuzz --examples 2000 --seed 0
     python -m benchmarks.torture.file_fuzz --kinds ckpt --only 17    one mutant again
+    python -m benchmarks.torture.file_fuzz --write      also into results/torture.md
 
 A changed file may be read as before, may have the numbers that an independent reader gives too, or
 may be refused in one sentence. Everything else is a finding: a traceback, a wait, other numbers, or
 something that is executed. Mutant i of a kind depends on the seed, the kind and i alone.
 """
 
-import argparse
 import faulthandler
 import random
 import re
@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -30,6 +31,7 @@ import numpy as np
 from benchmarks.torture import file_arrays, file_images, file_settings, file_tables, file_weights
 from benchmarks.torture.file_kind import Kind, Numbers
 from benchmarks.torture.file_mutants import Mutant, mutate
+from benchmarks.torture.tool import minutes_since, parser_of, show
 from kd_lightning.config.user_messages import user_message
 
 KINDS: dict[str, Kind] = {
@@ -39,6 +41,7 @@ KINDS: dict[str, Kind] = {
     **file_weights.KINDS,
     **file_settings.KINDS,
 }
+TABLE = "Files changed at random"
 LONGEST = 10  # seconds of a processor to read a file of some kilobytes
 MEMORY = 4 << 30  # bytes that may be asked for while files are read
 ALLOWED = ("as before", "as by another reader", "refused")
@@ -191,20 +194,21 @@ def counts_table(counts: dict[str, Counter[str]]) -> Iterator[str]:
         yield f"| {name} | {of_kind.total():,} | {' | '.join(cells)} |"
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.torture.file_fuzz", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def main(words: Sequence[str] | None = None) -> int:
+    """Returns how many findings there were."""
+    parser = parser_of("file_fuzz", __doc__)
     parser.add_argument("--examples", type=int, default=2000, help="mutants in all (2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
     parser.add_argument("--only", type=int, help="only the mutant with this number of each kind")
+    words = sys.argv[1:] if words is None else words
     arguments = parser.parse_args(words)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY * 4, resource.getrlimit(resource.RLIMIT_AS)[1]))
     each = -(-arguments.examples // len(arguments.kinds))
     numbers = range(each) if arguments.only is None else [arguments.only]
+    start = time.perf_counter()
     counts: dict[str, Counter[str]] = {}
+    lost: list[str] = []
     audit = Audit()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.kinds:
@@ -212,12 +216,17 @@ def main(words: Sequence[str] | None = None) -> None:
             of_kind = Path(folder) / re.sub(r"\W", "-", name)
             for number, mutant, result in try_kind(name, numbers, arguments.seed, of_kind, audit):
                 counts[name][result.outcome] += 1
+                told = f"{name}, {number} ({mutant.how}): {result.outcome}"
+                if result.outcome not in ALLOWED:
+                    lost.append(told)
                 if result.outcome not in ALLOWED or arguments.only is not None:
-                    print(f"{name}, {number} ({mutant.how}): {result.outcome}\n{result.said}\n")
-    print("\n".join(counts_table(counts)))
-    findings = sum(of_kind[o] for of_kind in counts.values() for o in of_kind if o not in ALLOWED)
-    sys.exit(1 if findings else 0)
+                    print(f"{told}\n{result.said}\n", flush=True)
+    show(
+        "file_fuzz", TABLE, words, counts_table(counts), minutes_since(start),
+        lost=lost, write=arguments.write,
+    )  # fmt: skip
+    return len(lost)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(bool(main()))
