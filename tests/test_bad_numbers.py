@@ -60,6 +60,8 @@ BUILT = {
     "optimizer=[1]": "a choice must be a name, got optimizer=[1]",
     "hardware.devices={a:1}": "hardware.devices must be a whole number or a list",
     "teacher.optimizer=[1]": "teacher.optimizer must be keys and values, got [1]",
+    "teacher.scheduler=x": "teacher.scheduler must be keys and values, got x (scheduler@teacher.",
+    "teacher.scheduler=null": "teacher.scheduler must be keys and values, got null",
     "+trainer.min_epochs=5": "trainer.min_epochs must be <= trainer.max_epochs=2, got 5",
     "+trainer.val_check_interval=6": "trainer.val_check_interval must be <= 5, the batches of an",
     "+trainer.val_check_interval=0.1": "trainer.val_check_interval=0.1 of 5 batches is none",

@@ -75,8 +75,8 @@ PLAIN = {
 }
 # Keys whose values are keys and values.
 SECTIONS = (
-    *("task", "evaluation", "dropout", "teacher", "teacher.trainer", "teacher.method"),
-    *("trainer", "hardware"),
+    *("task", "evaluation", "dropout", "trainer", "hardware"),
+    *("teacher", "teacher.trainer", "teacher.method", "teacher.optimizer", "teacher.scheduler"),
     *("callbacks", "logger"),
     *("data", "method", "method.students", "optimizer", "scheduler"),
 )
@@ -161,7 +161,9 @@ def trainer_arguments() -> dict[str, Argument]:
 def check_section(cfg: DictConfig, key: str) -> None:
     section = OmegaConf.select(cfg, key)
     if not OmegaConf.is_dict(section):
-        how = "method@teacher.method=…" if key == "teacher.method" else f"{key}.<key>=…"
+        group = key.removeprefix("teacher.")
+        is_choice = group in ("method", "optimizer", "scheduler") and group != key
+        how = f"{group}@{key}=…" if is_choice else f"{key}.<key>=…"
         raise UserError(f"{key} must be keys and values, got {as_text(section)} ({how})")
 
 
@@ -173,8 +175,6 @@ def check_keys(cfg: DictConfig) -> None:
     for section in ("", "evaluation", "dropout", "teacher", "hardware"):
         prefix = f"{section}." if section else ""
         known = {key.removeprefix(prefix).split(".")[0] for key in listed if key.startswith(prefix)}
-        if section == "teacher":
-            known |= {"optimizer", "scheduler", "method"}
         for name in OmegaConf.select(cfg, section) if section else cfg:
             if name not in known and not name.startswith("_"):
                 full = f"{prefix}{name}"

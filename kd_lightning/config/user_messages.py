@@ -22,11 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning.base.conf_folder import CONF
 from kd_lightning.base.disks import FULL, full_disk_message
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
+from kd_lightning.base.files import format_bytes
 from kd_lightning.base.words import plain
 from kd_lightning.config.sweep_keys import is_sweep_key
 
 # In the errors of torch and numpy, which are of several types
-NO_MEMORY = re.compile(r"can't allocate memory|Unable to allocate|CUDA out of memory")
+NO_MEMORY = re.compile(
+    r"can't allocate memory|Unable to allocate|CUDA out of memory|Storage size calculation overflow"
+)
+ASKED = re.compile(r"allocate (?:(?P<bytes>\d+) bytes|(?P<size>[\d.]+ \w+))")
 
 
 def user_message(error: BaseException, overrides: Sequence[str] = ()) -> str:
@@ -90,10 +94,7 @@ def _key(error: InstantiationException) -> str:
 def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
     if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-        return (
-            f"the memory is not enough: {str(error).splitlines()[0] or 'it is full'} (a smaller "
-            "batch_size, a smaller net or fewer samples need less)"
-        )
+        return _memory_message(str(error))
     if not isinstance(error, OSError):
         return ""
     if error.errno in FULL:
@@ -101,6 +102,18 @@ def _system_message(error: BaseException) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot read or write {error.filename}: {error.strerror} (outputs=… or data.root=…)"
     return ""
+
+
+def _memory_message(text: str) -> str:
+    """A sentence for what an allocator says, which may be several."""
+    reason = text.splitlines()[0] if text else "it is full"
+    if asked := ASKED.search(text):
+        size = format_bytes(int(asked["bytes"])) if asked["bytes"] else asked["size"]
+        reason = f"{size} were asked for at once"
+    return (
+        f"the memory is not enough: {reason} (a smaller batch_size, a smaller net, smaller or "
+        "fewer samples need less)"
+    )
 
 
 def _ended_message(error: BaseException) -> str:

@@ -3,9 +3,10 @@
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
@@ -179,3 +180,17 @@ def test_a_yaml_file_that_cannot_be_read_is_named_with_its_line(
 
 def test_a_sentence_has_only_signs_that_can_be_printed() -> None:
     assert user_message(UserError("a\x1b[31m\udce9")) == r"a\x1b[31m\udce9"
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "said"),
+    [
+        (torch.empty, (1 << 50,), "4503599.6 GB were asked for at once"),
+        (np.empty, (1 << 50,), "8.00 PiB were asked for at once"),
+        (torch.empty, (1 << 40, 1 << 40), "Storage size calculation overflowed with sizes=["),
+    ],
+)
+def test_too_little_memory_is_one_sentence(function: Callable, shape: tuple, said: str) -> None:
+    sentence = user_message(caught(function, shape))
+    assert sentence.startswith(f"the memory is not enough: {said}")
+    assert ". " not in sentence
