@@ -6,6 +6,7 @@
 # make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 80 minutes: kills 20, points 15,
 #                    faults 15, soak 15, the rest minutes; WRITE=--write: also into benchmarks/results/torture.md.
 #                    Its short form is in make test (tests/test_torture.py)
+# make audit         vulnerabilities of the pinned versions that the package index knows
 # make bench         what a step costs, and what it could cost; WRITE=--write: also into benchmarks/results
 PYTHON ?= python3
 VENV := .venv
@@ -13,8 +14,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.installed
+AUDIT := .venv-audit
 
-.PHONY: demo test test-sweeps test-oldest docs bench torture install lint fast clean
+.PHONY: demo test test-sweeps test-oldest docs bench torture audit install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
@@ -42,6 +44,12 @@ torture: $(READY)
 		$(BIN)/python -m benchmarks.torture.$$tool $(WRITE) || lost="$$lost $$tool"; done; \
 	test -z "$$lost" || { echo "lost something:$$lost"; exit 1; }
 
+# Strict: a version that the index does not know is an error
+audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 fast: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -64,4 +72,4 @@ $(READY) $(OLDEST_READY):
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) outputs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(AUDIT) outputs build dist .pytest_cache .ruff_cache
