@@ -5,6 +5,7 @@ with the layout of the real ones.
 import copy
 import importlib.util
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,14 +192,33 @@ def test_imagenet100_may_be_prepared(words: list[str]) -> None:
     ]
 
 
-def test_the_ucr_preset_has_aeons_list_of_problems_of_equal_length() -> None:
+def aeons_folder() -> Path:
+    """Found without importing the whole package, which takes seconds."""
     package = importlib.util.find_spec("aeon")
     assert package is not None, "the tests need aeon: pip install -e '.[ucr]'"
-    path = Path(package.submodule_search_locations[0]) / "datasets" / "tsc_datasets.py"
+    return Path(package.submodule_search_locations[0])
+
+
+def test_the_ucr_preset_has_aeons_list_of_problems_of_equal_length() -> None:
+    path = aeons_folder() / "datasets" / "tsc_datasets.py"
     spec = importlib.util.spec_from_file_location("lists", path)
     lists = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lists)  # importing the whole package takes seconds
+    spec.loader.exec_module(lists)
     assert settings("ucr_archive").grid["data.name"] == sorted(lists.univariate_equal_length)
+
+
+def test_the_bake_offs_accuracies_are_those_of_aeons_files() -> None:
+    folder = aeons_folder() / "testing" / "example_results_files" / "classification" / "accuracy"
+    reported = settings("ssd_resamples").reported
+    assert len(reported) == 4
+    for entry in reported:
+        means = []
+        for name in ("InceptionTime", "HC2", "WEASEL-2.0"):
+            lines = (folder / f"{name}_accuracy.csv").read_text().splitlines()
+            rows = {row[0]: row[1:] for row in (line.split(",") for line in lines)}
+            first = rows[entry["where"]["data.name"]][:10]  # resamples 0 to 9
+            means.append(f"{sum(map(float, first)) / 10:.2%}"[:-1])
+        assert re.findall(r"\d\d\.\d\d", entry["note"]) == means
 
 
 def test_each_of_the_87_subjects_is_left_out_once() -> None:
