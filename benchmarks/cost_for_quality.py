@@ -15,20 +15,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from benchmarks import equal_time
-from benchmarks.report import HERE, RESULTS
+from benchmarks.pictures import FOLDER, save
+from benchmarks.report import RESULTS
 from benchmarks.training_costs import FLOPS, KD, LABELS, STUDY_EPOCHS, TIME, costs
 from kd_lightning.base.files import write_text
 from kd_lightning.base.tables import Table, markdown
 from kd_lightning.reports.differences import format_interval, format_points
 
 TABLE = RESULTS / "cost_for_quality.md"
-PICTURE = HERE.parent / "docs" / "pictures" / "cost_for_quality.svg"
+PICTURE = FOLDER / "cost_for_quality.svg"
 ACCURACY = "test/student/accuracy"
 EQUAL_IMAGES, EQUAL_TIME = "zoo", "zoo_equal_time"
 MARKERS = {EQUAL_IMAGES: "o", EQUAL_TIME: "s"}
@@ -199,13 +199,6 @@ def _draw_panel(
     ax.set_ylabel("test accuracy, %", fontsize=9)
     ax.tick_params(labelsize=8, which="both")
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture whose text stays text, equal for equal numbers."""
-    path.parent.mkdir(exist_ok=True)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
-        figure.savefig(path, metadata={"Date": None})
 
 
 def main(words: Sequence[str] | None = None) -> None:

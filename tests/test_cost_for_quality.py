@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import cost_for_quality, equal_time
 from benchmarks.cost_for_quality import EQUAL_IMAGES, EQUAL_TIME, Point, front
+from benchmarks.pictures import save
 from benchmarks.training_costs import FLOPS, LABELS, TIME, costs
 from kd_lightning.reports.job_results import read_jsonl
 
@@ -88,7 +89,7 @@ def test_the_committed_picture_is_what_the_records_give(found: list[Point], tmp_
     pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
     if f"matplotlib=={version('matplotlib')}" not in pins:
         pytest.skip("another version of matplotlib than the pinned one, which made it")
-    cost_for_quality.save(cost_for_quality.draw(found), tmp_path / "cost_for_quality.svg")
+    save(cost_for_quality.draw(found), tmp_path / "cost_for_quality.svg")
     made = (tmp_path / "cost_for_quality.svg").read_text()
     assert made == cost_for_quality.PICTURE.read_text()
     assert "test accuracy, %" in made

@@ -1,0 +1,46 @@
+"""benchmarks.contrasts: numbers from small tables worked out by hand, and what is committed."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contrasts
+from benchmarks.contrasts import Interval, differences, over_data_sets
+from benchmarks.pictures import FOLDER, save
+
+HEAD = "a,b,data_set,column,difference,low,high\n"
+
+
+def test_a_difference_is_that_of_its_pair_and_column_in_points(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(
+        f"{HEAD}kd,labels only,,test/a/accuracy,0.04,0.01,0.07\n"
+        "kd,labels only,,test/b/accuracy,0.5,0.5,0.5\n"
+        "kd + peer,kd,,test/a/accuracy,0.5,0.5,0.5\n"
+    )
+    found = differences(tmp_path, "kd", "labels only", "test/a/accuracy")
+    assert found == {"": pytest.approx(Interval(4, 1, 7))}
+
+
+def test_the_mean_over_data_sets_counts_each_once() -> None:
+    # 1 and 3: mean 2, standard error 1, and Student's t with one degree of freedom is 12.706
+    found = {"one": Interval(1, 0, 2), "other": Interval(3, -9, 15)}
+    assert over_data_sets(found) == pytest.approx(Interval(2, 2 - 12.706, 2 + 12.706), abs=1e-3)
+
+
+@pytest.mark.parametrize("parts", [contrasts.DUAL_PARTS.values(), contrasts.SSD_STUDIES])
+def test_each_pair_that_is_drawn_is_in_the_tables(parts) -> None:
+    is_dual = parts is not contrasts.SSD_STUDIES
+    column = "last/a/accuracy" if is_dual else "test/student/accuracy"
+    for part in parts:
+        for a, b in contrasts.DUAL_PAIRS if is_dual else contrasts.SSD_PAIRS:
+            assert len(differences(contrasts.RESULTS / part, a, b, column)) == (1 if is_dual else 8)
+
+
+@pytest.mark.parametrize("name", contrasts.PICTURES)
+def test_the_committed_picture_is_what_the_tables_give(name: str, tmp_path: Path) -> None:
+    pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+    if f"matplotlib=={version('matplotlib')}" not in pins:
+        pytest.skip("another version of matplotlib than the pinned one, which made it")
+    save(contrasts.PICTURES[name](), tmp_path / name)
+    assert (tmp_path / name).read_text() == (FOLDER / name).read_text()
