@@ -84,9 +84,11 @@ def test_every_step_of_a_write_is_a_point(tmp_path: Path) -> None:
         temporary.write_text("new")
         watch.heard("open", (temporary, "w", os.O_WRONLY))
         watch.watching(os.replace)(temporary, target)
+    watch.watching(os.replace)(target, target.with_name("whole"))
     watch.heard("open", (target, "r", os.O_RDONLY))
     watch.heard("open", (tmp_path / "elsewhere", "w", os.O_WRONLY))
-    found = read_points(record)
+    found = [point for point in read_points(record) if not point.file.endswith("whole")]
+    assert "half a file" not in {p.kind for p in read_points(record) if p not in found}
     assert {point.file for point in found} == {
         "teacher-…/last.ckpt.tmp",
         "teacher-…/last.ckpt",

@@ -33,6 +33,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_every_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch) -> None:
+    """Otherwise a power failure could leave an empty metrics.json, and the job would count as done."""
+    synced, named = set(), []
+    fsync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def note_name(source: Path, target: Path) -> None:
+        named.append((target.name, os.stat(source).st_ino in synced))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_name)
+    write_kept(tmp_path, TEXTS)
+    assert named == [(name, True) for name in (SUMS, *TEXTS, SUMS)]
+
+
 def test_texts_are_read_as_they_were_written(folder: Path) -> None:
     assert {name: read_text(folder / name) for name in TEXTS} == TEXTS
     assert read_json(folder / "metrics.json", "nets") == json.loads(TEXTS["metrics.json"])
