@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch) -> None:
-    """Otherwise a power failure could leave an empty metrics.json, and the job would count as done."""
+    """Or a power failure could leave an empty metrics.json, and the job would count as done."""
     synced, named = set(), []
     fsync, replace = os.fsync, os.replace
 
