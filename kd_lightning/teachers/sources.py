@@ -202,7 +202,10 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     # its own streams, or a student of the same net and seed would have the same initial weights
     run.seed = run.data.seed = stream_seed("teacher", teacher.seed) % 2**31
     run.data.batch_size = teacher.batch_size
-    run.data.update(own_data(teacher.data))
+    own = own_data(teacher.data, run.data)
+    run.data.update(own)
+    if "val_fraction" in own:  # fewer samples have another mean; the net keeps that of its run
+        run.task.update(mean=None, std=None)
     run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
     run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
     run.title = f"teacher {describe(net)}"
@@ -212,14 +215,25 @@ def teacher_run(cfg: DictConfig) -> DictConfig:
     return one_device(run)
 
 
-def own_data(changes: DictConfig | None) -> dict[str, Any]:
-    """The settings of data that differ while the teacher trains.
+def own_data(changes: DictConfig | None, data: DictConfig) -> dict[str, Any]:
+    """The settings of data that differ while the teacher trains. A teacher may have a val part of
+    its own, a share of train, if its run has none.
+
+    Args:
+        data: the settings of its run.
 
     Raises:
-        UserError: one of them is not among those that leave the samples and the split as they are.
+        UserError: with one of them the teacher would see other samples than its run.
     """
     changes = dict(changes or {})
     for key in changes:
+        if key == "val_fraction" and data.get(key) == 0:
+            continue
+        if key == "val_fraction":
+            raise UserError(
+                f"teacher.data.val_fraction needs data.val_fraction=0, got {data.get(key)}: a "
+                "teacher with another val part would be trained on samples of this run's val"
+            )
         if key not in TEACHERS_OWN:
             raise UserError(
                 f"teacher.data takes {' and '.join(TEACHERS_OWN)}, got {key}: in all else the "

@@ -246,8 +246,26 @@ def test_students_that_learn_from_labels_only_see_the_same_mixing() -> None:
 
 
 def test_a_teacher_never_sees_other_samples_than_its_run() -> None:
-    with pytest.raises(UserError, match=r"takes augmentation and mixing, got val_fraction: in all"):
-        teacher_run(composed("method=kd", "teacher.data={val_fraction: 0}"))
+    with pytest.raises(UserError, match=r"takes augmentation and mixing, got split_seed: in all"):
+        teacher_run(composed("method=kd", "teacher.data={split_seed: 1}"))
+    with pytest.raises(UserError, match=r"val_fraction needs data.val_fraction=0, got 0.1: a "):
+        teacher_run(composed("method=kd", "teacher.data={val_fraction: 0.2}"))
+
+
+def test_a_teacher_may_be_chosen_on_a_part_of_train_where_its_run_has_no_val(
+    tmp_path: Path,
+) -> None:
+    words = ["method=kd", "data=synthetic", *QUICK, f"outputs={tmp_path}", "data.val_fraction=0"]
+    whole = distill(*words).metrics["nets"]["teacher"]
+    words += ["teacher.data={val_fraction: 0.25}"]
+    found = [distill(*words, f"seed={seed}") for seed in (0, 1)]
+    kept = list((tmp_path / "teachers").glob("teacher-*/metrics.json"))
+    assert len(kept) == 2  # the first run's, and one for both of the others
+    records = [json.loads(path.read_text()) for path in kept]
+    assert sorted(bool(record["nets"]["student"]["val"]) for record in records) == [False, True]
+    teachers = [run.metrics["nets"]["teacher"] for run in found]
+    assert teachers[0]["test"] == teachers[1]["test"] != whole["test"]
+    assert not any(net.get("val") for run in found for net in run.metrics["nets"].values())
 
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix", "cutout"])
