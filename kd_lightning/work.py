@@ -22,7 +22,7 @@ from kd_lightning.base.allowed import check_record
 from kd_lightning.base.errors import Damaged
 from kd_lightning.base.files import set_aside, write_text
 from kd_lightning.base.interrupts import Interrupted
-from kd_lightning.base.kept_files import SUMS
+from kd_lightning.base.kept_files import SUMS, finish_sums
 from kd_lightning.base.ranks import is_first_rank, launch_id
 from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.options import command_parser
@@ -55,6 +55,7 @@ def work(directory: Path, allow: Sequence[str] = ()) -> int:
         return 0
     with job.locked():
         if job.is_over():
+            finish_sums(job.directory)
             return 0
         redirect_output(job.log)
         put_damage_aside(job.directory)

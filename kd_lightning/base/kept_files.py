@@ -13,7 +13,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,21 @@ def write_kept(folder: Path, texts: Mapping[str, str]) -> None:
                 unfinished.write_bytes(data)
                 sync(unfinished)
         _write_sums(folder, sums | new)
+
+
+def finish_sums(folder: Path) -> None:
+    """Removes what a process has left that was killed while it wrote the checksums of a result
+    which is complete, and so is not written again. Nothing happens in a folder that cannot be
+    locked or changed.
+    """
+    unfinished = folder / f"{SUMS}.tmp"
+    if not unfinished.exists():
+        return
+    lock = lock_folder(folder, wait=True)  # who writes them now holds it
+    if lock is not None:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextmanager

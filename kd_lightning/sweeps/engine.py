@@ -22,6 +22,7 @@ from kd_lightning import reports
 from kd_lightning.base.allowed import ANYTHING, check_record, needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
+from kd_lightning.base.kept_files import finish_sums
 from kd_lightning.config.command_line import compose
 from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
@@ -123,6 +124,7 @@ def run_sweep(
     else:
         jobs = open_search(directory, settings, allow)
     for job in jobs.jobs:  # a job that failed is run again
+        finish_sums(job.directory)
         if not job.is_over() and not job.is_locked():
             (job.directory / "error.txt").unlink(missing_ok=True)
     monitor = display.Monitor(jobs.jobs, jobs.total)

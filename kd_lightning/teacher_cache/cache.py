@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.files import format_bytes, set_aside
-from kd_lightning.base.kept_files import read_json, write_kept
+from kd_lightning.base.kept_files import finish_sums, read_json, write_kept
 from kd_lightning.base.precision import best_dtype
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
@@ -181,6 +181,7 @@ def check_facts(folder: Path, facts: Mapping[str, Any], say: Callable[[str], Non
     path = folder / "facts.json"
     try:  # first, for processes that may only read
         was = read_json(path)
+        finish_sums(folder)
     except Damaged:
         with FileLock(folder / "facts.lock"):
             was = facts_in(path, facts, say)

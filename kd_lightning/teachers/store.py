@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import Damaged
 from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.base.kept_files import finish_sums
 from kd_lightning.base.ranks import launcher_rank
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import has_checkpoint
@@ -118,6 +119,7 @@ def find_or_make(
             say(f"{name}: {damage.path} {damage.what}, so it is set aside as {aside}")
         if path.exists():
             say(f"{name}: reused from {directory}")
+            finish_sums(directory)
         else:
             resumes = has_checkpoint(directory)
             say(f"{name}: {'resumed in' if resumes else 'trained now, kept in'} {directory}")

@@ -18,6 +18,7 @@ from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.kept_files import (
     SUMS,
     check_archive,
+    finish_sums,
     read_bytes,
     read_json,
     read_text,
@@ -50,6 +51,14 @@ def test_every_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monke
     monkeypatch.setattr(os, "replace", note_name)
     write_kept(tmp_path, TEXTS)
     assert named == [(name, True) for name in (SUMS, *TEXTS, SUMS)]
+
+
+def test_what_a_killed_process_left_beside_complete_sums_is_removed(folder: Path) -> None:
+    (folder / f"{SUMS}.tmp").write_text("half")
+    (folder / "other.tmp").write_text("somebody writes this now")
+    finish_sums(folder)
+    assert {path.name for path in folder.iterdir()} == {*TEXTS, SUMS, "other.tmp"}
+    finish_sums(folder)
 
 
 def test_texts_are_read_as_they_were_written(folder: Path) -> None:
