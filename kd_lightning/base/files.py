@@ -17,7 +17,7 @@ LONGEST_NAME = 100  # bytes; file systems take 255, and the names of runs and fi
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to, and renames it to ``path`` at the end.
+    """Gives a temporary path to write to, and renames it to ``path`` when it is on the disk.
 
     After an error or an interrupt the temporary file is removed, and ``path`` is unchanged.
 
@@ -27,6 +27,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         yield temporary
+        sync(temporary)
         os.replace(temporary, path)
     except Exception as error:
         # a plain write names no file, and a copy the one that it reads
@@ -47,7 +48,6 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.base.errors import COPY, Damaged, UserError
-from kd_lightning.base.files import atomic_write, sync
+from kd_lightning.base.files import atomic_write
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")  # of sha256sum
@@ -43,7 +43,6 @@ def write_kept(folder: Path, texts: Mapping[str, str]) -> None:
         for name, data in contents.items():
             with atomic_write(folder / name) as unfinished:
                 unfinished.write_bytes(data)
-                sync(unfinished)
         _write_sums(folder, sums | new)
 
 
@@ -115,7 +114,6 @@ def _write_sums(folder: Path, sums: Sums) -> None:
     lines = [f"{digest}  {name}\n" for name in sorted(sums) for digest in sums[name]]
     with atomic_write(folder / SUMS) as unfinished:
         unfinished.write_text("".join(lines), encoding="utf-8")
-        sync(unfinished)
 
 
 def read_bytes(path: Path, advice: str = COPY) -> bytes:

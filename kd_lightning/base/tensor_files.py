@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kd_lightning.base.errors import COPY, Damaged, UserError
-from kd_lightning.base.files import atomic_write, sync
+from kd_lightning.base.files import atomic_write
 from kd_lightning.base.kept_files import check_archive
 
 CHECKSUM = "sha256"  # the key in the metadata
@@ -34,7 +34,6 @@ def write_tensors(
     with atomic_write(path) as unfinished:
         # written by Python: safetensors makes files that only their owner can read
         unfinished.write_bytes(save(dict(tensors), metadata=metadata))
-        sync(unfinished)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -24,7 +24,7 @@ def next_generation(directory: Path) -> Iterator[Path]:
     last = directory / LAST
     with atomic_write(last) as unfinished:
         yield unfinished
-        sync(unfinished)
+        sync(unfinished)  # before the earlier one loses its name
         if last.exists():
             os.replace(last, directory / PREVIOUS)
 

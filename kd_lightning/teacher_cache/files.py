@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.base.errors import Damaged, UserError
-from kd_lightning.base.files import atomic_write, format_bytes, sync
+from kd_lightning.base.files import atomic_write, format_bytes
 from kd_lightning.data.loading.batches import Values
 from kd_lightning.teacher_cache.top_logits import expanded
 
@@ -118,7 +118,6 @@ def write(path: Path, rows: Tensor) -> None:
     data = rows.contiguous().numpy().tobytes()
     with atomic_write(path) as unfinished:
         unfinished.write_bytes(data + checksum_of(data))
-        sync(unfinished)
 
 
 def starts(samples: int) -> range:

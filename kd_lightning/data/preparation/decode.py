@@ -126,7 +126,6 @@ def allocate_array(path: Path, shape: tuple[int, ...]) -> None:
             os.posix_fallocate(file.fileno(), 0, end)
         else:
             file.truncate(end)
-        os.fsync(file.fileno())
 
 
 def decode_missing_blocks(
