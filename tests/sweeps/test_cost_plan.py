@@ -20,6 +20,7 @@ KD = ("method=kd", *TINY)
 
 def planned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> str:
     monkeypatch.setattr("sys.argv", ["run", "--plan", *words])
+    monkeypatch.setenv("COLUMNS", "200")  # a busy machine has longer times, which would wrap at 80
     run.main()
     return capsys.readouterr().out
 

@@ -165,7 +165,12 @@ def test_every_preset_composes(preset: str) -> None:
             assert label in rows or any(label in row.split(" ") for row in rows)
     for entry in read_published(settings.reported):
         assert set(entry.rows) <= rows
-        results = [JobResult("", job.number, job.variant, job.axes, job.overrides) for job in found]
+        # a preset for one problem at a time is given its name
+        typed = [f"data.name={name}" for key, name in entry.where.items() if key == "data.name"]
+        results = [
+            JobResult("", job.number, job.variant, job.axes, [*job.overrides, *typed])
+            for job in found
+        ]
         assert any(entry.belongs_to(result) for result in results)
         assert entry.mean_over is None or entry.mean_over in settings.data_sets
         nets = first.method.students
