@@ -172,18 +172,22 @@ def notes_on_published(
 def notes_on_omitted(
     published: Sequence[Published], results: Sequence[JobResult], data_sets: Sequence[str]
 ) -> list[str]:
-    """A note for each published number that fits nowhere in a report of these jobs. This is no
-    error: a sweep may be run with fewer variants than its preset has.
+    """Notes on published numbers that fit nowhere in a report of these jobs. This is no error: a
+    sweep may be run with fewer variants, or on fewer data sets, than its preset has.
     """
     notes = []
     measured = {column for result in results for column in result.values}
+    elsewhere: dict[str, list[str]] = {}  # source -> the settings that no job has
+    used = set()
     for entry in published:
         matching = [result for result in results if entry.belongs_to(result)]
         reasons = []
         if not matching:
             words = " ".join(f"{key}={value}" for key, value in entry.where.items())
-            reasons.append(f"no job has {words}")
-        elif entry.mean_over and not is_mean_over(entry, results, data_sets):
+            elsewhere.setdefault(entry.source, []).append(words)
+            continue
+        used.add(entry.source)
+        if entry.mean_over and not is_mean_over(entry, results, data_sets):
             count = f"{entry.values} " if entry.values else ""
             reasons.append(
                 f"the data sets of this report are not the {count}values of {entry.mean_over}"
@@ -194,7 +198,11 @@ def notes_on_omitted(
             columns = dict.fromkeys(column for row in entry.rows.values() for column in row)
             reasons += [f"no run has {c}" for c in columns if measured and c not in measured]
         notes += [f"Left out of what {entry.source} reports: {reason}." for reason in reasons]
-    return notes
+    return notes + [
+        f"Left out of what {source} reports: no job has {' or '.join(dict.fromkeys(words))}."
+        for source, words in elsewhere.items()
+        if source not in used
+    ]
 
 
 def is_mean_over(entry: Published, results: Sequence[JobResult], data_sets: Sequence[str]) -> bool:

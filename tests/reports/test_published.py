@@ -116,6 +116,21 @@ def test_where_it_does_not_match_it_is_left_out_with_a_note(tmp_path):
         assert "Reported by" not in " ".join(table.notes)
 
 
+def test_of_a_source_with_other_data_sets_nothing_is_called_left_out(tmp_path):
+    words = [f"data={name}" for name in ("digits", "ucr", "har")]
+    one, *others = [entry(where=dict([word.split("=")])) for word in words]
+    for folder, entries in {"some": [one, *others], "none": others}.items():
+        job(tmp_path / folder, "kd", {"seed": 0}, metrics({"a": 0.5}), overrides=["data=digits"])
+        settings(tmp_path / folder, reported=entries)
+    left_out = [
+        [note for note in table_of(tmp_path / folder).notes if "Left out" in note]
+        for folder in ("some", "none")
+    ]
+    assert left_out == [
+        [], ["Left out of what a paper reports: no job has data=ucr or data=har."],
+    ]  # fmt: skip
+
+
 def test_rows_and_columns_that_do_not_exist_are_left_out_with_a_note(tmp_path):
     rows = {"kd": {A: 73.33}, "dkd": {A: 76.32}, "labels": {"test/b/accuracy": 70}}
     table = table_of(sweep(tmp_path, entry(rows=rows)))
