@@ -8,14 +8,20 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from kd_lightning.base.ranks import without_ranks
 from kd_lightning.launchers.local import hide_main_module
+
+# A start reads the exit codes of all processes that have ended. If another thread reads one of them
+# at the same moment, one of the two finds nothing and takes the exit code to be 255.
+_EXIT_CODES = threading.Lock()
 
 
 def start_run(
@@ -40,7 +46,7 @@ def start_run(
     paths = [environment.get("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
     process = context.Process(target=run_forked, args=(program, words, environment, log, before))
-    with hide_main_module():
+    with _EXIT_CODES, hide_main_module():
         process.start()
     return process
 
@@ -94,8 +100,9 @@ def wait_for_all(processes: Sequence[ForkServerProcess], seconds: float) -> bool
     """
     deadline = time.monotonic() + seconds
     for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-    have_ended = all(process.exitcode is not None for process in processes)
+        wait([process.sentinel], max(0.0, deadline - time.monotonic()))
+    with _EXIT_CODES:
+        have_ended = all(process.exitcode is not None for process in processes)
     for process in processes:
         kill_session(process)
     return have_ended
@@ -105,5 +112,6 @@ def kill_session(process: ForkServerProcess) -> None:
     """Kills a process and all that it has started, as the end of a machine does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.join()
+    with _EXIT_CODES:
+        process.kill()
+        process.join()

@@ -84,7 +84,7 @@ def run_through(case: Case, folder: Path, root: Path, victim: Point | None = Non
     (process,) = case.start(folder, root / "teachers", watch)
     if not wait_for_all([process], LONGEST):
         return "hangs"
-    if victim is not None:  # the fork server may lose the number of the signal, and says 255 then
+    if victim is not None:
         points = read_points(folder / RECORD) if (folder / RECORD).exists() else []
         came = process.exitcode != 0 and victim in points
         return None if came else "does not come to this point"
