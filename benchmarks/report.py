@@ -65,8 +65,8 @@ class Report:
             tables = by_table(self.path.read_text() if self.path.exists() else title)
             for name, table in by_table(text).items():
                 if name:
-                    tables[name] = f"{table.rstrip()}\n\nMade by {self.made_by}\n\n"
-            text = "".join(tables.values()).rstrip() + "\n"
+                    tables[name] = f"{table.rstrip()}\n\nMade by {self.made_by}"
+            text = "\n\n".join(table.rstrip() for table in tables.values()) + "\n"
         write_text(self.path, text)
         print(f"\nWritten: {self.path}", file=sys.stderr)
 

@@ -13,6 +13,7 @@ from helpers import PAGES, compose
 from omegaconf import OmegaConf
 
 from benchmarks import loading, studies
+from benchmarks.report import Report
 from kd_lightning.losses.mutual_information import MutualInformation
 from kd_lightning.records.jobs import State
 from kd_lightning.reports import build, write
@@ -309,3 +310,17 @@ def test_the_costs_in_the_documents_are_those_of_the_committed_tables() -> None:
     for ratio, interval in said:
         assert f"| {ratio} | {interval} |" in written, (ratio, interval)
     assert "Too noisy" not in written
+
+
+def test_a_table_that_is_measured_again_replaces_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.report.RESULTS", tmp_path)
+    for name in ("one", "two", "one"):
+        report = Report("figures", "Figures", [f"--only={name}"])
+        report.add(f"\n## {name}\n")
+        report.add("| a |")
+        report.write([name])
+    *_, last = parts = (tmp_path / "figures.md").read_text().split("\n\n## ")
+    assert [part.split("\n\n")[:2] for part in parts[1:]] == [["one", "| a |"], ["two", "| a |"]]
+    assert last.startswith("two\n\n| a |\n\nMade by `python -m benchmarks.figures --only=two`")
