@@ -25,7 +25,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not sweeps"
 
 test-sweeps: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m sweeps
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m sweeps
 
 # A warning is no error here: old versions of libraries warn of each other
 test-oldest: $(OLDEST_READY)

@@ -11,7 +11,7 @@ from kd_lightning import distill
 from kd_lightning.running.run import how_to_resume
 from kd_lightning.teachers.sources import load_student
 
-SHORT = {"digits": 8, "ucr": 30}
+SHORT = {"digits": 8, "ucr": 20}
 
 
 def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:

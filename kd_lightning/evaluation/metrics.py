@@ -27,6 +27,9 @@ from kd_lightning.uncertainty.selective import area_under_risk_coverage
 
 Logits = Float[Tensor, "N C"]
 
+# How long a throughput or a latency is measured
+MEASURED_SECONDS = 0.2
+
 
 @torch.no_grad()
 def predict(
@@ -83,25 +86,19 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def throughput(net: nn.Module, x: Tensor, *, seconds: float = 0.2) -> float:
-    """Samples per second of the forward pass: median over repeated passes of one batch.
-
-    Args:
-        seconds: how long to measure at least.
-    """
-    return len(x) / median_seconds(net.eval(), x, seconds=seconds)
+def throughput(net: nn.Module, x: Tensor) -> float:
+    """Samples per second of the forward pass: median over repeated passes of one batch."""
+    return len(x) / median_seconds(net.eval(), x)
 
 
 @torch.no_grad()
-def median_seconds(run: Callable[[Tensor], Any], x: Tensor, *, seconds: float = 0.2) -> float:
-    """Median time of repeated calls with one batch, after a first call that is not counted.
-
-    Args:
-        seconds: how long to measure at least; always three calls or more.
+def median_seconds(run: Callable[[Tensor], Any], x: Tensor) -> float:
+    """Median time of repeated calls with one batch, after a first call that is not counted: for
+    ``MEASURED_SECONDS`` at least, and three calls or more.
     """
     times: list[float] = []
     run(x)
-    while sum(times) < seconds or len(times) < 3:
+    while sum(times) < MEASURED_SECONDS or len(times) < 3:
         if x.is_cuda:
             torch.cuda.synchronize()
         start = time.perf_counter()

@@ -152,7 +152,7 @@ def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
 
 def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
-    words = [*SETTING, "seed=0,1", "trainer.max_epochs=60", f"sweep.dir={directory}"]
+    words = [*SETTING, "seed=0,1", "trainer.max_epochs=20", f"sweep.dir={directory}"]
     sweep = start(*words, f"outputs={undisturbed.parent}", "launcher.workers=2")
     until(lambda: (directory / "jobs" / "0001" / "last.ckpt").exists())
     victims = subprocess.run(
