@@ -1,8 +1,12 @@
 """The settings of conf/hardware: layout and precision change results only by rounding."""
 
+from typing import Any
+
 import pytest
 import torch
-from helpers import compose
+from helpers import compose, of_method
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -121,3 +125,17 @@ def test_a_precision_that_does_not_exist_is_refused() -> None:
 def test_a_run_with_a_compiled_teacher(tiny: list[str]) -> None:
     result = distill("method=kd", *tiny, "hardware.compile_teacher=true")
     assert result.metrics["nets"]["student"]["test"]["accuracy"] > 0
+
+
+def test_a_step_that_overflows_in_fp16_is_left_out_without_a_warning(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1e30)  # such gradients overflow in float16
+
+    def on_a_cpu(**settings: Any) -> Trainer:
+        del settings["precision"]
+        return Trainer(**settings, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr("kd_lightning.running.trainer.Trainer", on_a_cpu)
+    distill("method=supervised", *of_method("supervised", tiny))  # pytest makes errors of warnings
+    assert scaler.get_scale() < 1e30

@@ -1,5 +1,6 @@
 """Builds Lightning's Trainer for a configuration."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -132,6 +133,10 @@ def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Tra
         enable_model_summary=False,
         **record,
     )
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        # The first scaled gradients may be infinite. Their step is left out, and torch then takes
+        # the schedule to have begun before the optimizer.
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before.*")
     if cfg.data.batch_size % trainer.world_size:
         raise UserError(
             f"data.batch_size={cfg.data.batch_size} is global and must divide over "
