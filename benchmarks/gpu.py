@@ -107,7 +107,8 @@ REHEARSAL = Scale(
     device=torch.device("cpu"), hardware=("hardware=cpu", "hardware.precision=bf16-mixed"),
     side=32, batch=4, nets=("resnet20", "resnet8", "mobilenetv2_half"), matrix=256, copy=2**20,
     warmup=1, steps=2,
-    small={"Fashion-MNIST's nets": fashion_like(256), "a UCR problem's nets": ucr_like(32)},
+    small={"Fashion-MNIST's nets": (*fashion_like(32), "data.batch_size=8"),
+           "a UCR problem's nets": (*ucr_like(8), "data.batch_size=4")},
     compiles=False,
 )  # fmt: skip
 

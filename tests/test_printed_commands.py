@@ -69,7 +69,7 @@ RUNS = [command for command in ALL if command not in SWEEPS]
 FULL = with_new_topics(RUNS)
 PREPARES = printed("python -m kd_lightning.prepare")
 SHORT = ["trainer.max_epochs=1", "callbacks=quiet"]
-SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.batch_size=8", "teacher.check=warn"]
+SHORT_TEACHER = ["teacher.trainer.max_epochs=1", "teacher.check=warn"]
 SMALL_IMAGES = ["data.image_size=32", "data.batch_size=8", "data.num_workers=0"]
 
 
@@ -131,6 +131,8 @@ def made_short(words: list[str], place: Path) -> list[str]:
     methods = [word.removeprefix("method=") for word in words if word.startswith("method=")]
     if not methods or methods[0] in DISTILLERS:  # the default is one
         short += SHORT_TEACHER
+        if any(word.startswith("data.root=") for word in words):  # the files here are few
+            short += ["teacher.batch_size=8"]
     if "data=fashion_mnist" in words:
         short += ["data.batch_size=8"]
     if any("imagenet" in word or "flowers" in word for word in words):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import DISTILLERS, METHODS, compose
+from helpers import DISTILLERS, METHODS, TINY, compose
 
 from kd_lightning import distill
-from kd_lightning.running.run import how_to_resume
+from kd_lightning.running.run import Result, how_to_resume
 from kd_lightning.teachers.sources import load_student
 
 SHORT = {"digits": 8, "ucr": 20}
@@ -52,18 +52,23 @@ def test_every_method_learns_from_real_data(
         assert all(0.8 < net["agreement"] <= 1 for net in students)
 
 
+@pytest.fixture(scope="module")
+def dual(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Result:
+    """The usual run, on digits."""
+    return distill(*short("dual_student", "digits", tmp_path_factory.mktemp("dual"), store))
+
+
 def test_the_default_is_dual_student_on_digits() -> None:
     cfg = compose()
     assert cfg.method._target_.endswith("DualStudent")
     assert cfg.data._target_.endswith("Digits")
 
 
-def test_the_objective_is_measured_on_val_and_never_on_test(tmp_path: Path, store: Path) -> None:
-    result = distill(*short("dual_student", "digits", tmp_path, store))
-    nets = result.metrics["nets"]
+def test_the_objective_is_measured_on_val_and_never_on_test(dual: Result) -> None:
+    nets = dual.metrics["nets"]
     val = [nets[key]["val"]["accuracy"] for key in ("a", "b")]
-    assert result.objective == pytest.approx(sum(val) / 2)
-    assert result.objective * 2 * 143 == pytest.approx(round(result.objective * 2 * 143))
+    assert dual.objective == pytest.approx(sum(val) / 2)
+    assert dual.objective * 2 * 143 == pytest.approx(round(dual.objective * 2 * 143))
 
 
 def test_the_weights_of_the_best_epoch_are_chosen(tmp_path: Path, store: Path) -> None:
@@ -110,9 +115,7 @@ def test_all_seeds_share_one_teacher_and_one_split(tmp_path: Path) -> None:
 
 def test_another_teacher_seed_trains_another_teacher(tmp_path: Path) -> None:
     for seed in (0, 1):
-        distill("method=kd", "data=digits", f"teacher.seed={seed}", f"outputs={tmp_path}",
-                "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
-                "logger=none")  # fmt: skip
+        distill("method=kd", *TINY, f"teacher.seed={seed}", f"outputs={tmp_path}")
     assert len(list((tmp_path / "teachers").glob("teacher-*/metrics.json"))) == 2
 
 
@@ -134,12 +137,11 @@ def test_the_teacher_may_come_from_a_run_a_checkpoint_or_safetensors(tmp_path: P
     assert accuracies == [teacher.metrics["nets"]["student"]["test"]["accuracy"]] * 3
 
 
-def test_bf16_gives_about_the_same_accuracy(tmp_path: Path, store: Path) -> None:
+def test_bf16_gives_about_the_same_accuracy(tmp_path: Path, store: Path, dual: Result) -> None:
     words = short("dual_student", "digits", tmp_path, store)
-    full = distill(*words)
     half = distill(*words, "hardware.precision=bf16-mixed")
     for key in ("a", "b"):
-        accuracies = [r.metrics["nets"][key]["test"]["accuracy"] for r in (full, half)]
+        accuracies = [r.metrics["nets"][key]["test"]["accuracy"] for r in (dual, half)]
         assert accuracies[0] == pytest.approx(accuracies[1], abs=0.08)
 
 

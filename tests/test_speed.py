@@ -6,11 +6,13 @@ from itertools import islice
 
 import pytest
 import torch
+from helpers import compose
 
 from benchmarks import other_libraries, ratio_table, speed, step_parts, trainer_overhead
 from benchmarks.cached_epochs import cached_epochs
 from benchmarks.paired_timing import Ratio
-from benchmarks.steps import SMALL, build_case
+from benchmarks.steps import LARGE, SMALL, build_case
+from kd_lightning.config.schema import check_configuration
 
 CPU = ["hardware=cpu"]
 ONE = Ratio(1.0, 1.0, 1.0, 1.0)
@@ -29,10 +31,18 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["teacher", "dual", "ssd", "timm"])
-def test_a_table_can_be_made(name: str, untimed: None) -> None:
+def test_a_table_can_be_made(name: str, untimed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_parts, "SMALL", (*SMALL, "data.batch_size=4"))
+    monkeypatch.setattr(other_libraries, "LARGE", (*LARGE, "data.size=32"))
+    nets = ("model@method.teacher=resnet20", "model@method.students.student=resnet8")
+    monkeypatch.setattr(other_libraries, "NETS", (*nets, "data.batch_size=4"))
     first = islice(speed.TABLES[name](CPU), 2)  # the other rows differ only in precision or number
     lines = list(ratio_table.table(first, lambda: None, pairs=1))
     assert len([line for line in lines if line.startswith("|") and " / " in line]) == 3
+
+
+def test_timms_task_is_compared_with_nets_that_exist() -> None:
+    check_configuration(compose("method=kd", *LARGE, *other_libraries.NETS))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from forked_runs import run_on_two_ranks
 from helpers import TINY
 
 from kd_lightning import work
@@ -186,12 +187,9 @@ def test_two_launches_of_a_job_with_two_ranks_run_it_once(make) -> None:
     printed, _ = ranks.communicate(timeout=60)
     assert ranks.returncode == 0, printed[-2000:]
     (job.directory / "metrics.json").unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-         *job.command()[1:]],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_on_two_ranks(
+        job.directory.parent / "ranks", str(job.directory), program="kd_lightning.work"
+    )
     assert job.state() is State.DONE
     assert job.log.read_text().count("ensemble of the students") == 1
 

@@ -20,6 +20,9 @@ from kd_lightning.records.jobs import Job, State, jobs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
 
+# in one process, so that the undisturbed sweep runs once
+together = pytest.mark.xdist_group("undisturbed")
+
 SETTING = [*TINY, "data.num_train=480", "trainer.max_epochs=6", "method.temperature=1,8"]
 VARYING = ("throughput",)  # all other numbers are the same bit for bit
 
@@ -95,6 +98,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@together
 def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
     undisturbed: Path,
 ) -> None:
@@ -105,6 +109,7 @@ def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
     assert any("job 3 (method.temperature=8 seed=1): done, in" in line for line in lines)
 
 
+@together
 def test_seeds_share_the_split_and_one_teacher_that_was_trained_once(undisturbed: Path) -> None:
     assert states(undisturbed) == [State.DONE] * 4
     assert len(list((undisturbed.parent / "teachers").glob("*/metrics.json"))) == 1
@@ -119,6 +124,7 @@ def test_seeds_share_the_split_and_one_teacher_that_was_trained_once(undisturbed
     assert sum(": reused from " in log for log in logs) == 3
 
 
+@together
 def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
     markdown, csv, latex = tables(undisturbed)
     for text in (markdown, csv, latex):
@@ -129,6 +135,7 @@ def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
     assert settings.command[0] == "-m"
 
 
+@together
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
     seed: int, tmp_path: Path, undisturbed: Path
@@ -150,6 +157,7 @@ def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
     assert tables(directory) == tables(undisturbed)
 
 
+@together
 def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0,1", "trainer.max_epochs=20", f"sweep.dir={directory}"]
@@ -204,6 +212,7 @@ def test_jobs_of_two_devices_and_of_one_in_one_sweep(tmp_path: Path) -> None:
     assert (two_devices.hardware.devices, one_device.hardware.devices) == (2, 1)
 
 
+@together
 def test_jobs_that_are_not_forked_have_the_same_results(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0", f"outputs={undisturbed.parent}", f"sweep.dir={directory}"]
@@ -223,6 +232,7 @@ def test_ctrl_c_stops_the_jobs_and_prints_the_command_that_resumes(tmp_path: Pat
     assert not any(job.error() for job in jobs_of(directory))
 
 
+@together
 def test_a_sweep_is_shown_and_anything_else_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     def sweep(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(

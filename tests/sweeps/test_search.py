@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked_runs import run_on_two_ranks
 from helpers import TINY
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -282,19 +283,14 @@ def test_a_search_without_a_validation_set_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sweeps
-def test_a_trial_on_two_ranks_of_torchrun_ends_on_both(tmp_path: Path) -> None:
+def test_a_trial_on_two_ranks_ends_on_both(tmp_path: Path) -> None:
     two = ["hardware=ddp", "hardware.devices=2", "hardware.accelerator=cpu"]
     words = [*TINY, *two, "sweep=search", "sweep.search.trials=1"]
     words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
     words.remove("hardware=cpu")
     directory = create.create_sweep(words, None, Console(quiet=True))
     (job,) = engine.open_search(directory, engine.read_settings(directory), ()).remaining()
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-         *job.command()[1:]],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_on_two_ranks(tmp_path / "ranks", str(job.directory), program="kd_lightning.work")
     assert job.state() is State.DONE
 
 

@@ -1,11 +1,8 @@
 """A cached run shows its students what the teacher saw, and tells them what it said of it."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +12,13 @@ import pytest
 import torch
 from damage import DAMAGE
 from filelock import FileLock
+from forked_runs import SECONDS, start_run
 from helpers import CONF, compose
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks.torture.forked import wait_for_all
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
@@ -380,15 +379,10 @@ def test_runs_that_start_together_make_one_cache(tmp_path: Path, tiny: list[str]
     words = ["method=kd", *tiny, "teacher.cache=3", "data.size=32", "trainer.max_epochs=1",
              "augmentation@data.augmentation=crop_flip"]  # fmt: skip
     distill(*words[:-2], words[-1], "teacher.cache=null", "trainer.max_epochs=1")  # the teacher
-    command = [sys.executable, "-m", "kd_lightning.run", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        for _ in range(3)
-    ]
-    for run in runs:
-        _, said = run.communicate()
-        assert run.returncode == 0, said
+    logs = [tmp_path / f"{number}.log" for number in range(3)]
+    runs = [start_run(log, *words) for log in logs]
+    assert wait_for_all(runs, SECONDS)
+    assert [run.exitcode for run in runs] == [0] * 3, "".join(log.read_text() for log in logs)
     assert len(list((tmp_path / "teacher_cache").glob("*/facts.json"))) == 1
     assert len(list((tmp_path / "teacher_cache").glob("*/logits-*"))) == 3
 
