@@ -3,7 +3,7 @@
 # make test-sweeps   sweeps with real schedulers and kills
 # make test-oldest   the fast tests with the oldest versions that pyproject.toml allows
 # make docs          the documents as a website, in build/site
-# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 80 minutes: kills 20, points 15,
+# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 90 minutes: kills 20, points 25,
 #                    faults 15, soak 15, the rest minutes; WRITE=--write: also into benchmarks/results/torture.md.
 #                    Its short form is in make test (tests/test_torture.py)
 # make audit         vulnerabilities of the pinned versions that the package index knows

@@ -1,13 +1,17 @@
 """The short form of ``make torture``: some kills and faults; and the tools see what is lost."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import popen_forkserver
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
 
 from benchmarks.torture import faults, kills, points, soak
 from benchmarks.torture.cases import CASES, RUN, differences, log_of
-from benchmarks.torture.forked import start_run
+from benchmarks.torture.forked import start_run, wait_for_all
 from benchmarks.torture.soak import Sample, growth
 from benchmarks.torture.write_points import Point, WritePoints, first_and_last, read_points
 
@@ -134,3 +138,25 @@ def test_a_sweep_of_jobs_is_measured_while_it_runs(tmp_path: Path) -> None:
     assert [str(state) for state in states] == ["done"] * 4
     assert samples
     assert all(sample.own > 0 and sample.files > 0 for sample in samples)
+
+
+def test_a_run_that_starts_takes_no_exit_code_from_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = popen_forkserver.forkserver.read_signed
+
+    def slowly(source: int) -> int:
+        time.sleep(0.3)  # enough for another thread to begin to read the same code
+        return read(source)
+
+    program = tmp_path / "ends.py"
+    program.write_text("raise SystemExit(3)")
+    first = start_run(tmp_path / "first.log", program=str(program))
+    wait([first.sentinel])
+    monkeypatch.setattr(popen_forkserver.forkserver, "read_signed", slowly)
+    with ThreadPoolExecutor() as pool:
+        has_ended = pool.submit(wait_for_all, [first], 60)
+        second = pool.submit(start_run, tmp_path / "second.log", program=str(program)).result()
+    assert has_ended.result()
+    assert wait_for_all([second], 60)
+    assert (first.exitcode, second.exitcode) == (3, 3)

@@ -1,7 +1,7 @@
 """Runs and commands that are killed at each point of writing in turn: every file, before and after
 its rename.
 
-    python -m benchmarks.torture.points                  about 10 minutes on 2 quiet cores
+    python -m benchmarks.torture.points                  about 25 minutes on 2 quiet cores
     python -m benchmarks.torture.points --every 20       each 20th point
     python -m benchmarks.torture.points --write          also into benchmarks/results/torture.md
 

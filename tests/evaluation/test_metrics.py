@@ -107,3 +107,12 @@ def test_throughput_counts_samples_and_not_batches(monkeypatch):
     assert evaluation.throughput(fixed, torch.zeros(8, 3)) == 8  # one second for a batch of 8
     assert len(fixed.modes) == 1 + 3  # one warm-up pass, then at least three measured ones
     assert not any(fixed.modes)
+
+
+@pytest.mark.parametrize(("least", "calls"), [(0.0, 3), (10.0, 10)])
+def test_a_time_is_measured_for_as_long_as_is_asked_and_thrice_at_least(monkeypatch, least, calls):
+    seconds, called = iter(range(1000)), []
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr(evaluation, "MEASURED_SECONDS", least)
+    assert evaluation.median_seconds(called.append, torch.zeros(8, 3)) == 1
+    assert len(called) == 1 + calls  # the first is not counted
