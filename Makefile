@@ -3,8 +3,8 @@
 # make test-sweeps   sweeps with real schedulers and kills
 # make test-oldest   the fast tests with the oldest versions that pyproject.toml allows
 # make docs          the documents as a website, in build/site
-# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 90 minutes: kills 20, points 25,
-#                    faults 15, soak 15, the rest minutes; WRITE=--write: also into benchmarks/results/torture.md.
+# make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 75 minutes: kills 20, points 25,
+#                    faults 3, soak 15, the rest minutes; WRITE=--write: also into benchmarks/results/torture.md.
 #                    Its short form is in make test (tests/test_torture.py)
 # make audit         vulnerabilities of the pinned versions that the package index knows
 # make bench         what a step costs, and what it could cost; WRITE=--write: also into benchmarks/results

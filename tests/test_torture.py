@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_at_a_point_of_writing_ends_as_an_undisturbed_one(
 
 @pytest.mark.parametrize(
     "name",
-    ["run's folder is removed", "clock jumps by years", "logger wandb cannot write",
+    ["run's folder is removed", "clock jumps by years", "logger wandb: its process is killed",
      "run's folder becomes read-only"],
 )  # fmt: skip
 def test_a_fault_leaves_equal_numbers_or_one_sentence(
@@ -76,6 +76,14 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_be_resumed(
 
 
 # The tools see what they look for
+
+
+def test_a_run_that_was_not_disturbed_has_not_survived_a_fault(
+    plain: kills.Undisturbed, root: Path
+) -> None:
+    fault = faults.Fault("nothing happens", trace="what nobody prints")
+    ended = faults.endured(fault, root / "nothing", plain.outcome)
+    assert (ended.how, ended.says) == ("lost", "was not disturbed")
 
 
 def test_every_step_of_a_write_is_a_point(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from benchmarks.torture.cases import RUN
 CAPABILITIES = 0x20080522  # version 3 of Linux's capset
 BALLAST = "ballast"
 DAY = 24 * 3600.0
+KILLED = "a process that loads data was killed on purpose"
 
 
 @dataclass(frozen=True)
@@ -87,23 +90,31 @@ def slow_down_the_logger() -> None:
 
 
 def kill_a_worker() -> None:
-    """Kills the first process that this one starts to load data."""
+    """Kills the first process that loads data for this one, and prints ``KILLED``."""
     parent = os.getpid()
 
     def watch() -> None:
-        while not (children := children_of(parent)):
+        while not (workers := children_called("pt_data_worker", parent)):  # torch's name for them
             time.sleep(0.001)
-        time.sleep(0.05)
-        os.kill(children[0], signal.SIGKILL)
+        os.kill(workers[0], signal.SIGKILL)
+        print(KILLED, file=sys.stderr, flush=True)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def children_of(parent: int) -> list[int]:
-    """The processes that another one has forked, without multiprocessing's own helpers."""
+def kill_wandb(root: Path) -> None:
+    """Kills the process to which this one gives what W&B shall write."""
+    del root
+    (service,) = children_called("wandb-core", os.getpid())
+    os.kill(service, signal.SIGKILL)
+
+
+def children_called(name: str, parent: int) -> list[int]:
+    """The processes of a name that another one has started. It starts many, git for example."""
     found = []
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):
-            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
+            with suppress(OSError):  # it may have ended
+                if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                    found.append(child)
     return found
