@@ -11,6 +11,7 @@ from rich.console import Console
 
 from kd_lightning import run
 from kd_lightning.config.command_line import compose
+from kd_lightning.config.console import console
 from kd_lightning.running import cost
 from kd_lightning.running.run import distill
 from kd_lightning.sweeps import cost_plan
@@ -20,7 +21,7 @@ KD = ("method=kd", *TINY)
 
 def planned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> str:
     monkeypatch.setattr("sys.argv", ["run", "--plan", *words])
-    monkeypatch.setenv("COLUMNS", "200")  # a busy machine has longer times, which would wrap at 80
+    monkeypatch.setattr(console, "width", 200)  # made before; longer times would wrap at 80
     run.main()
     return capsys.readouterr().out
 
