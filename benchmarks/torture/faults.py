@@ -199,6 +199,8 @@ def endured(fault: Fault, folder: Path, expected: dict[str, Any]) -> Ended:
         with fault.disk(folder):
             started = case.start(folder, store, watched(folder, fault), **dict(fault.variables))
             first = judged(started[0], case, folder, expected)
+            if first.how == "lost":
+                return replace(first, fault=fault.name)
             if fault.action and fault.point not in read_points(record_of(folder)):
                 return Ended(fault.name, "lost", f"does not come to {fault.point}")
             if fault.trace not in printed(folder):

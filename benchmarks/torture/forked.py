@@ -42,6 +42,7 @@ def start_run(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kd_lightning.running.run"])  # imports all that a run needs
     environment = {**without_ranks(os.environ), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment.pop("WANDB_SERVICE", None)  # it would write through a process of this one
     environment |= {name: str(value) for name, value in variables.items()}
     paths = [environment.get("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
