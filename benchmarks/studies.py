@@ -99,6 +99,9 @@ SSD_NET = (
 )
 SSD_ARROWHEAD = f"data=ucr data.name=ArrowHead {SSD_NET} {QUIET}"
 FASHION = "data=fashion_mnist data.train_per_class=800 trainer.max_epochs=15"
+# declared in docs/studies.md; the teacher's outputs for 15 views of a sample are shared by all rows
+CONTRASTS = f"{FASHION} teacher.cache=15 hardware.precision=bf16-mixed {PER_SEED}"
+CONTRASTS_TUNING = f"sweep=kd_tuning {CONTRASTS} seed=100,101,102"
 # 2,000 training images, and as many of val, so that val can choose between settings
 ZOO_TASK = (
     "data=fashion_mnist data.train_per_class=400 data.val_fraction=0.5 data.batch_size=64 "
@@ -146,6 +149,8 @@ STUDIES = {
             "40_percent_noise": f"sweep=kd_tuning {NOISY} {PER_SEED}",
             "20_a_class": f"sweep=kd_tuning data=digits data.train_per_class=20 {FEW_WITH_VAL} "
             f"trainer.max_epochs=60 teacher.trainer.max_epochs=60 {PER_SEED}",
+            "fashion_mnist": CONTRASTS_TUNING,
+            "fashion_mnist_40_percent_noise": f"{CONTRASTS_TUNING} data.label_noise=0.4",
         }
     ),
     "dual_digits": Study(

@@ -3,8 +3,8 @@
     python -m kd_lightning.run --plan method=kd data=imagenet100 data.root=/data/imagenet
     python -m kd_lightning.run -m --plan sweep=imagenet100_cmc data.root=/data/imagenet
 
-Every different training is measured once, in a few steps: seeds do not change what a training
-costs. Teachers and baselines that several jobs share are counted once, and those that are kept
+Every different training is measured once, in a few steps: neither seeds nor the mean and std of
+the data change what a training costs. Teachers and baselines that several jobs share are counted once, and those that are kept
 already are not counted.
 """
 
@@ -30,7 +30,7 @@ from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_o
 from kd_lightning.teachers.sources import factory, one_by_one, sources_of, teacher_run
 from kd_lightning.teachers.store import directory_of_run, shape_of
 
-SEEDS = ("seed", "split_seed")  # keys that do not change what a training costs
+COSTLESS = ("seed", "split_seed", "mean", "std")  # keys that do not change what a training costs
 HEADS = ("training", "runs", "epochs", "steps", "ms a step", "waits for data", "memory", "time")
 
 
@@ -160,17 +160,17 @@ def needed_runs(cfg: DictConfig) -> Iterator[tuple[str, str, DictConfig, Path]]:
 
 def add(group: dict[str, Training], title: str, cfg: DictConfig, place: str) -> Training:
     """The training of a group that costs what ``cfg`` costs, with one more run."""
-    shape = without_seeds({**shape_of(cfg), "hardware": resolved(cfg, "hardware")})
+    shape = without_costless({**shape_of(cfg), "hardware": resolved(cfg, "hardware")})
     key = f"{title} {shape}"
     training = group.setdefault(key, Training(title, cfg))
     training.places.add(place)
     return training
 
 
-def without_seeds(value: Any) -> Any:
+def without_costless(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: without_seeds(v) for k, v in value.items() if k not in SEEDS}
-    return [without_seeds(v) for v in value] if isinstance(value, list) else value
+        return {k: without_costless(v) for k, v in value.items() if k not in COSTLESS}
+    return [without_costless(v) for v in value] if isinstance(value, list) else value
 
 
 def table_of(found: Sequence[Training], costs: Mapping[int, Sequence[Cost]]) -> Table:

@@ -79,6 +79,14 @@ def test_nets_that_are_chosen_by_the_shape_of_the_data_have_one_teacher(tmp_path
     assert "by_shape" not in str(second.cfg.method.teacher)
 
 
+def test_splits_of_the_data_cost_the_same(tmp_path: Path) -> None:
+    words = [*KD, f"outputs={tmp_path}", "teacher.seed=${seed}", "data.split_seed=${seed}"]
+    teacher, student = cost_plan.trainings(
+        [("kd", compose([*words, f"seed={seed}"])) for seed in (0, 1)]
+    )
+    assert len(teacher.places) == len(student.places) == 2
+
+
 def test_a_stage_has_a_row_of_its_own(monkeypatch, capsys, tmp_path: Path) -> None:
     words = ("method=multi_granularity", *TINY, "trainer.max_epochs=4", f"outputs={tmp_path}")
     found = rows(planned(monkeypatch, capsys, *words))
