@@ -360,6 +360,7 @@ class StopAfter(Callback):
 def test_a_run_that_was_stopped_ends_with_the_same_bits(method: str, tmp_path: Path) -> None:
     learner, data, _ = built(method)
     run = trainer(tmp_path, callbacks=[StopAfter()])
+    torch.rand(7)  # nothing may depend on the state of the global generator
     run.fit(learner, datamodule=data)
     assert run.current_epoch == 1
     run.save_checkpoint(tmp_path / "last.ckpt")
@@ -381,16 +382,13 @@ def test_common_names_are_logged(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_same_seed_same_bits(method: str, tmp_path: Path) -> None:
-    learner, data, _ = built(method)
-    torch.rand(7)  # nothing may depend on the state of the global generator
-    trainer(tmp_path).fit(learner, datamodule=data)
-    assert_equal(state_of(learner.students), state_of(fitted(method).learner.students))
+def test_another_seed_starts_from_other_nets(method: str) -> None:
+    if method == "stochastic_self_distillation":
+        pytest.skip("starts from its teacher whatever the seed")
     other, _, _ = built(method, "seed=1")
-    if method != "stochastic_self_distillation":  # starts from its teacher whatever the seed
-        for key, first in fitted(method).students.items():
-            started = state_of(other.students[key])
-            assert any(not torch.equal(started[n], v) for n, v in first.items())
+    for key, first in fitted(method).students.items():
+        started = state_of(other.students[key])
+        assert any(not torch.equal(started[n], v) for n, v in first.items())
 
 
 @pytest.mark.parametrize("method", ALL)
