@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers import DATA, METHODS, PAGES, ROOT
 
-MOST_BYTES_OF_README = 12_288
+MOST_BYTES_OF_README = 8_900  # without the rows of methods, which a new method adds to
 MADE = "docs/reference.md"  # by `make docs`
 HAVE_FOLDERS = ("data", "evaluation", "reports")
 FOLDERS = ("kd_lightning/", *(f"kd_lightning/{name}/" for name in HAVE_FOLDERS))
@@ -34,7 +34,9 @@ def anchors(text: str) -> set[str]:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(PAGES["README.md"].encode()) <= MOST_BYTES_OF_README
+    lines = PAGES["README.md"].splitlines(keepends=True)
+    without_methods = "".join(line for line in lines if not line.startswith("| `"))
+    assert len(without_methods.encode()) <= MOST_BYTES_OF_README
 
 
 @pytest.mark.parametrize("name", [*METHODS, *DATA])
