@@ -142,6 +142,7 @@ def attention_guidance(
     renormalize: bool,
     similarity: Similarity,
     permuted: bool = False,
+    match_norm: bool = False,
 ) -> Guidance:
     """``attention_weights``, of which only the largest are kept.
 
@@ -153,6 +154,9 @@ def attention_guidance(
         top_k: see ``filter_by_top_k``; None with ``percentile``.
         permuted: a control: each input gets the weights of the input before it in the batch, so
             that they are as uneven as the student's own, but choose wrongly.
+        match_norm: a control: the weights of each input are scaled so that its target has the norm
+            of the mean of the samples. The largest dot products choose samples in which large
+            features were kept, so the target of the paper is longer than that mean.
 
     Raises:
         ValueError: an argument is out of its range, or not exactly one of percentile and top_k is
@@ -168,9 +172,18 @@ def attention_guidance(
     if permuted:
         attention = attention.roll(1, dims=0)
     if top_k is not None:
-        return Guidance(filter_by_top_k(attention, top_k=top_k, renormalize=renormalize), attention)
-    kept = filter_by_percentile(attention, percentile=percentile, renormalize=renormalize)
-    return Guidance(kept, attention)
+        kept = filter_by_top_k(attention, top_k=top_k, renormalize=renormalize)
+    else:
+        kept = filter_by_percentile(attention, percentile=percentile, renormalize=renormalize)
+    return Guidance(kept * _scale_to_mean(kept, samples) if match_norm else kept, attention)
+
+
+def _scale_to_mean(weights: Tensor, samples: Tensor) -> Tensor:
+    """The norm of the mean of the samples, by that of the target; (B, 1), without a gradient."""
+    mean = samples.detach().float().mean(dim=0)
+    target = guided_target(weights.detach(), samples)
+    norms = [torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (mean, target)]
+    return norms[0] / norms[1].clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def mean_guidance(

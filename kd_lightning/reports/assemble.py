@@ -22,6 +22,7 @@ from kd_lightning.reports.differences import (
     Difference,
     check_compared,
     check_margin,
+    check_primary_column,
     compare,
     tested_columns,
 )
@@ -121,7 +122,7 @@ def build(
         primary = existing(preset["primary"], lambda names: resolve(names, results, keys))
         row_pairs = [replace(pair, exploratory=pair not in primary) for pair in row_pairs]
         row_pairs.sort(key=lambda pair: pair.exploratory)
-    paired = compare(row_pairs, metrics, shown, results, keys)
+    paired = compare(row_pairs, metrics, shown, results, keys, settings.get("primary_column"))
     notes += [
         f"Left out: no run has test {metric} (compared)."
         for metric in metrics
@@ -151,8 +152,8 @@ def build(
     many_data_sets = bool(comparisons) and len(names) > MAX_COLUMNS
     if not many_data_sets:
         tables[-1] = replace(tables[-1], notes=[*tables[-1].notes, *notes])
+    margin = settings.get("margin")
     if row_pairs:
-        margin = settings.get("margin")
         tables += [pair_table(row_pairs, name, found, margin) for name, found in paired.items()]
     diagrams: dict[str, Comparison] = {}
     if comparisons:
@@ -167,7 +168,7 @@ def build(
             diagram = _note_on_diagram(file) if has_diagram else None
             tables.append(comparison_table(comparison, diagram, further))
         if row_pairs:
-            tables += [wilcoxon_table(name, found) for name, found in paired.items()]
+            tables += [wilcoxon_table(name, found, margin) for name, found in paired.items()]
     if many_data_sets:
         tables.sort(key=lambda table: table.name != "data_sets")
     every = [difference for found in paired.values() for difference in found]
@@ -192,7 +193,9 @@ def _settings(
     if compared:
         settings["compared"] = list(compared)
     check_margin(settings.get("margin"))
-    check_compared(settings.get("compared") or [])
+    compared = settings.get("compared") or ["accuracy"]
+    check_compared(compared)
+    check_primary_column(settings.get("primary_column"), compared)
     check_chooser(settings.get("chosen_by") or OBJECTIVE)
     return settings
 

@@ -35,6 +35,7 @@ class Difference:
         results: the results that ``sample`` uses: first those of A, then those of B.
         interval_with_test: the 95 % interval over other seeds and other test samples; None if it is
             not known which samples the nets got right, and for other metrics than accuracy.
+        exploratory: whether the study named another pair or another column as its question.
     """
 
     pair: Pair
@@ -45,6 +46,7 @@ class Difference:
     planned: int
     results: tuple[JobResult, ...]
     interval_with_test: tuple[float, float] | None = None
+    exploratory: bool = False
 
     @property
     def net(self) -> str:
@@ -60,7 +62,12 @@ class Difference:
     @property
     def family(self) -> tuple[str, str, str, bool]:
         """Tests with the same value are corrected together."""
-        return self.net, split(self.column)[0], self.metric, self.pair.exploratory
+        return self.net, split(self.column)[0], self.metric, self.exploratory
+
+    @property
+    def kind(self) -> str:
+        """What the difference is for its study."""
+        return "exploratory" if self.exploratory else "primary"
 
 
 def check_compared(metrics: Sequence[str]) -> None:
@@ -69,6 +76,23 @@ def check_compared(metrics: Sequence[str]) -> None:
     for metric in metrics:
         if metric not in valid:
             raise unknown("metric", metric, valid, "sweep.compared=[…], or --compared …")
+
+
+def check_primary_column(column: str | None, compared: Sequence[str]) -> None:
+    """Raises ``UserError`` unless pairs are compared in this column.
+
+    Args:
+        column: None: no column was named.
+        compared: the metrics in which they are compared.
+    """
+    if column is None:
+        return
+    part, net, metric = split(column)
+    if net in ("", "*") or (part, metric) not in map(measure_of, compared):
+        raise UserError(
+            f"the primary column is <part>/<net>/<metric> with a metric of {', '.join(compared)} "
+            f"(sweep.compared), such as test/a/accuracy, got '{column}' (sweep.primary_column=…)"
+        )
 
 
 def tested_columns(metric: str, columns: Sequence[str], results: Iterable[JobResult]) -> list[str]:
@@ -91,6 +115,7 @@ def differences(
     columns: Sequence[str],
     results: Sequence[JobResult],
     data_sets: Sequence[str],
+    primary_column: str | None = None,
 ) -> list[Difference]:
     """The difference of each pair on each data set, in each column that both rows have. A pair that
     names two nets is compared only in the metric of these nets.
@@ -98,6 +123,7 @@ def differences(
     Args:
         columns: of this metric.
         data_sets: the keys that name a data set.
+        primary_column: differences in other columns are exploratory; None: no column makes one so.
     """
     rows: dict[tuple[str, str], dict[str, JobResult]] = {}
     for result in results:
@@ -122,9 +148,13 @@ def differences(
                 )
                 interval = interval_with_test(column_a, column_b, sample, used)
                 planned = len({*a, *b})
+                exploratory = pair.exploratory or primary_column not in (None, column_a)
                 paired.append(
-                    Difference(pair, data_set, column_a, column_b, sample, planned, used, interval)
-                )
+                    Difference(
+                        pair, data_set, column_a, column_b, sample, planned, used, interval,
+                        exploratory,
+                    )
+                )  # fmt: skip
     return paired
 
 
@@ -177,19 +207,23 @@ def compare(
     columns: Sequence[str],
     results: Sequence[JobResult],
     data_sets: Sequence[str],
+    primary_column: str | None = None,
 ) -> dict[str, list[Difference]]:
     """The differences of all pairs, by metric. A metric that no finished run has is left out.
 
     Args:
         columns: of the report; see ``tested_columns``.
         data_sets: the keys that name a data set.
+        primary_column: see ``differences``.
     """
     is_any_done = any(result.values for result in results)
     compared = {}
     for metric in metrics:
         tested = tested_columns(metric, columns, results)
         if tested or not is_any_done:
-            compared[metric] = differences(pairs, metric, tested, results, data_sets)
+            compared[metric] = differences(
+                pairs, metric, tested, results, data_sets, primary_column
+            )
     return compared
 
 

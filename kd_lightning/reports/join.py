@@ -98,6 +98,9 @@ def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[
     settings: dict[str, Any] = {"compared": list(dict.fromkeys(compared))} if compared else {}
     if primary:
         settings["primary"] = list(map(list, primary))
+    primary_columns = {source.settings.get("primary_column") for source in sources}
+    if len(primary_columns) == 1 and None not in primary_columns:
+        settings["primary_column"] = primary_columns.pop()
     expected = {source.settings.get("expected_std") for source in sources}
     if len(expected) == 1 and None not in expected:
         settings["expected_std"] = expected.pop()

@@ -14,7 +14,7 @@ from kd_lightning.reports.differences import (
     format_interval,
     format_p,
 )
-from kd_lightning.reports.pairs import Pair, kind_of
+from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.power import note_on_power
 
 # which samples are train, val and test follows from these
@@ -41,12 +41,12 @@ def pair_table(
     adjusted = adjusted_p_values(paired)
     tested = Counter(d.family for d in paired if d.sample.p_value() is not None)
     tests = max(tested.values(), default=0)
-    has_kinds = any(pair.exploratory for pair in pairs)
+    has_kinds = any(difference.exploratory for difference in paired)
     has_test = any(difference.interval_with_test for difference in paired)
     rows = []
     for difference, p_holm, p_equal in zip(paired, adjusted, equivalent, strict=True):
         title, *cells = _cells(name, difference)
-        row = [title, *[kind_of(difference.pair)] * has_kinds, *cells]
+        row = [title, *[difference.kind] * has_kinds, *cells]
         row += [format_interval(name, difference.interval_with_test)] * has_test
         row.append(format_p(difference.sample.p_value()))
         row += [format_p(p_holm)] * (tests > 1)
@@ -102,7 +102,7 @@ def _notes(
             "together: intervals and p are corrected for it (Nadeau and Bengio 2003)."
         )
     notes += note_on_power(paired, name)
-    if any(pair.exploratory for pair in pairs):
+    if any(difference.exploratory for difference in paired):
         notes.append(
             "Contrast: the primary ones were named before the study ran. An exploratory one is a "
             "hint for another study, whatever its p; each kind has its own correction."

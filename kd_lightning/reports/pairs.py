@@ -51,11 +51,6 @@ class Pair:
         return [(f"{part}/{a}/{metric}", f"{part}/{b}/{metric}")]
 
 
-def kind_of(pair: Pair) -> str:
-    """What a pair is for its study."""
-    return "exploratory" if pair.exploratory else "primary"
-
-
 def resolve(
     requested: Sequence[Sequence[str]], results: Sequence[JobResult], data_sets: Sequence[str]
 ) -> list[Pair]:

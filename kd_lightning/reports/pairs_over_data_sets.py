@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kd_lightning.base.tables import Table
-from kd_lightning.reports.columns import measure_of
+from kd_lightning.reports.columns import PERCENT, measure_of
 from kd_lightning.reports.data_sets import ALPHA
 from kd_lightning.reports.differences import (
     Difference,
@@ -17,34 +17,41 @@ from kd_lightning.reports.differences import (
     format_p,
 )
 from kd_lightning.reports.pair_tables import title_of
-from kd_lightning.reports.pairs import Pair, kind_of
+from kd_lightning.reports.pairs import Pair
 from kd_lightning.reports.statistics import Sample, holm_within, wilcoxon
 
 
-def wilcoxon_table(metric: str, paired: Sequence[Difference]) -> Table:
+def wilcoxon_table(metric: str, paired: Sequence[Difference], margin: float | None = None) -> Table:
     """Tests each pair and net over the data sets: each data set counts once, with its mean.
 
     Args:
         metric: its name in ``compared``.
         paired: the differences in this metric.
+        margin: of the equivalence test, in points; None: no test. Metrics that are no shares have
+            no test.
     """
-    means: dict[tuple[Pair, str], list[float]] = {}
+    means: dict[tuple[Pair, str, str], list[float]] = {}
     for difference in paired:
         if difference.sample.n:
-            means.setdefault((difference.pair, difference.net), []).append(difference.sample.mean)
+            key = (difference.pair, difference.net, difference.kind)
+            means.setdefault(key, []).append(difference.sample.mean)
     _, name = measure_of(metric)
-    has_kinds = any(pair.exploratory for pair, _ in means)
-    families = [(net, pair.exploratory) for pair, net in means]
-    p_values = [wilcoxon(values) for values in means.values()]
+    has_kinds = any(kind == "exploratory" for _, _, kind in means)
+    families = [(net, kind) for _, net, kind in means]
+    samples = [Sample(tuple(values)) for values in means.values()]
+    p_values = [wilcoxon(sample.values) for sample in samples]
     adjusted = holm_within(families, p_values)
+    is_tested = margin is not None and name in PERCENT
+    equivalent = holm_within(
+        families,
+        [sample.equivalence_p_value(margin / 100) if is_tested else None for sample in samples],
+    )
     rows = []
-    for key, p, p_holm in zip(means, p_values, adjusted, strict=True):
-        (pair, net), values = key, means[key]
-        sample = Sample(tuple(values))
-        kind = [kind_of(pair)] * has_kinds
-        row = [pair.title, *kind, net, str(sample.n), format_difference(name, sample.mean)]
-        interval = format_interval(name, sample.interval())
-        rows.append([*row, interval, format_p(p), format_p(p_holm)])
+    for key, sample, *tests in zip(means, samples, p_values, adjusted, equivalent, strict=True):
+        pair, net, kind = key
+        row = [pair.title, *[kind] * has_kinds, net, str(sample.n)]
+        row += [format_difference(name, sample.mean), format_interval(name, sample.interval())]
+        rows.append([*row, *map(format_p, tests if is_tested else tests[:2])])
     notes = [
         "95 % interval: of the mean difference over data sets like these, from Student's t with "
         "the n data sets of this table.",
@@ -54,14 +61,21 @@ def wilcoxon_table(metric: str, paired: Sequence[Difference]) -> Table:
         "13 if there are ties; above that p is approximate.",
         "p, Holm: with Holm's correction for the tests of the same net.",
     ]
+    if is_tested:
+        notes.append(
+            f"p, within ±{margin:g}: below 0.05, the mean difference over data sets like these is "
+            f"shown to be smaller than {margin:g} points either way (two one-sided t tests over "
+            "the n data sets, with Holm’s correction)."
+        )
     notes += _note_on_lowest_p(list(means.values()), families)
     heads = ["A − B", *["contrast"] * has_kinds, "net", "n", difference_heading(metric)]
     heads += ["95 % interval", "p", "p, Holm"]
+    heads += [f"p, within ±{margin:g}"] if is_tested else []
     return Table("data_sets", title_of("Pairs over data sets", metric), heads, rows, notes)
 
 
 def _note_on_lowest_p(
-    means: Sequence[Sequence[float]], families: Sequence[tuple[str, bool]]
+    means: Sequence[Sequence[float]], families: Sequence[tuple[str, str]]
 ) -> list[str]:
     """One note if so few data sets, or so many pairs, cannot show anything; else none.
 

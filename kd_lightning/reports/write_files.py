@@ -33,7 +33,6 @@ from kd_lightning.reports.differences import (
     equivalence_p_values,
 )
 from kd_lightning.reports.job_results import FILE, is_local, to_jsonl
-from kd_lightning.reports.pairs import kind_of
 from kd_lightning.reports.published import published_values
 from kd_lightning.reports.summary import rows_of
 
@@ -44,8 +43,9 @@ if TYPE_CHECKING:
 MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
 # Keys of a sweep.yaml that do not depend on the machine on which the sweep ran.
 PORTABLE = (
-    "title", "command", "overrides", "grid", "variants", "pairs", "primary", "compared",
-    "expected_std", "margin", "chosen_by", "columns", "data_sets", "reported", "search", "made",
+    "title", "command", "overrides", "grid", "variants", "pairs", "primary", "primary_column",
+    "compared", "expected_std", "margin", "chosen_by", "columns", "data_sets", "reported", "search",
+    "made",
 )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def _differences(report: Report) -> Iterable[dict[str, Any]]:
         yield {
             "a": difference.pair.a,
             "b": difference.pair.b,
-            "contrast": kind_of(difference.pair),
+            "contrast": difference.kind,
             "data_set": difference.data_set,
             "column": difference.column,
             "column_b": difference.column_b,

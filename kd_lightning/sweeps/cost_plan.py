@@ -4,8 +4,8 @@
     python -m kd_lightning.run -m --plan sweep=imagenet100_cmc data.root=/data/imagenet
 
 Every different training is measured once, in a few steps: neither seeds nor the mean and std of
-the data change what a training costs. Teachers and baselines that several jobs share are counted once, and those that are kept
-already are not counted.
+the data change what a training costs. Teachers and baselines that several jobs share are counted
+once, and those that are kept already are not counted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -22,7 +22,11 @@ from kd_lightning.records.jobs import create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import OBJECTIVE, check_chooser
 from kd_lightning.reports.columns import expand as expand_columns
-from kd_lightning.reports.differences import check_compared, check_margin
+from kd_lightning.reports.differences import (
+    check_compared,
+    check_margin,
+    check_primary_column,
+)
 from kd_lightning.reports.power import check_expected_std, planned_power
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
@@ -50,6 +54,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     check_compared(settings.compared)
     check_expected_std(settings.expected_std)
     check_primary(settings)
+    check_primary_column(settings.primary_column, settings.compared)
     check_chooser(settings.chosen_by)
     content = {
         "title": title,

@@ -41,6 +41,7 @@ RECORDED = (
     "variants",
     "pairs",
     "primary",
+    "primary_column",
     "compared",
     "expected_std",
     "margin",
@@ -65,6 +66,7 @@ class Settings:
     variants: dict[str, list[str]] = field(default_factory=dict)
     pairs: list[list[str]] = field(default_factory=list)
     primary: list[list[str]] = field(default_factory=list)
+    primary_column: str | None = None
     compared: list[str] = field(default_factory=lambda: ["accuracy"])
     expected_std: float | None = None
     margin: float | None = None

@@ -63,6 +63,24 @@ def test_permuted_weights_are_those_of_the_input_before():
     assert not torch.equal(own.weights, permuted.weights)
 
 
+@pytest.mark.parametrize("filtered", [{}, {"percentile": None, "top_k": 2}])
+def test_a_target_of_matched_norm_has_the_norm_of_the_mean_and_its_own_direction(filtered):
+    student, samples = normal(5, 4).abs(), normal(7, 5, 4, seed=1).abs()
+    kept, own = guide(student, samples, **filtered)
+    weights, matched = guide(student, samples, **filtered, match_norm=True)
+    norms = [x.norm(dim=1, keepdim=True) for x in (own, matched)]
+    torch.testing.assert_close(norms[1], samples.mean(dim=0).norm(dim=1, keepdim=True))
+    torch.testing.assert_close(matched / norms[1], own / norms[0])
+    assert (norms[0] > norms[1]).all()  # why there is this control
+    assert torch.equal(num_kept_samples(weights), num_kept_samples(kept))
+
+
+def test_a_target_of_zeros_stays_zero_with_matched_norm():
+    weights, target = guide(normal(2, 3), torch.zeros(4, 2, 3), match_norm=True)
+    assert weights.isfinite().all()
+    assert torch.equal(target, torch.zeros(2, 3))
+
+
 def test_similarities_by_hand():
     student = torch.tensor([[3.0, 4.0]])
     samples = torch.tensor([[[6.0, 8.0]], [[0.0, -1.0]], [[4.0, -3.0]]])

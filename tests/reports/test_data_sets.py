@@ -118,6 +118,23 @@ def test_too_many_pairs_for_so_few_data_sets_are_named(tmp_path):
     assert [row[1] for row in table.rows] == ["primary", "exploratory", "exploratory"]
 
 
+def test_pairs_are_tested_to_be_equal_over_the_data_sets(tmp_path):
+    above = [0.002, -0.001, 0.004, 0.0, 0.003, -0.002]
+    for place, more in enumerate(above):
+        for row, accuracy in (("dual", 0.8 + more), ("kd", 0.8)):
+            axes = {"variant": row, "data.name": f"set {place}", "seed": 0}
+            job(tmp_path, row, axes, metrics({"a": accuracy}))
+    pair = [["dual", "kd"]]
+    *_, table = tables(settings(tmp_path, pairs=pair))
+    assert table.heads[-1] == "p, Holm"
+    *_, table = tables(settings(tmp_path, pairs=pair, margin=0.5))
+    p = stats.ttest_1samp(above, 0.005, alternative="less").pvalue  # the larger of the two
+    assert p > stats.ttest_1samp(above, -0.005, alternative="greater").pvalue
+    assert table.heads[-1] == "p, within ±0.5"
+    assert table.rows[0][-1] == f"{p:.3f}"
+    assert any("over the n data sets, with Holm" in note for note in table.notes)
+
+
 def test_data_sets_on_which_all_rows_are_equal_are_named(tmp_path):
     table, *_ = tables(sweep(tmp_path))
     assert not any("no difference can be seen" in note for note in table.notes)

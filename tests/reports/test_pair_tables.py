@@ -212,6 +212,23 @@ def test_primary_contrasts_come_first_and_are_corrected_apart(tmp_path):
     assert pair_tables(tmp_path / "out") == [table]
 
 
+def test_primary_contrasts_are_exploratory_in_other_columns_than_the_primary_one(tmp_path):
+    for row, accuracies in {"kd": [0.9, 0.93, 0.95], "labels": [0.88, 0.92, 0.9]}.items():
+        for seed, accuracy in enumerate(accuracies):
+            outcome = metrics({"a": accuracy, "b": accuracy - seed / 50}, seed=seed)
+            job(tmp_path, row, {"variant": row, "seed": seed}, outcome)
+    settings(tmp_path, pairs=PAIRS[:1], compared=["accuracy", "nll"])
+    alone = pair_tables(tmp_path)
+    assert "contrast" not in alone[0].heads
+    settings(tmp_path, pairs=PAIRS[:1], compared=["accuracy", "nll"],
+             primary_column="test/a/accuracy")  # fmt: skip
+    of_accuracy, of_nll = pair_tables(tmp_path)
+    assert [row[1:3] for row in of_accuracy.rows] == [["primary", "a"], ["exploratory", "b"]]
+    assert {row[1] for row in of_nll.rows} == {"exploratory"}
+    reports.write(reports.build([tmp_path]), tmp_path / "out")
+    assert pair_tables(tmp_path / "out") == [of_accuracy, of_nll]
+
+
 def test_without_primary_contrasts_no_column_tells_them_apart(sweep):
     (table,) = pair_tables(sweep)
     assert "contrast" not in table.heads

@@ -328,6 +328,8 @@ def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) ->
         ("sweep.chosen_by=test/a/accuracy", r"rows are chosen by val/accuracy or val/<net>/"),
         ("sweep.margin=0", r"the margin of the equivalence test"),
         ("sweep.expected_std=0", r"in points, in \(0, 100\], got 0 \(sweep.expected_std"),
+        ("sweep.primary_column=test/a/nll", r"with a metric of accuracy .* got 'test/a/nll'"),
+        ("sweep.primary_column=accuracy", r"<part>/<net>/<metric> .* got 'accuracy'"),
         ("sweep.primary=[[a,b]]", r"must be one of sweep.pairs, got \['a', 'b'\] \(sweep.primary"),
     ],
 )
