@@ -142,7 +142,7 @@ UCR = (
     *("JapaneseVowels", "OSULeaf", "ACSF1"),
 )
 ZOO_UCR = ("ArrowHead", "GunPoint")
-# declared in docs/studies.md; with fewer than eight sets, a signed-rank test shows nothing
+# declared in docs/studies.md; on fewer sets, a signed-rank test of three contrasts shows nothing
 RESAMPLED = (
     *("ArrowHead", "PickupGestureWiimoteZ", "ItalyPowerDemand", "GunPoint", "BasicMotions"),
     *("JapaneseVowels", "OSULeaf", "ACSF1"),

@@ -182,8 +182,10 @@ def _scale_to_mean(weights: Tensor, samples: Tensor) -> Tensor:
     """The norm of the mean of the samples, by that of the target; (B, 1), without a gradient."""
     mean = samples.detach().float().mean(dim=0)
     target = guided_target(weights.detach(), samples)
-    norms = [torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (mean, target)]
-    return norms[0] / norms[1].clamp_min(torch.finfo(torch.float32).tiny)
+    of_mean, of_target = (
+        torch.linalg.vector_norm(features, dim=1, keepdim=True) for features in (mean, target)
+    )
+    return of_mean / of_target.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def mean_guidance(
