@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from helpers import PAGES
-from scipy import stats
+from scipy import integrate, optimize, stats
 
 from kd_lightning.reports.statistics import (
     Sample,
@@ -30,18 +30,33 @@ def test_the_interval_by_hand():
     assert (low, high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-5)
 
 
+def power_of_equivalence(margin: float, n: int, std: float, level: float) -> float:
+    """How often the larger p of two one-sided t tests is below ``level`` if the mean is 0."""
+    critical = stats.t.ppf(1 - level, n - 1)
+
+    def shown(chi2: float) -> float:
+        room = margin - critical * std * math.sqrt(chi2 / (n - 1) / n)  # for the mean
+        share = 2 * stats.norm.cdf(room * math.sqrt(n) / std) - 1
+        return max(0.0, share) * stats.chi2.pdf(chi2, n - 1)
+
+    return integrate.quad(shown, 0, 60, limit=200)[0]
+
+
 def test_what_the_declared_studies_can_see_is_what_their_page_says():
     page = PAGES["docs/studies.md"]
     of_set = {"ACSF1": 100 / 100, "ItalyPowerDemand": 1029 / 67}  # test / train
     seen = {name: detectable_mean(10, 1.5 * math.sqrt(1 + 10 * ratio), level=0.05 / 3)
             for name, ratio in of_set.items()}  # fmt: skip
     assert f"{seen['ACSF1']:.1f} points (ACSF1) to {seen['ItalyPowerDemand']:.1f} (Italy" in page
-    over_sets, tuned = detectable_mean(6, 0.5, level=0.05 / 3), 0.05 / 4
-    assert f"over the six sets {over_sets:.1f} points if the means of the sets vary by 0.5" in page
-    assert f"{detectable_mean(20, 0.5, level=tuned):.1f} points if a difference varies by" in page
-    dual = [detectable_mean(10, std, level=tuned) for std in (1.5, 0.3)]
-    assert f"a difference of {dual[0]:.1f} points if it varies by 1.5" in page
-    assert f"and of {dual[1]:.1f} if it varies by 0.3" in page
+    over_sets, of_four = detectable_mean(8, 0.5, level=0.05 / 3), 0.05 / 4
+    assert f"over the eight sets {over_sets:.1f} points if the means of the sets vary by 0" in page
+    finetuned = detectable_mean(20, 0.5, level=of_four)
+    assert f"| {finetuned:.1f} points if a difference varies by 0.5 |" in page
+    dual = [detectable_mean(10, std, level=of_four) for std in (0.6, 0.3)]
+    assert f"{dual[0]:.1f} points if a difference varies by 0.6 points from seed to seed" in page
+    assert f"and {dual[1]:.1f} if it varies by 0.3" in page
+    std = optimize.brentq(lambda std: power_of_equivalence(0.5, 10, std, of_four) - 0.8, 0.1, 1)
+    assert f"within 0.5 is shown with 80 % if a difference varies by {std:.2f} |" in page
     few, many = (math.sqrt(1 / n + 1) for n in (10, 30))
     narrower = 1 - many * stats.t.ppf(0.975, 29) / (few * stats.t.ppf(0.975, 9))
     wording = f"would make its standard error {1 - many / few:.0%} and its interval {narrower:.0%}"
