@@ -86,6 +86,26 @@ def test_a_run_that_was_not_disturbed_has_not_survived_a_fault(
     assert (ended.how, ended.says) == ("lost", "was not disturbed")
 
 
+def raise_an_error(folder: Path) -> None:
+    raise KeyError(folder.name)
+
+
+def test_a_lost_run_is_named_by_what_it_says(plain: kills.Undisturbed, root: Path) -> None:
+    fault = faults.Fault("an error", action=raise_an_error, trace="what nobody prints")
+    ended = faults.endured(fault, root / "error", plain.outcome)
+    assert ended == faults.Ended("an error", "lost", "a traceback: KeyError: 'error'")
+
+
+def test_a_forked_run_does_not_write_through_the_wandb_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", "a process of this one")
+    program, log = tmp_path / "show.py", tmp_path / "log"
+    program.write_text("import os; print('WANDB_SERVICE' in os.environ)")
+    assert wait_for_all([start_run(log, program=str(program))], 60)
+    assert log.read_text() == "False\n"
+
+
 def test_every_step_of_a_write_is_a_point(tmp_path: Path) -> None:
     record = tmp_path / "points.tsv"
     watch = WritePoints(tmp_path / "disk", record)
