@@ -229,6 +229,16 @@ def test_primary_contrasts_are_exploratory_in_other_columns_than_the_primary_one
     assert pair_tables(tmp_path / "out") == [of_accuracy, of_nll]
 
 
+def test_parts_of_a_study_that_are_joined_keep_its_primary_column(tmp_path):
+    for seed, part in enumerate("xyz"):
+        for row, accuracy in {"kd": 0.9, "labels": 0.8 + seed / 50}.items():
+            outcome = metrics({"a": accuracy, "b": accuracy}, seed=seed)
+            job(tmp_path / part, row, {"variant": row, "seed": seed}, outcome)
+        settings(tmp_path / part, pairs=PAIRS[:1], primary_column="test/a/accuracy")
+    report = reports.build([tmp_path / part for part in "xyz"])
+    assert [difference.kind for difference in report.differences] == ["primary", "exploratory"]
+
+
 def test_without_primary_contrasts_no_column_tells_them_apart(sweep):
     (table,) = pair_tables(sweep)
     assert "contrast" not in table.heads
