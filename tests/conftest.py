@@ -53,8 +53,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained teachers, shared by the tests of this process."""
-    return tmp_path_factory.mktemp("teachers")
+    """Trained teachers, shared by all tests: pytest's processes have one folder in common."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "teachers"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -35,6 +35,12 @@ TINY = (
 )
 
 
+# Presets whose rows all take a step in sweeps/test_studies.py
+STEPPED = [
+    *("biovid_loso", "cifar100", "cifar100_pairs", "dual_fashion_gpu", "har", "imagenet100_cmc"),
+    *("imagenet100_kaggle", "ucr_archive"),
+]
+
 # Methods of the tests, which use all that the contract has.
 THROWAWAY_CONF = Path(__file__).parent / "methods" / "throwaway" / "conf"
 THROWAWAY = sorted(path.stem for path in (THROWAWAY_CONF / "method").glob("*.yaml"))

@@ -12,6 +12,11 @@ from kd_lightning.running.run import Result, how_to_resume
 from kd_lightning.teachers.sources import load_student
 
 SHORT = {"digits": 8, "ucr": 20}
+# without features, views or nets of their own: what a sample is makes no difference to them
+OF_OUTPUTS_ALONE = [
+    *("supervised", "kd", "mutual_learning", "r_drop", "mean_teacher"),
+    *("adversarial_training", "adversarial_distillation"),
+]
 
 
 def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
@@ -35,8 +40,10 @@ def short(method: str, data: str, tmp_path: Path, store: Path) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("data", SHORT)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [(m, data) for m in METHODS for data in SHORT if data == "digits" or m not in OF_OUTPUTS_ALONE],
+)
 def test_every_method_learns_from_real_data(
     method: str, data: str, tmp_path: Path, store: Path
 ) -> None:

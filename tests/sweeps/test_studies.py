@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import compose
+from helpers import STEPPED, compose
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
@@ -29,7 +29,7 @@ from kd_lightning.running import build
 from kd_lightning.running.preflight import check_monitors
 from kd_lightning.sweeps import create
 from kd_lightning.sweeps.engine import read_settings
-from kd_lightning.sweeps.plan import Settings, expand, settings_of
+from kd_lightning.sweeps.plan import Settings, compose_job, expand, settings_of
 from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
 
 PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
@@ -117,7 +117,7 @@ def rows(preset: str, *words: str) -> dict[str, DictConfig]:
     found: dict[str, DictConfig] = {}
     for job in expand(settings(preset), words):
         if job.variant not in found:
-            found[job.variant] = compose(*job.overrides)
+            found[job.variant] = compose_job(job.overrides, None, job.shared)
     return found
 
 
@@ -152,6 +152,10 @@ def step(cfg: DictConfig, nets: Callable) -> tuple[Learner, torch.Tensor]:
     loss = method.training_step(next(iter(data.train_dataloader())), 0)
     loss.backward()
     return method, loss
+
+
+def test_these_are_the_presets_that_are_not_composed_elsewhere() -> None:
+    assert set(SMALL) == set(STEPPED)
 
 
 @pytest.mark.slow
