@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -51,13 +52,19 @@ class Local:
     Args:
         workers: jobs at the same time; None: as many as the GPUs allow. Without GPUs: the number of
             cores divided by the threads of a job.
+        jobs_per_gpu: jobs that share a GPU. A small network leaves most of a GPU unused.
         warm: fork jobs with one device. False: every job is a new process.
     """
 
-    def __init__(self, *, workers: int | None = None, warm: bool = True) -> None:
+    def __init__(
+        self, *, workers: int | None = None, jobs_per_gpu: int = 1, warm: bool = True
+    ) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"launcher.workers must be >= 1 or null, got {workers}")
+        if jobs_per_gpu < 1:
+            raise UserError(f"launcher.jobs_per_gpu must be >= 1, got {jobs_per_gpu}")
         self.workers = workers
+        self.jobs_per_gpu = jobs_per_gpu
         self.warm = warm
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Job]:
@@ -67,22 +74,19 @@ class Local:
         if job is None:
             return
         gpus = visible_gpus() if job.spec.accelerator != "cpu" else []
-        free = list(gpus)
-        at_once = self.workers or (len(gpus) if gpus else jobs_for_cores(job.spec))
+        at_once = self.workers or len(gpus) * self.jobs_per_gpu or jobs_for_cores(job.spec)
         running = list[Running]()
         try:
             while job is not None or running:
                 while job is not None and len(running) < at_once:
-                    needed = min(job.spec.devices, len(gpus))
-                    if needed > len(free):
+                    devices = self.least_used(gpus, running)[: job.spec.devices]
+                    if len(devices) < min(job.spec.devices, len(gpus)):
                         break
-                    devices, free = free[:needed], free[needed:]
                     running.append(Running(job, self.start(job, devices), devices))
                     job = next(source, None) if len(running) < at_once else None
                 ended = [each for each in running if each.exit_code() is not None]
                 for each in ended:
                     running.remove(each)
-                    free += each.devices
                     each.job.record_exit(each.exit_code())
                     yield each.job
                 # only now, so that a search knows the results of the jobs that have ended
@@ -91,6 +95,11 @@ class Local:
                 time.sleep(0.05)
         finally:
             end_all(running)
+
+    def least_used(self, gpus: Sequence[str], running: Sequence[Running]) -> list[str]:
+        """The GPUs that another job may use, first those with the fewest jobs."""
+        jobs_on = Counter(gpu for each in running for gpu in each.devices)
+        return sorted((g for g in gpus if jobs_on[g] < self.jobs_per_gpu), key=jobs_on.__getitem__)
 
     def start(self, job: Job, devices: list[str]) -> subprocess.Popen | ForkServerProcess:
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if any(devices) else {}

@@ -5,7 +5,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +27,12 @@ about = {"pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
          "rank": os.environ.get("LOCAL_RANK"), "begun": time.time()}
 (directory / "about.json").write_text(json.dumps(about))
 time.sleep(0.3)
+if variant.startswith("beside"):  # ends only if so many others run at the same time
+    deadline = time.monotonic() + 60
+    while len(list(directory.parent.glob("*/about.json"))) <= int(variant.split()[1]):
+        if time.monotonic() > deadline:
+            sys.exit(4)
+        time.sleep(0.01)
 if variant == "fails":
     sys.exit(3)
 if variant == "dies":
@@ -60,6 +66,11 @@ def about(job: Job) -> dict:
     return json.loads((job.directory / "about.json").read_text())
 
 
+def most_at_once(made: Sequence[Job]) -> int:
+    times = [(about(job)["begun"], about(job)["ended"]) for job in made]
+    return max(sum(a <= begun < b for a, b in times) for begun, _ in times)
+
+
 def test_every_job_is_yielded_however_it_ended(jobs) -> None:
     made = jobs("fine", "fails", "dies", "fine")
     ended = list(Local(workers=2, warm=False).run(made))
@@ -74,10 +85,8 @@ def test_every_job_is_yielded_however_it_ended(jobs) -> None:
 def test_as_many_jobs_run_at_once_as_there_are_workers(jobs, workers: int) -> None:
     made = jobs(*["fine"] * 6)
     list(Local(workers=workers, warm=False).run(made))
-    times = [(about(job)["begun"], about(job)["ended"]) for job in made]
-    at_once = max(sum(a <= begun < b for a, b in times) for begun, _ in times)
-    assert at_once <= workers
-    assert workers == 1 or at_once > 1
+    assert most_at_once(made) <= workers
+    assert workers == 1 or most_at_once(made) > 1
 
 
 def test_a_job_is_taken_only_when_it_can_start(jobs) -> None:
@@ -102,10 +111,36 @@ def test_jobs_have_their_own_gpus(jobs, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5", "7"])
     made = jobs(*["fine"] * 3, devices=2)
     list(Local(warm=False).run(made))
-    assert {about(job)["gpus"] for job in made} <= {"4,5", "7,4", "5,7"}
+    assert {about(job)["gpus"] for job in made} == {"4,5"}
     times = sorted((about(job)["begun"], about(job)["ended"]) for job in made)
     for (_, ended), (begun, _) in pairwise(times):
         assert begun >= ended - 0.05  # with three GPUs, only one job with two GPUs runs at a time
+
+
+@pytest.mark.parametrize(("workers", "at_once"), [(None, 4), (3, 3)])
+def test_small_jobs_may_share_a_gpu(jobs, monkeypatch, workers: int | None, at_once: int) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5"])
+    made = jobs(*[f"beside {at_once - 1}"] * 8)
+    list(Local(workers=workers, jobs_per_gpu=2, warm=False).run(made))
+    assert all(job.is_over() for job in made)
+    assert [about(job)["gpus"] for job in made[:3]] == ["4", "5", "4"]
+    assert most_at_once(made) <= at_once
+    for gpu in ("4", "5"):
+        assert most_at_once([job for job in made if about(job)["gpus"] == gpu]) <= 2
+
+
+def test_the_gpus_of_one_job_are_different_ones(jobs, monkeypatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5"])
+    made = jobs(*["beside 1"] * 3, devices=2)
+    list(Local(jobs_per_gpu=2, warm=False).run(made))
+    assert all(job.is_over() for job in made)
+    assert {about(job)["gpus"] for job in made} == {"4,5"}
+    assert most_at_once(made) <= 2
+
+
+def test_less_than_one_job_on_a_gpu_is_refused() -> None:
+    with pytest.raises(UserError, match=r"launcher\.jobs_per_gpu must be >= 1, got 0"):
+        Local(jobs_per_gpu=0)
 
 
 def test_workers_counts_jobs_and_not_devices(jobs, monkeypatch) -> None:
@@ -113,7 +148,7 @@ def test_workers_counts_jobs_and_not_devices(jobs, monkeypatch) -> None:
     second = jobs("fine", "fine", devices=2)[1]
     (first,) = jobs("fine")
     list(Local(workers=1, warm=False).run([first, second]))
-    assert (about(first)["gpus"], about(second)["gpus"]) == ("0", "1,2")
+    assert (about(first)["gpus"], about(second)["gpus"]) == ("0", "0,1")
     assert about(second)["begun"] >= about(first)["ended"] - 0.05
 
 
