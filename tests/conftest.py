@@ -3,6 +3,7 @@
 import gc
 import gzip
 import hashlib
+import multiprocessing
 import os
 import pickle
 import sys
@@ -20,10 +21,15 @@ from kd_lightning.evaluation import metrics
 from kd_lightning.running import build
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# One thread in each of pytest's processes, also in runs without `threads`: more of them than cores
-# slow each other down many times.
+# One thread in each process, also in runs without `threads`: more of them than cores slow each
+# other down many times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 build.DEFAULT_THREADS = 1
+# Before any test starts this server, which imports nothing later
+multiprocessing.get_context("forkserver").set_forkserver_preload(["kd_lightning.running.run"])
+# No test takes the power away. Other processes wait for the disk as always.
+os.fsync = lambda descriptor: None
 # No test compares throughputs, so three calls are enough.
 metrics.MEASURED_SECONDS = 0.0
 
@@ -49,6 +55,19 @@ def _quiet_libraries() -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KD_LIGHTNING_RUN_DIR", "WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.compile`` follows the code and computes its operations one by one: for tests that do
+    not ask what kernels it makes, which takes seconds.
+    """
+    compile_as_always = torch.compile
+
+    def trace(*args, options: object = None, **how):
+        return compile_as_always(*args, backend="eager", **how)
+
+    monkeypatch.setattr(torch, "compile", trace)
 
 
 @pytest.fixture(scope="session")

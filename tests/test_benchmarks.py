@@ -40,7 +40,7 @@ def test_every_part_of_a_study_composes(name: str, part: str) -> None:
     one_seed = [word for word in of_jobs if not word.startswith("seed=")]
     jobs = plan.expand(settings, [*one_seed, "seed=0"])
     # all rows of each preset are composed in tests/sweeps/test_plan.py
-    plan.job_specs([*jobs[:2], jobs[-1]], folder=".", config_dir=None)
+    plan.job_specs([jobs[0], jobs[-1]], folder=".", config_dir=None)
     assert len({(job.variant, str(job.axes.get("data.name"))) for job in jobs}) == len(jobs)
 
 
@@ -72,12 +72,12 @@ def test_committed_tables_follow_from_committed_records(packed: Path, tmp_path: 
 
 def text_of(path: Path) -> str:
     """A table's text. The last digits depend on SciPy and NumPy: under other versions than the
-    pinned ones, which made the tables, each number has 9 digits.
+    pinned ones, which made the tables, each number is rounded to six digits.
     """
     pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
     if all(f"{name}=={version(name)}" in pins for name in ("scipy", "numpy")):
         return path.read_text()
-    return re.sub(r"\d+\.\d{9,}(e-?\d+)?", lambda n: f"{float(n[0]):.9g}", path.read_text())
+    return re.sub(r"\d+\.\d{9,}(e-?\d+)?", lambda n: f"{float(n[0]):.6g}", path.read_text())
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_report_that_is_cut_off_leaves_its_rows(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # where timm's task is cut in two graphs
-def test_compiled_steps_of_other_libraries_have_the_same_loss() -> None:
+def test_compiled_steps_of_other_libraries_have_the_same_loss(traced: None) -> None:
     words = ("method=kd", *gpu.images(gpu.REHEARSAL), "hardware=cpu",
              "model@method.teacher=resnet8", "model@method.students.student=resnet8")  # fmt: skip
     plain, compiled = (

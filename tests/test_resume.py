@@ -136,25 +136,23 @@ def test_a_run_resumes_from_any_epoch_bit_for_bit(
 
 @pytest.mark.parametrize("val", [0.0, 0.25])
 @pytest.mark.parametrize("length", [["max_epochs=4"], ["max_epochs=9", "max_steps=16"]])
-@pytest.mark.parametrize("end", ["in the middle", "after the last epoch"])
 def test_steps_and_epochs_resume_with_a_val_part_and_without(
-    val: float, length: list[str], end: str, tmp_path: Path, store: Path
+    val: float, length: list[str], tmp_path: Path, store: Path
 ) -> None:
     words = [*SETTING, f"data.val_fraction={val}", f"teacher.store={store}"]
     words += [f"trainer.{word}" for word in length]
-    whole = distill(*words, f"run_dir={tmp_path / 'whole'}").directory
-    directory = tmp_path / "run"
+    stopped, ended = tmp_path / "in_the_middle", tmp_path / "after_the_last_epoch"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SaveEpoch, "pause", 0.0)
-        if end == "in the middle":
-            stop_after(2, patch)
-            with pytest.raises(Stop):
-                distill(*words, f"run_dir={directory}")
-        else:
-            distill(*words, f"run_dir={directory}")
-            (directory / "metrics.json").unlink()
-    distill(f"resume={directory}")
-    assert_same_outcome(directory, whole)
+        whole = distill(*words, f"run_dir={tmp_path / 'whole'}").directory
+        stop_after(2, patch)
+        with pytest.raises(Stop):
+            distill(*words, f"run_dir={stopped}")
+    shutil.copytree(whole, ended)
+    (ended / "metrics.json").unlink()
+    for directory in (stopped, ended):
+        distill(f"resume={directory}")
+        assert_same_outcome(directory, whole)
 
 
 class Stop(BaseException):

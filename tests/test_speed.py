@@ -47,7 +47,7 @@ def test_timms_task_is_compared_with_nets_that_exist() -> None:
 
 @pytest.mark.slow
 def test_a_compiled_step_is_compared_with_the_uncompiled_one(
-    untimed: None, monkeypatch: pytest.MonkeyPatch
+    untimed: None, traced: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nets = ("teacher", "students.a", "students.b")
     monkeypatch.setattr(step_parts, "TWO_STUDENTS", [f"model@method.{net}=mlp" for net in nets])

@@ -16,8 +16,11 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import torch
+
 from kd_lightning.base.ranks import without_ranks
 from kd_lightning.launchers.local import hide_main_module
+from kd_lightning.running import build
 
 # A start reads the exit codes of all processes that have ended. If another thread reads one of them
 # at the same moment, one of the two finds nothing and takes the exit code to be 255.
@@ -61,6 +64,9 @@ def run_forked(
 ) -> None:
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # as in a new process, not forkserver
+    # torch has read OMP_NUM_THREADS before the fork
+    torch.set_num_threads(1)
+    build.DEFAULT_THREADS = 1
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -283,12 +283,22 @@ def test_the_constants_of_a_net_do_not_change() -> None:
 
 # Averages within a run
 
+# two students, a teacher that moves, one net for both roles, several optimizers
+OF_EACH_KIND = (
+    "dual_student",
+    "mean_teacher",
+    "stochastic_self_distillation",
+    "consistent_features",
+)
+
 
 @pytest.mark.filterwarnings("ignore:the mean weight")  # because the teachers are untrained
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [lambda: SWA(start=0), EMA], ids=["swa", "ema"])
+@pytest.mark.parametrize(
+    ("method", "make"),
+    [(method, lambda: SWA(start=0)) for method in METHODS] + [(m, EMA) for m in OF_EACH_KIND],
+)
 def test_the_teacher_is_neither_changed_nor_averaged_nor_saved(
-    make: Any, method: str, tmp_path: Path
+    method: str, make: Any, tmp_path: Path
 ) -> None:
     few = ["method.num_passes=2"] if "stochastic" in method else []
     learner, data, cfg = built(method, *few, "trainer.max_epochs=2")

@@ -122,7 +122,9 @@ def test_a_resample_has_the_series_that_aeon_draws(name, number):
     from aeon.benchmarking.resampling import stratified_resample_data
     from aeon.datasets import load_classification
 
-    parts = [load_classification(name, split=part) for part in ("train", "test")]
+    parts = [
+        load_classification(name, split=part, load_equal_length=False) for part in ("train", "test")
+    ]
     expected = stratified_resample_data(*parts[0], *parts[1], random_state=number)
     data = UCR(name=name, batch_size=8, val_fraction=0, resample=number)
     data.setup()

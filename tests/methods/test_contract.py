@@ -3,6 +3,7 @@
 So do the methods of ``throwaway/``, which use all that the contract has.
 """
 
+import atexit
 import os
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from helpers import (
 )
 from hydra.utils import get_class
 from lightning.pytorch import Callback, LightningModule, Trainer
+from logged_names import documented, generalised, names_in_csv
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -57,6 +59,7 @@ FEW_PASSES = {
 
 
 STORE = tempfile.TemporaryDirectory()  # of stages: each is done once for all tests of a process
+atexit.register(STORE.cleanup)
 
 
 def built(method: str, *more: str) -> tuple[Learner, object, DictConfig]:
@@ -407,6 +410,7 @@ def test_trains_in_bf16_with_losses_in_float32(method: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("method", ALL)
 def test_a_whole_run_ends_with_a_record(method: str, tiny: list[str]) -> None:
     words = [*of_method(method, tiny), *FEW_PASSES.get(method, []), *OF_RUNS.get(method, [])]
+    words += ["logger=csv", "trainer.log_every_n_steps=2"]
     result = distill(f"method={method}", *words, config_dir=THROWAWAY_CONF)
     names = {path.name for path in result.directory.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.json", "epochs.csv", "last.ckpt"} <= names
@@ -417,6 +421,9 @@ def test_a_whole_run_ends_with_a_record(method: str, tiny: list[str]) -> None:
     for key, net in cfg.method.students.items():  # a student is its net and nothing else
         saved = torch.load(result.directory / f"best-{key}.ckpt", weights_only=True)
         assert saved["state_dict"].keys() == build_net(net, 0, key).state_dict().keys()
+    if method in METHODS:  # the tables of the pages have exactly the names that are logged
+        logged = generalised(names_in_csv(result.directory), list(cfg.method.students))
+        assert logged == documented(method, val=True)
 
 
 @pytest.mark.slow

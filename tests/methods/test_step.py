@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from helpers import DISTILLERS, METHODS, compose, net, of_method, sgd
+from helpers import METHODS, net, sgd
 from methods.test_contract import OPTIONS, built, state_of, trainer
 from torch import Tensor, nn
 
@@ -117,7 +117,7 @@ def test_masks_of_a_compiled_step_differ_from_batch_to_batch(
     assert len(set(found)) == 3
 
 
-def test_whole_batches_are_compiled_and_smaller_ones_computed_as_they_are() -> None:
+def test_whole_batches_are_compiled_and_smaller_ones_computed_as_they_are(traced: None) -> None:
     method = with_dropout(compiler=CompiledStep)
     method.students["student"].dropout.p = 0.0
     plain = copy.copy(method)
@@ -196,12 +196,9 @@ def test_a_run_on_a_gpu_records_where_it_is_asked_to() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dual_student", "stochastic_self_distillation"])
-def test_a_whole_run_of_compiled_steps(method: str, tiny: list[str]) -> None:
-    assert method in DISTILLERS
-    words = of_method(method, tiny)
-    result = distill(f"method={method}", *words, "hardware.compile=true")
-    plain = distill(f"method={method}", *words)
-    for key in compose(f"method={method}").method.students:
+def test_a_whole_run_of_compiled_steps(tiny: list[str]) -> None:
+    result = distill("method=dual_student", *tiny, "hardware.compile=true")
+    plain = distill("method=dual_student", *tiny)
+    for key in ("a", "b"):
         compiled, eager = (one.metrics["nets"][key]["last"]["nll"] for one in (result, plain))
-        assert compiled == pytest.approx(eager, rel=0.2 if method in RANDOM else 1e-3)
+        assert compiled == pytest.approx(eager, rel=1e-3)

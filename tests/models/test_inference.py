@@ -241,7 +241,7 @@ def test_a_compiled_copy_has_the_outputs_of_the_net() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_copy_is_for_one_batch_size_and_does_not_compile_others() -> None:
+def test_a_compiled_copy_is_for_one_batch_size_and_does_not_compile_others(traced: None) -> None:
     net, x = image_net(), images(16)
     copied = fast_copy(net, x, compiled=True)
     with torch.no_grad():

@@ -233,7 +233,7 @@ def test_the_default_on_a_gpu_is_auto_and_of_the_others_no() -> None:
 
 @pytest.mark.slow
 def test_a_run_says_what_its_trial_chose(
-    tiny: list[str], capsys: pytest.CaptureFixture[str]
+    tiny: list[str], traced: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = of_method("supervised", tiny)
     plain, run = (

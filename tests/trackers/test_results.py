@@ -1,67 +1,18 @@
-"""What is logged has the same names everywhere, and these are the names in the pages' tables."""
+"""What is logged has the same names everywhere, and these are the names in the pages' tables. That
+they are for each method is tested with the whole runs of ``methods/test_contract.py``.
+"""
 
-import re
 from pathlib import Path
 
 import pytest
-from helpers import METHODS, PAGES, of_method
+from helpers import of_method
+from logged_names import documented, generalised, names_in_csv
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from written_runs import read_wandb
 
 from kd_lightning import distill
 from kd_lightning.trackers.results import files_of, results_of
-
-TABLES = [
-    PAGES["docs/tracking.md"].split("\n## Metrics\n")[1],
-    PAGES["docs/methods.md"].split("\n## Metrics of the methods\n")[1],
-]
-FEW_PASSES = {"stochastic_self_distillation": ["method.num_passes=3"]}
-
-
-def names_in_csv(directory: Path) -> set[str]:
-    (path,) = directory.glob("csv/*/metrics.csv")
-    return set(path.read_text().splitlines()[0].split(",")) - {"step"}
-
-
-def documented(method: str, *, val: bool, scaled: bool = False) -> set[str]:
-    """The names that the tables have for a method, one for each alternative."""
-    text = "\n".join(table.split("\n## ")[0] for table in TABLES)
-    names = set()
-    for row in re.findall(r"^\| `.*$", text, re.M):
-        name, _, when, methods = re.split(r"(?<!\\) \| ", row.strip("| "))
-        said = re.findall(r"`(\w+)`", methods)
-        applies = method not in said if methods.startswith("all") else method in said
-        conditions = {"val part": val, "temperature_scaling": scaled}
-        conditions |= {"evaluation.adversarial": False, "method.target=self": False}
-        conditions |= {"method.temperature_range": False, "method.estimator=relax": False}
-        if applies and all(holds or words not in when for words, holds in conditions.items()):
-            *above, alternatives = name.strip("`").split("/")
-            names |= {"/".join([*above, last]) for last in alternatives.split("\\|")}
-    return names
-
-
-def generalised(names: set[str], students: list[str]) -> set[str]:
-    """``names`` with what varies in them as the tables write it."""
-    one = "|".join(students)
-    nets = rf"{one}|teacher|ensemble|vote|uniform_soup|greedy_soup|(?:{one})_labels_only"
-    names = {re.sub(rf"^(train|val|lr|last)/(?:{one})(?=/|$)", r"\1/<student>", n) for n in names}
-    names = {re.sub(rf"(?<=agreement/)(?:{one})_(?:{one})$", "<student>_<student>", n)
-             for n in names}  # fmt: skip
-    names = {re.sub(rf"(?<=agreement/teacher_)(?:{one})$", "<student>", n) for n in names}
-    names = {re.sub(rf"^(train/(?:areas|policy)/\w+_|lr/policy_)(?:{one})$", r"\1<student>", n)
-             for n in names}  # fmt: skip
-    return {re.sub(rf"^(test|scaled)/(?:{nets})/", r"\1/<net>/", name) for name in names}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_tables_have_exactly_the_names_that_are_logged(method: str, tiny: list[str]) -> None:
-    tiny = of_method(method, tiny)
-    result = distill(f"method={method}", *tiny, *FEW_PASSES.get(method, []), "logger=csv",
-                     "trainer.log_every_n_steps=2")  # fmt: skip
-    students = [n for n, about in result.metrics["nets"].items() if "last" in about]
-    logged = generalised(names_in_csv(result.directory), students)
-    assert logged == documented(method, val=True)
 
 
 def test_without_a_val_part_the_names_of_val_are_not_there(tiny: list[str]) -> None:
