@@ -131,14 +131,20 @@ def seconds_per_step(step: Step, scale: Scale) -> float:
     return start.elapsed_time(end) / 1e3 / scale.steps
 
 
-def peak_memory(step: Step, scale: Scale) -> float:
-    """The most GB held at once, including nets and data; on a CPU only those of the step."""
+def peak_memory(step: Step, scale: Scale, *, recorded: bool) -> float:
+    """The most GB held at once, including nets and data; on a CPU only those of the step.
+
+    Args:
+        recorded: whether the step is replayed. Then the allocator, which is asked for nothing,
+            says what it has reserved.
+    """
     if scale.device.type != "cuda":
         return peak(step) / 1e9
     torch.cuda.reset_peak_memory_stats()
     step()
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 1e9
+    most = torch.cuda.max_memory_reserved if recorded else torch.cuda.max_memory_allocated
+    return most() / 1e9
 
 
 def ceilings(scale: Scale) -> Ceilings:
@@ -338,7 +344,8 @@ def measure(row: Benchmark, scale: Scale) -> tuple[float, float]:
     case, step = row.make()
     step = with_changing_batches(case, step, scale)
     seconds = seconds_per_step(step, scale)
-    return scale.batch / seconds, peak_memory(step, scale)
+    recorded = case.method.record_step is not None
+    return scale.batch / seconds, peak_memory(step, scale, recorded=recorded)
 
 
 def small_data_table(scale: Scale, only: Sequence[str] = ()) -> Iterator[str]:

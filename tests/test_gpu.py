@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from helpers import METHODS, OF_MAPS, of_method
+from lightning.pytorch import LightningModule
 
 from benchmarks.steps import build_case
 from kd_lightning import distill
@@ -38,26 +39,6 @@ def test_a_gpu_run_resumes(tiny: list[str]) -> None:
     assert again.metrics["epochs"] == 3
 
 
-@pytest.mark.parametrize("averaging", ["swa", "ema"])
-def test_averages_stay_on_the_gpu_and_their_counter_does_not(
-    averaging: str, tiny: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = set()
-    blend = AveragedStudents._blend
-
-    def watched(self: AveragedStudents, averages: list, news: list, count: torch.Tensor) -> None:
-        seen.update(one.device.type for one in (*averages, *news))
-        seen.add(f"counter on {self._average_model.n_averaged.device.type}")
-        blend(self, averages, news, count)
-
-    monkeypatch.setattr(AveragedStudents, "_blend", watched)
-    words = [*of_method("supervised", tiny), f"callbacks={averaging}", "trainer.max_epochs=4",
-             "model@method.students.student=resnet8"]  # fmt: skip
-    more = ["callbacks.swa.start=0"] if averaging == "swa" else []
-    distill("method=supervised", *words, *more, "hardware=gpu")
-    assert seen == {"cuda", "counter on cpu"}
-
-
 @pytest.fixture
 def no_waiting() -> Iterator[Callable[[], None]]:
     """From its call on, whatever waits for the GPU is an error."""
@@ -69,6 +50,29 @@ def no_waiting() -> Iterator[Callable[[], None]]:
 
     yield start
     torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("averaging", ["swa", "ema"])
+def test_averages_stay_on_the_gpu_and_do_not_wait_for_it(
+    averaging: str, tiny: list[str], no_waiting: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    add = AveragedStudents._add
+
+    def watched(self: AveragedStudents, method: LightningModule) -> None:
+        averages = self._average_model.module
+        seen.update(one.device.type for one in (*averages.parameters(), *averages.buffers()))
+        seen.add(f"counter on {self._average_model.n_averaged.device.type}")
+        no_waiting()
+        add(self, method)
+        torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(AveragedStudents, "_add", watched)
+    words = [*of_method("supervised", tiny), f"callbacks={averaging}", "trainer.max_epochs=4",
+             "model@method.students.student=resnet8"]  # fmt: skip
+    more = ["callbacks.swa.start=0"] if averaging == "swa" else []
+    distill("method=supervised", *words, *more, "hardware=gpu")
+    assert seen == {"cuda", "counter on cpu"}
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed"])

@@ -9,9 +9,11 @@ import torch
 def best_dtype(device: torch.device) -> torch.dtype:
     """The lowest precision for which ``device`` has fast hardware. This is detected."""
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        # torch.cuda.is_bf16_supported is about the current GPU, and by default counts emulation
+        capability, _ = torch.cuda.get_device_capability(device)
+        if capability >= 8 or torch.version.hip:
             return torch.bfloat16
-        return torch.float16 if torch.cuda.get_device_capability(device)[0] >= 7 else torch.float32
+        return torch.float16 if capability >= 7 else torch.float32
     if device.type == "cpu" and (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     ):

@@ -32,6 +32,7 @@ def seed_stream(*name: int | str, device: torch.device | None = None) -> None:
     seed = stream_seed(*name)
     torch.default_generator.manual_seed(seed)
     if device is not None and device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):  # else the current one would be seeded
+            torch.cuda.manual_seed(seed)
     elif device is not None and device.type == "mps":
         torch.mps.manual_seed(seed)

@@ -10,10 +10,12 @@ is stopped early has no average.
 """
 
 from abc import abstractmethod
+from itertools import chain
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.base.ranges import ShareBelowOne
 from kd_lightning.callbacks.progress import epochs_of
@@ -43,7 +45,7 @@ class AveragedStudents(WeightAveraging):
     def __init__(self, *, refresh_batch_norm: bool) -> None:
         # device="cpu": only the counter of the average stays there, so reading it does not wait for
         # the device. The weights move to the device in on_fit_start.
-        super().__init__(device="cpu", multi_avg_fn=self._blend)
+        super().__init__(device="cpu")
         self.refresh_batch_norm = refresh_batch_norm
         self._prepared_at: int | None = None  # the global step of the last _prepare_average
 
@@ -70,6 +72,8 @@ class AveragedStudents(WeightAveraging):
         average = self._average_model.module
         if hasattr(average, "teacher") and "teacher" not in dict(average.named_children()):
             object.__setattr__(average, "teacher", nn.Identity())  # a frozen teacher is not copied
+        # torch's own sends its counter to the device at each step, and so waits for it
+        self._average_model.update_parameters = self._add
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
         self._average_model.module.to(method.device)
@@ -104,8 +108,15 @@ class AveragedStudents(WeightAveraging):
         self._swap_models(method)
         self._prepared_at = trainer.global_step
 
-    def _blend(self, averages: list[Tensor], current: list[Tensor], _: Tensor) -> None:
-        move_averages(averages, current, self.weight_of_new(self.num_averaged))
+    @torch.no_grad()
+    def _add(self, method: LightningModule) -> None:
+        """Adds the current weights to the average."""
+        average = self._average_model
+        averages = chain(average.module.parameters(), average.module.buffers())
+        current = chain(method.parameters(), method.buffers())
+        count = self.num_averaged
+        move_averages(averages, current, self.weight_of_new(count) if count else 1.0)
+        average.n_averaged += 1
 
 
 class SWA(AveragedStudents):

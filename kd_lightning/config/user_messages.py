@@ -28,7 +28,8 @@ from kd_lightning.config.sweep_keys import is_sweep_key
 
 # In the errors of torch and numpy, which are of several types
 NO_MEMORY = re.compile(
-    r"can't allocate memory|Unable to allocate|CUDA out of memory|Storage size calculation overflow"
+    r"can't allocate memory|Unable to allocate|CUDA out of memory|CUDA error: out of memory"
+    r"|CU(BLAS|DNN)_STATUS_ALLOC_FAILED|Storage size calculation overflow"
 )
 ASKED = re.compile(r"allocate (?:(?P<bytes>\d+) bytes|(?P<size>[\d.]+ \w+))")
 

@@ -141,7 +141,7 @@ def test_once(
     precision = trainer.precision_plugin.forward_context
     last = {f"{key}/last": student for key, student in method.students.items()}
     chosen = load_chosen(method, best)
-    loader = data.loader("test")
+    loader = data.loader("test", device=device)
     soup_by_name = make_soups(chosen, trainer, data, best) if soups else {}
     nets = {**others, **chosen, **{name: soup.net for name, soup in soup_by_name.items()}}
     logits, labels = predict({**nets, **last}, loader, device=device, precision=precision)
@@ -267,11 +267,11 @@ def make_soups(
     precision = trainer.precision_plugin.forward_context
 
     def refresh(net: nn.Module) -> None:
-        batches = data.loader("train")
+        batches = data.loader("train", device=device)
         refresh_batch_norm([net.to(device)], batches, device=device, precision=precision)
 
     def score(net: nn.Module) -> float:
-        loader = data.loader("val")
+        loader = data.loader("val", device=device)
         logits, labels = predict({"soup": net}, loader, device=device, precision=precision)
         return (logits["soup"].argmax(-1) == labels).float().mean().item()
 

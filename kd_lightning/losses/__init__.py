@@ -34,6 +34,7 @@ from kd_lightning.losses.feature_distance import (
 from kd_lightning.losses.feature_loss import (
     FeatureLoss,
     ShapeMismatch,
+    average_pool,
     pool_to_smaller,
     unit_features,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "attention_map",
     "attention_transfer_loss",
     "attention_weights",
+    "average_pool",
     "channel_correlation",
     "contrastive_loss",
     "cosine_similarity",

@@ -65,14 +65,24 @@ def check_dimensions(loss: str, student_shape: Sequence[int], teacher_shape: Seq
         )
 
 
+def average_pool(x: Maps, size: Sequence[int]) -> Maps:
+    """Averages of feature maps over a grid of this size, as torch's adaptive pooling.
+
+    That has no deterministic gradient on a GPU. Where the grid divides the map, this one has.
+    """
+    cells = [length // count for length, count in zip(x.shape[2:], size, strict=True)]
+    if [cell * count for cell, count in zip(cells, size, strict=True)] == list(x.shape[2:]):
+        return (F.avg_pool1d if len(cells) == 1 else F.avg_pool2d)(x, cells)
+    return (F.adaptive_avg_pool1d if len(cells) == 1 else F.adaptive_avg_pool2d)(x, list(size))
+
+
 def pool_to_smaller(a: Maps, b: Maps) -> tuple[Maps, Maps]:
-    """Adaptive average pooling of two feature maps to the smaller of their sizes.
+    """Average pooling of two feature maps to the smaller of their sizes.
 
     The smaller size is taken for each dimension. A map that already has it is returned unchanged.
     """
     size = torch.Size(map(min, a.shape[2:], b.shape[2:]))
-    pool = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
-    smaller = [x if x.shape[2:] == size else pool(x, size) for x in (a, b)]
+    smaller = [x if x.shape[2:] == size else average_pool(x, size) for x in (a, b)]
     return smaller[0], smaller[1]
 
 

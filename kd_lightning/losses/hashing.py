@@ -4,6 +4,7 @@ Wang et al., "In defense of feature mimicking", arXiv 2011.01424. Dimensions: B 
 N bits. A bit is the side of a random plane on which a feature lies: ``1[A f + c > 0]``.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +29,8 @@ def hashing_loss(
         offsets: c.
     """
     planes = planes.float()
-    bits = (F.linear(target_features.float(), planes) + offsets > 0).float()
-    soft_bits = F.linear(student_features.float(), planes) + offsets
-    return F.binary_cross_entropy_with_logits(soft_bits.float(), bits, reduction="none").mean(1)
+    # with autocast the products would be in half precision
+    with torch.autocast(planes.device.type, enabled=False):
+        bits = (F.linear(target_features.float(), planes) + offsets > 0).float()
+        soft_bits = F.linear(student_features.float(), planes) + offsets
+    return F.binary_cross_entropy_with_logits(soft_bits, bits, reduction="none").mean(1)

@@ -7,10 +7,9 @@ Dimensions: B batch, D channels, then the positions: (H, W) of images or (L) of 
 """
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from kd_lightning.losses.feature_distance import feature_mse
-from kd_lightning.losses.feature_loss import Maps
+from kd_lightning.losses.feature_loss import Maps, average_pool
 
 GRIDS = (4, 2, 1)
 
@@ -24,9 +23,10 @@ def hierarchical_context_loss(student: Maps, teacher: Maps) -> Tensor:
     the student alone. Computed in float32.
     """
     student, teacher = student.float(), teacher.detach().float()
-    pool = F.adaptive_avg_pool1d if student.ndim == 3 else F.adaptive_avg_pool2d
-    grids = [grid for grid in GRIDS if grid < min(student.shape[2:])]
-    pairs = [(student, teacher), *[(pool(student, n), pool(teacher, n)) for n in grids]]
+    dims = student.ndim - 2
+    grids = [[n] * dims for n in GRIDS if n < min(student.shape[2:])]
+    smaller = [(average_pool(student, grid), average_pool(teacher, grid)) for grid in grids]
+    pairs = [(student, teacher), *smaller]
     weights = [0.5**level for level in range(len(pairs))]
     distances = [feature_mse(a.flatten(1), b.flatten(1)) for a, b in pairs]
     return sum([w * d for w, d in zip(weights, distances, strict=True)]) / sum(weights)

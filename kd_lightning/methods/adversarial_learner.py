@@ -120,7 +120,9 @@ class AdversarialLearner(Learner):
 
     def _new_metrics(self) -> nn.ModuleDict:
         metrics = super()._new_metrics()
-        metrics["robust_accuracy"] = MulticlassAccuracy(self.num_classes, average="micro")
+        metrics["robust_accuracy"] = MulticlassAccuracy(
+            self.num_classes, average="micro", validate_args=False
+        )
         return metrics
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

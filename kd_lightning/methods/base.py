@@ -94,7 +94,11 @@ class Learner(CheckedNumbers, TrainingSteps):
     def _new_metrics(self) -> nn.ModuleDict:
         return nn.ModuleDict(
             {
-                "accuracy": MulticlassAccuracy(self.num_classes, average="micro"),
+                "accuracy": MulticlassAccuracy(
+                    self.num_classes,
+                    average="micro",
+                    validate_args=False,  # which waits for the device
+                ),
                 "ece": CalibrationError(),
                 "nll": MeanMetric(nan_strategy="disable"),
             }

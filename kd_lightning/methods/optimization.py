@@ -111,9 +111,21 @@ class Optimization(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips each group by itself: with one norm over all they would shrink each other."""
+        """Clips each group by itself: with one norm over all they would shrink each other.
+
+        Raises:
+            UserError: the gradients still have the scale of fp16, which only this optimizer knows.
+        """
         if not gradient_clip_val:
             return
+        plugin = None if self.fit_trainer is None else self.fit_trainer.precision_plugin
+        has_scale = getattr(plugin, "scaler", None) is not None
+        if has_scale and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise UserError(
+                "trainer.gradient_clip_val does not work with a fused optimizer in 16-mixed: it "
+                "scales the gradients back by itself, after they were clipped "
+                "(optimizer.fused=false, or hardware.precision=bf16-mixed)"
+            )
         clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
         for group in optimizer.param_groups:
             clip(group["params"], gradient_clip_val)

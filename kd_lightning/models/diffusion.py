@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 NUM_TIMES = 1000
 
@@ -58,7 +59,10 @@ def log_probability_gradient(
     Args:
         target: distributions over the classes, each with sum 1.
     """
-    return (target - head(x).float().softmax(dim=1)) @ head.weight.float()
+    weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
+    # with autocast the products would be in half precision
+    with torch.autocast(x.device.type, enabled=False):
+        return (target - F.linear(x.float(), weight, bias).softmax(dim=1)) @ weight
 
 
 def class_probabilities(

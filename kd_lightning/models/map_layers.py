@@ -6,10 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_lightning.losses.feature_loss import CONVS, NORMS
-
-POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d}
-MODES = {1: "linear", 2: "bilinear"}
+from kd_lightning.losses.feature_loss import CONVS, NORMS, average_pool
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -43,7 +40,12 @@ def resize_map(x: Float[Tensor, "B D *size"], size: Sequence[int]) -> Tensor:
     num_dims = x.ndim - 2
     smaller = list(map(min, x.shape[2:], size))
     if list(x.shape[2:]) != smaller:
-        x = POOLS[num_dims](x, smaller)
-    if list(size) != smaller:
-        x = F.interpolate(x, list(size), mode=MODES[num_dims], align_corners=True)
-    return x
+        x = average_pool(x, smaller)
+    if list(size) == smaller:
+        return x
+    if num_dims == 2:
+        return F.interpolate(x, list(size), mode="bilinear", align_corners=True)
+    # a series is a map of height 1: the linear mode has no deterministic gradient on a GPU
+    map_of_series = x.unsqueeze(2)
+    larger = F.interpolate(map_of_series, [1, *size], mode="bilinear", align_corners=True)
+    return larger.squeeze(2)

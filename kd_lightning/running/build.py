@@ -49,6 +49,7 @@ IGNORED_WARNINGS = (
     r"TensorFloat32 tensor cores for float32 matrix multiplication available.*",
     r"GPU available but not used.*",  # hardware=cpu
     r"Grad strides do not match bucket view strides.*",  # of layers with one channel a group
+    r"The AccumulateGrad node's stream does not match.*",  # Lightning wraps DDP on a side stream
 )
 # Python loggers -> the lowest level that is shown.
 LOG_LEVELS = {

@@ -146,11 +146,13 @@ def gpus() -> Iterator[Finding]:
         yield Finding("GPU", "none that torch can use: runs use the CPU (hardware=auto)")
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
-        precisions = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(
+            best_dtype(torch.device("cuda", index)), 32
+        )
         yield Finding(
             f"GPU {index}",
             f"{gpu.name}, {format_bytes(gpu.total_memory)}, compute {gpu.major}.{gpu.minor}, "
-            f"CUDA {torch.version.cuda}, use hardware.precision={precisions}",
+            f"CUDA {torch.version.cuda}, use hardware.precision={precision}",
         )
 
 

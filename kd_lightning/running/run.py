@@ -42,6 +42,7 @@ from kd_lightning.records.run_directory import (
     check_overrides,
     load_resumed_config,
     make_run_directory,
+    take_determinism,
 )
 from kd_lightning.running.build import (
     build_data,
@@ -106,6 +107,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         show_table: print the table at the end.
     """
     quieten()
+    if cfg.resume:
+        take_determinism(cfg, overrides or [])
     check_configuration(cfg)
     if cfg.resume:
         cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])

@@ -194,3 +194,16 @@ def test_too_little_memory_is_one_sentence(function: Callable, shape: tuple, sai
     sentence = user_message(caught(function, shape))
     assert sentence.startswith(f"the memory is not enough: {said}")
     assert ". " not in sentence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_too_little_memory_of_a_gpu_is_one_sentence_too(text: str) -> None:
+    assert user_message(RuntimeError(text)).startswith("the memory is not enough: ")

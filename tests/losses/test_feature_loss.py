@@ -2,9 +2,16 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from kd_lightning.losses.attention_transfer import AttentionTransfer
-from kd_lightning.losses.feature_loss import ShapeMismatch, pool_to_smaller, pooled, unit_features
+from kd_lightning.losses.feature_loss import (
+    ShapeMismatch,
+    average_pool,
+    pool_to_smaller,
+    pooled,
+    unit_features,
+)
 from kd_lightning.losses.fitnet import FitNet
 from kd_lightning.losses.relational import Relational
 
@@ -108,3 +115,18 @@ def test_the_mean_is_over_all_positions_and_a_vector_stays_as_it_is(size):
     maps, vectors = normal(2, 3, *size), normal(2, 3)
     torch.testing.assert_close(pooled(maps), maps.mean(list(range(2, maps.ndim))))
     assert torch.equal(pooled(vectors), vectors)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((8, 6), (4, 2)), ((7, 6), (4, 3)), ((9,), (3,)), ((9,), (4,)), ((5,), (5,))]
+)
+def test_average_pooling_is_torchs_adaptive_one(size: tuple, grid: tuple) -> None:
+    adaptive = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+    x = normal(2, 3, *size)
+    torch.testing.assert_close(average_pool(x, grid), adaptive(x, grid))
+
+
+def test_a_grid_that_divides_a_map_needs_no_adaptive_pooling() -> None:
+    x = normal(2, 3, 8, 6).requires_grad_()
+    names = str(average_pool(x, (4, 2)).grad_fn), str(average_pool(x, (4, 4)).grad_fn)
+    assert ["Adaptive" in name for name in names] == [False, True]

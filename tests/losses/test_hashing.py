@@ -65,3 +65,9 @@ def test_it_is_finite_in_float32_for_large_features(dtype: torch.dtype) -> None:
     loss = hashing_loss(features().to(dtype) * 1e6, features(2).to(dtype), PLANES)
     assert loss.dtype == torch.float32
     assert loss.isfinite().all()
+
+
+def test_it_is_computed_in_float32_under_autocast() -> None:
+    expected = hashing_loss(features(1), features(2), PLANES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(hashing_loss(features(1), features(2), PLANES), expected)

@@ -1,5 +1,7 @@
 """Training from labels alone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers import net, sgd
@@ -51,6 +53,20 @@ def test_each_student_is_clipped_by_itself() -> None:
     }
     assert norms["a"] == pytest.approx(1.0, rel=1e-3)
     assert all((p.grad == 1e-3).all() for p in method.students["b"].parameters())
+
+
+def test_gradients_whose_scale_only_the_optimizer_knows_are_not_clipped() -> None:
+    method = make("a")
+    fused = torch.optim.SGD(method.students.parameters(), lr=0.1, fused=True)
+    plugin = SimpleNamespace(scaler=torch.amp.GradScaler("cpu"))
+    method.fit_trainer = SimpleNamespace(precision_plugin=plugin)
+    for optimizer in (method.configure_optimizers(), fused):
+        method.configure_gradient_clipping(optimizer, None)
+    method.configure_gradient_clipping(method.configure_optimizers(), 1.0)
+    with pytest.raises(UserError, match=r"gradient_clip_val .* \(optimizer\.fused=false, or"):
+        method.configure_gradient_clipping(fused, 1.0)
+    plugin.scaler = None  # bf16
+    method.configure_gradient_clipping(fused, 1.0)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])

@@ -96,6 +96,8 @@ def test_the_guidance_is_the_gradient_of_the_log_probability(bias: bool) -> None
         (expected,) = torch.autograd.grad((target * logits.log_softmax(1)).sum(), x)
         found = log_probability_gradient(x.detach(), head, target)
         torch.testing.assert_close(found, expected)
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # in float32 all the same
+            assert torch.equal(log_probability_gradient(x.detach(), head, target), found)
 
 
 def test_guidance_by_nothing_has_equal_bits() -> None:

@@ -47,8 +47,28 @@ def test_a_deterministic_run_is_recorded_and_the_next_one_is_free_again(tiny: li
     assert not describe_arithmetic()["deterministic"]
 
 
+def test_a_resumed_deterministic_run_does_not_ask_a_gpu_for_its_precision(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = distill("method=supervised", *of_method("supervised", tiny), ON, "trainer.max_epochs=1")
+    asked = []
+
+    def usual(accelerator: str, deterministic: bool = False) -> int:
+        asked.append((accelerator, deterministic))
+        return 32
+
+    monkeypatch.setattr("kd_lightning.base.precision.usual_precision", usual)
+    again = distill(f"resume={run.directory}", "trainer.max_epochs=2")
+    assert again.metrics["epochs"] == 2
+    assert asked
+    assert all(deterministic for _, deterministic in asked)
+
+
 @pytest.mark.parametrize(("deterministic", "tf32"), [(False, True), (True, False)])
-def test_a_gpu_rounds_to_tf32_unless_it_is_deterministic(deterministic: bool, tf32: bool) -> None:
+def test_a_gpu_rounds_to_tf32_unless_it_is_deterministic(
+    deterministic: bool, tf32: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # by another test, on a GPU
     allow_tf32(not tf32)
     use_determinism(compose(f"hardware.deterministic={deterministic}"), on_gpu=True)
     assert describe_arithmetic()["tf32"] == tf32
