@@ -1,8 +1,10 @@
 """Parameter groups, optimizers and schedulers of a method."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -13,6 +15,8 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.methods.step import Losses, Step, step_of
 
 STUDENTS = "students"  # the optimizer of the students and of every group without its own
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+FUSED_ON = ("cuda",)  # a CPU starts no kernels, so there is nothing to save
 
 
 class Optimization(LightningModule):
@@ -96,7 +100,10 @@ class Optimization(LightningModule):
 
     def _scheduled(self, groups: list[dict[str, Any]]) -> Any:
         """The optimizer of these groups, as Lightning wants it, with its scheduler if any."""
-        optimizer = self.make_optimizer(groups)
+        trainer = self._trainer  # self.trainer is an error outside a run
+        scaled = trainer is not None and has_scale(trainer)
+        how = {"fused": True} if not scaled and can_fuse(self.make_optimizer, groups) else {}
+        optimizer = self.make_optimizer(groups, **how)
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
@@ -118,9 +125,8 @@ class Optimization(LightningModule):
         """
         if not gradient_clip_val:
             return
-        plugin = None if self.fit_trainer is None else self.fit_trainer.precision_plugin
-        has_scale = getattr(plugin, "scaler", None) is not None
-        if has_scale and getattr(optimizer, "_step_supports_amp_scaling", False):
+        scaled = self.fit_trainer is not None and has_scale(self.fit_trainer)
+        if scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
             raise UserError(
                 "trainer.gradient_clip_val does not work with a fused optimizer in 16-mixed: it "
                 "scales the gradients back by itself, after they were clipped "
@@ -150,3 +156,20 @@ class Optimization(LightningModule):
             optimizers[[STUDENTS, *self.separate_optimizers].index(name)].step()
         if step.statistics is not None:
             self.update_statistics(step.statistics)
+
+
+def has_scale(trainer: Trainer) -> bool:
+    """Whether gradients have a scale of their own, as in fp16."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
+def can_fuse(make: Callable, groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one kernel of torch can change all weights, and the settings of the optimizer do not
+    say how it computes. A fused optimizer differs from others by rounding.
+    """
+    if not isinstance(make, partial) or make.func not in FUSED:
+        return False
+    chosen = {"fused", "foreach", "differentiable"} & make.keywords.keys()
+    weights = [weight for group in groups for weight in group["params"]]
+    on_gpu = all(w.device.type in FUSED_ON and w.is_floating_point() for w in weights)
+    return bool(weights) and on_gpu and not chosen

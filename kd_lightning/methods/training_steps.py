@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kd_lightning.base.streams import seed_stream
-from kd_lightning.methods.optimization import Optimization
+from kd_lightning.methods.optimization import Optimization, has_scale
 from kd_lightning.methods.recorded_step import RecordedStep
 from kd_lightning.methods.step import Cached, Losses, Step, step_of
 
@@ -103,9 +103,9 @@ class TrainingSteps(Optimization):
         )
 
     def _scaled(self, loss: Tensor) -> Tensor:
-        plugin = None if self.fit_trainer is None else self.fit_trainer.precision_plugin
-        scaler = getattr(plugin, "scaler", None)  # of fp16
-        return loss if scaler is None else scaler.scale(loss)
+        if self.fit_trainer is None or not has_scale(self.fit_trainer):
+            return loss
+        return self.fit_trainer.precision_plugin.scaler.scale(loss)
 
     @property
     def has_gradients(self) -> bool:

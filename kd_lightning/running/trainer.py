@@ -100,6 +100,15 @@ def count_processes(hardware: DictConfig, on_gpu: bool) -> int:
     return int(devices) * hardware.num_nodes
 
 
+def trainer_settings(cfg: DictConfig, on_gpu: bool) -> dict[str, Any]:
+    """The keys of ``trainer``. On a GPU cuDNN times its algorithms once, because all whole batches
+    have one size, and keeps the fastest, unless the run is deterministic.
+    """
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    timed = {"benchmark": True} if on_gpu and not cfg.hardware.deterministic else {}
+    return timed | settings
+
+
 def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Trainer:
     """Lightning's Trainer, to which ``record`` adds loggers and callbacks.
 
@@ -120,7 +129,7 @@ def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Tra
     check_processes(count_processes(cfg.hardware, on_gpu), cfg.hardware.num_nodes)
     use_determinism(cfg, on_gpu)
     trainer = Trainer(
-        **OmegaConf.to_container(cfg.trainer, resolve=True),
+        **trainer_settings(cfg, on_gpu),
         accelerator=accelerator,
         devices=cfg.hardware.devices,
         num_nodes=cfg.hardware.num_nodes,

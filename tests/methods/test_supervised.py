@@ -1,13 +1,17 @@
 """Training from labels alone."""
 
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import net, sgd
+from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.methods import optimization
 from kd_lightning.methods.supervised import Supervised
 
 
@@ -53,6 +57,48 @@ def test_each_student_is_clipped_by_itself() -> None:
     }
     assert norms["a"] == pytest.approx(1.0, rel=1e-3)
     assert all((p.grad == 1e-3).all() for p in method.students["b"].parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "is_fused"),
+    [
+        (partial(torch.optim.SGD, lr=0.1, momentum=0.9), True),
+        (partial(torch.optim.Adam, lr=0.1), True),
+        (partial(torch.optim.AdamW, lr=0.1), True),
+        (partial(torch.optim.SGD, lr=0.1, fused=False), False),
+        (partial(torch.optim.SGD, lr=0.1, foreach=True), False),
+        (partial(torch.optim.RMSprop, lr=0.1), False),  # torch has no such kernel
+        (lambda groups: torch.optim.SGD(groups, lr=0.1), False),
+    ],
+)
+def test_optimizers_are_fused_on_a_gpu_and_learn_the_same(
+    make: Callable, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+    for devices in (("cuda",), ("cpu",)):
+        monkeypatch.setattr(optimization, "FUSED_ON", devices)
+        method = Supervised(students={"student": net()}, num_classes=3, optimizer=make)
+        optimizer = method.configure_optimizers()
+        assert (optimizer.defaults.get("fused") is True) == (is_fused and devices == ("cpu",))
+        for weight in method.parameters():
+            torch.nn.init.constant_(weight, 0.5)
+            weight.grad = torch.full_like(weight, 0.25)
+        for _ in range(3):
+            optimizer.step()
+        ends.append([weight.detach().clone() for weight in method.parameters()])
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_with_scaled_gradients_they_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimization, "FUSED_ON", ("cpu",))
+    method = Supervised(
+        students={"student": net()}, num_classes=3, optimizer=partial(torch.optim.SGD, lr=0.1)
+    )
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    method.trainer = trainer
+    assert method.configure_optimizers().defaults["fused"]
+    trainer.precision_plugin.scaler = torch.amp.GradScaler("cpu")
+    assert not method.configure_optimizers().defaults["fused"]
 
 
 def test_gradients_whose_scale_only_the_optimizer_knows_are_not_clipped() -> None:

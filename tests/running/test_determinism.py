@@ -23,7 +23,7 @@ from kd_lightning.running.determinism import (
     describe_arithmetic,
     use_determinism,
 )
-from kd_lightning.running.trainer import bare_trainer
+from kd_lightning.running.trainer import bare_trainer, trainer_settings
 
 ON = "hardware.deterministic=true"
 
@@ -74,6 +74,16 @@ def test_a_gpu_rounds_to_tf32_unless_it_is_deterministic(
     assert describe_arithmetic()["tf32"] == tf32
     assert torch.backends.cuda.matmul.allow_tf32 == tf32
     assert (WORKSPACE in os.environ) == deterministic
+
+
+def test_cudnn_measures_algorithms_on_a_gpu_unless_a_run_says_otherwise() -> None:
+    def benchmark(*words: str, on_gpu: bool = True) -> bool | None:
+        return trainer_settings(compose(*words), on_gpu).get("benchmark")
+
+    assert benchmark() is True
+    assert benchmark("+trainer.benchmark=false") is False
+    assert benchmark(ON) is None
+    assert benchmark(on_gpu=False) is None
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
