@@ -10,6 +10,7 @@ the loss has one. It never goes to the teacher's layer.
 Dimensions: B batch, C channels, D features. N stands for any other dimensions.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -70,10 +71,12 @@ def average_pool(x: Maps, size: Sequence[int]) -> Maps:
 
     That has no deterministic gradient on a GPU. Where the grid divides the map, this one has.
     """
-    cells = [length // count for length, count in zip(x.shape[2:], size, strict=True)]
-    if [cell * count for cell, count in zip(cells, size, strict=True)] == list(x.shape[2:]):
-        return (F.avg_pool1d if len(cells) == 1 else F.avg_pool2d)(x, cells)
-    return (F.adaptive_avg_pool1d if len(cells) == 1 else F.adaptive_avg_pool2d)(x, list(size))
+    lengths = x.shape[2:]
+    if any(map(operator.mod, lengths, size)):
+        pool = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+        return pool(x, list(size))
+    pool = F.avg_pool1d if len(size) == 1 else F.avg_pool2d
+    return pool(x, list(map(operator.floordiv, lengths, size)))
 
 
 def pool_to_smaller(a: Maps, b: Maps) -> tuple[Maps, Maps]:
