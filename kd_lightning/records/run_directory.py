@@ -207,8 +207,9 @@ def take_determinism(cfg: DictConfig, overrides: list[str]) -> None:
     if any(word.startswith("hardware.deterministic=") for word in overrides):
         return
     with suppress(Damaged):  # whatever is wrong with the run is said by what loads it
-        old = read_config(Path(cfg.resume))
-        cfg.hardware.deterministic |= OmegaConf.select(old, "hardware.deterministic") is True
+        old = read_config(Path(cfg.resume), "hardware")
+        if old.hardware.get("deterministic") is True:
+            cfg.hardware.deterministic = True
 
 
 def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
