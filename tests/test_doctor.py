@@ -3,8 +3,10 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 from kd_lightning import doctor
@@ -75,3 +77,21 @@ def test_an_installation_that_is_older_than_its_source_is_said(monkeypatch) -> N
     assert "export" in found.state
     assert "ucr" not in found.state
     assert found.advice == "pip install -e ."
+
+
+def test_each_gpu_is_advised_by_what_it_can_do(monkeypatch) -> None:
+    capabilities = {0: (9, 0), 1: (7, 5)}
+
+    def properties(index: int) -> SimpleNamespace:
+        major, minor = capabilities[index]
+        return SimpleNamespace(name="GPU", total_memory=10**9, major=major, minor=minor)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: capabilities[device.index]
+    )
+    first, second = (str(finding) for finding in installation.gpus())
+    assert "hardware.precision=bf16-mixed" in first
+    assert "hardware.precision=16-mixed" in second

@@ -19,6 +19,7 @@ from kd_lightning.callbacks.pruning import pruning_callback
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.config.schema import arguments_of
 from kd_lightning.methods.base import Learner
+from kd_lightning.methods.optimization import has_scale
 from kd_lightning.records.jobs import current_job
 from kd_lightning.running.determinism import use_determinism
 from kd_lightning.trackers.run_info import RunInfo, run_name
@@ -142,7 +143,7 @@ def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Tra
         enable_model_summary=False,
         **record,
     )
-    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+    if has_scale(trainer):
         # The first scaled gradients may be infinite. Their step is left out, and torch then takes
         # the schedule to have begun before the optimizer.
         warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before.*")

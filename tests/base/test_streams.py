@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -49,3 +51,18 @@ def global_state():
 def test_seeding_sets_the_global_generator_to_the_start_of_the_stream():
     seed_stream(0, "augmentation", 1, 2)
     assert torch.equal(torch.rand(5), torch.rand(5, generator=stream(0, "augmentation", 1, 2)))
+
+
+def test_seeding_seeds_the_gpu_that_is_named_and_not_the_current_one(monkeypatch):
+    seeded, current = [], [0]
+
+    @contextmanager
+    def use(device):
+        current.append(device.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", use)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append((current[-1], seed)))
+    seed_stream("a", 1, device=torch.device("cuda", 1))
+    assert seeded == [(1, stream_seed("a", 1))]
