@@ -5,7 +5,6 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,19 +196,6 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if idle := words_without_effect(cfg, overrides):
         method = cfg.method._target_.split(".")[-2]
         raise UserError(f"{idle[0]} has no effect: method={method} has no teacher")
-
-
-def take_determinism(cfg: DictConfig, overrides: list[str]) -> None:
-    """Sets ``hardware.deterministic`` of a command that resumes a deterministic run, unless the
-    command names it. Otherwise ``cfg`` would look for the best precision of the GPU, and after this
-    first use of the GPU a deterministic run is refused.
-    """
-    if any(word.startswith("hardware.deterministic=") for word in overrides):
-        return
-    with suppress(Damaged):  # whatever is wrong with the run is said by what loads it
-        old = read_config(Path(cfg.resume), "hardware")
-        if old.hardware.get("deterministic") is True:
-            cfg.hardware.deterministic = True
 
 
 def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:

@@ -1,13 +1,16 @@
 """``hardware.deterministic``: equal bits in every run on the same kind of device."""
 
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.precision import allow_tf32
+from kd_lightning.records.run_directory import read_config
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS gives equal bits; the first is faster
@@ -32,6 +35,19 @@ def use_determinism(cfg: DictConfig, on_gpu: bool) -> None:
         if on_gpu:
             fix_workspace()
     allow_tf32(on_gpu and not deterministic)
+
+
+def take_determinism(cfg: DictConfig, overrides: list[str]) -> None:
+    """Sets ``hardware.deterministic`` of a command that resumes a deterministic run, unless the
+    command names it. Otherwise ``cfg`` would look for the best precision of the GPU, and after this
+    first use of the GPU a deterministic run is refused.
+    """
+    if any(word.startswith("hardware.deterministic=") for word in overrides):
+        return
+    with suppress(Damaged):  # whatever is wrong with the run is said by what loads it
+        old = read_config(Path(cfg.resume), "hardware")
+        if old.hardware.get("deterministic") is True:
+            cfg.hardware.deterministic = True
 
 
 def check_no_contradiction(cfg: DictConfig) -> None:

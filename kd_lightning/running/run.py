@@ -42,7 +42,6 @@ from kd_lightning.records.run_directory import (
     check_overrides,
     load_resumed_config,
     make_run_directory,
-    take_determinism,
 )
 from kd_lightning.running.build import (
     build_data,
@@ -53,6 +52,7 @@ from kd_lightning.running.build import (
 )
 from kd_lightning.running.compile_trial import compile_trial
 from kd_lightning.running.confidence_temperature import calibrate_confidence
+from kd_lightning.running.determinism import take_determinism
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stages, fit_next_stage
