@@ -25,7 +25,7 @@ from benchmarks.report import RESULTS
 from benchmarks.training_costs import FLOPS, KD, LABELS, STUDY_EPOCHS, TIME, costs
 from kd_lightning.base.files import write_text
 from kd_lightning.base.tables import Table, markdown
-from kd_lightning.reports.differences import format_interval, format_points
+from kd_lightning.reports.formats import format_interval, format_points
 
 TABLE = RESULTS / "cost_for_quality.md"
 PICTURE = FOLDER / "cost_for_quality.svg"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_lightning.base.proportions import mcnemar_p, paired_interval
 from kd_lightning.evaluation.sections import Section, whole
-from kd_lightning.reports.differences import format_p, format_points
+from kd_lightning.reports.formats import format_p, format_points
 from kd_lightning.reports.statistics import holm
 
 

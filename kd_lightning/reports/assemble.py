@@ -27,7 +27,7 @@ from kd_lightning.reports.differences import (
     tested_columns,
 )
 from kd_lightning.reports.grids import Grid, grid_of
-from kd_lightning.reports.join import join
+from kd_lightning.reports.join import declared_seeds, join
 from kd_lightning.reports.pair_tables import pair_table
 from kd_lightning.reports.pairs import resolve
 from kd_lightning.reports.pairs_over_data_sets import wilcoxon_table
@@ -122,7 +122,9 @@ def build(
         primary = existing(preset["primary"], lambda names: resolve(names, results, keys))
         row_pairs = [replace(pair, exploratory=pair not in primary) for pair in row_pairs]
         row_pairs.sort(key=lambda pair: pair.exploratory)
-    paired = compare(row_pairs, metrics, shown, results, keys, settings.get("primary_column"))
+    declared = len(declared_seeds(settings))
+    column = settings.get("primary_column")
+    paired = compare(row_pairs, metrics, shown, results, keys, column, declared)
     notes += [
         f"Left out: no run has test {metric} (compared)."
         for metric in metrics

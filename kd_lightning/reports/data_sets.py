@@ -13,7 +13,7 @@ from scipy import stats
 
 from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import format_value, split
-from kd_lightning.reports.differences import format_p
+from kd_lightning.reports.formats import format_p
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.published import Published, published_values
 from kd_lightning.reports.statistics import TOLERANCE, Sample

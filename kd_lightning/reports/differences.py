@@ -9,7 +9,6 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.records.sample_counts import sample_counts
 from kd_lightning.reports.columns import (
     COMBINED,
-    DECIMALS,
     METRICS,
     PERCENT,
     measure_of,
@@ -36,6 +35,7 @@ class Difference:
         interval_with_test: the 95 % interval over other seeds and other test samples; None if it is
             not known which samples the nets got right, and for other metrics than accuracy.
         exploratory: whether the study named another pair or another column as its question.
+        declared: how many seeds the study named before it ran; 0: it named none.
     """
 
     pair: Pair
@@ -47,6 +47,7 @@ class Difference:
     results: tuple[JobResult, ...]
     interval_with_test: tuple[float, float] | None = None
     exploratory: bool = False
+    declared: int = 0
 
     @property
     def net(self) -> str:
@@ -116,6 +117,7 @@ def differences(
     results: Sequence[JobResult],
     data_sets: Sequence[str],
     primary_column: str | None = None,
+    declared: int = 0,
 ) -> list[Difference]:
     """The difference of each pair on each data set, in each column that both rows have. A pair that
     names two nets is compared only in the metric of these nets.
@@ -124,6 +126,7 @@ def differences(
         columns: of this metric.
         data_sets: the keys that name a data set.
         primary_column: differences in other columns are exploratory; None: no column makes one so.
+        declared: see ``Difference``.
     """
     rows: dict[tuple[str, str], dict[str, JobResult]] = {}
     for result in results:
@@ -147,12 +150,12 @@ def differences(
                     overlap(used),
                 )
                 interval = interval_with_test(column_a, column_b, sample, used)
-                planned = len({*a, *b})
+                planned = max(declared, len({*a, *b}))
                 exploratory = pair.exploratory or primary_column not in (None, column_a)
                 paired.append(
                     Difference(
                         pair, data_set, column_a, column_b, sample, planned, used, interval,
-                        exploratory,
+                        exploratory, declared,
                     )
                 )  # fmt: skip
     return paired
@@ -208,6 +211,7 @@ def compare(
     results: Sequence[JobResult],
     data_sets: Sequence[str],
     primary_column: str | None = None,
+    declared: int = 0,
 ) -> dict[str, list[Difference]]:
     """The differences of all pairs, by metric. A metric that no finished run has is left out.
 
@@ -215,6 +219,7 @@ def compare(
         columns: of the report; see ``tested_columns``.
         data_sets: the keys that name a data set.
         primary_column: see ``differences``.
+        declared: see ``Difference``.
     """
     is_any_done = any(result.values for result in results)
     compared = {}
@@ -222,7 +227,7 @@ def compare(
         tested = tested_columns(metric, columns, results)
         if tested or not is_any_done:
             compared[metric] = differences(
-                pairs, metric, tested, results, data_sets, primary_column
+                pairs, metric, tested, results, data_sets, primary_column, declared
             )
     return compared
 
@@ -265,42 +270,3 @@ def equivalence_p_values(paired: Sequence[Difference], margin: float | None) -> 
         for difference in paired
     ]
     return holm_within(families, p_values)
-
-
-def format_points(difference: float) -> str:
-    """A difference of shares, in percentage points."""
-    return _with_sign(100 * difference, 2)
-
-
-def format_difference(metric: str, difference: float) -> str:
-    """A difference of two values of a metric, in percentage points if they are shares."""
-    if metric in PERCENT:
-        return format_points(difference)
-    return _with_sign(difference, DECIMALS.get(metric, 3) + 1)
-
-
-def _with_sign(value: float, decimals: int) -> str:
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "−")
-
-
-def format_interval(metric: str, interval: tuple[float, float] | None) -> str:
-    """The 95 % interval of differences of a metric; "" for None."""
-    return "" if interval is None else " to ".join(format_difference(metric, x) for x in interval)
-
-
-def difference_heading(metric: str) -> str:
-    """The heading of a column of differences: what is compared, with its unit if that is points.
-
-    Args:
-        metric: its name in ``compared``.
-    """
-    part, name = measure_of(metric)
-    return f"{part} {name}, points" if name in PERCENT else f"{part} {name}"
-
-
-def format_p(p: float | None) -> str:
-    """A p-value as the tables show it; "" for None."""
-    if p is None:
-        return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

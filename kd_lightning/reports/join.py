@@ -98,9 +98,13 @@ def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[
     settings: dict[str, Any] = {"compared": list(dict.fromkeys(compared))} if compared else {}
     if primary:
         settings["primary"] = list(map(list, primary))
-    primary_columns = {source.settings.get("primary_column") for source in sources}
-    if len(primary_columns) == 1 and None not in primary_columns:
+    # a study may have named its column after its first parts had run
+    primary_columns = {source.settings.get("primary_column") for source in sources} - {None}
+    if len(primary_columns) == 1:
         settings["primary_column"] = primary_columns.pop()
+    seeds = [declared_seeds(source.settings) for source in sources]
+    if len({str(named) for named in seeds}) == 1:
+        settings["grid"] = {"seed": seeds[0]}
     expected = {source.settings.get("expected_std") for source in sources}
     if len(expected) == 1 and None not in expected:
         settings["expected_std"] = expected.pop()
@@ -115,6 +119,14 @@ def _join_settings(sources: Sequence[Source], data_sets: Sequence[str]) -> dict[
         "made": [entry for source in sources for entry in source.settings.get("made") or []],
         "search": searches[0] if all(searches) else None,
     }
+
+
+def declared_seeds(settings: Mapping[str, Any]) -> list[Any]:
+    """The seeds that a study named before it ran, whether or not all have run: those of a preset
+    with primary contrasts; else none.
+    """
+    seeds = (settings.get("grid") or {}).get("seed")
+    return list(seeds) if settings.get("primary") and isinstance(seeds, list) else []
 
 
 def check_unique(source: Source) -> None:

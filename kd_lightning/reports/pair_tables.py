@@ -5,11 +5,9 @@ from collections.abc import Sequence
 
 from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import PERCENT, measure_of
-from kd_lightning.reports.differences import (
-    Difference,
-    adjusted_p_values,
+from kd_lightning.reports.differences import Difference, adjusted_p_values, equivalence_p_values
+from kd_lightning.reports.formats import (
     difference_heading,
-    equivalence_p_values,
     format_difference,
     format_interval,
     format_p,
@@ -39,8 +37,8 @@ def pair_table(
         margin = None
     equivalent = equivalence_p_values(paired, margin)
     adjusted = adjusted_p_values(paired)
-    tested = Counter(d.family for d in paired if d.sample.p_value() is not None)
-    tests = max(tested.values(), default=0)
+    tested = {d.family for d in paired if d.sample.has_test}
+    tests = max(Counter(d.family for d in paired if d.family in tested).values(), default=0)
     has_kinds = any(difference.exploratory for difference in paired)
     has_test = any(difference.interval_with_test for difference in paired)
     rows = []
@@ -94,7 +92,8 @@ def _notes(
     if any(difference.interval_with_test for difference in paired):
         notes.append(
             "With other test samples: the interval over other seeds and other test samples like "
-            "these, both drawn at random. The first interval and all p hold for this test set."
+            "these, both drawn at random; equal to the first if the test samples add nothing that "
+            "is seen beside the seeds. The first interval and all p hold for this test set."
         )
     if any(difference.sample.overlap for difference in paired):
         notes.append(
@@ -123,11 +122,17 @@ def _notes(
         notes.append("With fewer than two seeds (n < 2) there is no interval and no test.")
     if any(difference.sample.n > 1 and difference.sample.is_constant for difference in paired):
         notes.append(
-            "If the difference is the same for all seeds, the interval has no width and the t test "
-            "gives no p. This does not mean that other seeds give the same difference."
+            "If the difference is the same for all seeds, the interval has no width and the t "
+            "tests give no p. This does not mean that other seeds give the same difference."
         )
     if any(difference.sample.n < difference.planned for difference in paired):
         notes.append("n of m: only the n seeds for which both rows have a result are compared.")
+    if any(difference.sample.n < difference.declared for difference in paired):
+        notes.append(
+            "Not all seeds that the study named are here. Its answer is the table of them all: "
+            "until then p and the test of equality decide nothing, or each look would be one more "
+            "chance to find something."
+        )
     compared = {difference.pair for difference in paired}
     lacking = "" if metric == "accuracy" else f" with test {metric}"
     notes += [

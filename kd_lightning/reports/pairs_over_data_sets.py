@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from kd_lightning.base.tables import Table
 from kd_lightning.reports.columns import PERCENT, measure_of
 from kd_lightning.reports.data_sets import ALPHA
-from kd_lightning.reports.differences import (
-    Difference,
+from kd_lightning.reports.differences import Difference
+from kd_lightning.reports.formats import (
     difference_heading,
     format_difference,
     format_interval,
@@ -18,7 +18,7 @@ from kd_lightning.reports.differences import (
 )
 from kd_lightning.reports.pair_tables import title_of
 from kd_lightning.reports.pairs import Pair
-from kd_lightning.reports.statistics import Sample, holm_within, wilcoxon
+from kd_lightning.reports.statistics import TOLERANCE, Sample, holm_within, wilcoxon
 
 
 def wilcoxon_table(metric: str, paired: Sequence[Difference], margin: float | None = None) -> Table:
@@ -83,19 +83,20 @@ def _note_on_lowest_p(
         means: of each test, its differences, one for each data set.
         families: the family of each test.
     """
-    counts = list(map(len, means))
+    # the test leaves out data sets without a difference
+    counts = [sum(abs(mean) >= TOLERANCE for mean in of_test) for of_test in means]
     if not counts:
         return []
     fewest, most = min(counts), max(counts)
     tests = min(Counter(families).values())
     if lowest_p(fewest) > ALPHA:
-        return [f"With {fewest} data sets, p cannot be below {lowest_p(fewest):.3g}."]
+        return [f"With {fewest} data sets that differ, p cannot be below {lowest_p(fewest):.3g}."]
     lowest = lowest_p(most)
     if lowest * tests > ALPHA:
         return [
-            f"With {most} data sets p cannot be below {lowest:.3g}, and with Holm's correction for "
-            f"{tests} pairs the lowest cannot be below {min(1, lowest * tests):.3g}: after "
-            "correction this table can show nothing. Name fewer primary contrasts (primary)."
+            f"With {most} data sets that differ, p cannot be below {lowest:.3g}. With Holm's "
+            f"correction for {tests} pairs it cannot be below {min(1, lowest * tests):.3g}, so "
+            "this table can show nothing: name fewer primary contrasts (primary)."
         ]
     return []
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.reports.columns import PERCENT
-from kd_lightning.reports.differences import Difference, format_difference
+from kd_lightning.reports.differences import Difference
+from kd_lightning.reports.formats import format_difference
 from kd_lightning.reports.statistics import detectable_mean
 
 LEVEL = 0.05

@@ -49,6 +49,13 @@ class Sample:
         return self.n > 0 and max(self.values) - min(self.values) < TOLERANCE
 
     @property
+    def has_test(self) -> bool:
+        """Whether a t test is defined: for two values or more, all finite and not all equal. Equal
+        values do not show that other seeds give the same.
+        """
+        return math.isfinite(self.std) and not self.is_constant
+
+    @property
     def error(self) -> float:
         """Standard error of the mean."""
         return self.effective_std / math.sqrt(self.n)
@@ -59,8 +66,10 @@ class Sample:
         return self.std * math.sqrt(1 + self.n * self.overlap)
 
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean, from Student's t; None for fewer than two values."""
-        if self.n < 2:
+        """The 95 % interval of the mean, from Student's t; None for fewer than two values, or if
+        one of them is not finite.
+        """
+        if not math.isfinite(self.std):
             return None
         if self.is_constant:
             return self.mean, self.mean
@@ -68,32 +77,27 @@ class Sample:
         return self.mean - half, self.mean + half
 
     def p_value(self) -> float | None:
-        """Two-sided p-value of the t test that the mean is 0; None where it is not defined: for
-        fewer than two values, or if all are equal.
-        """
-        if self.n < 2 or self.is_constant:
+        """Two-sided p-value of the t test that the mean is 0; None where it is not defined."""
+        if not self.has_test:
             return None
         return float(2 * stats.t.sf(abs(self.mean / self.error), self.n - 1))
 
     def equivalence_p_value(self, margin: float) -> float | None:
         """p-value of the test that the mean is not within ``margin`` of 0: small values show that
-        it is. Two one-sided t tests (TOST, Schuirmann 1987), of which the larger p counts.
-
-        None for fewer than two values. If all values are equal, 0 inside the margin and 1 outside.
+        it is. Two one-sided t tests (TOST, Schuirmann 1987), of which the larger p counts. None
+        where they are not defined.
         """
-        if self.n < 2:
+        if not self.has_test:
             return None
-        if self.is_constant:
-            return 0.0 if abs(self.mean) < margin else 1.0
         bounds = [self.mean + margin, margin - self.mean]
         p_values = stats.t.sf([bound / self.error for bound in bounds], self.n - 1)
         return float(max(p_values))
 
     def detectable(self, power: float = 0.8, level: float = 0.05) -> float | None:
         """The mean that the t test finds at ``level`` with a probability of ``power``, if other
-        values vary as these do; None for fewer than two values, or if all are equal.
+        values vary as these do; None where the test is not defined.
         """
-        if self.n < 2 or self.is_constant or not math.isfinite(self.std):
+        if not self.has_test:
             return None
         return detectable_mean(self.n, self.effective_std, power, level)
 
@@ -126,6 +130,9 @@ def two_way_interval(values: Num[np.ndarray, "rows columns"]) -> tuple[float, fl
     (MS_rows + MS_columns - MS_rest) / (rows * columns), without the part of the columns if it is
     negative. The degrees of freedom are Satterthwaite's. This is the analysis of many readers and
     many cases in medical imaging (Dorfman, Berbaum and Metz 1992; Hillis 2007).
+
+    It is never narrower than the interval over the rows alone: with few rows, the degrees of
+    freedom grow more with a small part of the columns than the variance does.
     """
     rows, columns = values.shape
     if min(rows, columns) < 2:
@@ -146,16 +153,20 @@ def two_way_interval(values: Num[np.ndarray, "rows columns"]) -> tuple[float, fl
         return mean, mean
     freedom = variance**2 / sum(part**2 / of_part for part, of_part in parts)
     half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
+    of_rows_alone = float(stats.t.ppf(0.975, rows - 1)) * math.sqrt(row_part)
+    half = max(half, of_rows_alone)
     return mean - half, mean + half
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction. None, a test that is not defined, stays None."""
+    """Holm's step-down correction. None, a test that is not defined, stays None, and counts as one
+    of the tests all the same: how many there are does not depend on what was found.
+    """
     ordered = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, i) in enumerate(ordered):
-        highest = max(highest, min(1.0, p * (len(ordered) - rank)))
+        highest = max(highest, min(1.0, p * (len(p_values) - rank)))
         adjusted[i] = highest
     return adjusted
 
@@ -177,12 +188,15 @@ def holm_within(
 
 
 def wilcoxon(differences: Sequence[float]) -> float | None:
-    """Two-sided p-value of the Wilcoxon signed-rank test; None if all differences are 0.
+    """Two-sided p-value of the Wilcoxon signed-rank test; None if all differences are 0, or if one
+    is not finite.
 
     Differences of 0 are left out. Without ties the test is exact up to 50 differences. With ties it
     is exact up to 13 (all sign patterns of the tied ranks are enumerated). Above these numbers the
     normal approximation is used.
     """
+    if not all(map(math.isfinite, differences)):
+        return None
     # rounded, or float32 rounding errors would break ties
     nonzero = [round(value, 6) for value in differences if abs(value) >= TOLERANCE]
     if not nonzero:

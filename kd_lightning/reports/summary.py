@@ -114,7 +114,7 @@ def main_table(
     heads, cells = with_published(columns, ours, numbers)
     first = [[f"{row.label} *" if row is best else row.label, row.n_text] for row in rows]
     notes = [_note_on_numbers(rows), _note_on_choice(rows, best, chosen_by)]
-    notes += [*_notes_on_equal_rows(rows), *_notes_on_teacher(results)]
+    notes += [*_notes_on_equal_rows(rows), *_notes_on_teacher(rows)]
     notes += [*notes_on_published(published, results, columns), *notes_on_missing(results, search)]
     heads = ["trial" if search else "variant", "n", *heads]
     return Table(name, title, heads, [a + b for a, b in zip(first, cells, strict=True)], notes)
@@ -193,19 +193,36 @@ def _notes_on_equal_rows(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _notes_on_teacher(results: Sequence[JobResult]) -> list[str]:
+def _notes_on_teacher(rows: Sequence[Row]) -> list[str]:
+    """One note on the teachers that most rows share, and one for rows that have other teachers."""
     column = "test/teacher/accuracy"
-    by_teacher = {r.teacher: r.values[column] for r in results if column in r.values}
-    if not by_teacher:
-        return []
-    sample = Sample(tuple(by_teacher.values()))
-    mean = format_value(column, sample.mean)
-    if sample.n == 1:
-        return [f"All runs have the same teacher. Its test accuracy: {mean} %."]
-    return [
-        f"Test accuracy of the teachers: {mean} ± {format_value(column, sample.std)} %, mean ± "
-        f"standard deviation of {sample.n} teachers."
-    ]
+    groups: list[tuple[dict[str | None, float], list[str]]] = []
+    for row in rows:
+        own = {r.teacher: r.values[column] for r in row.results if column in r.values}
+        for teachers, labels in groups:
+            if teachers.keys() & own.keys():
+                teachers |= own
+                labels.append(row.label)
+                break
+        else:
+            groups += [(own, [row.label])] * bool(own)
+    groups.sort(key=lambda group: -len(group[1]))  # stable: of groups of one size the first
+    notes = []
+    for teachers, labels in groups:
+        sample = Sample(tuple(teachers.values()))
+        accuracy = f"{format_value(column, sample.mean)} %"
+        if sample.n > 1:
+            accuracy = accuracy.replace(" %", f" ± {format_value(column, sample.std)} %")
+            accuracy += f", mean ± standard deviation of {sample.n} teachers"
+        if notes:
+            notes.append(f"Other teachers, of {'; '.join(labels)}: {accuracy}.")
+        elif sample.n > 1:
+            notes.append(f"Test accuracy of the teachers: {accuracy}.")
+        elif len(groups) == 1:
+            notes.append(f"All runs have the same teacher. Its test accuracy: {accuracy}.")
+        else:
+            notes.append(f"Test accuracy of the teacher: {accuracy}.")
+    return notes
 
 
 def notes_on_missing(results: Sequence[JobResult], search: bool) -> list[str]:

@@ -27,11 +27,7 @@ from kd_lightning.base.tables import csv_text, latex, markdown
 from kd_lightning.reports import correctness
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import PERCENT, split
-from kd_lightning.reports.differences import (
-    Difference,
-    adjusted_p_values,
-    equivalence_p_values,
-)
+from kd_lightning.reports.differences import Difference, adjusted_p_values, equivalence_p_values
 from kd_lightning.reports.job_results import FILE, is_local, to_jsonl
 from kd_lightning.reports.published import published_values
 from kd_lightning.reports.summary import rows_of

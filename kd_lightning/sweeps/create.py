@@ -22,11 +22,8 @@ from kd_lightning.records.jobs import create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import OBJECTIVE, check_chooser
 from kd_lightning.reports.columns import expand as expand_columns
-from kd_lightning.reports.differences import (
-    check_compared,
-    check_margin,
-    check_primary_column,
-)
+from kd_lightning.reports.differences import check_compared, check_margin, check_primary_column
+from kd_lightning.reports.job_results import key_of
 from kd_lightning.reports.power import check_expected_std, planned_power
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
@@ -90,7 +87,14 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
 
 
 def check_primary(settings: plan.Settings) -> None:
-    """Raises ``UserError`` if a primary contrast is not one of the pairs."""
+    """Raises ``UserError`` if a primary contrast is not one of the pairs, or if it is not said in
+    which of several metrics it is tested.
+    """
+    if settings.primary and len(settings.compared) > 1 and settings.primary_column is None:
+        raise UserError(
+            f"primary contrasts need one column that answers the question, got the metrics "
+            f"{', '.join(settings.compared)} (sweep.primary_column=…, such as test/a/accuracy)"
+        )
     for pair in settings.primary:
         if pair not in settings.pairs:
             raise UserError(
@@ -101,8 +105,14 @@ def check_primary(settings: plan.Settings) -> None:
 def power_of(settings: plan.Settings, variations: Sequence[plan.Variation]) -> str:
     """What the sweep can show with its seeds, if differences vary as ``expected_std`` says."""
     seeds = {variation.axes.get("seed") for variation in variations}
-    contrasts = settings.primary or settings.pairs
-    return planned_power(settings.expected_std, len(seeds), len(contrasts))
+    if any(key_of(word) == "data.resample" for word in variations[0].overrides):
+        return (
+            "Power: resamples of one data set have samples in common, so it depends on how many "
+            "samples are train and test; the tables of the sweep say it."
+        )
+    data_sets = {tuple(str(v.axes.get(key)) for key in settings.data_sets) for v in variations}
+    contrasts = len(settings.primary or settings.pairs) * len(data_sets)
+    return planned_power(settings.expected_std, len(seeds), contrasts)
 
 
 def describe_jobs(variations: Sequence[plan.Variation], settings: plan.Settings) -> str:

@@ -101,7 +101,7 @@ def test_pairs_have_a_wilcoxon_test_over_the_means_of_the_data_sets(tmp_path):
     # Plane is equal: 0.05, 0.11, 0.10 of one sign
     assert table.rows[1][5] == "0.250"
     assert table.rows[1][6] == "0.500"
-    assert "With 4 data sets, p cannot be below 0.125." in table.notes
+    assert "With 3 data sets that differ, p cannot be below 0.25." in table.notes
 
 
 def test_too_many_pairs_for_so_few_data_sets_are_named(tmp_path):
@@ -110,7 +110,7 @@ def test_too_many_pairs_for_so_few_data_sets_are_named(tmp_path):
             axes = {"variant": row, "data.name": f"set {place}", "seed": 0}
             job(tmp_path, row, axes, metrics({"a": accuracy}))
     three = [["dual", "kd"], ["kd", "labels"], ["dual", "labels"]]
-    said = "with Holm's correction for 3 pairs the lowest cannot be below 0.0938"
+    said = "With Holm's correction for 3 pairs it cannot be below 0.0938"
     _, table = tables(settings(tmp_path, pairs=three))
     assert any(said in note for note in table.notes)
     _, table = tables(settings(tmp_path, pairs=three, primary=three[:1]))

@@ -4,7 +4,7 @@ from scipy import stats
 
 from kd_lightning import reports
 from kd_lightning.base.errors import UserError
-from kd_lightning.reports.differences import format_p
+from kd_lightning.reports.formats import format_p
 from kd_lightning.reports.statistics import Sample, holm
 
 A, B, C = [0.90, 0.93, 0.95, 0.91], [0.88, 0.92, 0.91, 0.90], [0.70, 0.71, 0.74, 0.70]
@@ -160,12 +160,6 @@ def test_a_margin_adds_the_test_that_the_rows_are_equal_within_it(tmp_path):
     _, stricter = pairs_of(tmp_path, ("kd", "labels"), margin=0.1)
     assert stricter.heads[-1] == "p, within ±0.1"
     assert float(stricter.rows[0][-1]) > 0.9
-
-
-def test_equal_values_are_equal_within_any_margin_above_them():
-    assert Sample((0.01, 0.01)).equivalence_p_value(0.02) == 0
-    assert Sample((0.03, 0.03)).equivalence_p_value(0.02) == 1
-    assert Sample((0.01,)).equivalence_p_value(0.02) is None
 
 
 @pytest.mark.parametrize("margin", [0, -1, 101])

@@ -9,7 +9,7 @@ from scipy import stats
 from kd_lightning import report as command
 from kd_lightning import reports
 from kd_lightning.base.errors import UserError
-from kd_lightning.reports.differences import format_difference, format_p
+from kd_lightning.reports.formats import format_difference, format_p
 from kd_lightning.reports.page import write_page
 from kd_lightning.reports.statistics import Sample, detectable_mean, holm
 
@@ -237,6 +237,26 @@ def test_parts_of_a_study_that_are_joined_keep_its_primary_column(tmp_path):
         settings(tmp_path / part, pairs=PAIRS[:1], primary_column="test/a/accuracy")
     report = reports.build([tmp_path / part for part in "xyz"])
     assert [difference.kind for difference in report.differences] == ["primary", "exploratory"]
+
+
+def test_a_study_that_has_not_all_its_seeds_says_so(tmp_path):
+    """Fixed defect: six of ten seeds had the same p, without a word, as all of them."""
+    for seed, part in enumerate("xyz"):
+        for row, accuracy in {"kd": 0.9, "labels": 0.8 + seed / 50}.items():
+            outcome = metrics({"a": accuracy}, seed=seed)
+            job(tmp_path / part, row, {"variant": row, "seed": seed}, outcome)
+        more = {"primary_column": "test/a/accuracy"} if part == "z" else {}  # named later
+        grid = {"seed": [0, 1, 2, 3]}
+        settings(tmp_path / part, pairs=PAIRS[:1], primary=PAIRS[:1], grid=grid, **more)
+    report = reports.build([tmp_path / part for part in "xyz"])
+    (table,) = [table for table in report.tables if table.name == "pairs"]
+    assert table.rows[0][table.heads.index("n")] == "3 of 4"
+    assert any(note.startswith("Not all seeds that the study named") for note in table.notes)
+    assert report.source.settings["primary_column"] == "test/a/accuracy"
+    settings(tmp_path / "x", pairs=PAIRS[:1], primary=PAIRS[:1], grid={"seed": [0]})
+    (table,) = pair_tables(tmp_path / "x")
+    assert table.rows[0][table.heads.index("n")] == "1"
+    assert not any(note.startswith("Not all seeds") for note in table.notes)
 
 
 def test_without_primary_contrasts_no_column_tells_them_apart(sweep):

@@ -91,6 +91,17 @@ def test_equal_differences_have_an_interval_without_width_and_no_p(difference):
     sample = Sample((difference, difference + 3e-8, difference))
     assert sample.interval() == pytest.approx((difference, difference), abs=1e-7)
     assert sample.p_value() is None
+    assert sample.equivalence_p_value(0.5) is None  # two equal values would show everything
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_has_neither_interval_nor_test(value):
+    sample = Sample((0.1, value, 0.2))
+    assert sample.interval() is None
+    assert sample.p_value() is None
+    assert sample.equivalence_p_value(0.5) is None
+    assert sample.detectable() is None
+    assert wilcoxon(sample.values) is None
 
 
 def test_an_infinite_value_has_no_deviation():
@@ -100,8 +111,10 @@ def test_an_infinite_value_has_no_deviation():
 
 
 def test_holm_by_hand():
-    # sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1, then the running maximum
-    assert holm([0.03, 0.01, None, 0.5, 0.02]) == pytest.approx([0.06, 0.04, None, 0.5, 0.06])
+    # sorted 0.01, 0.02, 0.03, 0.5 times 5, 4, 3, 2, then the running maximum: the test that is not
+    # defined is one of five
+    assert holm([0.03, 0.01, None, 0.5, 0.02]) == pytest.approx([0.09, 0.05, None, 1, 0.08])
+    assert holm([0.04, 0.03, None]) == pytest.approx([0.09, 0.09, None])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
 
@@ -174,12 +187,24 @@ def test_without_variation_of_seeds_the_two_way_interval_is_that_over_samples():
 
 
 def test_the_two_way_interval_by_hand():
-    # rows 1 and 3, columns -2, 0, 2 around 2, and a rest of ±1 in the outer columns:
-    # parts 2/2 of rows, 8/2/3 of columns, 4/2/6 of the rest; together 1 + 4/3 - 1/3 = 2;
-    # 2² / (1²/1 + (4/3)²/2 + (1/3)²/2) = 4 / (35/18) degrees of freedom
-    low, high = two_way_interval(np.array([[-2.0, 1, 4], [2, 3, 4]]))
-    half = stats.t.ppf(0.975, 72 / 35) * math.sqrt(2)
+    # rows -1, 0, 1 and columns -4, 0, 4 around 2, and a rest of ±1 in four corners: parts 2/2/3 of
+    # rows, 32/2/3 of columns, 4/4/9 of the rest; together 1/3 + 16/3 - 1/9 = 50/9
+    low, high = two_way_interval(np.array([[-2.0, 0, 5], [-3, 3, 6], [-1, 3, 7]]))
+    freedom = (50 / 9) ** 2 / ((1 / 3) ** 2 / 2 + (16 / 3) ** 2 / 2 + (1 / 9) ** 2 / 4)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(50 / 9)
     assert (low, high) == pytest.approx((2 - half, 2 + half))
+
+
+def test_the_two_way_interval_is_never_narrower_than_that_over_the_rows():
+    # parts 1 of rows, 4/3 of columns, 1/3 of the rest: about two degrees of freedom instead of one
+    values = np.array([[-2.0, 1, 4], [2, 3, 4]])
+    assert two_way_interval(values) == pytest.approx(Sample((1.0, 3.0)).interval())
+    random = np.random.default_rng(0)
+    for rows in (2, 3, 5):
+        values = random.normal(size=(rows, 1)) + random.normal(size=(1, 50))
+        values = values + random.normal(size=(rows, 50))
+        wide, narrow = two_way_interval(values), Sample(tuple(values.mean(axis=1))).interval()
+        assert np.diff(wide) >= np.diff(narrow) - 1e-9
 
 
 def test_equal_values_have_a_two_way_interval_without_width():

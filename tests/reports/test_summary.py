@@ -165,6 +165,17 @@ def test_a_note_has_the_accuracy_of_a_shared_teacher_or_the_mean_of_several(tmp_
     assert "eacher" not in notes["none"]
 
 
+def test_rows_with_teachers_of_their_own_have_a_note_of_their_own(tmp_path):
+    for seed in (0, 1):
+        for row, teacher in (("kd", 0.8), ("labels", 0.8), ("SFTN", 0.9)):
+            origin = f"trained, x/{'friendly' if row == 'SFTN' else 'usual'}-{seed}"
+            job(tmp_path, row, {"seed": seed}, metrics({"a": 0.7}, teacher=teacher, origin=origin))
+    (table,) = tables(tmp_path)
+    of = "mean ± standard deviation of 2 teachers."
+    assert f"Test accuracy of the teachers: 80.00 ± 0.00 %, {of}" in table.notes
+    assert f"Other teachers, of SFTN: 90.00 ± 0.00 %, {of}" in table.notes
+
+
 def search(folder):
     """Five trials: done, pruned, best, failed, and one that tries the first again."""
     for trial, val in enumerate([0.7, None, 0.9, "Boom", 0.7]):

@@ -335,6 +335,10 @@ def test_a_wrong_number_is_refused_before_anything_is_written(tmp_path: Path) ->
         ("sweep.primary_column=test/a/nll", r"with a metric of accuracy .* got 'test/a/nll'"),
         ("sweep.primary_column=accuracy", r"<part>/<net>/<metric> .* got 'accuracy'"),
         ("sweep.primary=[[a,b]]", r"must be one of sweep.pairs, got \['a', 'b'\] \(sweep.primary"),
+        (
+            "sweep={primary: [[a, b]], pairs: [[a, b]], compared: [accuracy, nll]}",
+            r"one column that answers the question, got the metrics accuracy, nll \(sweep.prim",
+        ),
     ],
 )
 def test_what_a_report_cannot_do_is_refused_before_anything_is_written(
