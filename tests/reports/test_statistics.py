@@ -50,6 +50,8 @@ def test_what_the_declared_studies_can_see_is_what_their_page_says():
     assert f"{seen['ACSF1']:.1f} points (ACSF1) to {seen['ItalyPowerDemand']:.1f} (Italy" in page
     over_sets, of_four = detectable_mean(8, 0.5, level=0.05 / 3), 0.05 / 4
     assert f"over the eight sets {over_sets:.1f} points if the means of the sets vary by 0" in page
+    all_of_seven_agree = stats.norm.cdf(0.7 / 0.5) ** 7  # the only way to a p below 0.05 / 3
+    assert f"sees this with {all_of_seven_agree:.0%}".replace("%", " %") in page
     finetuned = detectable_mean(20, 0.5, level=of_four)
     assert f"| {finetuned:.1f} points if a difference varies by 0.5 |" in page
     dual = [detectable_mean(10, std, level=of_four) for std in (0.6, 0.3)]
@@ -57,6 +59,12 @@ def test_what_the_declared_studies_can_see_is_what_their_page_says():
     assert f"and {dual[1]:.1f} if it varies by 0.3" in page
     std = optimize.brentq(lambda std: power_of_equivalence(0.5, 10, std, of_four) - 0.8, 0.1, 1)
     assert f"within 0.5 is shown with 80 % if a difference varies by {std:.2f} |" in page
+    found = np.zeros(100_000, dtype=bool)
+    for n in (6, 10):
+        values = np.random.default_rng(0).normal(size=(len(found), 10))[:, :n]
+        found |= stats.ttest_1samp(values, 0, axis=1).pvalue < 0.05
+    said = f"six seeds and again at ten would find something in {found.mean():.0%}"
+    assert said.replace("%", " %") in " ".join(page.split())
     few, many = (math.sqrt(1 / n + 1) for n in (10, 30))
     narrower = 1 - many * stats.t.ppf(0.975, 29) / (few * stats.t.ppf(0.975, 9))
     wording = f"would make its standard error {1 - many / few:.0%} and its interval {narrower:.0%}"
