@@ -1,6 +1,5 @@
 # make demo          the main job on real data, from nothing
 # make test          lint, format and the tests; make fast: without the slow ones
-# make test-sweeps   sweeps with real schedulers and kills
 # make test-oldest   the fast tests with the oldest versions that pyproject.toml allows
 # make docs          the documents as a website, in build/site
 # make torture       kills, faults, a long sweep and random input; on 2 quiet cores about 75 minutes: kills 20, points 25,
@@ -16,20 +15,18 @@ OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.installed
 AUDIT := .venv-audit
 
-.PHONY: demo test test-sweeps test-oldest docs bench torture audit install lint fast clean
+.PHONY: demo test test-oldest docs bench torture audit install lint fast clean
 
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
 
+# Three, also on two cores: tests of schedulers and of kills wait for much of their time
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 -m "not sweeps"
-
-test-sweeps: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m sweeps
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # A warning is no error here: old versions of libraries warn of each other
 test-oldest: $(OLDEST_READY)
-	$(OLDEST)/bin/python -m pytest -n 2 -W default --disable-warnings -m "not slow and not sweeps and not gpu"
+	$(OLDEST)/bin/python -m pytest -n 2 -W default --disable-warnings -m "not slow and not gpu"
 
 docs: $(READY)
 	$(BIN)/python -m mkdocs build --strict

@@ -2,6 +2,7 @@
 commands are started by ``test_ddp.py`` and ``test_bad_input.py``.
 """
 
+import subprocess
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def start_run(
         variables: of its environment.
     """
     return forked.start_run(log, *words, program=program, PYTHONPATH=HERE, **variables)
+
+
+def command_line(
+    folder: Path, *words: str, program: str = "kd_lightning.run", **how: object
+) -> subprocess.CompletedProcess:
+    """Runs what ``python -m <program> <words>`` does, to its end.
+
+    Args:
+        folder: gets what it prints.
+        how: see ``benchmarks.torture.forked.start_run``.
+    """
+    out, errors = folder / "stdout.txt", folder / "stderr.txt"
+    process = forked.start_run(out, *words, program=program, errors=errors, PYTHONPATH=HERE, **how)
+    assert forked.wait_for_all([process], SECONDS), errors.read_text()[-5000:]
+    return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), errors.read_text())
 
 
 def run_on_two_ranks(folder: Path, *words: str, program: str = "kd_lightning.run") -> str:

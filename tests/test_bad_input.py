@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked_runs import command_line
 from helpers import TINY
 
 from kd_lightning import distill
@@ -481,13 +482,12 @@ def test_a_bug_has_no_sentence(bug, place: str, outputs: Path, monkeypatch) -> N
 # Real processes
 
 
-def process(*overrides: str, env: dict[str, str] | None = None, **options):
+def process(*overrides: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "kd_lightning.run", *overrides],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        **options,
     )
 
 
@@ -509,10 +509,11 @@ def test_a_process_with_a_misspelt_key(outputs: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_whose_loading_process_meets_a_bad_image(
-    with_a_bad_image: list[str], outputs: Path
+    with_a_bad_image: list[str], outputs: Path, tmp_path: Path
 ) -> None:
     base = [o for o in TINY if not o.startswith(("teacher.", "data.n"))]
-    done = process(*base, *with_a_bad_image, f"outputs={outputs}", "data.num_workers=1")
+    words = [*base, *with_a_bad_image, f"outputs={outputs}", "data.num_workers=1"]
+    done = command_line(tmp_path, *words)
     assert_refused(done, "dog_0.JPEG must be an image: ")
 
 
@@ -526,15 +527,15 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, dict]]:
         yield folder, {}
         subprocess.run(["umount", str(folder)], check=True)
     else:  # mounting is not allowed: instead limit the size of a file
-        limit = (200_000, 200_000)
-        yield folder, {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)}
+        limit = (resource.RLIMIT_FSIZE, (200_000, 200_000))
+        yield folder, {"before": functools.partial(resource.setrlimit, *limit)}
 
 
 @pytest.mark.slow
-def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict]) -> None:
+def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict], tmp_path: Path) -> None:
     folder, options = small_disk
     base = [o for o in TINY if not o.startswith("teacher.")]
-    done = process("method=supervised", *base, f"outputs={folder}", **options)
+    done = command_line(tmp_path, "method=supervised", *base, f"outputs={folder}", **options)
     if not options:
         assert_refused(done, f"the disk of {folder} is full, writing {folder}/")
     assert_refused(done, "is full, writing ")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked_runs import run_on_two_ranks
+from written_runs import read_wandb
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
@@ -60,12 +61,15 @@ def test_two_processes_have_the_gradients_of_one(
     words = [*shared, f"outputs={tmp_path}/two", *TWO]
     if more:
         printed = run_on_two_ranks(tmp_path / "logs", *words)
+        (two,) = (tmp_path / "two").glob("2*")  # one run directory for both ranks
     else:
-        done = command_line(*words)
+        done = command_line(*words, "logger=[csv,wandb]")
         assert done.returncode == 0, done.stderr
         printed = done.stderr
+        (two,) = (tmp_path / "two").glob("2*")
+        assert printed.count("wandb: no key found") == 1
+        assert "test/a/accuracy" in read_wandb(two).names  # one run for both ranks
     assert "sync_dist" not in printed  # all logged values are averaged over the ranks
-    (two,) = (tmp_path / "two").glob("2*")  # one run directory for both ranks
     ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, two)]
     for name, value in ends[0]["state_dict"].items():
         torch.testing.assert_close(value, ends[1]["state_dict"][name], rtol=1e-4, atol=1e-6)
@@ -137,8 +141,7 @@ def test_a_ddp_run_resumes(tmp_path: Path, store: Path) -> None:
         "method.confidence_threshold=1", "trainer.max_epochs=1", f"run_dir={directory}",
     )  # fmt: skip
     assert printed.count("the teacher has hardly any effect") == 1  # from one of two ranks
-    done = command_line(f"resume={directory}", "trainer.max_epochs=2")
-    assert done.returncode == 0, done.stderr
+    run_on_two_ranks(tmp_path, f"resume={directory}", "trainer.max_epochs=2")
     assert len((directory / "epochs.csv").read_text().splitlines()) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"run", "rank0.log", "rank1.log"}
 

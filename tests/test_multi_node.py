@@ -16,7 +16,7 @@ import torch
 from kd_lightning import distill
 from kd_lightning.base.ranks import without_ranks
 
-pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
+pytestmark = pytest.mark.slow
 
 # Without batch norm, two processes have the gradients of one, as in test_ddp.
 SETTING = (

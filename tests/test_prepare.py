@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked_runs import command_line, start_run
 from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError
@@ -155,19 +154,20 @@ def test_a_killed_preparation_resumes(tmp_path, write_tree) -> None:
     counts = {f"{p}/{c}": 700 for p in ("train", "test") for c in ("cat", "dog")}
     root = write_tree(tmp_path / "tree", counts)
     words = [*SMALL, f"data.root={root}", "size=64", "data.num_workers=1"]
-    command = [sys.executable, "-m", "kd_lightning.prepare", *words, f"out={tmp_path / 'out'}"]
+    more = [*words, f"out={tmp_path / 'out'}"]
     record = tmp_path / "out" / "done.jsonl"
     for blocks in (1, 4):
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        process = start_run(tmp_path / "log.txt", *more, program="kd_lightning.prepare")
         end = time.monotonic() + 120
         while not (record.exists() and len(record.read_text().splitlines()) >= blocks):
-            assert process.poll() is None
+            assert process.is_alive()
             assert time.monotonic() < end
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         assert not (tmp_path / "out" / "index.json").exists()
-    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+    done = command_line(tmp_path, *more, program="kd_lightning.prepare")
+    assert (done.returncode, done.stderr) == (0, "")
     found = content(tmp_path / "out")
     assert found == content(prepare(*words, f"out={tmp_path / 'whole'}", "data.num_workers=0"))
 

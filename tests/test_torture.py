@@ -160,7 +160,7 @@ def test_growth_is_that_of_the_last_fifth_over_the_first() -> None:
     assert growth(samples, "own") == pytest.approx(108.5 / 100.5 - 1)
 
 
-@pytest.mark.sweeps
+@pytest.mark.slow
 def test_a_sweep_of_jobs_is_measured_while_it_runs(tmp_path: Path) -> None:
     samples, states = soak.soaked(4, 2, tmp_path)
     assert [str(state) for state in states] == ["done"] * 4

@@ -18,7 +18,7 @@ from kd_lightning import work
 from kd_lightning.launchers.local import Local
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

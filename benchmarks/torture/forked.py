@@ -32,12 +32,14 @@ def start_run(
     *words: str,
     program: str = "kd_lightning.run",
     before: Callable[[], None] | None = None,
+    errors: Path | None = None,
     **variables: object,
 ) -> ForkServerProcess:
     """Starts what ``python -m <program> <words>`` does, in a session of its own.
 
     Args:
         log: what it prints is appended to it.
+        errors: gets what it writes to stderr; None: ``log``.
         program: a module, or a file that ends with .py.
         before: called in the process before the program; it can be pickled.
         variables: of its environment; PYTHONPATH is put before that of this process.
@@ -49,7 +51,9 @@ def start_run(
     environment |= {name: str(value) for name, value in variables.items()}
     paths = [environment.get("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
-    process = context.Process(target=run_forked, args=(program, words, environment, log, before))
+    process = context.Process(
+        target=run_forked, args=(program, words, environment, (log, errors or log), before)
+    )
     with _EXIT_CODES, hide_main_module():
         process.start()
     return process
@@ -59,7 +63,7 @@ def run_forked(
     program: str,
     words: Sequence[str],
     environment: Mapping[str, str],
-    log: Path,
+    logs: tuple[Path, Path],
     before: Callable[[], None] | None,
 ) -> None:
     os.setsid()
@@ -67,8 +71,8 @@ def run_forked(
     # torch has read OMP_NUM_THREADS before the fork
     torch.set_num_threads(1)
     build.DEFAULT_THREADS = 1
-    with log.open("ab") as file:
-        for stream in (1, 2):
+    for stream, log in enumerate(logs, 1):
+        with log.open("ab") as file:
             os.dup2(file.fileno(), stream)
     os.environ.clear()
     os.environ.update(environment)

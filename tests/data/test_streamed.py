@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import start_run
 from helpers import compose
 from PIL import Image
 
@@ -221,13 +220,14 @@ json.dump(seen, open(out, "w"))
 @pytest.mark.slow
 def test_two_ranks_share_the_batches_of_one_rank(build, out, tmp_path) -> None:
     found = [tmp_path / f"{rank}.json" for rank in range(2)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), out, tmp_path / "store", found[rank]]
-        )
-        for rank in range(2)
-    ]
-    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    (tmp_path / "rank.py").write_text(RANK)
+    logs = [tmp_path / f"{rank}.log" for rank in range(2)]
+    words = [(str(rank), str(out), str(tmp_path / "store"), str(found[rank])) for rank in range(2)]
+    program = str(tmp_path / "rank.py")
+    ranks = [start_run(log, *each, program=program) for log, each in zip(logs, words, strict=True)]
+    for rank in ranks:
+        rank.join(120)
+    assert [rank.exitcode for rank in ranks] == [0, 0], [log.read_text() for log in logs]
     shares = [json.loads(path.read_text()) for path in found]
     data = build("streamed", f"data.root={out}", *SMALL, "data.augmentation=null")
     data.setup()

@@ -136,7 +136,6 @@ def test_without_joblib_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_real_jobs(tmp_path: Path) -> None:
     jobs = [
         create_job(tmp_path / f"{number:04}", JobSpec(number, word, {}, [*SUPERVISED, word]))
@@ -149,7 +148,6 @@ def test_real_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_a_killed_sweep_leaves_no_job_running(tmp_path: Path) -> None:
     words = [*SUPERVISED, "trainer.max_epochs=100000"]
     job = create_job(tmp_path / "0000", JobSpec(0, "long", {}, words))

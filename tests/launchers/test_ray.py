@@ -1,11 +1,13 @@
 """The Ray launcher, with real clusters on this machine; each driver is a separate process."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +18,6 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.launchers import ray as launcher
 from kd_lightning.launchers.ray import Ray
 from kd_lightning.records.jobs import JobSpec, State, create_job, jobs_of
-
-# one after the other, because address="auto" finds any Ray on this machine
-pytestmark = pytest.mark.xdist_group("ray")
 
 pytest.importorskip("ray")
 
@@ -44,6 +43,16 @@ def bash(number, line):
 folder = Path(sys.argv[1])
 """
 OVER = "echo {} > metrics.json"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One test after the other, also in pytest's other processes: address="auto" finds any Ray on
+    this machine.
+    """
+    with (tmp_path_factory.getbasetemp().parent / "ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def start_driver(folder: Path, program: str, **environment: str) -> subprocess.Popen:
@@ -72,7 +81,6 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_every_job_is_yielded_and_a_failure_stops_no_other_job(tmp_path: Path) -> None:
     program = f"""
         lines = ["{OVER}", "exit 3", "kill -9 $$", "kill -9 $PPID; sleep 60", "{OVER}"]
@@ -99,7 +107,6 @@ def test_every_job_is_yielded_and_a_failure_stops_no_other_job(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_in_an_existing_cluster_jobs_get_what_they_request(tmp_path: Path) -> None:
     line = "echo $OMP_NUM_THREADS,${CUDA_VISIBLE_DEVICES-none},${LOCAL_RANK-none} > output"
     program = f"""
@@ -123,7 +130,6 @@ def test_in_an_existing_cluster_jobs_get_what_they_request(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_an_interrupted_sweep_stops_its_jobs_and_waits(tmp_path: Path) -> None:
     line = "trap 'sleep 0.2; touch ended; exit 0' TERM; touch started; while :; do sleep 0.02; done"
     program = f"""
@@ -143,7 +149,6 @@ def test_an_interrupted_sweep_stops_its_jobs_and_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_real_jobs(tmp_path: Path) -> None:
     words = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
     for number, word in enumerate(["seed=0", "trainer.max_epochs=0", "seed=1"]):
@@ -157,7 +162,6 @@ def test_real_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_a_missing_cluster_is_one_sentence(tmp_path: Path) -> None:
     program = """
         from ray._private.services import _find_address_from_flag

@@ -23,7 +23,7 @@ pytest.importorskip("submitit")
 
 def real(test: Callable) -> Callable:
     """Marks a test that needs the real SLURM."""
-    return pytest.mark.sweeps(pytest.mark.slow(pytest.mark.usefixtures("slurm")(test)))
+    return pytest.mark.slow(pytest.mark.usefixtures("slurm")(test))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.records.jobs import Job, State, jobs_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.sweeps]
+pytestmark = pytest.mark.slow
 
 # in one process, so that the undisturbed sweep runs once
 together = pytest.mark.xdist_group("undisturbed")

@@ -224,7 +224,6 @@ def start(*words: str, module: str = "run") -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_command(
     tmp_path: Path,
 ) -> None:
@@ -272,7 +271,6 @@ def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_a_search_without_a_validation_set_is_refused(tmp_path: Path) -> None:
     sweep = start("-m", *TINY, "sweep=search", "sweep.search.trials=1", "data.val_fraction=0",
                   f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")  # fmt: skip
@@ -282,7 +280,6 @@ def test_a_search_without_a_validation_set_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sweeps
 def test_a_trial_on_two_ranks_ends_on_both(tmp_path: Path) -> None:
     two = ["hardware=ddp", "hardware.devices=2", "hardware.accelerator=cpu"]
     words = [*TINY, *two, "sweep=search", "sweep.search.trials=1"]

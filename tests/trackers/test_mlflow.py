@@ -1,14 +1,14 @@
 """MLflow, with its real database."""
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_runs import start_run
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from sqlalchemy import event
@@ -81,17 +81,17 @@ def test_a_run_that_is_stopped_and_resumed_is_one_run_in_every_tracker(
     runs_in: Callable, small: list[str], tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    stopped = subprocess.Popen(
-        [sys.executable, "-m", "kd_lightning.run", *small, "logger=[mlflow,wandb]",
-         "trainer.max_epochs=60", f"outputs={tmp_path}", f"run_dir={directory}"],
-        stderr=subprocess.PIPE, text=True,
+    log = tmp_path / "log.txt"
+    stopped = start_run(
+        log, *small, "logger=[mlflow,wandb]", "trainer.max_epochs=60", f"outputs={tmp_path}",
+        f"run_dir={directory}",
     )  # fmt: skip
     while not (directory / "epochs.csv").exists():
-        assert stopped.poll() is None, stopped.stderr.read()[-2000:]
+        assert stopped.is_alive(), log.read_text()[-2000:]
         time.sleep(0.02)
-    stopped.send_signal(signal.SIGTERM)
-    stopped.communicate()
-    assert stopped.returncode == 128 + signal.SIGTERM
+    os.kill(stopped.pid, signal.SIGTERM)
+    stopped.join()
+    assert stopped.exitcode == 128 + signal.SIGTERM
     (logged,) = runs_in(tmp_path)
     assert logged.info.status == "KILLED"
     (first,) = read_all_wandb(directory)
@@ -157,13 +157,17 @@ def test_two_runs_may_begin_a_database_at_once(runs_in: Callable, tmp_path: Path
         logger.experiment
         logger.finalize("success")
     """
+    (tmp_path / "begins.py").write_text(program)
     both = []
     for seed in "01":
         (tmp_path / seed).mkdir()
-        words = [sys.executable, "-c", program, str(tmp_path), seed]
-        both.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True))
-    said = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+        words = [str(tmp_path), seed]
+        log = tmp_path / f"{seed}.log"
+        both.append(start_run(log, *words, program=str(tmp_path / "begins.py")))
+    for process in both:
+        process.join()
+    said = [(tmp_path / f"{seed}.log").read_text() for seed in "01"]
+    assert [process.exitcode for process in both] == [0, 0], said
     assert {one.info.status for one in runs_in(tmp_path)} == {"FINISHED"}
     assert {one.data.params["seed"] for one in runs_in(tmp_path)} == {"0", "1"}
 

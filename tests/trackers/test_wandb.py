@@ -1,13 +1,10 @@
 """Weights & Biases, with its real client and without a network: its files are read back."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import wandb
-from forked_runs import run_on_two_ranks
+from forked_runs import command_line, run_on_two_ranks
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
@@ -202,19 +199,11 @@ def test_a_resumed_run_keeps_its_id_and_name(small: list[str], tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("starts", ["lightning", "torchrun"])
-def test_two_processes_are_one_run_in_every_tracker(
-    starts: str, small: list[str], tmp_path: Path
-) -> None:
+def test_two_processes_are_one_run_in_every_tracker(small: list[str], tmp_path: Path) -> None:
+    """Here started as torchrun does it, in tests/test_ddp.py by Lightning."""
     words = [*small, "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2",
              "logger=[csv,wandb]", f"outputs={tmp_path}/outputs"]  # fmt: skip
-    if starts == "torchrun":
-        printed = run_on_two_ranks(tmp_path, *words)
-    else:
-        command = [sys.executable, "-m", "kd_lightning.run", *words]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        printed = done.stderr
+    printed = run_on_two_ranks(tmp_path, *words)
     (directory,) = (tmp_path / "outputs").iterdir()
     written = read_wandb(directory)
     assert written.exit_code == 0
@@ -255,11 +244,8 @@ def test_a_run_of_an_agent_has_its_id_and_sweep(tmp_path: Path) -> None:
     short = ["trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.check=warn",
              "callbacks=quiet", f"outputs={tmp_path}"]  # fmt: skip
     agent = {"WANDB_RUN_ID": "of-the-agent", "WANDB_SWEEP_ID": "of-the-sweep"}
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.run", "logger=wandb", *overrides_of_an_agent(),
-         *short],
-        capture_output=True, text=True, env={**os.environ, **agent},
-    )  # fmt: skip
+    words = ["logger=wandb", *overrides_of_an_agent(), *short]
+    done = command_line(tmp_path, *words, **agent)
     assert done.returncode == 0, done.stderr[-2000:]
     (directory,) = tmp_path.glob("2*")
     written = read_wandb(directory)
