@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 PICTURES = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.png",
             "gravel.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
             "rocket.jpg")  # fmt: skip
-COUNTS = {"train": 60, "val": 20, "test": 20}  # of each class
+COUNTS = {"train": 40, "val": 15, "test": 12}  # of each class
 SIDE = 32
 
 
