@@ -9,6 +9,7 @@ Dimensions: B batch.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float, Num
@@ -29,6 +30,9 @@ def pgd(
 ) -> Float[Tensor, "B *shape"]:
     """Samples near ``x`` with a high objective, detached.
 
+    In fp16 the objective is computed in float32: its gradient can be too small for fp16, and where
+    it is 0, a sample is not attacked at all.
+
     Only the gradient for the samples is computed, so the weights of a net inside ``objective`` keep
     the gradient that they had. It works in ``torch.no_grad``, but not with tensors that were made
     in inference mode.
@@ -46,8 +50,10 @@ def pgd(
     if bounds is not None:
         low, high = low.clamp_min(bounds[0]), high.clamp_max(bounds[1])
     attacked = x if noise is None else (x + epsilon * noise).clamp(low, high)
+    is_half = torch.get_autocast_dtype(x.device.type) == torch.float16
+    autocast = torch.autocast(x.device.type, enabled=False) if is_half else nullcontext()
     for _ in range(steps):
-        with torch.enable_grad():
+        with torch.enable_grad(), autocast:
             attacked = attacked.detach().requires_grad_()
             (slope,) = torch.autograd.grad(objective(attacked).sum(), attacked)
         attacked = (attacked.detach() + step_size * slope.sign()).clamp(low, high)

@@ -13,6 +13,7 @@ temperature) -> (B,)``. Each uses the arguments that it needs. There are ``kl_so
 (``learned_temperature.py``): its gradient is that of both predictions.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -131,6 +132,18 @@ def reverse_kl_soft_loss(
     student = soft_log_probs(student_logits, temperature)
     teacher = soft_log_probs(teacher_logits.detach(), temperature)
     return temperature**2 * (student.exp() * (student - teacher)).sum(dim=1)
+
+
+def function_of(soft_loss: SoftLoss) -> Callable:
+    """The function of a soft loss, without the settings that its YAML has given."""
+    return soft_loss.func if isinstance(soft_loss, functools.partial) else soft_loss
+
+
+def weighs_by_probability(soft_loss: SoftLoss) -> bool:
+    """Whether each class of a soft loss counts as much as its softened probability, so that classes
+    without any can be left out. Others, such as DKD's and DIST's, look at all classes.
+    """
+    return function_of(soft_loss) in (kl_soft_loss, reverse_kl_soft_loss)
 
 
 def joint_soft_kl(

@@ -12,6 +12,10 @@ def check_weights(**values: float) -> None:
         raise UserError(f"one of {', '.join(values)} must be > 0, got 0 for each")
 
 
+# why a soft loss needs more than the highest logits
+ALL_CLASSES = "this soft loss compares all classes, whatever their probability"
+
+
 def check_call(name: str, function: Callable, *example: Any, advice: str = "") -> Any:
     """Calls a function of the configuration with a small example, so that it refuses its settings
     before anything is trained.

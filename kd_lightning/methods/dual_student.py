@@ -31,8 +31,9 @@ from kd_lightning.losses.soft_targets import (
     kl_soft_loss,
     mean_log_probs,
     soft_target_kl_to,
+    weighs_by_probability,
 )
-from kd_lightning.methods.checks import check_call, check_weights
+from kd_lightning.methods.checks import ALL_CLASSES, check_call, check_weights
 from kd_lightning.methods.confidence_log import Bins, ConfidenceLog, Counts, counted
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import ramp
@@ -172,8 +173,14 @@ class DualStudent(Distiller):
         return self.teacher_confidence(logits, y, self.teacher_samples(x))
 
     def unsupported(self) -> dict[str, str]:
-        reason = "method.confidence_passes draws new dropout passes of the teacher at every step"
-        return {"cache": reason} if self.confidence_passes else {}
+        reasons = {}
+        if self.confidence_passes:
+            reasons["cache"] = (
+                "method.confidence_passes draws new dropout passes of the teacher at every step"
+            )
+        if not weighs_by_probability(self.soft_loss):
+            reasons["cache_top_k"] = ALL_CLASSES
+        return reasons
 
     def cache_keys(self) -> dict[str, Any]:
         settings = [as_plain_values(self.confidence), self.confidence_temperature]

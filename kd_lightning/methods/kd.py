@@ -26,8 +26,14 @@ from kd_lightning.losses.cross_entropy import label_cross_entropy
 from kd_lightning.losses.learned_temperature import LearnedTemperature
 from kd_lightning.losses.logit_standardization import standardize
 from kd_lightning.losses.mixed_targets import mixed_logits
-from kd_lightning.losses.soft_targets import SoftLoss, kl_soft_loss
-from kd_lightning.methods.checks import check_call, check_weights
+from kd_lightning.losses.mlkd import mlkd_soft_loss
+from kd_lightning.losses.soft_targets import (
+    SoftLoss,
+    function_of,
+    kl_soft_loss,
+    weighs_by_probability,
+)
+from kd_lightning.methods.checks import ALL_CLASSES, check_call, check_weights
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.ramp import cosine_ramp, ramp
 from kd_lightning.methods.step import Cached, Losses
@@ -74,6 +80,11 @@ class KnowledgeDistillation(Distiller):
         check_options(
             self.num_classes, standardize_logits, mixed_targets, temperature_range, soft_weight
         )
+        if mixed_targets and function_of(soft_loss) is mlkd_soft_loss:
+            raise UserError(
+                "two predictions are mixed at one temperature, and MLKD compares them at several: "
+                "set method.mixed_targets=false, or another soft_loss@method.soft_loss"
+            )
         self.soft_loss = soft_loss
         self.standardize_logits = standardize_logits
         self.temperature = temperature
@@ -125,12 +136,14 @@ class KnowledgeDistillation(Distiller):
 
     def unsupported(self) -> dict[str, str]:
         reasons = {}
+        if not weighs_by_probability(self.soft_loss):
+            reasons["cache_top_k"] = ALL_CLASSES
+        if self.temperatures:
+            reasons["cache_top_k"] = "its learned temperature can need more than these logits"
         if self.standardize_logits:
             reasons["cache_top_k"] = (
                 "standardized logits need the mean and the deviation over all classes"
             )
-        if self.temperatures:
-            reasons["cache_top_k"] = "its learned temperature can need more than these logits"
         if not self.soft_weight:
             reasons["unlabeled"] = "method.soft_weight=0 learns nothing from samples without labels"
         elif self.mixed_targets:

@@ -46,7 +46,8 @@ class TeacherOutputs:
     def __call__(self, x: Tensor, y: Tensor) -> Values:
         found = self.method.cache_values(x.to(self.device), y.to(self.device))
         if self.top_k is not None and "logits" in found:
-            found |= compressed(found.pop("logits").float(), self.top_k)
+            logits = found.pop("logits").float()
+            found |= compressed(logits, self.top_k, self.method.temperature)
         return found
 
     def values(self, x: Tensor, y: Tensor, folder: Path, say: Callable[[str], None]) -> list[Value]:
@@ -61,6 +62,7 @@ class TeacherOutputs:
         keys = dict(self.method.cache_keys())
         if self.top_k is not None and "logits" in keys:
             keys |= dict.fromkeys(PARTS, self.top_k)
+            keys["other_logit"] = [self.top_k, self.method.temperature]
             del keys["logits"]
         return [
             Value(name, tuple(shown.shape[1:]), folder / f"{name}-{hashed(keys[name])}")

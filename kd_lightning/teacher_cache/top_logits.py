@@ -15,13 +15,13 @@ LEAST_MASS = 0.99  # softened probability that the highest logits must hold
 PARTS = ("top_logits", "top_classes", "other_logit")
 
 
-def compressed(logits: Tensor, top_k: int) -> Values:
+def compressed(logits: Tensor, top_k: int, temperature: float) -> Values:
     """The highest logits, their classes, and one logit for each other class, which leaves the total
-    probability of the others unchanged.
+    softened probability of the others unchanged. At another temperature it would not.
     """
     top, classes = logits.topk(top_k, dim=1)
-    others = logits.scatter(1, classes, -inf).logsumexp(dim=1)
-    other = others - math.log(logits.shape[1] - top_k)
+    others = (logits.scatter(1, classes, -inf) / temperature).logsumexp(dim=1)
+    other = temperature * (others - math.log(logits.shape[1] - top_k))
     return {"top_logits": top, "top_classes": classes, "other_logit": other}
 
 

@@ -44,6 +44,21 @@ def test_a_sample_stays_in_the_ball_and_in_the_bounds_whatever_the_step() -> Non
     assert free.max() > 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_small_gradient_is_followed_in_half_precision(dtype: torch.dtype) -> None:
+    """Fixed bug: in fp16 the gradient of a sample that the net is sure of was 0, so that the sample
+    was not attacked and counted as robust.
+    """
+    net = nn.Linear(12, 2, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.stack([torch.ones(12), -torch.ones(12)]))
+    x, y = torch.full((4, 12), 0.8), torch.zeros(4, dtype=torch.long)  # p of the label: 1 - 5e-9
+    with torch.autocast("cpu", dtype=dtype):
+        attacked = pgd(lambda u: nn.functional.cross_entropy(net(u), y, reduction="none"), x,
+                       **SETTINGS)  # fmt: skip
+    torch.testing.assert_close(attacked, x - 0.1)
+
+
 def test_it_starts_at_the_noise() -> None:
     x, noise = torch.full((1, 3), 0.5), torch.tensor([[1.0, -0.5, 0.0]])
     start = pgd(linear(torch.ones(3)), x, **SETTINGS | {"steps": 0}, noise=noise)

@@ -403,6 +403,14 @@ def test_a_mix_of_predictions_is_not_standardized() -> None:
         make(mixed_targets=True, standardize_logits=True)
 
 
+def test_a_mix_of_predictions_is_not_compared_at_several_temperatures() -> None:
+    with pytest.raises(UserError, match=r"MLKD compares them at several: set method.mixed_targets"):
+        make(
+            mixed_targets=True,
+            soft_loss=partial(mlkd_soft_loss, factors=[1.0], batch_weight=1, class_weight=1),
+        )
+
+
 @pytest.mark.parametrize("more", [[], ["teacher.cache=1"], ["mixing@data.mixing=cutmix"]])
 def test_a_run_with_mixed_targets_ends(more: list[str], tiny: list[str]) -> None:
     words = ["method=kd", "mixing@data.mixing=mixup", *more, "method.mixed_targets=true", *tiny]

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -312,6 +313,14 @@ def test_a_full_disk_is_seen_before_anything_is_written(
             ["method=kd", "method.standardize_logits=true", "teacher.cache_top_k=3"],
             "standardized logits need the mean and the deviation over all classes",
         ),
+        *(
+            (
+                [f"method={method}", f"soft_loss@method.soft_loss={loss}", "teacher.cache_top_k=3"],
+                "compares all classes",
+            )
+            for method in ("kd", "dual_student")
+            for loss in ("dkd", "dist", "mlkd")
+        ),
     ],
 )
 def test_where_a_cache_cannot_be_right_it_is_refused(
@@ -543,17 +552,31 @@ def test_a_cached_run_resumes_to_the_same_bits(tiny: list[str], tmp_path: Path) 
 # The highest logits alone
 
 
-def test_the_highest_logits_and_what_the_others_come_to() -> None:
-    logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
-    parts = compressed(logits, 3)
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_highest_logits_and_what_the_others_come_to(temperature: float) -> None:
+    """Fixed bug: the others' total was that at T = 1, whatever the temperature of the loss."""
+    logits = 5 * torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    parts = compressed(logits, 3, temperature)
     again = expanded(parts | {"confidence": torch.ones(6)}, 10)
     assert set(again) == {"logits", "confidence"}
-    p, q = logits.softmax(1), again["logits"].softmax(1)
+    p, q = ((z / temperature).softmax(1) for z in (logits, again["logits"]))
     top = logits.topk(3).indices
     torch.testing.assert_close(q.gather(1, top), p.gather(1, top))  # so the rest adds up too
     others = q.scatter(1, top, 0).sort(1).values[:, 3:]
     assert torch.allclose(others, others[:, :1].expand_as(others))
-    torch.testing.assert_close(expanded(compressed(logits, 9), 10)["logits"], logits)
+    whole = expanded(compressed(logits, 9, temperature), 10)["logits"]
+    torch.testing.assert_close(whole, logits)
+
+
+def test_the_other_logit_is_cached_for_one_temperature(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    for temperature in (0.5, 1):
+        made("teacher.cache_top_k=9", f"method.temperature={temperature}").use()
+    names = {path.name.split(".")[0] for path in tmp_path.glob("*/*-*.0-0")}
+    assert Counter(name.split("-")[0] for name in names) == {
+        "top_logits": 1, "top_classes": 1, "other_logit": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
