@@ -39,7 +39,7 @@ def predict(
     device: torch.device | str = "cpu",
     precision: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[dict[str, Logits], Int[Tensor, " N"]]:
-    """Logits of every net, float32 on the CPU, and the labels. Puts the nets into eval mode.
+    """Logits of every net, in float32, and the labels, on the CPU. Puts the nets into eval mode.
 
     Args:
         precision: returns the context that the nets run in, such as autocast.
@@ -53,7 +53,7 @@ def predict(
         for name, net in nets.items():
             with precision():
                 logits[name].append(net(x).logits.float().cpu())
-        labels.append(y)
+        labels.append(y.cpu())
     return {name: torch.cat(rows) for name, rows in logits.items()}, torch.cat(labels)
 
 

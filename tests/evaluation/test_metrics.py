@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import net
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from kd_lightning.evaluation import metrics as evaluation
@@ -64,6 +65,15 @@ def test_predict_keeps_the_order_of_the_loader():
     assert torch.equal(logits["one"], x)
     assert torch.equal(logits["two"], x)
     assert torch.equal(labels, torch.arange(10))
+
+
+def test_predict_gives_logits_and_labels_on_the_cpu_whatever_the_device_of_the_batches():
+    """Fixed bug: labels of batches that lie on a GPU stayed there, and the test of a run failed."""
+    with FakeTensorMode():
+        batches = [(torch.empty(4, 3, device="cuda"), torch.empty(4, device="cuda").long())] * 2
+        logits, labels = evaluation.predict({"a": Fixed()}, batches, device="cuda")
+        assert (logits["a"].device.type, labels.device.type) == ("cpu", "cpu")
+        assert (logits["a"].shape, labels.shape) == ((8, 3), (8,))
 
 
 def test_predict_uses_eval_mode_float32_and_no_graph():
