@@ -60,7 +60,7 @@ from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.students.of_run import write_students
 from kd_lightning.teacher_cache.cache import use_cache
-from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of
+from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of, kept_name
 from kd_lightning.teachers.sources import get_teacher
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.trackers.results import log_results
@@ -201,7 +201,7 @@ def train_baselines(cfg: DictConfig, data: ClassificationData) -> dict[str, Path
     for name in baselines_of(cfg):
         own_run, how = baseline_run(cfg, name), BASELINES[name]
         directories[how] = find_or_train(
-            own_run, store, how.replace(" ", "-"), data.fingerprint, train=train_quietly, say=say
+            own_run, store, kept_name(cfg, name), data.fingerprint, train=train_quietly, say=say
         )
     return directories
 

@@ -95,6 +95,11 @@ def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Pat
         | {key: config.get(key) for key in stage.config_keys},
         {key: value for key, value in samples.items() if key not in IMMATERIAL["data"]},
         [sha256_of(stage), sha256_of(stage.teacher), data.fingerprint, str(cfg.hardware.precision)],
+        # the weights do not say all of a teacher, such as the size of its input
+        [
+            {k: v for k, v in config.get("teacher", {}).items() if k != "weights"},
+            repr(stage.teacher),
+        ],
     )
     return Path(cfg.outputs) / "stages" / f"{method}-{stage.name}-{shape}"
 

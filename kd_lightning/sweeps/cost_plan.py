@@ -26,7 +26,7 @@ from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.running.build import build_data, quieten
 from kd_lightning.running.cost import MEASURED, WARM_UP, Cost, measure
 from kd_lightning.sweeps import plan
-from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of
+from kd_lightning.teachers.baselines import baseline_run, baselines_of, kept_name
 from kd_lightning.teachers.sources import factory, one_by_one, sources_of, teacher_run
 from kd_lightning.teachers.store import directory_of_run, shape_of
 
@@ -154,8 +154,8 @@ def needed_runs(cfg: DictConfig) -> Iterator[tuple[str, str, DictConfig, Path]]:
                 name = f"teacher-{factory(cfg.method.teacher)}"
                 yield "teachers", name, teacher_run(one), Path(cfg.teacher.store)
     for name in baselines_of(cfg):
-        title = BASELINES[name].replace(" ", "-")
-        yield "baselines", title, baseline_run(cfg, name), Path(cfg.outputs) / "baselines"
+        store = Path(cfg.outputs) / "baselines"
+        yield "baselines", kept_name(cfg, name), baseline_run(cfg, name), store
 
 
 def add(group: dict[str, Training], title: str, cfg: DictConfig, place: str) -> Training:

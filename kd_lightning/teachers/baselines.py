@@ -55,6 +55,14 @@ def baselines_of(cfg: DictConfig) -> list[str]:
     return list(dict.fromkeys(asked if OmegaConf.is_list(asked) else filter(None, [asked])))
 
 
+def kept_name(cfg: DictConfig, name: str) -> str:
+    """The name under which a baseline is kept. In another precision it is another one: a student is
+    compared with a control that was trained as it was.
+    """
+    precision = str(cfg.hardware.precision)
+    return "-".join([*name.split("_"), *[precision] * (precision != "32")])
+
+
 def baseline_run(cfg: DictConfig, name: str = "labels_only") -> DictConfig:
     """The run that trains the students of ``cfg`` as ``name`` says."""
     run = resolved(cfg)

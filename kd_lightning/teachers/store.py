@@ -175,4 +175,23 @@ def find_or_train(
 
 def directory_of_run(cfg: DictConfig, store: Path, name: str, fingerprint: str) -> Path:
     """Where ``find_or_train`` keeps the run that ``cfg`` describes."""
-    return store / f"{name}-{shape_hash(shape_of(cfg), fingerprint)}"
+    files = hashes_of_files(OmegaConf.to_container(cfg.method, resolve=True))
+    facts = [shape_of(cfg), fingerprint, *[files] * bool(files)]
+    return store / f"{name}-{shape_hash(*facts)}"
+
+
+def hashes_of_files(method: Any) -> list[str]:
+    """The content of each file whose weights a net of a method starts from: another file can come
+    under its name.
+    """
+    if not isinstance(method, dict):
+        return []
+    own = method.get("weights")
+    path = Path(own).expanduser() if isinstance(own, str) else None
+    found = [hash_of_file(path)] if path is not None and path.is_file() else []
+    return [*found, *(one for value in method.values() for one in hashes_of_files(value))]
+
+
+def hash_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

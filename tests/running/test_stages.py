@@ -80,7 +80,7 @@ def test_a_damaged_one_is_set_aside_and_done_again(damage: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     "words",
     [["method.stage_epochs=3"], ["method.stage_learning_rate=0.1"], ["data.num_train=80"],
-     ["teacher.seed=1"], ["seed=1"]],
+     ["teacher.seed=1"], ["seed=1"], ["method.teacher.input_size=16"]],
 )  # fmt: skip
 def test_what_shapes_it_makes_another(words: list[str], tmp_path: Path) -> None:
     assert Case(tmp_path, *words).directory != Case(tmp_path).directory

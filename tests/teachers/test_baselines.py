@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.running.build import build_data
-from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of
+from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of, kept_name
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -34,3 +34,11 @@ def test_a_baseline_has_the_attack_of_the_method_and_is_refused_without_one() ->
 def test_each_baseline_is_trained_once(word: str, names: list[str]) -> None:
     assert baselines_of(compose(f"baselines={word}")) == names
     assert set(names) <= set(BASELINES)
+
+
+def test_a_baseline_of_another_precision_is_another_one() -> None:
+    names = [
+        kept_name(compose(f"hardware.precision={precision}"), "labels_only")
+        for precision in ("32", "bf16-mixed")
+    ]
+    assert names == ["labels-only", "labels-only-bf16-mixed"]

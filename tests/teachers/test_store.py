@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import write_kept
-from kd_lightning.teachers.store import find_or_train, shape_hash, shape_of
+from kd_lightning.teachers.store import directory_of_run, find_or_train, shape_hash, shape_of
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,21 @@ MATERIAL = {
     "data.exif": True,
     "data.augmentation": {"_target_": "any"},
 }
+
+
+def test_other_weights_under_the_name_of_a_file_make_another_run(
+    cfg: DictConfig, tmp_path: Path
+) -> None:
+    """Fixed bug: a net that starts from a file was reused after the file had been replaced."""
+    place = tmp_path / "start.pt"
+    OmegaConf.update(cfg, "method.students.a.weights", str(place), force_add=True)
+    directories = []
+    for content in (b"one", b"another"):
+        place.write_bytes(content)
+        directories.append(directory_of_run(cfg, tmp_path, "teacher", "data"))
+    assert directories[0] != directories[1]
+    place.write_bytes(b"one")
+    assert directory_of_run(cfg, tmp_path, "teacher", "data") == directories[0]
 
 
 @pytest.mark.parametrize(("key", "value"), IMMATERIAL.items())
