@@ -198,6 +198,10 @@ STUDIES = {
             f"{NOISY_VAL}",
         }
     ),
+    "dual_contrasts": Study(
+        {f"seed_{n}": f"{dual_contrasts(*kd(4, 4))} seed={n}" for n in CONTRASTS_SEEDS},
+        is_joined=True,
+    ),
     "dual_contrasts_noise": Study(
         {
             f"seed_{n}": f"{dual_contrasts(*kd(2, 16))} data.label_noise=0.4 seed={n}"
