@@ -4,6 +4,7 @@ Each command is a module of this package, so ``python -m kd_lightning.run`` is t
 package is imported here: this is also what answers ``--help`` and ``--version``.
 """
 
+import os
 import runpy
 import sys
 
@@ -51,6 +52,8 @@ def main() -> None:
         if name not in COMMANDS:
             raise UserError(f"unknown command '{name}': expected one of {', '.join(COMMANDS)}")
     del sys.argv[1]
+    if os.getcwd() not in sys.path and not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())  # as python -m does, for a person's own networks
     # as with python -m: the processes that the command starts begin with the same module
     runpy.run_module(f"kd_lightning.{name}", run_name="__main__", alter_sys=True)
 

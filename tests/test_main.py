@@ -50,13 +50,16 @@ def test_an_unknown_command_is_one_sentence() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_command_gets_its_words_and_is_the_main_module(monkeypatch) -> None:
+def test_a_command_gets_its_words_and_is_the_main_module(monkeypatch, tmp_path) -> None:
     seen = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(runpy, "run_module", lambda name, **kind: seen.update(name=name, **kind))
     monkeypatch.setattr(sys, "argv", ["kd-lightning", "run", "method=kd", "seed=1"])
     program.main()
     assert seen == {"name": "kd_lightning.run", "run_name": "__main__", "alter_sys": True}
     assert sys.argv[1:] == ["method=kd", "seed=1"]
+    assert sys.path[0] == str(tmp_path)  # where a person's own networks are
 
 
 @functools.cache

@@ -57,7 +57,9 @@ class BestStudents(Callback):
                 if trainer.is_global_zero:
                     save_student(net, self.path(key), key=key, **self.chosen[key])
 
-    def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, method: LightningModule) -> None:
+        # like on_train_end, which is not called when a run is resumed that was killed after its
+        # last checkpoint
         # the averaging callback runs before this one, so method.students are the averages here
         if not self.chosen and trainer.is_global_zero:
             for key, net in method.students.items():

@@ -23,9 +23,11 @@ from kd_lightning.config.values import CheckedNumbers
 from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
 from kd_lightning.data.loading.checks import (
     check_augmentation,
+    check_classes_after_split,
     check_mixing,
     check_samples,
     fingerprint,
+    notes_on_lacking_classes,
 )
 from kd_lightning.data.loading.leaks import CHOICES, check_leak
 from kd_lightning.data.loading.limited_labels import limit_labels
@@ -208,8 +210,12 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
             self.val_has_wrong_labels = self.label_noise > 0 and self.noisy_val
             if not self.noisy_val:
                 val = replace(val, y=right[held_out])
-            by = "stratified by class" if train.groups is None else "by subject"
-            val_is = f"{self.val_fraction:.0%} of train, {by} (split_seed {self.split_seed})"
+            share, by = self.val_fraction, "stratified by class"
+            if train.groups is not None:  # whole subjects: may be more, and of few classes
+                share, by = len(held_out) / (len(kept) + len(held_out)), "by subject"
+                check_classes_after_split(train, parts.class_names)
+            val_is = f"{share:.0%} of train, {by} (split_seed {self.split_seed})"
+        self.notes += notes_on_lacking_classes({"val": val, "test": parts.test}, parts.class_names)
         if len(train) < self.batch_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} is larger than the training part, which has "

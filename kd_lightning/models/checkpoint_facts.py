@@ -36,6 +36,7 @@ class Facts:
         interpolation: with which they were resized: nearest-exact, bilinear or bicubic.
         crop_fraction: side of the centre crop / short side after resizing.
         resize: how a file became a square: crop, squash or letterbox.
+        fingerprint: of the data of its training, in a student's file of this package.
     """
 
     architecture: str | None = None
@@ -46,6 +47,7 @@ class Facts:
     interpolation: str | None = None
     crop_fraction: float | None = None
     resize: str | None = None
+    fingerprint: str | None = None
 
     def or_else(self, other: Self) -> Self:
         """These facts, and those of ``other`` where these say nothing."""

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PosixPath
 from typing import Any
@@ -103,7 +103,9 @@ def read_checkpoint(path: str | PathLike, key: str = KEY) -> Checkpoint:
     if not states:
         raise UserError(f"{path} has no tensors, neither at the top nor deeper ({key}=…)")
     beside = _read_json(path.with_name("config.json")) if path.name in IN_FOLDERS else {}
-    return Checkpoint(path, states, facts_of(metadata, beside, as_mapping(content) or {}))
+    facts = facts_of(metadata, beside, as_mapping(content) or {})
+    trained_on = as_mapping(metadata.get("data")) or {}
+    return Checkpoint(path, states, replace(facts, fingerprint=trained_on.get("fingerprint")))
 
 
 def file_in(folder: Path, key: str) -> Path:

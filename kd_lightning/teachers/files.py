@@ -19,6 +19,7 @@ from kd_lightning.models.timm_nets import timm_facts, timm_statistics
 from kd_lightning.models.weights import Loaded, load_weights
 from kd_lightning.teachers.class_order import rows_for
 from kd_lightning.teachers.input_facts import describe_input, differences, given_facts, set_input
+from kd_lightning.teachers.other_runs import check_split_of_file
 from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation
 
 SOURCE = "teacher.source"
@@ -59,6 +60,7 @@ def with_weights_of(
         UserError: the file cannot be read, or its weights or its classes do not fit.
     """
     checkpoint = read_checkpoint(path, SOURCE)
+    check_split_of_file(checkpoint.path, checkpoint.facts.fingerprint, cfg, data)
     given = given_facts(config, cfg.task)
     set_input(config, given.or_else(checkpoint.facts), cfg.task)
     if "weights" in config:

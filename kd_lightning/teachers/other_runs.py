@@ -55,10 +55,35 @@ def check_same_data(directory: Path, cfg: DictConfig, data: ClassificationData) 
                 f"trained on {count} other classes (teacher.source=…)"
             )
         rows = by_names(data.class_names, names, f"the names in {directory}")
-    if was["fingerprint"] != data.fingerprint and not cfg.teacher.other_data:
-        raise UserError(
-            f"{directory} was trained on other data or another split ({was['protocol']}), so it "
-            "may have seen this run's val or test part: set data.… as it was there, or "
-            "teacher.other_data=true if it has not"
-        )
+    check_same_split(directory, was["fingerprint"], cfg, data, f" ({was['protocol']})")
     return rows
+
+
+def check_same_split(
+    path: Path, fingerprint: str | None, cfg: DictConfig, data: ClassificationData, more: str = ""
+) -> None:
+    """Raises ``UserError`` if a teacher may have seen our val or test part.
+
+    Args:
+        path: of the teacher.
+        fingerprint: of the data that it was trained on; None: not known.
+        more: what is said about these data.
+    """
+    if fingerprint not in (None, data.fingerprint) and not cfg.teacher.other_data:
+        raise UserError(
+            f"{path} was trained on other data or another split{more}, so it may have seen this "
+            "run's val or test part: set data.… as it was there, or teacher.other_data=true if it "
+            "has not"
+        )
+
+
+def check_split_of_file(
+    path: Path, fingerprint: str | None, cfg: DictConfig, data: ClassificationData
+) -> None:
+    """``check_same_split`` for a file of weights: its own fingerprint, or that of the run in whose
+    directory it is.
+    """
+    beside = path.parent / "environment.json"
+    if fingerprint is None and path.name.startswith(("best-", "last.")) and beside.exists():
+        fingerprint = read_json(beside, "data")["data"]["fingerprint"]
+    check_same_split(path, fingerprint, cfg, data)

@@ -92,7 +92,7 @@ def test_a_file_holds_the_weights_and_the_metrics_that_chose_them(tmp_path: Path
 
 def test_without_a_val_part_the_last_epoch_is_saved(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
-    best.on_train_end(trainer(5), method("a", "b"))
+    best.on_fit_end(trainer(5), method("a", "b"))
     assert best.chosen == {}
     for key in "ab":
         assert torch.load(best.path(key), weights_only=True)["epoch"] == 4
@@ -102,14 +102,14 @@ def test_with_a_val_part_the_end_changes_nothing(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
     best.on_validation_end(trainer(0, a=(0.5, 1.0)), method("a"))
     before = best.path("a").read_bytes()
-    best.on_train_end(trainer(5), method("a"))
+    best.on_fit_end(trainer(5), method("a"))
     assert best.path("a").read_bytes() == before
 
 
 def test_other_ranks_make_the_same_choice_and_write_nothing(tmp_path: Path) -> None:
     best = BestStudents(tmp_path)
     best.on_validation_end(trainer(0, first=False, a=(0.5, 1.0)), method("a"))
-    best.on_train_end(trainer(1, first=False), method("a"))
+    best.on_fit_end(trainer(1, first=False), method("a"))
     assert chosen_epochs(best) == {"a": 0}
     assert list(tmp_path.iterdir()) == []
 

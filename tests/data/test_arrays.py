@@ -74,6 +74,27 @@ def test_parts_of_the_file_are_used_unchanged(made):
     assert "the file's own test part" in data.protocol
 
 
+def test_a_split_by_subject_that_leaves_a_class_without_training_samples_is_refused(made):
+    """Fixed defect: the class was never learned, and val had nothing else."""
+    y = np.repeat([0, 1], [20, 10])
+    groups = np.repeat([0, 1, 2], 10)  # the only subject of class 1 is 2
+    said, lacking = set(), []
+    for seed in range(8):
+        try:
+            data = made({"x_train": WHOLE["x"], "y_train": y, "groups_train": groups,
+                         "x_test": WHOLE["x"], "y_test": y}, split_seed=seed)  # fmt: skip
+        except UserError as error:
+            said.add(str(error))
+        else:
+            lacking.append([note for note in data.notes if "val has no sample of" in note])
+    assert said == {
+        "the split by subject leaves no training sample of 1: choose another one "
+        "(data.split_seed=…), or give a val part"
+    }
+    assert lacking
+    assert all(len(notes) == 1 for notes in lacking)
+
+
 def test_val_is_split_off_from_train_by_groups(made):
     parts = made({**PARTS, "groups_train": GROUPS}).parts
     assert not set(parts["train"].groups.tolist()) & set(parts["val"].groups.tolist())

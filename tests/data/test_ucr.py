@@ -307,6 +307,7 @@ def test_notes_say_which_series_were_resampled_and_what_the_classes_are(tmp_path
         "Classes: 0 = sit (1), 1 = walk (4).",
         "The classes are unbalanced: walk has 4 samples, sit has 1. To answer always walk is right "
         "for 80% of them.",
+        "test has no sample of 1 of 2 classes (sit), so it says nothing about them.",
     ]
 
 

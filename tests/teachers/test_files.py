@@ -165,6 +165,24 @@ def test_a_students_file_of_this_package(
         assert teacher.net.prepare.mean.tolist() == pytest.approx([0.1] * 3)
 
 
+def test_a_students_file_of_another_split_is_refused_as_its_run_is(
+    theirs: nn.Module, teacher_of: Callable, tmp_path: Path
+) -> None:
+    """Fixed bug: the run directory was refused, and the file in it was not."""
+    about = {"class_names": ["iris", "rose", "daisy"], "data": {"fingerprint": "of another split"}}
+    metadata = {"kd_lightning": json.dumps(about)}
+    exported = tmp_path / "student.safetensors"
+    save_file(theirs.state_dict(), exported, metadata)
+    kept = tmp_path / "run" / "best-student.ckpt"
+    kept.parent.mkdir()
+    torch.save({"state_dict": theirs.state_dict(), "epoch": 3}, kept)
+    write_kept(kept.parent, {"environment.json": json.dumps({"data": about["data"]})})
+    for path in (exported, kept):
+        with pytest.raises(UserError, match=r"another split, so it may have .*other_data=true"):
+            teacher_of(path)
+        teacher_of(path, "teacher.other_data=true")
+
+
 def test_the_average_is_taken_unless_the_key_says_otherwise(
     theirs: nn.Module, teacher_of: Callable, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """Checks of samples, augmentation and mixing before training, and the fingerprint of the data."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,37 @@ from kd_lightning.data.augmentation import BatchTransform, PerSampleRandom
 from kd_lightning.data.loading.batches import Samples, Transform
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.packed_files import file_id
+
+
+def lacking_classes(samples: Samples, class_names: Sequence[str]) -> list[str]:
+    counts = torch.bincount(samples.y, minlength=len(class_names))
+    return [class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
+
+
+def check_classes_after_split(train: Samples, class_names: Sequence[str]) -> None:
+    """Raises ``UserError`` if a split by subject has left a class without a training sample."""
+    lacking = lacking_classes(train, class_names)
+    if lacking:
+        raise UserError(
+            f"the split by subject leaves no training sample of {', '.join(lacking[:5])}: choose "
+            "another one (data.split_seed=…), or give a val part"
+        )
+
+
+def notes_on_lacking_classes(
+    parts: Mapping[str, Samples | None], class_names: Sequence[str]
+) -> list[str]:
+    """A sentence for each of these parts that has no sample of some classes."""
+    notes = []
+    for name, samples in parts.items():
+        lacking = [] if samples is None else lacking_classes(samples, class_names)
+        if lacking:
+            shown = f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}"
+            notes.append(
+                f"{name} has no sample of {len(lacking)} of {len(class_names)} classes ({shown}), "
+                "so it says nothing about them."
+            )
+    return notes
 
 
 def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
