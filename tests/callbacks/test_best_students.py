@@ -7,6 +7,7 @@ import torch
 from helpers import net
 from torch import nn
 
+from kd_lightning import distill
 from kd_lightning.base.errors import Damaged
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.models.weights import load_weights
@@ -154,3 +155,26 @@ def test_weights_that_are_older_than_the_choice_or_damaged_are_refused(tmp_path:
         best.path("a").write_bytes(content)
         with pytest.raises(Damaged, match=r"best-a.ckpt .*: val chose its weights of epoch 4, so"):
             chosen_again(best.state_dict(), tmp_path)
+
+
+def test_a_run_without_val_that_was_killed_after_its_last_checkpoint_can_be_resumed(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fixed bug: the weights of the last epoch were never written, because a fit that is finished
+    is skipped.
+    """
+    directory = tmp_path / "run"
+    words = [word for word in tiny if not word.startswith("teacher.")]
+
+    def stop(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BestStudents, "on_fit_end", stop)
+        with pytest.raises(RuntimeError, match="killed"):
+            distill("method=supervised", *words, "data.val_fraction=0", f"run_dir={directory}")
+    assert (directory / "last.ckpt").exists()
+    assert not list(directory.glob("best-*"))
+    result = distill(f"resume={directory}")
+    saved = torch.load(directory / "best-student.ckpt", weights_only=True)
+    assert saved["epoch"] == result.metrics["epochs"] - 1
