@@ -116,7 +116,11 @@ def without_copies(samples: Samples, *parts: Samples | None) -> Samples | None:
 
 def copied_rows(x: Tensor, others: Sequence[Tensor]) -> list[int]:
     """The rows of ``x`` that are in another tensor too."""
-    if x.shape[1:] != others[0].shape[1:] or x.dtype != others[0].dtype:
+    if x.shape[1:] != others[0].shape[1:]:
         return []
+    if x.dtype != others[0].dtype:  # as in a batch of both
+        x, *others = (
+            one.float() / 255 if one.dtype == torch.uint8 else one.float() for one in (x, *others)
+        )
     seen = {key for other in others for key in row_hashes(other)}
     return [i for i, key in enumerate(row_hashes(x)) if key in seen]

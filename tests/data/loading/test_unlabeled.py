@@ -146,6 +146,15 @@ def test_what_is_in_val_or_test_is_left_out() -> None:
     assert without_copies(samples, None, other_size) is samples
 
 
+def test_copies_are_found_beside_numbers_of_another_type() -> None:
+    """Fixed bug: bytes were never copies of the same image in [0, 1]."""
+    every_byte = torch.arange(256, dtype=torch.uint8).view(16, 1, 4, 4)
+    as_numbers = torch.from_numpy((every_byte.numpy() / 255).astype("float32"))
+    images, numbers = (Samples(x, torch.zeros(16)) for x in (every_byte, as_numbers))
+    assert len(without_copies(images, None, numbers)) == 0
+    assert without_copies(numbers, None, images.subset(torch.arange(3))).x.equal(as_numbers[3:])
+
+
 def test_copies_of_files_are_left_out(tmp_path) -> None:
     for name, text in {"a": "one", "b": "two", "c": "six", "test": "two"}.items():
         (tmp_path / name).write_text(text)
