@@ -361,6 +361,25 @@ def test_a_sweep_says_what_it_can_show_before_it_runs(tmp_path: Path, capsys) ->
     )
 
 
+def test_the_power_of_a_sweep_over_data_sets_counts_the_contrasts_of_each(
+    tmp_path: Path, capsys
+) -> None:
+    words = ["sweep=ssd_ucr", "data.name=GunPoint,ArrowHead", "seed=0,1,2"]
+    more = ["sweep.expected_std=1.5", f"sweep.dir={tmp_path / 's'}"]
+    create.create_sweep([*words, *more], None, Console(width=300))
+    pairs = 2 * len(settings("ssd_ucr").pairs)
+    seen = detectable_mean(3, 1.5, level=0.05 / pairs)
+    assert f"a difference of {seen:.1f} points in each of {pairs} contrasts" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_power_of_resamples_is_not_that_of_independent_values(tmp_path: Path, capsys) -> None:
+    words = ["sweep=ssd_resamples", "data.name=GunPoint", "sweep.expected_std=1.5"]
+    create.create_sweep([*words, f"sweep.dir={tmp_path / 's'}"], None, Console(width=300))
+    assert "Power: resamples of one data set have samples in common" in capsys.readouterr().out
+
+
 def test_a_search_has_one_goal(tmp_path: Path) -> None:
     words = ["sweep=search", "data=digits", "sweep.chosen_by=val/a/robust_accuracy"]
     with pytest.raises(UserError, match="a search tries for the highest val/accuracy"):

@@ -57,9 +57,8 @@ def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
         raise UserError(
             f"labels must be 0..{num_classes - 1}, the {part} part has {low}..{high} (data.root=…)"
         )
-    counts = torch.bincount(samples.y, minlength=num_classes)
-    if part == "train" and not bool(counts.all()):
-        empty = [class_names[i] for i in (counts == 0).nonzero().flatten().tolist()]
+    empty = lacking_classes(samples, class_names)
+    if part == "train" and empty:
         raise UserError(
             f"every class needs a training sample, {len(empty)} of {num_classes} have none: "
             f"{', '.join(empty[:5])}{', …' if len(empty) > 5 else ''} (data.root=…)"
