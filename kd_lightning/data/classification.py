@@ -21,6 +21,7 @@ from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.ranges import Count, Positive, Range, Seed, ShareBelowOne
 from kd_lightning.config.values import CheckedNumbers
 from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
+from kd_lightning.data.loading.channel_statistics import channel_statistics
 from kd_lightning.data.loading.checks import (
     check_augmentation,
     check_classes_after_split,
@@ -248,10 +249,7 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
                 raise UserError(
                     f"images must be square, got {tuple(train.x.shape[2:])} (data.root=…)"
                 )
-            x = train.x.float() / (255 if train.x.dtype == torch.uint8 else 1)
-            dims = [d for d in range(x.ndim) if d != 1]
-            self.mean = x.mean(dims).tolist()
-            self.std = x.std(dims).clamp_min(1e-6).tolist()
+            self.mean, self.std = channel_statistics(train.x)
             self._check_augmentation(train.x[0])
 
     def _check_augmentation(self, example: Tensor) -> None:

@@ -132,7 +132,7 @@ def normalization(net: Classifier, kind: str) -> str:
     if getattr(net.prepare, "mean", None) is None:
         return "not normalized"
     mean, std = (
-        [round(value, 6) for value in getattr(net.prepare, name).flatten().tolist()]
+        [float(f"{value:.6g}") for value in getattr(net.prepare, name).flatten().tolist()]
         for name in ("mean", "std")
     )
     value = "x / 255" if kind == "images" else "x"

@@ -69,6 +69,6 @@ def timm_code(info: Mapping[str, Any]) -> str:
         arguments=", ".join(f"{k}={v!r}" for k, v in architecture["arguments"].items()),
         channels=channels,
         size=given["net_size"] or given["size"],
-        mean=[round(value, 6) for value in given["mean"] or [0.0] * channels],
-        std=[round(value, 6) for value in given["std"] or [1.0] * channels],
+        mean=[float(f"{value:.6g}") for value in given["mean"] or [0.0] * channels],
+        std=[float(f"{value:.6g}") for value in given["std"] or [1.0] * channels],
     )

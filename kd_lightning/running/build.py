@@ -13,6 +13,7 @@ from torch import nn
 
 from kd_lightning.base.errors import UserError, with_full_keys
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.channel_statistics import rounded_statistics
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
@@ -93,14 +94,15 @@ def build_data(cfg: DictConfig) -> ClassificationData:
         cfg.data.exif = data.exif  # null is the value of preparation, which results depend on
     x = data.parts["train"].x
     shape = x.shape[1:] if torch.is_tensor(x) else (data.channels, data.size, data.size)
+    mean, std = rounded_statistics(data.mean, data.std)
     facts = {
         "num_classes": data.num_classes,
         "channels": data.channels,
         "size": data.size,
         "shape": list(shape),
         "num_inputs": torch.Size(shape).numel(),
-        "mean": [round(value, 6) for value in data.mean],
-        "std": [round(value, 6) for value in data.std],
+        "mean": mean,
+        "std": std,
         "imagenet_rows": data.imagenet_rows,
     }
     for key, fact in facts.items():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Batch, Samples
+from kd_lightning.data.loading.channel_statistics import channel_statistics
 from kd_lightning.data.loading.chosen import batches_of
 from kd_lightning.evaluation.metrics import predict
 from kd_lightning.teacher_cache.cache import some_of
@@ -176,9 +177,7 @@ def statistics_of(data: ClassificationData, batches: Iterable[Batch]) -> Statist
     """Mean and std of each channel: of the train part, or for image files of these batches."""
     if isinstance(data.parts["train"].x, Tensor):
         return data.mean, data.std
-    x = torch.cat([x for x, _ in batches])
-    x = x.float() / (255 if x.dtype == torch.uint8 else 1)
-    return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-6).tolist()
+    return channel_statistics(torch.cat([x for x, _ in batches]))
 
 
 def tried_in_turn(

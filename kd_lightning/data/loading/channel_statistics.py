@@ -1,0 +1,34 @@
+"""Mean and std of each channel, by which networks normalise their input."""
+
+import math
+
+import torch
+from torch import Tensor
+
+CONSTANT = 1e-6  # of the largest value: below it float32 tells no std from rounding
+
+
+def channel_statistics(x: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and std of each channel of x (N, C, *), bytes as values in [0, 1].
+
+    A channel without variation has std 1, so that normalisation does not blow up what rounding, or
+    a sample of another part, adds to it. Values may be as small as their unit makes them: an EEG
+    in volts has a std of 1e-5.
+    """
+    x = x.float() / (255 if x.dtype == torch.uint8 else 1)
+    dims = [d for d in range(x.ndim) if d != 1]
+    mean, std = x.mean(dims), x.std(dims)
+    std = torch.where(std > CONSTANT * x.abs().amax(dims), std, 1.0)
+    return mean.tolist(), std.tolist()
+
+
+def rounded_statistics(mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
+    """Both with 6 decimals, or as many more as give a small std five digits.
+
+    Machines differ in the last digits of such sums, and their runs have to agree.
+    """
+    decimals = [max(6, 4 - math.floor(math.log10(value))) for value in std]
+    return tuple(
+        [round(value, places) for value, places in zip(values, decimals, strict=True)]
+        for values in (mean, std)
+    )
