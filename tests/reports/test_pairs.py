@@ -47,18 +47,23 @@ def test_a_named_variant_in_a_grid_is_compared_cell_by_cell(tmp_path):
 
 def test_nets_with_different_names_are_compared_if_the_pair_names_them(tmp_path):
     for seed, gain in ((0, 0.01), (1, 0.03)):
-        job(tmp_path, "five", {"seed": seed}, metrics({"a": 0.8, "ensemble": 0.85 + gain}))
+        job(
+            tmp_path,
+            "five",
+            {"seed": seed},
+            metrics({"a, labels only": 0.8, "ensemble": 0.85 + gain}),
+        )
         job(tmp_path, "one @ home", {"seed": seed}, metrics({"b": 0.8}))
-    report = reports.build([tmp_path], pairs=[("five @ ensemble", "one @ home @ b"),
-                                              ("five @ ensemble", "five @ a")])  # fmt: skip
+    pairs = [("five @ ensemble", "one @ home @ b"), ("five @ ensemble", "five @ a, labels only")]
+    report = reports.build([tmp_path], pairs=pairs)
     (table,) = [table for table in report.tables if table.name == "pairs"]
     assert [row[:4] for row in table.rows] == [
         ["five − one @ home: ensemble − b", "ensemble − b", "2", "+7.00"],
-        ["five: ensemble − a", "ensemble − a", "2", "+7.00"],
+        ["five: ensemble − a, labels only", "ensemble − a, labels only", "2", "+7.00"],
     ]
     assert [(d.column, d.column_b) for d in report.differences] == [
         ("test/ensemble/accuracy", "test/b/accuracy"),
-        ("test/ensemble/accuracy", "test/a/accuracy"),
+        ("test/ensemble/accuracy", "test/a, labels only/accuracy"),
     ]
     assert "Holm" not in " ".join(table.heads)  # a family is the tests of the same nets
     assert not any("no net in common" in note for note in table.notes)
