@@ -124,7 +124,8 @@ def to_samples(
 def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
     """Checks images (N, C, H, W), series (N, C, L), or series of one channel (N, L).
 
-    uint8 is kept, because models read it as steps of 1/255; any other number becomes float32.
+    Images of uint8 are kept, because models read them as steps of 1/255; all other numbers become
+    float32.
     """
     if x.ndim not in (2, 3, 4) or x.dtype.kind not in "iuf" or 0 in x.shape:
         raise UserError(
@@ -138,7 +139,7 @@ def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
             f"{name}.transpose(0, 3, 1, 2) (data.root=…)"
         )
     with np.errstate(over="ignore"):  # an infinite value is refused below
-        x = torch.from_numpy(x if x.dtype == np.uint8 else x.astype(np.float32))
+        x = torch.from_numpy(x if x.dtype == np.uint8 and x.ndim == 4 else x.astype(np.float32))
     x = x.unsqueeze(1) if x.ndim == 2 else x
     bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:

@@ -112,7 +112,7 @@ def build_graph(
 
 
 def as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images as uint8, or as float32 in [0, 1]; series as they are."""
+    """Images as uint8, or as float32 in [0, 1]; series, which are float32, as they are."""
     if dtype == torch.uint8 and x.is_floating_point():
         return (x * 255).round().clamp(0, 255).to(torch.uint8)
     if dtype.is_floating_point and x.dtype == torch.uint8:

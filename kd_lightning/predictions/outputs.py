@@ -40,6 +40,12 @@ def check_output(out: str | None, embeddings: bool) -> None:
         raise UserError(f"there is no folder {Path(out).parent} to write {out} into")
 
 
+def check_inputs_stay(out: str | None, files: Iterable[Path]) -> None:
+    """Raises ``UserError`` if the predictions would replace one of the files that they are of."""
+    if out not in (None, "-") and Path(out).resolve() in {path.resolve() for path in files}:
+        raise UserError(f"--out {out} would replace an input: choose another file")
+
+
 @contextmanager
 def open_output(out: str | None, columns: Sequence[str]) -> Iterator[Write]:
     """Gives a function that writes rows, each with all ``columns``; see ``check_output``."""

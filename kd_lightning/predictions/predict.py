@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.files import printable
 from kd_lightning.models.checkpoints import first_line
-from kd_lightning.predictions.outputs import Row, check_output, open_output
+from kd_lightning.predictions.outputs import Row, check_inputs_stay, check_output, open_output
 from kd_lightning.predictions.progress import showing_progress
 from kd_lightning.predictions.samples import Batch, find_files, is_table, read_batches
 from kd_lightning.predictions.tables import Sample
@@ -66,6 +67,7 @@ def predict_files(
         )
     check_output(out, embeddings)
     files = find_files(inputs, student.info["input"])
+    check_inputs_stay(out, files)
     student.to(find_device(device))
     names = columns(min(top_k, len(student.class_names)), embeddings)
     batches = read_batches(files, student, batch_size=batch_size, workers=workers)
@@ -126,7 +128,7 @@ def to_row(
         names: of the columns.
     """
     row: dict[str, Any] = dict.fromkeys(names)
-    row |= {"file": str(sample.file), "index": sample.index, "error": sample.error or None}
+    row |= {"file": printable(sample.file), "index": sample.index, "error": sample.error or None}
     if result is None:
         return row
     classes, probabilities, features = result

@@ -132,5 +132,7 @@ class ImageSet(Dataset):
 
 def to_batch(samples: Sequence[Sample]) -> Batch:
     values = [sample.x for sample in samples if sample.x is not None]
+    if len({value.dtype for value in values}) > 1:  # files of bytes and files of values in [0, 1]
+        values = [x.float() / 255 if x.dtype == torch.uint8 else x for x in values]
     places = [Sample(sample.file, sample.index, error=sample.error) for sample in samples]
     return Batch(places, torch.stack(values) if values else None)

@@ -117,7 +117,8 @@ def to_sample(
     """A sample of the size that the student takes; with an error if it cannot be that."""
     if isinstance(value, str):
         return Sample(path, index, error=value)
-    x = torch.from_numpy(value if value.dtype == np.uint8 else value.astype(np.float32))
+    is_bytes = value.dtype == np.uint8 and given["kind"] == "image"
+    x = torch.from_numpy(value if is_bytes else value.astype(np.float32))
     if fault := fault_of(x, given):
         return Sample(path, index, error=fault)
     size = [given["size"]] * (x.ndim - 1)

@@ -47,4 +47,6 @@ class ImageTransform:
                 )
             to_channels = tv.rgb_to_grayscale if self.channels == 1 else tv.grayscale_to_rgb
             image = to_channels(image)
-        return self.resizing(image)
+        resized = self.resizing(image)
+        # bicubic resizing overshoots, and torchvision clips it for bytes alone
+        return resized.clamp(0, 1) if resized.is_floating_point() else resized

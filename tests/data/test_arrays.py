@@ -12,6 +12,7 @@ GROUPS = np.arange(30) // 5  # six subjects, all classes each
 WORDS = np.array(["walk", "run", "sit"])[Y]
 WHOLE = {"x": X, "y": Y}
 PARTS = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]}
+IMAGES = np.zeros((30, 1, 4, 4), np.float32)
 
 
 @pytest.fixture
@@ -107,6 +108,7 @@ def test_val_is_split_off_from_train_by_groups(made):
         (X[:, 0], (1, 5), torch.float32),
         (X.astype(np.float64), (2, 5), torch.float32),
         ((X * 100).astype(np.int16), (2, 5), torch.float32),
+        (RNG.integers(0, 256, (30, 2, 5), dtype=np.uint8), (2, 5), torch.float32),
         (RNG.integers(0, 256, (30, 3, 4, 4), dtype=np.uint8), (3, 4, 4), torch.uint8),
         (RNG.random((30, 3, 4, 4)), (3, 4, 4), torch.float32),
     ],
@@ -246,7 +248,10 @@ NAN[3, 1, 2] = np.nan
         (bad(groups=GROUPS * 0), r"a test part by subject needs two subjects"),
         (bad(groups=GROUPS // 3), r"a split by subject needs two subjects"),
         ({**PARTS, "x_test": X[:6, :, :4]}, r"x_train has \(2, 5\) .* x_test \(2, 4\)"),
-        ({**PARTS, "x_test": X[:6].astype(np.uint8)}, r"x_test \(2, 5\) torch.uint8"),
+        (
+            {**PARTS, "x_train": IMAGES, "x_test": IMAGES[:6].astype(np.uint8)},
+            r"x_test \(1, 4, 4\) torch.uint8",
+        ),
         (
             {**PARTS, "groups_train": GROUPS, "groups_test": GROUPS[:6] + 5},
             r"groups_train and groups_test share 1",

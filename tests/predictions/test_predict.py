@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,25 @@ def test_one_bad_file_ends_nothing(
         assert "cut.jpg" not in rows[2]["error"]
     counts = predict_files(student, list(map(str, files)))
     assert counts == Counts(predicted=2, failed=2)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
+def test_a_name_that_is_not_utf_8_is_written(suffix: str, image_run: Path, tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    file.write_bytes(b"no image")
+    out = tmp_path / f"p{suffix}"
+    counts = predict_files(kd_lightning.load(image_run), [str(file)], str(out))
+    assert counts == Counts(predicted=0, failed=1)
+    assert b"xe9.png" in out.read_bytes()
+
+
+def test_predictions_never_replace_their_input(series_student: Student, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    np.savetxt(file, samples("one channel", 2)[:, 0].numpy(), delimiter=",")
+    before = file.read_bytes()
+    with pytest.raises(UserError, match="would replace an input"):
+        predict_files(series_student, [str(file)], str(tmp_path / "." / "x.csv"))
+    assert file.read_bytes() == before
 
 
 def test_files_of_all_kinds_keep_their_order(

@@ -43,3 +43,10 @@ def test_a_batch_has_the_values_of_good_samples_and_the_places_of_all() -> None:
     assert [(s.index, s.error) for s in batch.samples] == [(0, ""), (1, "NaN"), (2, "")]
     assert all(sample.x is None for sample in batch.samples)
     assert to_batch(samples[1:2]).x is None
+
+
+def test_bytes_beside_values_up_to_one_are_steps_of_1_255() -> None:
+    image = torch.tensor([[[0, 51], [102, 255]]], dtype=torch.uint8)
+    batch = to_batch([Sample(Path("a.npz"), 0, image), Sample(Path("b.npz"), 0, image / 255)])
+    assert torch.equal(batch.x[0], batch.x[1])
+    assert to_batch([Sample(Path("a.npz"), 0, image)]).x.dtype == torch.uint8

@@ -57,6 +57,8 @@ def test_arrays_are_samples_of_the_students_shape(tmp_path: Path) -> None:
     numbers = np.arange(24.0).reshape(3, 2, 4)
     samples = read(write(tmp_path / "x.npz", x=numbers), CHANNELS)
     assert torch.equal(torch.stack([s.x for s in samples]), torch.from_numpy(numbers).float())
+    (sample,) = read(write(tmp_path / "bytes.npz", x=numbers[:1].astype(np.uint8)), CHANNELS)
+    assert torch.equal(sample.x, torch.from_numpy(numbers[0]).float())
     (sample,) = read(write(tmp_path / "flat.npz", x=numbers[0, :1], y=numbers), SERIES)
     assert (sample.index, sample.x.shape) == (0, (1, 4))
 

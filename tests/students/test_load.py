@@ -152,6 +152,9 @@ def test_the_transform_gives_images_their_size_and_channels() -> None:
     assert torch.equal(ImageTransform(1, resizing)(image), resizing(grey))
     own = image[:, :8, :8]
     assert torch.equal(colour(own), own)
+    edges = (image > 127).float()
+    bicubic = ImageTransform(3, Resizing(8, "crop", 1.0, "bicubic"))(edges)
+    assert 0 <= bicubic.min() <= bicubic.max() <= 1
     with pytest.raises(UserError, match="takes images of 4 channels, got 3"):
         ImageTransform(4, resizing)(image)
 
