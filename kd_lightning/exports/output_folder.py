@@ -52,10 +52,13 @@ def replace_folder(out: Path) -> Iterator[Path]:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
         yield new
+        check_replaceable(out)  # an export takes minutes, in which a person may add a file
         if out.exists():
             out.rename(old)
         new.rename(out)
     finally:
+        if (temporary / "old").exists() and not out.exists():
+            (temporary / "old").rename(out)
         shutil.rmtree(temporary)
         if lock is not None:
             os.close(lock)

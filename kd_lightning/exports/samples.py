@@ -103,6 +103,8 @@ def read_arrays(
         texts = as_texts(arrays["y"], "y", "integers or names") if "y" in arrays else None
     except UserError as error:  # of data=arrays, which has another key
         raise UserError(str(error).replace("data.root=…", f"{option} …")) from error
+    if texts is not None and len(texts) != len(x):
+        raise UserError(f"{path} has {len(x)} samples and {len(texts)} labels ({option} …)")
     chosen = spread(len(x), limit)
     y = None if texts is None else labels_of(texts, class_names, path, option)[chosen]
     return x[chosen], y

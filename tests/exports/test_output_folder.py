@@ -43,6 +43,23 @@ def test_a_failure_leaves_no_file_and_the_old_export(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"]
 
 
+def test_a_file_that_is_added_while_an_export_is_made_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "a")
+    late = out / "late.txt"
+    with pytest.raises(UserError, match=r"\(late.txt\)"), replace_folder(out):
+        late.write_text("mine")
+    assert names(out) == ["a", RECORD, "late.txt"]
+
+
+def test_an_export_that_cannot_be_moved_brings_the_old_one_back(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(out, "a")
+    with pytest.raises(FileNotFoundError), replace_folder(out) as folder:
+        folder.rename(tmp_path / "elsewhere")
+    assert names(out) == ["a", RECORD]
+
+
 def leftover(out: Path, *parts: str) -> Path:
     """The temporary folder of an export that was killed."""
     folder = out.with_name(f".{out.name}-export-0123456789ab")

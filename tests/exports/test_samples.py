@@ -98,6 +98,10 @@ def test_what_is_no_sample_is_one_sentence(tmp_path: Path) -> None:
     np.savez(path, x=np.full((2, 2, 30), np.nan))
     with pytest.raises(UserError, match=r"x has NaN .*\(--samples …\)"):
         read(path)
+    for count in (1, 3):
+        np.savez(path, x=np.zeros((2, 2, 30)), y=np.zeros(count, int))
+        with pytest.raises(UserError, match=f"has 2 samples and {count} labels"):
+            read(path)
     np.savez(path, x=np.zeros((2, 2, 29)))
     with pytest.raises(UserError, match=r"shape \(2, 29\), the student takes \(2, 30\)"):
         read(path)
