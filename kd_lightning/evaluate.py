@@ -42,13 +42,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="tell the data from others: fashion_mnist data.root=/data")  # fmt: skip
     add("--adversarial", nargs="?", const="fgsm,pgd", metavar="ATTACKS",
         help="accuracy under attack: fgsm,pgd; needs foolbox")  # fmt: skip
-    add("--epsilon", type=Fraction, help="of the attacks (8/255)")
+    add("--epsilon", type=fraction, help="of the attacks (8/255)")
     add("--steps", type=int, help="of the attack pgd (10)")
     add("--samples", type=int, help="number of attacked images at most (1000)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (auto)")
     add("--allow", nargs="+", default=[], help="packages whose nets a file may build; trust them")
     add("--config-dir", type=Path, help="a folder with your own YAML files")
     return parser
+
+
+def fraction(text: str) -> Fraction:
+    """A number or a quotient; argparse names the option where it is neither."""
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(text) from error
 
 
 def evaluate(arguments: argparse.Namespace) -> "Evaluation":
@@ -133,6 +141,7 @@ def load_subjects(
         student: of runs, only this one.
     """
     import kd_lightning
+    from kd_lightning.students.file import WEIGHTS_FILE
 
     found: dict[str, Subject] = {}
     runs = [path for path in paths if is_run(path)]
@@ -141,6 +150,8 @@ def load_subjects(
         for key in keys_of(path, student if path in runs or not runs else None):
             loaded = kd_lightning.load(path, student=key, allow=allow)
             place = path.stem if path.is_file() else path.resolve().name
+            if path.is_file() and path.name == WEIGHTS_FILE:  # every run calls its files alike
+                place = path.resolve().parent.name
             name = "/".join(filter(None, [place if len(paths) > 1 or not key else "", key]))
             while name in found:  # runs of the same name in other folders
                 name += "'"

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from kd_lightning import distill, evaluate
+from kd_lightning.evaluation.data_choice import load_data, notes_on_training
 from kd_lightning.evaluation.robustness import image_corruptions
 from kd_lightning.prepare import prepare
 
@@ -163,12 +165,30 @@ def test_the_split_is_chosen_and_what_was_trained_on_is_said(digits_run: Path) -
     assert note.startswith("b: trained on digits with other samples or another split")
 
 
+def test_the_same_samples_are_known_under_another_name(digits_run: Path) -> None:
+    data = load_data(["data=digits", "split=train"])
+    (a,) = evaluate.load_subjects([digits_run], "a", [])
+    renamed = replace(a, trained_on=("streamed", a.trained_on[1]))
+    assert notes_on_training(data, [renamed]) == notes_on_training(data, [a]) != []
+
+
 def test_image_files_are_evaluated_as_the_run_did(image_run: Path) -> None:
     report = report_of(image_run)
     nets = json.loads((image_run / "metrics.json").read_text())["nets"]
     for key in "ab":
         found = {name: report["students"][key][name] for name in METRICS}
         assert found == pytest.approx(nets[key]["test"], abs=1e-5)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # that a file is skipped
+def test_files_that_cannot_be_read_are_not_counted(image_run: Path, tmp_path: Path) -> None:
+    photos = shutil.copytree(image_run.parent / "photos", tmp_path / "photos")
+    damaged = min((photos / "test" / "cat").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    words = ["data=image_folder", f"data.root={photos}", "data.on_bad_image=skip"]
+    report = report_of(image_run, *words, "--ood", *words)
+    assert report["data"]["n"] == report["ood"]["data"]["n"] == report["students"]["a"]["n"] == 13
+    assert "1 of 14 files could not be read and are left out." in report["notes"]
 
 
 def test_classes_are_found_by_name_in_any_order(
@@ -238,7 +258,7 @@ def test_without_a_folder_nothing_is_written(
 
 def test_a_student_is_chosen_of_runs_and_files_stand_for_themselves(digits_run: Path) -> None:
     file = digits_run / "students" / "a" / "student.safetensors"
-    assert list(report_of(digits_run, file, "--student", "b")["students"]) == ["run/b", "student"]
+    assert list(report_of(digits_run, file, "--student", "b")["students"]) == ["run/b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +280,7 @@ def test_a_student_is_chosen_of_runs_and_files_stand_for_themselves(digits_run: 
         (["{run}", "--ood", "fashion"], "unknown data 'fashion': did you mean fashion_mnist"),
         (["{run}", "--adversarial", "pgdd"], "unknown attack 'pgdd'"),
         (["{run}", "--epsilon", "1/9"], "--epsilon has no effect without --adversarial"),
+        (["{run}", "--epsilon", "8/0"], "--epsilon: invalid fraction value: '8/0'"),
         (["{run}", "--steps", "3"], "--steps has no effect without --adversarial"),
         (["{run}", "--samples", "9"], "--samples has no effect without --adversarial"),
         (["{run}", "--adversarial", "fgsm", "--steps", "3"], "--steps has no effect without the"),

@@ -104,7 +104,8 @@ def name_of(data: DictConfig) -> str:
 
 def notes_on_training(labelled: LabelledSet, subjects: Sequence[Subject]) -> list[str]:
     """What a reader must know where students may have been trained on these samples."""
-    same = [s for s in subjects if s.trained_on == (labelled.name, labelled.data.fingerprint)]
+    # not by name: one tree of images can be read by several data sets
+    same = [s for s in subjects if s.trained_on[1] == labelled.data.fingerprint]
     other = [s for s in subjects if s.trained_on[0] == labelled.name and s not in same]
     seen = {"val": "whose weights were chosen on it", "train": "which were trained on it"}
     notes = []

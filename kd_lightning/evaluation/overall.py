@@ -64,7 +64,7 @@ def overall_section(
     }
     rows = [{"student": name, **values} for name, values in metrics.items()]
     part = "all parts" if labelled.split == "all" else f"{labelled.split} part"
-    title = f"{labelled.name}, {part}: {len(labelled):,} samples"
+    title = f"{labelled.name}, {part}: {next(iter(metrics.values()))['n']:,} samples"
     notes = [
         "95 % interval: Wilson's, for the choice of the samples. balanced accuracy: mean recall of "
         "the classes.",

@@ -123,12 +123,14 @@ def evaluate(
     notes = [note for form in forms for note in note_on_form(labelled, form)]
     notes += [f"When the data were read: {note}" for note in labelled.data.notes]
     notes += [*notes_on_training(labelled, subjects)]
+    if left_out := len(labelled) - len(labels):
+        notes.append(f"{left_out} of {len(labelled)} files could not be read and are left out.")
     classes = [
         ClassReport(s, logits[s.name], labels, names, alone=len(subjects) == 1) for s in subjects
     ]
     sections = [overall_section(metrics, labelled, notes)]
     report: dict[str, Any] = {
-        "data": describe_data(labelled),
+        "data": describe_data(labelled, len(labels)),
         "notes": notes,
         "students": {
             s.name: {"source": s.source, **metrics[s.name], "classes": c.rows}
@@ -150,7 +152,9 @@ def evaluate(
     if (other := requests.other) is not None:
         rows = out_of_distribution.measure(subjects, logits, other, device, advance)
         sections.append(out_of_distribution.section(rows, subjects, labelled, other))
-        report["ood"] = {"data": describe_data(other), "scores": rows}
+        report["ood"] = {
+            "data": describe_data(other, rows[0]["n_other"]), "scores": rows
+        }  # fmt: skip
     if (attacks := requests.attacks) is not None:
         rows = adversarial.measure(subjects, labelled, attacks, device, advance)
         sections.append(adversarial.section(rows, attacks))
@@ -160,11 +164,12 @@ def evaluate(
     return Evaluation(report, sections, classes)
 
 
-def describe_data(labelled: LabelledSet) -> dict[str, Any]:
+def describe_data(labelled: LabelledSet, n: int) -> dict[str, Any]:
+    """The data of an evaluation, of which ``n`` samples could be read."""
     return {
         "name": labelled.name,
         "split": labelled.split,
-        "n": len(labelled),
+        "n": n,
         "fingerprint": labelled.data.fingerprint,
         "protocol": labelled.data.protocol,
         "class_names": labelled.data.class_names,

@@ -76,7 +76,8 @@ def measure(
         own_scores, other_scores = scores(logits[subject.name]), scores(theirs[subject.name])
         for name, own in own_scores.items():
             values = own, other_scores[name]
-            row = {"student": subject.name, "score": name, "n": len(own), "n_other": len(other)}
+            sizes = {"n": len(own), "n_other": len(values[1])}
+            row = {"student": subject.name, "score": name, **sizes}
             rows.append({**row, "auroc": auroc(*values), "fpr95": fpr95(*values)})
     return rows
 
