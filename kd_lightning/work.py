@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from kd_lightning.base.allowed import check_record
+from kd_lightning.base.allowed import check_record, needed_words
 from kd_lightning.base.errors import Damaged
 from kd_lightning.base.files import set_aside, write_text
 from kd_lightning.base.interrupts import Interrupted
@@ -108,6 +108,7 @@ def run_job(job: Job) -> None:
     cfg = compose_from_file(spec.overrides, spec.config_dir, path=path, allow=job.allow)
     if has_checkpoint(job.directory):
         cfg.resume = str(job.directory)
+        cfg.allow = sorted({*cfg.allow, *needed_words(cfg)})  # what the job itself may name
         run(cfg, [])
         return
     if is_first_rank():

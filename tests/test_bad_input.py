@@ -100,6 +100,7 @@ KINDS = {
     "data.batch_size=2.5": "data.batch_size must be a whole number >= 1, got 2.5",
     "data.root=[a,b]": "data.root must be text or null, got ['a', 'b']",
     "optimizer.lr=fast": "optimizer.lr must be a number, got fast",
+    "resume=1": "resume must be text or null, got 1",
     "seed=x": "seed must be a whole number >= 0, got x",
     "hardware.devices=all": "hardware.devices must be a whole number or a list",
     "method.students.a.widths=wide": "method.students.a.widths must be a list of length >= 1",

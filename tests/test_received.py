@@ -178,6 +178,17 @@ def test_the_trials_of_a_search_are_checked_before_they_start(
     assert not evil.exists()
 
 
+def test_a_search_that_is_shown_imports_nothing(evil: Path, tmp_path: Path, capsys) -> None:
+    search = {"trials": 7, "seed": 0, "space": {"seed": {"choices": [0]}}, "storage": None,
+              "sampler": EVIL, "pruner": NOP}  # fmt: skip
+    directory = received_sweep(tmp_path / "sweep", search=search, jobs=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["sweep", str(directory)])
+        sweep.main()
+    assert "0 of 7 done" in capsys.readouterr().out
+    assert not evil.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -179,8 +179,25 @@ def test_more_epochs_may_be_asked_for(undisturbed: Path, tmp_path: Path, store: 
     for run, epochs in ((directory, 2), (tmp_path / "whole", 4)):
         distill(*SETTING, *constant, f"trainer.max_epochs={epochs}", f"run_dir={run}",
                 f"teacher.store={store}")  # fmt: skip
-    distill(f"resume={directory}", "trainer.max_epochs=4")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Stop):
+            distill(f"resume={directory}", "trainer.max_epochs=4")
+    assert not (directory / "metrics.json").exists()  # it was finished with two epochs
+    distill(f"resume={directory}")
     assert_same_outcome(directory, tmp_path / "whole")
+
+
+def test_a_run_that_was_stopped_early_is_only_tested_again(tmp_path: Path, store: Path) -> None:
+    words = [*SETTING, "callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
+    words += ["data.val_fraction=0.25", "optimizer.lr=1.0e-9", "trainer.max_epochs=9"]
+    first = distill(*words, f"run_dir={tmp_path / 'run'}", f"teacher.store={store}")
+    epochs = (first.directory / "epochs.csv").read_bytes()
+    again = distill(f"resume={first.directory}", "evaluation.temperature_scaling=true")
+    assert again.metrics["epochs"] == first.metrics["epochs"] == 3
+    assert (first.directory / "epochs.csv").read_bytes() == epochs
+    last = [result.metrics["nets"]["a"]["last"] for result in (first, again)]
+    assert last[0] == last[1]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """What a sweep refuses before it writes anything. tests/sweeps/test_engine.py runs real sweeps."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from kd_lightning import distill
+from kd_lightning.base.allowed import ANYTHING
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import jobs_of
 from kd_lightning.run import sweep_requested
@@ -47,6 +49,22 @@ def test_under_torchrun_a_sweep_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(UserError, match="start it without torchrun or srun"):
         sweep("seed=0,1")
+
+
+def test_a_sweep_is_resumed_with_what_all_its_jobs_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_nets.py").write_text("class Late: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = "lightning.pytorch.callbacks.EarlyStopping"
+    words = ["method=supervised", f"+callbacks.x._target_={known},own_nets.Late"]
+    words += [f"sweep.dir={tmp_path}/my sweep"]
+    directory = create.create_sweep(words, None, Console(quiet=True))
+    assert len(jobs_of(directory)) == 2
+    settings = engine.read_settings(directory)
+    assert settings["needs"] == ["own_nets"]
+    command = engine.resume_command(directory, settings, (ANYTHING,))
+    assert shlex.split(command)[-3:] == [str(directory), "--resume", "allow=[own_nets]"]
 
 
 def test_the_directory_of_another_sweep_is_not_overwritten(tmp_path: Path) -> None:

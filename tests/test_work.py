@@ -15,6 +15,7 @@ from forked_runs import run_on_two_ranks
 from helpers import TINY
 
 from kd_lightning import work
+from kd_lightning.base.allowed import ANYTHING
 from kd_lightning.launchers.local import Local
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
@@ -147,6 +148,16 @@ def test_a_killed_job_is_resumed_from_its_last_epoch(make) -> None:
     rows = (job.directory / "epochs.csv").read_text().splitlines()
     assert len(rows) == 41
     assert job.progress()["phase"] == "done"
+
+
+def test_a_resumed_job_may_use_the_classes_that_it_names(make, monkeypatch) -> None:
+    job = make("method.students.a._target_=own_nets.Net")
+    (job.directory / "last.ckpt").touch()
+    resumed = []
+    monkeypatch.setattr(work, "run", lambda cfg, words: resumed.append(cfg))
+    monkeypatch.chdir(job.directory)
+    work.run_job(replace(job, allow=(ANYTHING,)))
+    assert (resumed[0].resume, resumed[0].allow) == (str(job.directory), ["own_nets"])
 
 
 def test_a_job_without_a_finished_epoch_starts_again(make) -> None:

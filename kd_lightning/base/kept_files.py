@@ -46,6 +46,15 @@ def write_kept(folder: Path, texts: Mapping[str, str]) -> None:
         _write_sums(folder, sums | new)
 
 
+def remove_kept(folder: Path, name: str) -> None:
+    """Removes a text file, if it is there, and its checksum."""
+    with _one_writer(folder):
+        sums = read_sums(folder)
+        (folder / name).unlink(missing_ok=True)
+        if sums.pop(name, None):
+            _write_sums(folder, sums)
+
+
 def finish_sums(folder: Path) -> None:
     """Removes what a process has left that was killed while it wrote the checksums of a result
     which is complete, and so is not written again. Nothing happens in a folder that cannot be

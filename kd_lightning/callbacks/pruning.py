@@ -44,6 +44,8 @@ class Pruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         if (accuracy := trainer.callback_metrics.get("val/accuracy")) is None:
+            if sum(trainer.num_val_batches):  # not validated yet, check_val_every_n_epoch=2
+                return
             raise UserError("a search needs a val part to choose by (data.val_fraction=…)")
         self.best = max(accuracy.item(), self.best or 0.0)
         if trainer.is_global_zero:

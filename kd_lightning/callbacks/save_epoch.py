@@ -36,6 +36,8 @@ class SaveEpoch(Checkpoint):
         self.directory = Path(directory)
         self.rows: list[dict[str, float]] = []
         self.tables: dict[str, list[dict[str, float | None]]] = {}  # of the method
+        self.stopped_of: int | None = None  # ``max_epochs`` of a run that was stopped early
+        self._has_validated = False  # in this epoch
         self._written_at = float("-inf")
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
@@ -44,6 +46,8 @@ class SaveEpoch(Checkpoint):
         """
         if self.rows and trainer.is_global_zero:
             self._write_tables()
+        # early stopping is over, unless more epochs are asked for now; Lightning forgets it
+        trainer.should_stop |= self.stopped_of == trainer.max_epochs
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         """Makes a resumed run begin with the next epoch, because ``last.ckpt`` is always of a
@@ -58,8 +62,17 @@ class SaveEpoch(Checkpoint):
             loop.reset_restart_stage()
             loop.epoch_loop.reset_restart_stage()
 
+    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self._has_validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if self._has_validated or not name.startswith("val/")  # else of an earlier epoch
+        }
+        self._has_validated = False
+        self.stopped_of = trainer.max_epochs if trainer.should_stop else None
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         for name, rows in method.epoch_tables().items():
             table = self.tables.setdefault(name, [])
@@ -86,11 +99,12 @@ class SaveEpoch(Checkpoint):
         write_kept(self.directory, {f"{name}.csv": as_csv(tables[name]) for name in tables})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "tables": self.tables}
+        return {"rows": self.rows, "tables": self.tables, "stopped_of": self.stopped_of}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
-        self.tables = state_dict.get("tables", {})  # missing in older runs
+        self.tables = state_dict.get("tables", {})  # missing in older runs, as is the next one
+        self.stopped_of = state_dict.get("stopped_of")
 
 
 def as_csv(rows: list[dict[str, float | None]]) -> str:

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.ranks import LAUNCHER_VARIABLES
+from kd_lightning.base.ranks import without_ranks
 from kd_lightning.launchers import process
 from kd_lightning.records.jobs import Job, JobSpec
 
@@ -73,14 +73,14 @@ class Local:
         job = next(source, None)
         if job is None:
             return
-        gpus = visible_gpus() if job.spec.accelerator != "cpu" else []
-        at_once = self.workers or len(gpus) * self.jobs_per_gpu or jobs_for_cores(job.spec)
+        gpus = visible_gpus()
         running = list[Running]()
         try:
             while job is not None or running:
-                while job is not None and len(running) < at_once:
-                    devices = self.least_used(gpus, running)[: job.spec.devices]
-                    if len(devices) < min(job.spec.devices, len(gpus)):
+                while job is not None and len(running) < (at_once := self.at_once(job.spec, gpus)):
+                    own_gpus = gpus if job.spec.accelerator != "cpu" else []
+                    devices = self.least_used(own_gpus, running)[: job.spec.devices]
+                    if len(devices) < min(job.spec.devices, len(own_gpus)):
                         break
                     running.append(Running(job, self.start(job, devices), devices))
                     job = next(source, None) if len(running) < at_once else None
@@ -96,6 +96,11 @@ class Local:
         finally:
             end_all(running)
 
+    def at_once(self, spec: JobSpec, gpus: Sequence[str]) -> int:
+        """How many jobs may run when one such as ``spec`` has been started."""
+        of_gpus = len(gpus) * self.jobs_per_gpu if spec.accelerator != "cpu" else 0
+        return self.workers or of_gpus or jobs_for_cores(spec)
+
     def least_used(self, gpus: Sequence[str], running: Sequence[Running]) -> list[str]:
         """The GPUs that another job may use, first those with the fewest jobs."""
         jobs_on = Counter(gpu for each in running for gpu in each.devices)
@@ -107,7 +112,10 @@ class Local:
             context = multiprocessing.get_context("forkserver")
             # all that kd_lightning.work imports, but not that module, which the fork runs anew
             context.set_forkserver_preload(["kd_lightning.running.run"])
-            fork = context.Process(target=run_forked, args=(job.command(), environment))
+            fork = context.Process(
+                target=run_forked,
+                args=(job.command(), {**without_ranks(os.environ), **environment}),
+            )
             with hide_main_module():
                 fork.start()
             return fork
@@ -137,9 +145,7 @@ def run_forked(command: list[str], environment: dict[str, str]) -> None:
     """Does in this process what ``command``, python -m <module> …, would do in a new process."""
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # not forkserver, as in a new process
-    # if the sweep itself is a SLURM job, this process is not one of its ranks
-    for name in LAUNCHER_VARIABLES:
-        os.environ.pop(name, None)
+    os.environ.clear()  # those of the server are as old as the first sweep of its process
     os.environ.update(environment)
     _, _, module, *sys.argv[1:] = command
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -108,6 +108,9 @@ class Slurm:
                 job, refused = refused or next(source, None), None
                 if job is None:
                     break
+                if queue is None and was_submitted(job):
+                    refused = job  # it may be in the queue, which does not answer
+                    break
                 number = already_queued(job, queue or {})
                 if number is None:
                     number = self.submit(job, may_be_full=bool(queued))
@@ -115,7 +118,7 @@ class Slurm:
                     refused = job  # submitted again when one of our jobs has ended
                     break
                 queued[number] = job
-            if not queued:
+            if not queued and refused is None:
                 return
             time.sleep(self.poll_seconds)
 
@@ -214,6 +217,10 @@ def explain(job: Job, number: str, entry: Entry | None) -> None:
         state += f" ({entry.reason})"
     text = f"SLURM job {number}: {state}; its output is in slurm/\n"
     write_text(job.directory / "error.txt", text)
+
+
+def was_submitted(job: Job) -> bool:
+    return any((job.directory / "slurm").glob("*_submitted.pkl"))
 
 
 def already_queued(job: Job, queue: Mapping[str, Entry]) -> str | None:

@@ -45,7 +45,7 @@ def take_determinism(cfg: DictConfig, overrides: list[str]) -> None:
     if any(word.startswith("hardware.deterministic=") for word in overrides):
         return
     with suppress(Damaged):  # whatever is wrong with the run is said by what loads it
-        old = read_config(Path(cfg.resume), "hardware")
+        old = read_config(Path(str(cfg.resume)), "hardware")
         if old.hardware.get("deterministic") is True:
             cfg.hardware.deterministic = True
 

@@ -121,7 +121,7 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
     for key, callback in cfg.callbacks.items():
         if callback is None:
             continue
-        name = callback.get("monitor", "train/")
+        name = callback.get("monitor") or "train/"
         if name.startswith("train/") or (name in names and data.parts["val"] is not None):
             continue
         reason = "there is no val part (data.val_fraction=…)"

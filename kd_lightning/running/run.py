@@ -21,7 +21,7 @@ from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import json_text
 from kd_lightning.base.interrupts import interruptible
-from kd_lightning.base.kept_files import write_kept
+from kd_lightning.base.kept_files import remove_kept, write_kept
 from kd_lightning.base.ranks import forget_ranks, is_first_rank, launcher_rank, without_ranks
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.callbacks.pruning import Pruned
@@ -42,6 +42,7 @@ from kd_lightning.records.run_directory import (
     check_overrides,
     load_resumed_config,
     make_run_directory,
+    read_config,
 )
 from kd_lightning.running.build import (
     build_data,
@@ -157,6 +158,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
             config = OmegaConf.to_yaml(cfg, resolve=True)
             texts = {"config.yaml": config, "environment.json": json_text(environment)}
+            if cfg.resume and read_config(directory).trainer.max_epochs != cfg.trainer.max_epochs:
+                remove_kept(directory, "metrics.json")  # with more epochs it is not finished
             write_kept(directory, texts)
         fit(trainer, method, data, directory)
         if not trainer.is_global_zero:

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
@@ -74,14 +75,15 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
             )
         check_search(settings.search, variations[0])
         variations = [plan.variation_of(content, example_values(settings.search))]
-    specs, first = plan.job_specs(
+    specs, rows = plan.job_specs(
         variations, folder=content["folder"], config_dir=content["config_dir"]
     )
-    directory = directory_for(settings.dir, Path(first.outputs) / "sweeps", title)
+    directory = directory_for(settings.dir, Path(rows[0].outputs) / "sweeps", title)
     for spec in specs if settings.search is None else []:
         create_job(directory / "jobs" / f"{spec.number:04d}", replace(spec, sweep=directory.name))
     jobs = None if settings.search else len(specs)
-    content = {"name": directory.name, "jobs": jobs, **content}
+    needs = {word for part in (*rows, launcher) for word in needed_words(part)}
+    content = {"name": directory.name, "jobs": jobs, **content, "needs": sorted(needs)}
     write_kept(directory, {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(content))})
     return directory
 

@@ -19,11 +19,10 @@ from rich.console import Console
 from rich.live import Live
 
 from kd_lightning import reports
-from kd_lightning.base.allowed import ANYTHING, check_record, needed_words
+from kd_lightning.base.allowed import ANYTHING, check_record
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
 from kd_lightning.base.kept_files import finish_sums
-from kd_lightning.config.command_line import compose
 from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
 from kd_lightning.records.run_directory import read_yaml
@@ -68,9 +67,7 @@ def check_files(directory: Path, launcher: DictConfig | None, allow: Sequence[st
         check_record(part, directory / "sweep.yaml", allow)
 
 
-def resume_command(
-    directory: Path, settings: Mapping[str, Any], jobs: Sequence[Job], allow: Sequence[str]
-) -> str:
+def resume_command(directory: Path, settings: Mapping[str, Any], allow: Sequence[str]) -> str:
     """The command that resumes a sweep, with what its files need to be allowed.
 
     Args:
@@ -79,11 +76,9 @@ def resume_command(
     """
     words = sorted(allow)
     if ANYTHING in allow:
-        overrides = jobs[0].spec.overrides if jobs else settings["overrides"]
-        words = needed_words(compose(overrides, settings["config_dir"]))
-        words += needed_words(settings["launcher"])
-    own = [shlex.quote(f"allow=[{','.join(words)}]")] if words else []
-    return " ".join([f"python -m kd_lightning.sweep {directory} --resume", *own])
+        words = settings.get("needs") or []  # missing in older sweeps
+    own = [f"allow=[{','.join(words)}]"] if words else []
+    return shlex.join(["python", "-m", "kd_lightning.sweep", str(directory), "--resume", *own])
 
 
 def launcher_config(directory: Path, words: Sequence[str]) -> DictConfig:
@@ -130,7 +125,7 @@ def run_sweep(
     monitor = display.Monitor(jobs.jobs, jobs.total)
     lines = display.ProgressLines(monitor, console)
     lines.sweep_started(directory)
-    command = resume_command(directory, settings, jobs.jobs, allow)
+    command = resume_command(directory, settings, allow)
     remaining = (replace(job, allow=tuple(allow)) for job in jobs.remaining())
     with (
         interruptible(f"resume with: {command}"),
@@ -146,7 +141,8 @@ def run_sweep(
     reports.print_report(report, console)
     lines.print(f"Sweep: {directory}")
     if settings["search"] is not None and (best := jobs.best()) is not None:
-        words = shlex.join(best.spec.overrides)
+        own = ["--config-dir", settings["config_dir"]] if settings["config_dir"] else []
+        words = shlex.join([*own, *best.spec.overrides])
         lines.print(f"Best on val: python -m kd_lightning.run {words}")
     states = [job.state() for job in jobs_of(directory)]
     running = states.count(State.RUNNING)
@@ -260,11 +256,22 @@ def live_table(title: str, monitor: display.Monitor, console: Console) -> Iterat
         yield
 
 
+def total_of_search(directory: Path, settings: Mapping[str, Any]) -> int:
+    """How many jobs a search will have, told without an import that its file asks for: a grid of a
+    sampler that is not known may have fewer.
+    """
+    try:
+        check_files(directory, None, ())
+    except UserError:
+        return settings["trials"]
+    return create.total_trials(settings)
+
+
 def watch(directory: Path, console: Console) -> None:
     """Shows a sweep's jobs; in a terminal until none of them is running, or until Ctrl-C."""
     settings = read_settings(directory)
     jobs = jobs_of(directory)
-    total = settings["jobs"] or create.total_trials(settings["search"])
+    total = settings["jobs"] or total_of_search(directory, settings["search"])
     monitor = display.Monitor(jobs, total)
     if console.is_terminal:
         with suppress(KeyboardInterrupt), live_table(directory.name, monitor, console):

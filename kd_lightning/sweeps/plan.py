@@ -217,8 +217,8 @@ def job_specs(
     folder: str,
     config_dir: str | None,
     composer: Composer = compose,
-) -> tuple[list[JobSpec], DictConfig]:
-    """The specifications of all jobs, and the configuration of the first job.
+) -> tuple[list[JobSpec], list[DictConfig]]:
+    """The specifications of all jobs, and the configuration of each row, first that of job 0.
 
     A word for all jobs that has no effect on some of them (``teacher.seed`` where the method has no
     teacher) is left out of these.
@@ -266,7 +266,7 @@ def job_specs(
     first = next(iter(composed.values()))
     if all(idle.values()):  # of no job at all: a mistake
         check_overrides(first, variations[0].overrides)
-    return specs, first
+    return specs, list(composed.values())
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import Damaged
 from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
@@ -165,8 +166,11 @@ def find_or_train(
 
     def make() -> None:
         run = cfg.copy()
-        key = "resume" if has_checkpoint(directory) else "run_dir"
-        run[key] = str(directory)
+        if has_checkpoint(directory):
+            run.resume = str(directory)
+            run.allow = sorted({*run.allow, *needed_words(run)})  # what this run names itself
+        else:
+            run.run_dir = str(directory)
         train(run)
 
     done = "metrics.json"

@@ -194,3 +194,28 @@ def test_further_ranks_write_no_table_and_keep_all_rows(tmp_path: Path) -> None:
     callback.on_train_epoch_end(trainer, with_table(share=1.0))
     assert list(tmp_path.iterdir()) == []
     assert len(callback.state_dict()["tables"]["confidence"]) == 2
+
+
+def test_an_epoch_without_validation_has_no_val_numbers(tmp_path: Path) -> None:
+    callback, metrics = SaveEpoch(tmp_path), {"train/loss": 1.0, "val/accuracy": 0.5}
+    for epoch in range(3):
+        trainer = FakeTrainer(epoch, **metrics)  # Lightning keeps those of earlier epochs
+        trainer.sanity_checking = epoch == 0
+        if epoch < 2:
+            callback.on_validation_end(trainer, METHOD)
+        callback.on_train_epoch_end(trainer, METHOD)
+    assert [row["val/accuracy"] for row in rows(tmp_path)] == ["", "0.5", ""]
+    assert [row["train/loss"] for row in rows(tmp_path)] == ["1.0"] * 3
+
+
+@pytest.mark.parametrize(("max_epochs", "goes_on"), [(100, False), (120, True)])
+def test_a_run_that_was_stopped_early_stays_stopped(
+    tmp_path: Path, max_epochs: int, goes_on: bool
+) -> None:
+    callback, again = SaveEpoch(tmp_path), SaveEpoch(tmp_path)
+    callback.on_train_epoch_end(FakeTrainer(3, done=True), METHOD)
+    again.load_state_dict(deepcopy(callback.state_dict()))
+    resumed = FakeTrainer(3)
+    resumed.max_epochs = max_epochs
+    again.on_fit_start(resumed, METHOD)
+    assert resumed.should_stop is not goes_on

@@ -160,6 +160,15 @@ def test_jobs_on_the_cpu_get_no_gpu(jobs, monkeypatch: pytest.MonkeyPatch) -> No
     assert about(job)["gpus"] is None
 
 
+def test_jobs_on_the_cpu_and_on_gpus_may_be_mixed(jobs, monkeypatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5"])
+    made = jobs(*["fine"] * 4)
+    first = jobs("fine", accelerator="cpu")
+    list(Local(warm=False).run([*first, *made[1:]]))
+    assert about(first[0])["gpus"] is None
+    assert sorted(about(job)["gpus"] for job in made[1:3]) == ["4", "5"]
+
+
 def test_gpus_have_the_names_in_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8932f937")
@@ -209,16 +218,17 @@ def test_a_forked_job_starts_other_processes_as_a_new_process_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "says_how.py").write_text(
-        "import multiprocessing, pathlib, sys\n"
-        "pathlib.Path(sys.argv[1]).write_text(multiprocessing.get_start_method())\n"
+        "import multiprocessing, os, pathlib, sys\n"
+        "how = [multiprocessing.get_start_method(), *sorted(os.environ)]\n"
+        "pathlib.Path(sys.argv[1]).write_text(' '.join(how))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     command = [sys.executable, "-m", "says_how", str(tmp_path / "how.txt")]
     context = multiprocessing.get_context("forkserver")
-    job = context.Process(target=local.run_forked, args=(command, {}))
+    job = context.Process(target=local.run_forked, args=(command, {"ONLY": "this"}))
     with local.hide_main_module():
         job.start()
     job.join()
     new = [sys.executable, "-c", "import multiprocessing as m; print(m.get_start_method())"]
     usual = subprocess.run(new, capture_output=True, text=True).stdout.strip()
-    assert (tmp_path / "how.txt").read_text() == usual
+    assert (tmp_path / "how.txt").read_text() == f"{usual} ONLY"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ import torch
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.launchers import slurm
 from kd_lightning.launchers.slurm import Slurm, outside_any_job
+from kd_lightning.launchers.slurm_queue import Entry
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
 pytest.importorskip("submitit")
@@ -166,6 +169,20 @@ def test_a_resumed_sweep_waits_for_jobs_that_it_had_submitted(tmp_path: Path) ->
     assert (job.directory / "output").read_text() == "once\n"
     assert job.is_over()
     assert len(squeue(job, "%A")) == 2
+
+
+def test_a_submitted_job_waits_for_a_queue_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
+    monkeypatch.setattr(Slurm, "submit", lambda *_, **__: pytest.fail("submitted again"))
+    job = bash(tmp_path, "true")
+    (job.directory / "slurm").mkdir()
+    (job.directory / "slurm" / "7_submitted.pkl").touch()
+    states = ("RUNNING", "COMPLETED")
+    queues = [None, None, *({"7": Entry(job.spec.sweep, state, "None")} for state in states)]
+    monkeypatch.setattr(slurm, "read_queue", partial(next, iter(queues)))
+    assert list(launcher(poll_seconds=0).run([job])) == [job]
 
 
 @real

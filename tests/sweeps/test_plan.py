@@ -171,7 +171,7 @@ def test_every_preset_composes(preset: str) -> None:
     composed = [jobs[0], jobs[-1]]
     if preset not in STEPPED:
         composed += [job for job in jobs[1:-1] if not known(job)]
-    found, first = job_specs(composed, folder=".", config_dir=None)
+    found, (first, *_) = job_specs(composed, folder=".", config_dir=None)
     assert len(found) == len(composed)
     assert name == preset
     assert title_of(settings, name, jobs)

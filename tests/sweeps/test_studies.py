@@ -397,3 +397,8 @@ def test_the_list_describes_each_preset_in_one_line(capsys, monkeypatch) -> None
     for preset in SMALL:
         assert len(by_name[preset]) < 160
     assert not any(line.startswith("_") for line in lines)
+
+
+def test_a_checkpoint_callback_may_monitor_nothing() -> None:
+    cfg = compose("method=kd", "+callbacks.own={monitor: null}")
+    check_monitors(cfg, build.build_data(cfg))

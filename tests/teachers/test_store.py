@@ -176,6 +176,17 @@ def test_a_run_that_finished_an_epoch_is_resumed(
     assert training.said[-1] == f"teacher-mlp: resumed in {directory}"
 
 
+def test_a_resumed_one_may_use_the_classes_that_it_names(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    cfg.method.students.a._target_ = "own_nets.Net"
+    directory = training.find(cfg, tmp_path)
+    (directory / "metrics.json").unlink()
+    torch.save({}, directory / "last.ckpt")
+    training.find(cfg, tmp_path)
+    assert [list(run.allow) for run in training.runs] == [[], ["own_nets"]]
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "best-a.ckpt"])
 def test_what_is_damaged_is_set_aside_and_trained_again(
