@@ -47,7 +47,7 @@ from kd_lightning.methods.diffusion_settings import (
     require_last_map,
 )
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.methods.feature_distillation import shapes_for
+from kd_lightning.methods.projections import num_features
 from kd_lightning.methods.step import Cached, Losses
 from kd_lightning.models.denoisers import IDENTITY, Denoised, SelfImitation, TeacherImitation
 from kd_lightning.models.diffusion import (
@@ -149,7 +149,7 @@ class DiffusionDistillation(Distiller):
         """Student, and "teacher" -> the shape of the feature of one sample."""
         nets = {**self.students, "teacher": self.teacher}
         if feature == "vector":
-            return {key: shapes_for(net, input_shape)["trunk"] for key, net in nets.items()}
+            return {key: (num_features(net, input_shape),) for key, net in nets.items()}
         last = {key: require_last_map(net, key, input_shape) for key, net in nets.items()}
         self.maps = {key: LayerOutputs(nets[key], [name]) for key, (name, _) in last.items()}
         return {key: shape for key, (_, shape) in last.items()}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown
 from kd_lightning.models.checkpoints import KEY, first_line
@@ -108,7 +109,19 @@ def create_net(
         raise
     if drop_path > 0 and not any(getattr(m, "drop_prob", 0) for m in net.modules()):
         raise UserError(messages["drop_path_rate"])
+    switch_off_defaults(net, drop_path)
     return net
+
+
+def switch_off_defaults(net: nn.Module, drop_path: float) -> None:
+    """Sets the rates to 0 that some nets have unasked: stochastic depth in Swin, NesT and others,
+    dropout in the positions of some transformers.
+    """
+    for module in net.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+        if drop_path == 0 and getattr(module, "drop_prob", None):
+            module.drop_prob = 0.0
 
 
 def create_model(name: str, config: Any, pretrained: bool, **options: Any) -> nn.Module:

@@ -72,7 +72,7 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         check_teacher(cfg, data, method, teacher)
     list(method.stages())
     for name in baselines_of(cfg):
-        build_method(baseline_run(cfg, name), None)
+        build_method(baseline_run(cfg, name), None).parameter_groups()
     if cfg.baselines is not None and cfg.scheduler.get("end", 1.0) < 1:
         raise UserError(
             f"baselines={cfg.baselines} does not support scheduler.end={cfg.scheduler.end}, which "

@@ -20,9 +20,15 @@ def labels_only(run: DictConfig) -> Mapping[str, Any]:
         "_target_": SUPERVISED,
         "students": run.method.students,
         "num_classes": run.task.num_classes,
-        "learning_rates": run.method.get("learning_rates"),
+        "learning_rates": rates_of_students(run),
         "seed": run.seed,
     }
+
+
+def rates_of_students(run: DictConfig) -> dict[str, float] | None:
+    """The learning rates of ``run`` without those of parameters that only its method has."""
+    rates = run.method.get("learning_rates") or {}
+    return {key: rate for key, rate in rates.items() if key in run.method.students} or None
 
 
 def adversarial_training(run: DictConfig) -> Mapping[str, Any]:
@@ -38,7 +44,8 @@ def adversarial_training(run: DictConfig) -> Mapping[str, Any]:
             f"method={name} has none: set method=adversarial_distillation, or leave it out"
         )
     known = arguments_of(get_object(ADVERSARIAL)).known
-    return {"_target_": ADVERSARIAL, **{k: v for k, v in run.method.items() if k in known}}
+    own = {k: v for k, v in run.method.items() if k in known}
+    return {"_target_": ADVERSARIAL, **own, "learning_rates": rates_of_students(run)}
 
 
 METHODS: Mapping[str, Callable[[DictConfig], Mapping[str, Any]]] = {

@@ -9,10 +9,12 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from torch import nn
 
 from kd_lightning import models
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
+from kd_lightning.models.stochastic import active_dropouts
 from kd_lightning.models.timm_nets import timm_classifier
 
 TINY = "test_resnet"  # a net of timm for tests, 0.5 million parameters
@@ -97,6 +99,17 @@ def test_stochastic_depth_is_that_of_timm_or_raises_an_error() -> None:
             timm_classifier(name, num_classes=2, in_chans=3, drop_path=0.3)
     with pytest.raises(UserError, match="drop_path must be in"):
         tiny(drop_path=1.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "nest_tiny", "vit_relpos_small_patch16_224"]
+)
+def test_no_net_has_rates_that_nobody_asked_for(name: str) -> None:
+    net = timm_classifier(name, num_classes=2, in_chans=3)
+    rates = [m.p for m in net.modules() if isinstance(m, nn.Dropout)]
+    rates += [m.drop_prob for m in net.modules() if hasattr(m, "drop_prob")]
+    assert not any(rates)
+    assert not active_dropouts(net)
 
 
 def test_input_size_resizes_images_or_builds_the_net_for_it() -> None:

@@ -3,7 +3,7 @@ from helpers import compose
 from omegaconf import DictConfig
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.running.build import build_data
+from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of, kept_name
 
 
@@ -21,6 +21,18 @@ def test_a_baseline_has_the_attack_of_the_method_and_is_refused_without_one() ->
     assert not {"teacher", "soft_weight", "teacher_input"} & set(method)
     with pytest.raises(UserError, match="method=kd has none: set method=adversarial_distillation"):
         baseline_run(composed("method=kd"), "adversarial_training")
+
+
+def test_a_baseline_has_the_learning_rates_of_its_students_alone() -> None:
+    cfg = composed(
+        "method=student_oriented",
+        "model@method.teacher=resnet8",
+        "model@method.students.student=resnet8",
+        "method.learning_rates={student: 0.01, policy_student: 0.001}",
+    )
+    method = build_method(baseline_run(cfg), None)
+    assert method.learning_rates == {"student": 0.01}
+    method.parameter_groups()
 
 
 @pytest.mark.parametrize(
