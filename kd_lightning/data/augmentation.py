@@ -245,7 +245,7 @@ class RandomHorizontalFlip(BatchTransform):
             return torch.cat(
                 [image.flip(-1) if is_flipped else image for image, is_flipped in pairs]
             )
-        return torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
+        return torch.where(flipped.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
 class RandomErasing(BatchTransform):

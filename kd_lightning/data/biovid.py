@@ -115,7 +115,8 @@ def read_signals(
     path: Path, channels: Sequence[str], length: int
 ) -> Float[np.ndarray, "C {length}"]:
     """Reads the columns ``channels`` of one sample file."""
-    columns = read_lines(path, "data.root")[0].strip().split("\t")
+    header = read_lines(path, "data.root")[0]
+    columns = [name.strip() for name in header.split("\t")]  # the first name may be empty
     for channel in channels:
         if channel not in columns:
             columns = [cut(plain(name), 20) for name in columns]

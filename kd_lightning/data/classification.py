@@ -6,6 +6,7 @@ uint8 or float in [0, 1], batches of series are float32; each network normalises
 
 import functools
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -250,6 +251,11 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
                     f"images must be square, got {tuple(train.x.shape[2:])} (data.root=…)"
                 )
             self.mean, self.std = channel_statistics(train.x)
+            if not all(map(math.isfinite, (*self.mean, *self.std))):
+                raise UserError(
+                    f"values reach {train.x.abs().max():.3g}, too large to be normalized: those "
+                    "that stand for missing ones must be replaced (data.root=…)"
+                )
             self._check_augmentation(train.x[0])
 
     def _check_augmentation(self, example: Tensor) -> None:

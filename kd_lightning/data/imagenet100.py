@@ -86,9 +86,11 @@ def read_class_list(path: Path) -> list[str]:
     """The wnids of a list, sorted.
 
     Raises:
-        UserError: a wnid appears twice.
+        UserError: there is no wnid, or one appears twice.
     """
     wnids = sorted(read_text(path, "data.class_list").split())
+    if not wnids:
+        raise UserError(f"{path} must name the classes, it is empty (data.class_list=…)")
     twice = sorted({wnid for wnid in wnids if wnids.count(wnid) > 1})
     if twice:
         raise UserError(

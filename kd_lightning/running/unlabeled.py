@@ -18,7 +18,7 @@ from kd_lightning.config.schema import check_targets
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
-from kd_lightning.data.loading.decoding import read_rgb
+from kd_lightning.data.loading.decoding import BadImage, read_rgb
 from kd_lightning.data.loading.image_search import ENDINGS, image_paths
 from kd_lightning.data.loading.task_form import TaskForm, with_augmentation
 from kd_lightning.data.loading.unlabeled import Unlabeled, without_copies, without_labels
@@ -47,7 +47,7 @@ def add_unlabeled(data: ClassificationData, shape: torch.Size | tuple[int, ...])
     samples, settings = read_samples(data, name)
     labeled = data.parts["train"].x
     form = TaskForm(shape, labeled.dtype if torch.is_tensor(labeled) else torch.uint8)
-    form.check(example_of(samples, settings["decode"]), name)
+    form.check(example_of(samples, **settings), name)
     samples, left_out = leave_out_copies(data, samples)
     count = count_of_a_step(data, len(samples))
     data.unlabeled_samples = Unlabeled(
@@ -97,7 +97,8 @@ def read_samples(data: ClassificationData, name: str) -> tuple[Samples, dict[str
         raise UserError(f"expected images ({', '.join(ENDINGS)}) in {name} (data.unlabeled=…)")
     decode = functools.partial(read_rgb, exif=True)
     samples = without_labels(Samples(paths, torch.zeros(len(paths))))
-    return samples, {"decode": decode, "skip_bad": data.skip_bad}
+    # beside data without files no key could ask for it
+    return samples, {"decode": decode, "skip_bad": data.skip_bad or data.decode is None}
 
 
 def train_part(name: str, options: dict[str, Any]) -> tuple[Samples, dict[str, Any]]:
@@ -139,15 +140,19 @@ def apart_from_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
-def example_of(samples: Samples, decode: Any) -> torch.Tensor:
-    first = samples.x[0]
-    return first if torch.is_tensor(first) else decode(first)
+def example_of(samples: Samples, decode: Any, skip_bad: bool) -> torch.Tensor:
+    """The first sample; with ``skip_bad`` the first that can be decoded."""
+    for sample in samples.x:
+        try:
+            return sample if torch.is_tensor(sample) else decode(sample)
+        except BadImage:
+            if not skip_bad:
+                raise
+    raise UserError("no image could be decoded (data.unlabeled=…)")
 
 
 def leave_out_copies(data: ClassificationData, samples: Samples) -> tuple[Samples, str]:
     """The samples without those that are in val or test too, and the end of a sentence about it."""
-    if data.on_leak == "ignore":
-        return samples, ""
     kept = without_copies(samples, data.parts["val"], data.parts["test"])
     if kept is None:
         return samples, "; samples that are in val or test too were not looked for"

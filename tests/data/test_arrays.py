@@ -228,6 +228,7 @@ NAN[3, 1, 2] = np.nan
             bad(x=np.zeros((30, 8, 8, 3))),
             r"images must be square, .* save x.transpose\(0, 3, 1, 2\)",
         ),
+        (bad(x=np.full_like(X, 9.96921e36)), r"values reach 9.97e\+36, too large to be normalized"),
         (bad(x=X.astype(np.float64) * 1e39), r"NaN or infinite values, in 30 samples"),
         (bad(x=X[..., None] + 100), r"images must be uint8 or in \[0, 1\], x is .* from"),
         (bad(y=Y[:-1]), r"x has 30 samples, y has 29"),

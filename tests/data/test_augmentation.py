@@ -161,6 +161,13 @@ def test_flips_equal_torchvisions_and_have_probability_p(p: float, dtype: torch.
     assert abs(flipped.float().mean().item() - p) < 4 * (p * (1 - p) / MANY) ** 0.5 + 1e-9
 
 
+@pytest.mark.parametrize("length", [20, 2000])  # a long one is flipped singly
+def test_series_of_any_length_are_flipped(length: int) -> None:
+    x = torch.arange(4.0 * length).view(4, 1, length)
+    rng = PerSampleRandom(0, torch.arange(4))
+    assert torch.equal(RandomHorizontalFlip(1.0)(x, rng), x.flip(-1))
+
+
 @pytest.mark.parametrize(
     ("shape", "settings"),
     [((24, 24), {}), ((20, 30), {"scale": (0.3, 1.0)}),

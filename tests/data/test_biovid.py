@@ -159,6 +159,20 @@ def test_a_first_row_with_a_column_too_few_is_named_with_its_line(root):
         made(root, channels=["emg_zygomaticus"])
 
 
+def test_an_index_in_front_shifts_no_column(root):
+    """pandas writes an empty name over its index, and R none."""
+    before = made(root, channels=["gsr"]).parts["test"].x
+    for path in (root / FOLDER).glob("*/*_bio.csv"):
+        head, *rows = path.read_text().splitlines()
+        rows = [f"{number}\t{row}" for number, row in enumerate(rows)]
+        path.write_text("\n".join(["\t" + head, *rows]))
+    assert torch.equal(made(root, channels=["gsr"]).parts["test"].x, before)
+    path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
+    path.write_text(path.read_text().removeprefix("\t"))
+    with pytest.raises(UserError, match=r"_bio.csv, line 2: expected 6 columns, got 7"):
+        made(root, channels=["gsr"])
+
+
 def test_a_file_of_another_encoding_is_refused_in_one_printable_sentence(root):
     path = next((root / FOLDER / SUBJECTS[0]).glob("*-BL1-*"))
     path.write_bytes(path.read_text().encode("utf-16-le"))

@@ -122,6 +122,9 @@ def test_a_class_that_is_twice_in_the_list_is_refused(tmp_path):
     (tmp_path / "list.txt").write_text(f"{WNIDS[0]}\n{WNIDS[1]}\n{WNIDS[0]}\n")
     with pytest.raises(UserError, match=f"has {WNIDS[0]} twice"):
         read_class_list(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"list.txt must name the classes, it is empty"):
+        read_class_list(tmp_path / "list.txt")
 
 
 def test_a_line_that_is_not_a_class_of_imagenet_is_refused(hundred, write_tree, tmp_path):

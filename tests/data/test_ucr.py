@@ -70,6 +70,20 @@ def test_mean_and_std_are_those_of_train_without_val():
     assert "the archive's own test part" in data.protocol
 
 
+COUNTS = ",".join(map(str, range(9)))
+
+
+@pytest.mark.parametrize("header", [f"label,{COUNTS}", "label" + COUNTS[1:], COUNTS])
+def test_a_header_of_numbers_is_no_series(tmp_path, header):
+    rows = ["0,0.5,1.5,2,3,4,5,6,7", "1,-2,3,1e3,0,1,2,3,4"]
+    write(tmp_path, "Made", ".csv", rows, rows, header + "\n")
+    with pytest.raises(UserError, match=r"_TRAIN.csv: the first line looks like a header"):
+        made(tmp_path)
+    rows = [f"1,{COUNTS[:-2]}", *rows]  # counts, with a label that others have
+    write(tmp_path / "counts", "Made", ".csv", rows, rows)
+    assert made(tmp_path / "counts").num_classes == 2
+
+
 def test_ts_files_are_read_with_channels_values_and_labels(tmp_path):
     rows = ["1,2,3:-1,-2,-3:walk", "4,5.5,6:7,8,9e1:Run"]
     write(tmp_path, "Made", ".ts", rows, rows[:1], TS)

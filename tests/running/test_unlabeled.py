@@ -48,6 +48,16 @@ def test_a_folder_of_images_needs_no_classes(tmp_path: Path, write_tree) -> None
     assert len(data.unlabeled_samples.samples) == 17
 
 
+@pytest.mark.filterwarnings("default::UserWarning")  # that a file is left out
+def test_files_of_a_folder_that_cannot_be_read_are_left_out(tmp_path: Path, write_tree) -> None:
+    write_tree(tmp_path, {"photos/a": 19})
+    (tmp_path / "photos" / "a" / "0.png").write_bytes(b"no image")  # the first one
+    data = data_of(f"data.unlabeled={tmp_path / 'photos'}")
+    rows = [len(x) - len(y) for x, y in data.train_loader()]
+    assert 15 in rows
+    assert set(rows) <= {15, 16}
+
+
 def test_val_and_test_of_the_same_data_set_are_left_out() -> None:
     options = "data.unlabeled_options={num_train:64,num_test:16}"
     data = data_of("data.unlabeled=synthetic", options)
@@ -55,7 +65,7 @@ def test_val_and_test_of_the_same_data_set_are_left_out() -> None:
     assert len(data.unlabeled_samples.samples) == 64 - held_out
     assert f"{held_out} that are in val or test too are left out" in data.notes[-1]
     data = data_of("data.unlabeled=synthetic", options, "data.on_leak=ignore")
-    assert len(data.unlabeled_samples.samples) == 64
+    assert len(data.unlabeled_samples.samples) == 64 - held_out  # on_leak is about test samples
 
 
 def test_series_get_series() -> None:

@@ -132,6 +132,7 @@ class SampleSet(Dataset):
         self.skip_bad = skip_bad
         self.views = views
         self.with_indices = with_indices
+        self.may_be_empty = False  # whether a batch without a file that can be read is None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -140,7 +141,7 @@ class SampleSet(Dataset):
         x, y, *_ = self.__getitems__([key])
         return x[0], y[0]
 
-    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch | None:
         indices = torch.tensor([index for _, index in keys])
         if self.can_be_resident:
             (batch,) = self.batches(keys[0][0], indices, len(indices))
@@ -153,8 +154,13 @@ class SampleSet(Dataset):
                 if decoded := [(index, x) for index, x in decoded if x is not None]:
                     transformed.append(self._transform_samples(decoded, keys[0][0]))
                     kept += [index for index, _ in decoded]
+        if not transformed and self.may_be_empty:
+            return None
         if not transformed:
-            raise UserError("no image of a batch could be decoded (data.root=…)")
+            raise UserError(
+                "no image of a batch could be decoded: remove the files that the warnings name "
+                "(data.root=…)"
+            )
         x, indices = torch.cat(transformed), torch.tensor(kept)
         return self._finish_batch(x, self.samples.y[indices], keys[0][0], indices, indices)
 

@@ -89,7 +89,7 @@ class ImageFiles(ClassificationData):
     def _measure(self, train: Samples) -> None:
         self.channels, self.size = 3, self.image_size
         self.mean, self.std = list(IMAGENET_MEAN), list(IMAGENET_STD)
-        photo = (3, 2 * self.image_size, 2 * self.image_size + 1)
+        photo = (3, 2 * self.image_size, 3 * self.image_size)  # no square, so one is not assumed
         self._check_augmentation(torch.zeros(photo, dtype=torch.uint8))
 
 

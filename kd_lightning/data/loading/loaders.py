@@ -97,6 +97,13 @@ def no_collate(batch: Batch) -> Batch:
     return batch
 
 
+class WithoutEmpty(DataLoader):
+    """Passes over batches of which no file could be read."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for batch in super().__iter__() if batch is not None)
+
+
 def make_loader(
     dataset: SampleSet,
     batch_size: int,
@@ -125,7 +132,10 @@ def make_loader(
     size = max(1, batch_size // ranks)
     if device is not None:
         return ResidentLoader(dataset, order, size, device)
-    return DataLoader(
+    # a training step of this rank alone would make the others wait, so there it is an error
+    dataset.may_be_empty = dataset.skip_bad and not shuffle
+    loader = WithoutEmpty if dataset.may_be_empty else DataLoader
+    return loader(
         dataset,
         batch_sampler=BatchSampler(order, size, drop_last=False),
         collate_fn=no_collate,

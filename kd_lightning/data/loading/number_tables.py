@@ -45,9 +45,8 @@ def read_numbers(
             values = np.loadtxt(
                 lines, dtype=dtype, delimiter=delimiter, usecols=use, ndmin=2, comments=None
             )
-        has_width = columns in (None, values.shape[1])
-        is_table = has_width if use is None else not is_ragged(lines, delimiter)
-        if np.isfinite(values).all() and is_table:
+        widths = {values.shape[1]} if use is None else widths_of(lines, delimiter)
+        if np.isfinite(values).all() and len({columns or min(widths), *widths}) == 1:
             return values
     except (ValueError, OverflowError, DeprecationWarning) as error:
         reason = str(error)
@@ -60,9 +59,9 @@ def read_numbers(
     raise UserError(f"{path} must be a table of numbers: {reason} (data.root=…)")
 
 
-def is_ragged(lines: Sequence[str], delimiter: str | None) -> bool:
-    """Whether lines have different numbers of columns, so that one of them may be shifted."""
-    return len({len(line.split(delimiter)) for line in lines if line.strip()}) > 1
+def widths_of(lines: Sequence[str], delimiter: str | None) -> set[int]:
+    """The numbers of columns of the lines: with several, one of them may be shifted."""
+    return {len(line.split(delimiter)) for line in lines if line.strip()}
 
 
 def fault_of(cells: list[str], dtype: type, columns: int, use: Sequence[int] | None) -> str | None:

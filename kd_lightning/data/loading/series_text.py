@@ -17,6 +17,7 @@ from kd_lightning.base.words import quoted
 from kd_lightning.data.loading.cells import to_number
 
 KEY = "data.root"  # that names the files, for messages
+SHORTEST = 8  # of the archives' series; a shorter one may count by chance
 Row = tuple[int, str, list[list[str]]]  # line number, label, values of each channel as text
 
 
@@ -48,6 +49,7 @@ def read_table(path: Path) -> Iterator[Row]:
     """
     lines = [(number, line) for number, line in enumerate(read_lines(path, KEY), 1) if line.strip()]
     separator = next((sign for sign in "\t;," if lines and sign in lines[0][1]), None)
+    refuse_header([line.split(separator) for _, line in lines], path)
     first = None
     for number, line in lines:
         label, *values = line.split(separator)
@@ -58,6 +60,20 @@ def read_table(path: Path) -> Iterator[Row]:
                 f"{len(values)}; write NaN for a missing value (data.root=…)"
             )
         yield number, label.strip(), [values]
+
+
+def refuse_header(rows: list[list[str]], path: Path) -> None:
+    """Raises ``UserError`` if the first row is a header of numbers, as pandas writes: 0 to n, or
+    the numbers of the steps after a name that is no label of another row.
+    """
+    (label, *steps), *others = [[cell.strip() for cell in row] for row in rows] or [[""]]
+    counted = [[str(step) for step in range(start, start + len(steps))] for start in (0, 1)]
+    is_label = label in {row[0] for row in others} and [label, *steps] != ["0", *counted[1]]
+    if len(steps) >= SHORTEST and steps in counted and not is_label:
+        raise UserError(
+            f"{path}: the first line looks like a header, {label},{steps[0]},{steps[1]},…: remove "
+            "it (data.root=…)"
+        )
 
 
 def to_numbers(channels: list[list[str]], where: str) -> Float[np.ndarray, "C L"]:

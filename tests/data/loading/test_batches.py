@@ -237,6 +237,18 @@ def test_a_batch_with_only_bad_images_stops_the_run():
         dataset.__getitems__([(0, 0)])
 
 
+@pytest.mark.filterwarnings("default::UserWarning")  # that a file is left out
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_in_order_a_batch_with_only_bad_images_is_passed_over(num_workers):
+    samples = Samples(["0", "1", "bad", "bad", "4"], torch.arange(5))
+    dataset = SampleSet(samples, seed=0, decode=decode, skip_bad=True)
+    for size, found in ((2, [[0, 1], [4]]), (4, [[0, 1], [4]])):
+        loader = make_loader(dataset, size, shuffle=False, num_workers=num_workers)
+        assert [y.tolist() for _, y in loader] == found
+    with pytest.raises(UserError, match="no image of a batch"):
+        list(make_loader(dataset, 1, shuffle=True))
+
+
 def test_the_dataset_of_a_loader_can_be_pickled():
     dataset = pickle.loads(pickle.dumps(numbered(transform=v2.RandomCrop(1))))
     assert dataset[0, 5][0].shape == (1, 1, 1)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.augmentation import PerSampleRandom, RandomErasing
@@ -81,6 +82,13 @@ def test_an_augmentation_of_another_size_is_refused(stand_in):
         "image_folder", "augmentation@data.augmentation=crop_flip", "data.image_size=40"
     )
     with pytest.raises(UserError, match=r"size 40, it returns 3 of 32 x 32"):
+        data.setup()
+
+
+def test_an_augmentation_that_leaves_photographs_oblong_is_refused(stand_in):
+    data = stand_in("image_folder", "data.image_size=40")
+    data.augmentation = v2.Resize(40)  # of the short side
+    with pytest.raises(UserError, match=r"size 40, it returns 3 of 40 x 60"):
         data.setup()
 
 
