@@ -1,10 +1,12 @@
 """What tests build on: the choices there are, tiny nets, composing a configuration."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -64,6 +66,11 @@ def with_teacher(methods: list[str]) -> list[str]:
 def file_of(method: str) -> Path:
     folders = (CONF, THROWAWAY_CONF)
     return next(p for f in folders if (p := f / "method" / f"{method}.yaml").exists())
+
+
+def class_of(method: str) -> type:
+    (target,) = re.findall(r"^_target_: (\S+)", file_of(method).read_text(), re.MULTILINE)
+    return get_class(target)
 
 
 DISTILLERS = with_teacher(METHODS)

@@ -22,11 +22,11 @@ from helpers import (
     OF_MAPS,
     THROWAWAY,
     THROWAWAY_CONF,
+    class_of,
     compose,
     of_method,
     with_teacher,
 )
-from hydra.utils import get_class
 from lightning.pytorch import Callback, LightningModule, Trainer
 from logged_names import documented, generalised, names_in_csv
 from omegaconf import DictConfig, OmegaConf
@@ -44,12 +44,10 @@ from kd_lightning.teachers.sources import Teacher, build_net
 ALL = [*METHODS, *THROWAWAY]
 WITH_TEACHER = with_teacher(ALL)
 FROZEN = [  # of whom the teacher never changes
-    method
-    for method in WITH_TEACHER
-    if issubclass(get_class(compose(f"method={method}").method._target_), Distiller)
+    method for method in WITH_TEACHER if issubclass(class_of(method), Distiller)
 ]
 FROM_ITS_TEACHER = ("stochastic_self_distillation",)  # whatever the seed
-MANUAL = [m for m in ALL if get_class(compose(f"method={m}").method._target_).separate_optimizers]
+MANUAL = [m for m in ALL if class_of(m).separate_optimizers]
 OF_RUNS = {"everything": ["model@method.teacher=resnet8"],
            "alternating": ["teacher.source=untrained"]}  # fmt: skip
 FEW_PASSES = {
@@ -450,6 +448,6 @@ def test_trains_on_two_processes(method: str, tiny: list[str], tmp_path: Path) -
         words = ["--config-dir", str(THROWAWAY_CONF), *words]
     run_on_two_ranks(tmp_path / "logs", *words)
     (record,) = tmp_path.glob("*/metrics.json")
-    has_stage = get_class(compose(f"method={method}").method._target_).stage is not Learner.stage
+    has_stage = class_of(method).stage is not Learner.stage
     assert len(list(tmp_path.glob("stages/*/result.safetensors"))) == has_stage
     check_record(method, record.parent)

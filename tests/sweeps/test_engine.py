@@ -136,13 +136,12 @@ def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
 
 
 @together
-@pytest.mark.parametrize("seed", [0, 1])
 def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
-    seed: int, tmp_path: Path, undisturbed: Path
+    tmp_path: Path, undisturbed: Path
 ) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0,1", f"outputs={tmp_path}", f"sweep.dir={directory}"]
-    moment = random.Random(seed)
+    moment = random.Random(0)  # benchmarks/torture.py tries many
     sweep = start(*words)
     until(lambda: (directory / "sweep.yaml").exists())
     # once while the teacher is trained or soon after, once in the middle, once near the end
