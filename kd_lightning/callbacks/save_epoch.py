@@ -47,7 +47,8 @@ class SaveEpoch(Checkpoint):
         if self.rows and trainer.is_global_zero:
             self._write_tables()
         # early stopping is over, unless more epochs are asked for now; Lightning forgets it
-        trainer.should_stop |= self.stopped_of == trainer.max_epochs
+        if self.stopped_of is not None and self.stopped_of == trainer.max_epochs:
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         """Makes a resumed run begin with the next epoch, because ``last.ckpt`` is always of a

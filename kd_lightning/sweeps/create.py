@@ -82,7 +82,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     for spec in specs if settings.search is None else []:
         create_job(directory / "jobs" / f"{spec.number:04d}", replace(spec, sweep=directory.name))
     jobs = None if settings.search else len(specs)
-    needs = {word for part in (*rows, launcher) for word in needed_words(part)}
+    needs = {word for part in (*rows, launcher, settings.search) for word in needed_words(part)}
     content = {"name": directory.name, "jobs": jobs, **content, "needs": sorted(needs)}
     write_kept(directory, {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(content))})
     return directory

@@ -18,7 +18,8 @@ def channel_statistics(x: Tensor) -> tuple[list[float], list[float]]:
     x = x.float() / (255 if x.dtype == torch.uint8 else 1)
     dims = [d for d in range(x.ndim) if d != 1]
     mean, std = x.mean(dims), x.std(dims)
-    std = torch.where(std > CONSTANT * x.abs().amax(dims), std, 1.0)
+    largest = torch.maximum(x.amax(dims), -x.amin(dims))
+    std = torch.where(std > CONSTANT * largest, std, 1.0)
     return mean.tolist(), std.tolist()
 
 
