@@ -207,7 +207,8 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
             self.split_seed,
         )
         if val is None and self.val_fraction > 0:
-            kept, held_out = split(train.y, train.groups, self.val_fraction, self.split_seed)
+            # by the right labels, so that each amount of noise has the same val
+            kept, held_out = split(right, train.groups, self.val_fraction, self.split_seed)
             train, val = train.subset(kept), train.subset(held_out)
             self.val_has_wrong_labels = self.label_noise > 0 and self.noisy_val
             if not self.noisy_val:

@@ -67,6 +67,16 @@ def share_of_wrong_labels(data, part):
     return float((correct != samples.y).float().mean())
 
 
+@pytest.mark.parametrize("noisy_val", ["false", "true"])
+def test_each_amount_of_noise_has_the_same_val(noisy_val):
+    vals = [
+        data_of(f"data.label_noise={share}", f"data.noisy_val={noisy_val}").parts["val"].x
+        for share in (0.0, 0.2, 0.4)
+    ]
+    assert torch.equal(vals[0], vals[1])
+    assert torch.equal(vals[0], vals[2])
+
+
 def test_noise_is_in_train_alone():
     noisy = data_of("data.label_noise=0.4")
     assert 0.2 < share_of_wrong_labels(noisy, "train") < 0.6
