@@ -26,6 +26,7 @@ DUAL_PARTS = {
     "digits, 40 % wrong labels,\nin val too": "dual_digits/40_percent_noise",
     "digits, 40 % wrong labels,\nnot in val": "dual_digits/40_percent_noise_clean_val",
     "Fashion-MNIST, 8,000": "dual_fashion/8000_images",
+    "Fashion-MNIST, declared,\n7,200": "dual_contrasts",
     "Fashion-MNIST,\n40 % wrong, in val too": "dual_fashion/40_percent_noise",
     "Fashion-MNIST, declared,\n40 % wrong, not in val": "dual_contrasts_noise",
 }
@@ -79,7 +80,7 @@ def draw_dual(results: Path = RESULTS) -> Figure:
     """A panel for each part, a row for each pair, a color for each student."""
     parts = {head: results / name for head, name in DUAL_PARTS.items()}
     names = [f"{a} − {b}" for a, b in DUAL_PAIRS]
-    figure = Figure(figsize=(15.0, 4.0), layout="constrained")
+    figure = Figure(figsize=(17.0, 4.0), layout="constrained")
     FigureCanvasSVG(figure)
     panels = figure.subplots(1, len(parts), sharey=True)
     for ax, (head, folder) in zip(panels, parts.items(), strict=True):

@@ -4,6 +4,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from helpers import PAGES
+from scipy import stats
 
 from benchmarks import contrasts
 from benchmarks.contrasts import Interval, differences, over_data_sets
@@ -44,3 +46,14 @@ def test_the_committed_picture_is_what_the_tables_give(name: str, tmp_path: Path
         pytest.skip("another version of matplotlib than the pinned one, which made it")
     save(contrasts.PICTURES[name](), tmp_path / name)
     assert (tmp_path / name).read_text() == (FOLDER / name).read_text()
+
+
+def test_the_page_says_how_much_the_differences_varied() -> None:
+    found = []
+    for a in ("kd + confidence (mean 1)", "kd + peer", "dual_student (mean 1)"):
+        (value,) = differences(
+            contrasts.RESULTS / "dual_contrasts", a, "kd", "last/a/accuracy"
+        ).values()
+        found.append((value.high - value.mean) / stats.t.ppf(0.975, 9) * 10**0.5)
+    said = f"these differences varied by {min(found):.1f} to {max(found):.1f} points"
+    assert said in " ".join(PAGES["docs/studies.md"].split())
