@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from kd_lightning.data.loading.channel_statistics import channel_statistics, rounded_statistics
@@ -10,18 +11,19 @@ def test_bytes_are_values_up_to_one() -> None:
     assert abs(std[0] - 0.5**0.5) < 1e-6
 
 
-def test_a_small_unit_is_normalised_as_any_other() -> None:
-    generator = torch.Generator().manual_seed(0)
-    volts = 2e-5 * torch.randn(50, 2, 100, generator=generator)  # an EEG
-    mean, std = rounded_statistics(*channel_statistics(volts))
-    normalised = (volts - torch.tensor(mean).view(2, 1)) / torch.tensor(std).view(2, 1)
+@pytest.mark.parametrize("unit", [2e-5, 1e-13])  # an EEG in volts, an MEG in teslas
+def test_a_small_unit_is_normalised_as_any_other(unit: float) -> None:
+    x = unit * torch.randn(50, 2, 100, generator=torch.Generator().manual_seed(0))
+    mean, std = rounded_statistics(*channel_statistics(x))
+    normalised = (x - torch.tensor(mean).view(2, 1)) / torch.tensor(std).view(2, 1)
     torch.testing.assert_close(normalised.std((0, 2)), torch.ones(2), atol=1e-4, rtol=0)
     assert normalised.mean((0, 2)).abs().max() < 1e-4
 
 
 def test_a_constant_channel_is_not_scaled() -> None:
     x = torch.randn(20, 3, 50, generator=torch.Generator().manual_seed(0))
-    x[:, 1] = 0.1  # not a float32: its std is rounding, and not 0
+    x[:, 1] = 0.1
+    x[::2, 1] += 1e-8  # the last digit of a float32, as rounding leaves it
     x[:, 2] = 0
     assert channel_statistics(x)[1][1:] == [1, 1]
 
