@@ -30,7 +30,7 @@ from kd_lightning.config.user_messages import user_message
 from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import LAST, PREVIOUS, has_checkpoint
-from kd_lightning.records.jobs import JOB_VARIABLE, Job
+from kd_lightning.records.jobs import JOB_VARIABLE, PARENT_VARIABLE, Job
 from kd_lightning.running.run import run
 
 # The files of a job that do not belong to its run. All others are removed when the run is started
@@ -149,8 +149,11 @@ def redirect_output(log: Path) -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process by SIGTERM soon after the process that started it has ended."""
-    parent = os.getppid()
+    """Ends this process by SIGTERM soon after the process that started it has ended, which may have
+    been before this call.
+    """
+    # removed from the environment: the processes of other ranks have this one as their parent
+    parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

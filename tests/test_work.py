@@ -1,5 +1,6 @@
 """A single job in a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -169,6 +170,11 @@ def test_a_job_without_a_finished_epoch_starts_again(make) -> None:
     assert "of a run" not in (job.directory / "config.yaml").read_text()
 
 
+def has_ended(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return state.stdout[:1] in ("", "Z")
+
+
 def test_a_second_process_waits_and_finds_the_job_done(make) -> None:
     job = make()
     with FileLock(job.directory / ".lock"):
@@ -217,6 +223,24 @@ def test_a_job_ends_with_the_process_that_started_it(make, tmp_path: Path) -> No
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     until(lambda: job.state() is State.STOPPED, 30)
+
+
+def test_a_job_whose_sweep_is_killed_while_it_imports_ends_too(make) -> None:
+    job = make("trainer.max_epochs=5000")
+    program = (
+        "import json, sys, time; from kd_lightning.launchers.process import start\n"
+        "print(start(json.loads(sys.argv[1]), sys.argv[2]).pid, flush=True); time.sleep(600)"
+    )
+    sweep = subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(job.command()), str(job.log)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    pid = int(sweep.stdout.readline())
+    sweep.kill()
+    sweep.communicate()
+    assert job.progress() == {}  # it is still importing
+    until(lambda: has_ended(pid), 60)
+    assert not (job.directory / "metrics.json").exists()
 
 
 def test_a_directory_that_is_not_a_job_is_refused(tmp_path: Path) -> None:

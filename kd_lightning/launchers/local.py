@@ -19,7 +19,7 @@ import torch
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import without_ranks
 from kd_lightning.launchers import process
-from kd_lightning.records.jobs import Job, JobSpec
+from kd_lightning.records.jobs import PARENT_VARIABLE, Job, JobSpec
 
 
 @dataclass
@@ -147,6 +147,9 @@ def run_forked(command: list[str], environment: dict[str, str]) -> None:
     multiprocessing.set_start_method(None, force=True)  # not forkserver, as in a new process
     os.environ.clear()  # those of the server are as old as the first sweep of its process
     os.environ.update(environment)
+    os.environ[PARENT_VARIABLE] = str(os.getppid())  # the server, which ends with the sweep
+    if not multiprocessing.parent_process().is_alive():
+        return  # the sweep ended before the server came to fork this process
     _, _, module, *sys.argv[1:] = command
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kd_lightning.base.ranks import without_ranks
+from kd_lightning.records.jobs import PARENT_VARIABLE
 
 SECONDS_TO_END = 30.0  # between SIGTERM and SIGKILL
 
@@ -23,7 +24,11 @@ def start(
     with Path(log).open("ab") as file:
         return subprocess.Popen(
             command,
-            env={**without_ranks(os.environ), **(environment or {})},
+            env={
+                **without_ranks(os.environ),
+                PARENT_VARIABLE: str(os.getpid()),
+                **(environment or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -35,6 +35,8 @@ from kd_lightning.records.run_directory import TEST_AGAIN
 
 # The environment variable that tells a job's process, and the processes it starts, its directory.
 JOB_VARIABLE = "KD_LIGHTNING_JOB"
+# The one that tells it the ID of the process that started it, which may end while it imports.
+PARENT_VARIABLE = "KD_LIGHTNING_PARENT"
 
 
 class State(StrEnum):
