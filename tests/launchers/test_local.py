@@ -231,4 +231,4 @@ def test_a_forked_job_starts_other_processes_as_a_new_process_does(
     job.join()
     new = [sys.executable, "-c", "import multiprocessing as m; print(m.get_start_method())"]
     usual = subprocess.run(new, capture_output=True, text=True).stdout.strip()
-    assert (tmp_path / "how.txt").read_text() == f"{usual} ONLY"
+    assert (tmp_path / "how.txt").read_text() == f"{usual} KD_LIGHTNING_PARENT ONLY"
