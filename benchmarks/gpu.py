@@ -314,8 +314,12 @@ def step_table(
         yield from ["", *remarks]
         return
     row, rate = first
-    again = measure(row, scale)[0] / rate
     yield ""
+    try:
+        again = measure(row, scale)[0] / rate
+    except Exception as error:  # the other tables are still measured
+        yield from [*remarks, f"\n**No control**: {row.title}: {reason(error)}"]
+        return
     yield f"- control, the first row again: {again:.2f} of its rate"
     yield from remarks
     if abs(again - 1) > CONTROL_TOLERANCE:

@@ -141,7 +141,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for line in HEAD:
         report.add(line)
     for name in arguments.methods or NETS:
-        report.add(launches_of([f"method={name}", *SMALL, *NETS[name]]).line(name))
+        report.add(launches_of([f"method={name}", *SMALL, *NETS[name], "hardware=cpu"]).line(name))
     if arguments.write:
         report.write()
 

@@ -126,13 +126,14 @@ def job_of_torchdistill(case: Case, student: str, compiled: bool) -> Callable[[]
         "teacher_module_path": ".", "teacher_module_io": "output",
         "temperature": 4.0, "alpha": 1.0, "beta": 1.0,
     }  # fmt: skip
+    fused = {"fused": True} if x.is_cuda else {}  # as in ``optimizer_of``
     term = {"criterion": {"key": "KDLoss", "kwargs": loss}, "weight": 1.0}
     config = {
         "num_epochs": 1,
         "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only"},
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
-        "optimizer": {"key": "SGD", "kwargs": {"lr": 1e-3, "momentum": 0.9}},
+        "optimizer": {"key": "SGD", "kwargs": {"lr": 1e-3, "momentum": 0.9, **fused}},
     }
     nets = [LogitsOnly(net) for net in (case.teacher.net, case.method.students[student])]
     if compiled:

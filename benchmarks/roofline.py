@@ -6,14 +6,15 @@ and outputs of these layers are read and written.
 
 - Forward, for a layer that reads x elements and writes y elements: traffic x + y elements,
   arithmetic two operations for each multiplication.
-- Training: three times that, for the forward pass and the gradients of x and of the weights. If a
-  batch norm follows, 7 y elements more: normalising reads y and writes the result (2 y); the
+- Training: three times that, for the forward pass and the gradients of x and of the weights; twice
+  for layers that read the images themselves, which have no gradient. If a batch norm follows, 7 y
+  elements more: normalising reads y and writes the result (2 y); the
   gradient needs a sum over both before it can be written (reads 2 y), and then reads both and
   writes (3 y).
 - Weights are not counted: they are read once for a whole batch.
 
 The least time is that of the arithmetic or that of the traffic, whichever is longer, as if both
-overlapped entirely. No implementation can be faster.
+overlapped entirely. No implementation that runs one layer after the other can be faster.
 """
 
 from collections.abc import Iterable, Mapping
@@ -63,7 +64,6 @@ class Work:
         return self.elements * bytes_each / at.bandwidth > self.flops / at.flops
 
 
-@torch.no_grad()
 def work_of(net: nn.Module, x: Tensor, *, trains: bool) -> Work:
     """The work of a net for one sample.
 
@@ -77,7 +77,8 @@ def work_of(net: nn.Module, x: Tensor, *, trains: bool) -> Work:
     def count_layer(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         each = layer.weight[0].numel()  # multiplications for one element of the output
         forward = Work(2.0 * each * output.numel(), inputs[0].numel() + output.numel())
-        works.extend([forward] * (3 if trains else 1))
+        with_input = inputs[0].requires_grad
+        works.extend([forward] * ((3 if with_input else 2) if trains else 1))
         last[:] = [output.numel()]
 
     def count_norm(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -87,7 +88,8 @@ def work_of(net: nn.Module, x: Tensor, *, trains: bool) -> Work:
     hooks = [m.register_forward_hook(count_layer) for m in net.modules() if isinstance(m, LAYERS)]
     hooks += [m.register_forward_hook(count_norm) for m in net.modules() if isinstance(m, NORMS)]
     training = net.training
-    net.eval()(x)
+    with torch.set_grad_enabled(trains):
+        net.eval()(x)
     net.train(training)
     for hook in hooks:
         hook.remove()

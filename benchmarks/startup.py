@@ -32,7 +32,7 @@ from kd_lightning.config.command_line import compose
 from kd_lightning.running.build import build_data
 
 ROOT = Path(__file__).parent.parent
-DEMO = ("experiment=demo",)
+DEMO = ("experiment=demo", "hardware=cpu")
 SHORT = ("trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "teacher.check=warn")
 MIN_SHARE = 0.01  # packages with a smaller share of the import time are not listed
 BUILD_NETS = """

@@ -96,7 +96,9 @@ def weights(case: Case) -> list[Tensor]:
 
 
 def flops_of(step: Step) -> int:
-    """The FLOPs of a step. A multiplication with an addition is two."""
+    """The FLOPs of a step. A multiplication with an addition is two. Torch counts the gradients of
+    weights of grouped convolutions as if there were one group; the nets of zoo have none.
+    """
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()

@@ -117,4 +117,4 @@ def sequential_passes(case: Case) -> Step:
         loss = nn.functional.cross_entropy(output.logits, y)
         return loss + (output.features - target).square().mean()
 
-    return step_of(method.parameters(), compute_loss)
+    return step_of(method.parameters(), compute_loss, case.precision)

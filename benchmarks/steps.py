@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from kd_lightning.base.precision import allow_tf32
 from kd_lightning.config.command_line import CONF
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
+from kd_lightning.methods.optimization import can_fuse
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.teachers.sources import Teacher, build_net
 
@@ -40,7 +43,7 @@ class Case:
     def step(self) -> Callable[[], Tensor]:
         """One training step of the method, as Lightning makes it."""
         method = self.method
-        optimizer = torch.optim.SGD(method.parameters(), lr=1e-3, momentum=0.9)
+        optimizer = optimizer_of(method.parameters())
 
         def step() -> Tensor:
             with self.precision():
@@ -68,17 +71,24 @@ class Case:
         return self
 
 
+def optimizer_of(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of both sides of every comparison: one kernel where a run would use one."""
+    make = partial(torch.optim.SGD, lr=1e-3, momentum=0.9)
+    parameters = list(parameters)
+    return make(parameters, fused=can_fuse(make, [{"params": parameters}]) or None)
+
+
 def step_of(
     parameters: Iterable[nn.Parameter],
     compute_loss: Callable[[], Tensor],
     precision: Callable = nullcontext,
 ) -> Callable[[], Tensor]:
-    """A training step. Both sides of every comparison use the same optimizer.
+    """A training step.
 
     Args:
         precision: returns the context in which the loss is computed.
     """
-    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+    optimizer = optimizer_of(parameters)
 
     def step() -> Tensor:
         with precision():
@@ -98,12 +108,20 @@ def build_case(*words: str) -> Case:
 
 
 def case_from(cfg: DictConfig) -> Case:
-    """The case of a composed configuration, on the device that it names."""
+    """The case of a composed configuration, on the device that it names. On a GPU this process
+    rounds and chooses its algorithms from then on as a run does.
+
+    Raises:
+        ValueError: the precision needs more than autocast.
+    """
     data = build_data(cfg)
     teacher = None
     if "teacher" in cfg.method:
         teacher = Teacher(build_net(cfg.method.teacher, 0, "teacher"), "untrained", "")
     device = torch.device("cuda" if cfg.hardware.accelerator in ("gpu", "cuda") else "cpu")
+    if device.type == "cuda":
+        allow_tf32(True)
+        torch.backends.cudnn.benchmark = True
     method = build_method(cfg, teacher).train().to(device)
     batch = [part.to(device) for part in next(iter(data.loader("train")))]
     precision = nullcontext
@@ -111,5 +129,8 @@ def case_from(cfg: DictConfig) -> Case:
 
         def precision() -> torch.autocast:
             return torch.autocast(device.type, dtype=torch.bfloat16)
+
+    elif cfg.hardware.precision not in (32, "32", "32-true"):
+        raise ValueError(f"steps have no {cfg.hardware.precision}: hardware.precision=bf16-mixed")
 
     return Case(cfg, method, teacher, data, batch, precision)

@@ -23,6 +23,7 @@ from benchmarks.paired_timing import Ratio, Step, Times, ratio
 from benchmarks.ratio_table import Row, Rows
 from benchmarks.steps import Case, build_case
 from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.methods.optimization import can_fuse
 from kd_lightning.running.trainer import build_trainer
 from kd_lightning.trackers.run_info import RunInfo
 
@@ -185,7 +186,7 @@ def bare_loop(case: Case, loss_of: Callable[..., Callable], steps: int) -> Step:
     """A function that trains on the next batch, with the case's loader, optimizer and schedule."""
     method, batches = case.method, endless(loader_of(case))
     groups = [{"params": list(net.parameters())} for net in method.students.values()]
-    optimizer = method.make_optimizer(groups)
+    optimizer = method.make_optimizer(groups, fused=can_fuse(method.make_optimizer, groups) or None)
     scheduler = method.make_scheduler(optimizer, steps)
     batch_loss, precision = loss_of(case), case.precision
 

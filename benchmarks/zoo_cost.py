@@ -200,10 +200,13 @@ def work_of_stage(stage: Stage, case: Case, baseline: Baseline) -> Work:
 
 
 def step_of_stage(stage: Stage, case: Case) -> Step:
-    """A training step of a stage on the batch of ``case``."""
+    """A training step of a stage on the batch of ``case``: always the first of an epoch, because a
+    stage may look at less in later ones.
+    """
     stage.log = lambda *value, **options: None  # there is no Trainer to log to
 
     def step() -> object:
+        stage.on_train_epoch_start()
         with case.precision():
             return stage.training_step(case.batch, 0)
 

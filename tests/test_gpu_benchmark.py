@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu, roofline
 from benchmarks.other_libraries import step_of_timm
 from benchmarks.report import Report
 from benchmarks.roofline import Ceilings, Work, work_of
 from benchmarks.steps import build_case
+from kd_lightning.models.cifar import resnet
 
 H200 = Ceilings(flops=790e12, bandwidth=4.3e12)
 
 
 def test_the_work_of_a_layer_is_its_arithmetic_and_its_memory_traffic() -> None:
     net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
-    x = torch.zeros(1, 2, 5, 5)
+    x = torch.zeros(1, 2, 5, 5, requires_grad=True)
     read, written = 2 * 25, 4 * 25
     forward = Work(2 * 9 * 2 * written, read + written)
     assert work_of(net, x, trains=False) == forward
@@ -28,10 +30,21 @@ def test_the_work_of_a_layer_is_its_arithmetic_and_its_memory_traffic() -> None:
     assert net.training
 
 
-def test_a_layer_without_a_batch_norm_has_no_traffic_of_one() -> None:
+def test_a_layer_that_reads_the_images_has_no_gradient_of_them() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
     work = work_of(net, torch.zeros(1, 8), trains=True)
-    assert work == Work(3 * 2 * (24 + 6), 3 * (11 + 5))
+    assert work == Work(2 * (2 * 24 + 3 * 6), 2 * 11 + 3 * 5)  # and no traffic of a batch norm
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_the_arithmetic_is_what_torch_counts(trains: bool) -> None:
+    net = resnet(depth=8, widths=[4, 4, 8, 8], num_classes=10, in_chans=3)
+    x = torch.rand(1, 3, 32, 32)
+    with FlopCounterMode(display=False) as counted, torch.set_grad_enabled(trains):
+        logits = net(x).logits
+        if trains:
+            logits.sum().backward()
+    assert work_of(net, x, trains=trains).flops == counted.get_total_flops()
 
 
 def test_the_least_time_is_the_longer_of_arithmetic_and_traffic() -> None:

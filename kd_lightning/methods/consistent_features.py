@@ -89,6 +89,9 @@ class MatchChannels(Stage):
     def configure_optimizers(self) -> None:
         return None
 
+    def on_train_epoch_start(self) -> None:
+        self.seen, self.num_seen = [], 0
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         return -1 if self.num_seen >= self.match_samples else None  # -1 ends the epoch
 
