@@ -404,6 +404,8 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     if not arguments.rehearse and not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu needs a GPU, and there is none: --rehearse runs on a CPU")
+    if arguments.only and arguments.write:
+        parser.error("--write needs all rows: leave out --only")
     if arguments.rehearse and arguments.write:
         raise SystemExit("a rehearsal measures nothing worth keeping: leave out --write")
     quieten()

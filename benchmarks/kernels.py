@@ -134,6 +134,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in arguments.methods:
         if name not in NETS:
             parser.error(f"no method '{name}': expected some of {', '.join(NETS)}")
+    if arguments.methods and arguments.write:
+        parser.error("--write needs all methods: name none")
     quieten()
     torch.set_num_threads(1)
     report = Report("kernels", "The kernels of a training step", words)

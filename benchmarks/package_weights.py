@@ -51,6 +51,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=Path, help="the package's .pth file")
     parser.add_argument("cache", type=Path, help="the folder that HF_HUB_CACHE will name")
     arguments = parser.parse_args(words)
+    if not arguments.file.is_file():
+        parser.error(f"there is no file {arguments.file}")
     state = torch.load(arguments.file, weights_only=True)
     print(f"Written: {write(renamed(state), arguments.cache)}")
 

@@ -6,8 +6,9 @@
     python -m benchmarks.speed --write            also into benchmarks/results/speed.md
 
 Ratios of times, measured in pairs on one thread (``benchmarks/paired_timing.py``); below 1 is
-faster. Both sides have the same nets, weights, batch, optimizer and precision. If both sides return
-a loss, the losses must agree before anything is timed.
+faster. Both sides have the same nets, weights, batch and optimizer, and the same precision unless
+the row names two. The losses of other libraries, and of the bare loop, must agree with ours before
+anything is timed.
 """
 
 import argparse

@@ -44,6 +44,7 @@ class Study:
     is_joined: bool = False
 
 
+MADE_BY_OTHERS = ", but were made by other words, or before these were added:"
 BARE = "threads=1 logger=none"
 QUIET = f"{BARE} callbacks=quiet"
 # a teacher and a split per seed, so that the intervals cover their variance too (and, with few
@@ -287,6 +288,15 @@ def is_done(packed: Path) -> bool:
     return path.exists() and all(result.state == State.DONE for result in read_jsonl(path))
 
 
+def other_words(packed: Path, words: str) -> list[str]:
+    """The words by which a part was made and would not be made today, or the other way round. The
+    number of threads and the loggers do not count.
+    """
+    made = OmegaConf.to_container(OmegaConf.load(packed / "sweep.yaml"))["command"]
+    made = [word for word in made if not word.startswith("sweep.dir=")]
+    return sorted(({*made} ^ {"-m", *shlex.split(words)}) - {*shlex.split(BARE)})
+
+
 def run(words: str, directory: Path) -> None:
     """Starts a sweep or resumes it. A failed job does not stop it."""
     requested = ["-m", *shlex.split(words), f"sweep.dir={directory}"]
@@ -356,7 +366,10 @@ def main(words: Sequence[str] | None = None) -> None:
             if (packed / FILE).exists():
                 write_tables([packed], packed)
         elif is_done(packed):
-            say(f"{name} {part}: its records are complete")
+            others = other_words(packed, words_of_part)
+            say(f"{name} {part}: its records are complete{MADE_BY_OTHERS * bool(others)}")
+            for word in others:
+                say(f"    {word}")
         else:
             start = time.monotonic()
             run(words_of_part, directory)

@@ -273,6 +273,8 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error(f"no variant '{unknown[0]}': expected some of {'; '.join(jobs)}")
     if arguments.variants and arguments.write:
         parser.error("--write needs all variants: name none")
+    if arguments.counts and arguments.write:
+        parser.error("--write needs the times too: leave out --counts")
     chosen = [KD, *(name for name in arguments.variants or jobs if name != KD)]
     quieten()
     torch.set_num_threads(1)

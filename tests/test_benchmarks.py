@@ -1,5 +1,6 @@
 """The studies can be run, and what is committed of them is what their records say."""
 
+import json
 import re
 import shlex
 import shutil
@@ -116,6 +117,15 @@ def test_a_part_whose_records_are_there_is_done_and_one_that_lacks_some_is_not(
     (tmp_path / FILE).write_text(records.replace('"state": "done"', '"state": "failed"', 1))
     assert not studies.is_done(tmp_path)
     assert not studies.is_done(tmp_path / "elsewhere")
+
+
+def test_a_part_that_other_words_made_is_told_from_one_of_today(tmp_path: Path) -> None:
+    command = ["-m", "sweep=ssd_ucr", "data.name=GunPoint", "threads=1", "sweep.dir=/x"]
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"command": command}))
+    today = f"sweep=ssd_ucr data.name=GunPoint {studies.BARE}"
+    assert studies.other_words(tmp_path, today) == []
+    assert studies.other_words(tmp_path, f"{today} seed=3") == ["seed=3"]
+    assert studies.other_words(tmp_path, f"sweep=ssd_ucr {studies.BARE}") == ["data.name=GunPoint"]
 
 
 def test_a_part_with_a_failed_job_is_not_written_over_what_is_committed(tmp_path: Path) -> None:

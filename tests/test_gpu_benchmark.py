@@ -94,6 +94,38 @@ def test_a_rehearsal_cannot_be_written() -> None:
         gpu.main(["--rehearse", "--write"])
 
 
+def test_some_rows_do_not_replace_the_written_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SystemExit):
+        gpu.main(["--only", "dual", "--write"])
+    assert "--write needs all rows: leave out --only" in capsys.readouterr().err
+
+
+def test_a_control_that_fails_leaves_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def measure(row: gpu.Benchmark, scale: gpu.Scale) -> tuple[float, float]:
+        if row.title in measured:
+            raise RuntimeError("out of memory")
+        measured.append(row.title)
+        return 1000.0, 1.0
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    works = dict.fromkeys("tab", Work(1, 1))
+    lines = list(gpu.step_table(gpu.REHEARSAL, H200, works, ["dual step"]))
+    assert lines[2].startswith("| dual step | 1,000 |")
+    assert lines[-1] == "\n**No control**: dual step: RuntimeError: out of memory"
+
+
+def test_a_precision_that_steps_cannot_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="steps have no 16-mixed"):
+        build_case(
+            "method=supervised", "data=digits", "hardware=cpu", "hardware.precision=16-mixed"
+        )
+
+
 def test_options_unknown_to_this_version_are_reported_on_one_line() -> None:
     with pytest.raises(Exception, match="hardware") as raised:
         build_case("method=supervised", "hardware=cpu", "hardware.no_such_key=true")

@@ -31,6 +31,12 @@ def test_an_unknown_method_is_refused(capsys: pytest.CaptureFixture) -> None:
     assert "no method 'kdd': expected some of supervised, kd" in capsys.readouterr().err
 
 
+def test_a_part_of_the_table_does_not_replace_all_of_it(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        kernels.main(["kd", "--write"])
+    assert "--write needs all methods: name none" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_compiled_step_makes_fewer_calls(monkeypatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(kernels, "SMALL", SMALL)

@@ -6,7 +6,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 
-from benchmarks.package_weights import NET, renamed, write
+from benchmarks.package_weights import NET, main, renamed, write
 
 
 def test_the_clients_cache_has_the_weights_under_timms_names(tmp_path) -> None:
@@ -23,3 +23,9 @@ def test_the_clients_cache_has_the_weights_under_timms_names(tmp_path) -> None:
 def test_the_weights_of_another_net_are_refused() -> None:
     with pytest.raises(SystemExit, match=f"expected the weights of {NET}"):
         renamed(timm.create_model("tf_efficientnet_lite1").state_dict())
+
+
+def test_a_missing_file_is_one_sentence(tmp_path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "no.pth"), str(tmp_path)])
+    assert capsys.readouterr().err.endswith(f"there is no file {tmp_path / 'no.pth'}\n")

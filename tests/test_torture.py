@@ -14,6 +14,7 @@ from benchmarks.torture.cases import CASES, RUN, differences, log_of
 from benchmarks.torture.forked import start_run, wait_for_all
 from benchmarks.torture.soak import Sample, growth
 from benchmarks.torture.write_points import Point, WritePoints, first_and_last, read_points
+from kd_lightning.records.jobs import State
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +167,24 @@ def test_a_sweep_of_jobs_is_measured_while_it_runs(tmp_path: Path) -> None:
     assert [str(state) for state in states] == ["done"] * 4
     assert samples
     assert all(sample.own > 0 and sample.files > 0 for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("samples", "states", "said"),
+    [
+        ([], [State.FAILED] * 2, ("0 of 2 jobs done", "no job has ended", "log.txt")),
+        ([Sample(100 + 5 * n, 20, 4, n) for n in range(10)], [State.DONE] * 2,
+         ("2 of 2 jobs done", "- lost: memory grew by 39%")),
+    ],
+)  # fmt: skip
+def test_a_soak_says_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    samples: list[Sample], states: list[State], said: tuple[str, ...],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(soak, "soaked", lambda *_: (samples, states))
+    assert soak.main(["--jobs", "2"]) == (1 if samples else 2)
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in said), printed
 
 
 def test_a_run_that_starts_takes_no_exit_code_from_another_thread(

@@ -190,6 +190,7 @@ def test_counts_come_without_times(
     [
         (["SSDK"], "no variant 'SSDK': expected some of labels only; kd; "),
         (["SSKD", "--write"], "--write needs all variants"),
+        (["--counts", "--write"], "--write needs the times too: leave out --counts"),
     ],
 )
 def test_wrong_words_are_refused(

@@ -43,7 +43,7 @@ KINDS: dict[str, Kind] = {
 }
 TABLE = "Files changed at random"
 LONGEST = 10  # seconds of a processor to read a file of some kilobytes
-MEMORY = 4 << 30  # bytes that may be asked for while files are read
+MEMORY = 16 << 30  # bytes of addresses; the libraries alone take several GiB of them
 ALLOWED = ("as before", "as by another reader", "refused")
 FORBIDDEN = (
     "os.system",
@@ -203,7 +203,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, help="only the mutant with this number of each kind")
     words = sys.argv[1:] if words is None else words
     arguments = parser.parse_args(words)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY * 4, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     each = -(-arguments.examples // len(arguments.kinds))
     numbers = range(each) if arguments.only is None else [arguments.only]
     start = time.perf_counter()
@@ -221,8 +221,11 @@ def main(words: Sequence[str] | None = None) -> int:
                     lost.append(told)
                 if result.outcome not in ALLOWED or arguments.only is not None:
                     print(f"{told}\n{result.said}\n", flush=True)
+    chosen = [name for name in KINDS if name in arguments.kinds]
+    some = "" if len(chosen) == len(KINDS) else f": {', '.join(chosen)}"
+    some += "" if arguments.only is None else f", number {arguments.only}"
     show(
-        "file_fuzz", TABLE, words, counts_table(counts), minutes_since(start),
+        "file_fuzz", TABLE + some, words, counts_table(counts), minutes_since(start),
         lost=lost, write=arguments.write,
     )  # fmt: skip
     return len(lost)

@@ -111,10 +111,13 @@ def killed(
     victim.join(rng.uniform(0, expected.seconds))
     if any(process.exitcode is not None for process in processes):
         return False
-    trial.kills.append((name, moment(expected, folder)))
-    tracebacks = printed(folder).count("Traceback")
+    when, tracebacks = moment(expected, folder), printed(folder).count("Traceback")
     if expected.case.kind == "sweep" and rng.random() < 0.3 and kill_a_job(folder):
+        trial.kills.append(("SIGKILL", when))
         return False  # the sweep goes on, and says that a job has failed
+    if any(process.exitcode is not None for process in processes):
+        return False  # it ended while the files were read
+    trial.kills.append((name, when))
     if name == "SIGKILL to all":
         for process in processes:
             kill_session(process)
@@ -122,7 +125,8 @@ def killed(
     if name == "SIGTERM":  # torchrun and SLURM send it to all ranks at once
         terminate(processes)
     else:
-        os.kill(victim.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(victim.pid, signal.SIGKILL)
     end_as_torchrun_does(processes, victim)
     if victim.exitcode is None:
         trial.fault = f"hangs after {name}"

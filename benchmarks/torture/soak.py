@@ -118,12 +118,19 @@ def main(words: Sequence[str] | None = None) -> int:
     folder, start = Path(tempfile.mkdtemp(prefix="soak-")), time.perf_counter()
     samples, states = soaked(arguments.jobs, arguments.workers, folder)
     failed = sum(state != State.DONE for state in states)
-    grows = [field for field in ("own", "files") if growth(samples, field) > MOST_GROWTH]
+    missing = failed + arguments.jobs - len(states)
+    grows = [
+        f"{title} grew by {growth(samples, field):.0%}"
+        for field, title in (("own", "memory"), ("files", "open files"))
+        if samples and growth(samples, field) > MOST_GROWTH
+    ]
+    kept = [f"what the sweep printed: {folder / 'log.txt'}"] if missing else []
     end = f"{len(states) - failed} of {arguments.jobs} jobs done, {minutes_since(start)}"
-    show("soak", TABLE, words, table(samples), end, write=arguments.write)
-    if not failed:
+    lines = table(samples) if samples else ["Nothing was measured: no job has ended."]
+    show("soak", TABLE, words, lines, end, lost=[*grows, *kept], write=arguments.write)
+    if not missing:
         shutil.rmtree(folder)
-    return failed + arguments.jobs - len(states) + len(grows)
+    return missing + len(grows)
 
 
 if __name__ == "__main__":
