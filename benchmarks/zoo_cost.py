@@ -31,6 +31,7 @@ from kd_lightning.methods.stage import Stage
 from kd_lightning.running.build import quieten
 from kd_lightning.running.stages import end_stage
 from kd_lightning.sweeps import plan
+from kd_lightning.sweeps.preset import settings_of
 from kd_lightning.teachers.sources import teacher_run
 
 KD = "kd"
@@ -147,7 +148,7 @@ class Baseline:
 def variants(words: str) -> dict[str, plan.Variation]:
     """The variants of a sweep over one seed: name -> job."""
     of_sweep, of_jobs = plan.split(shlex.split(words))
-    settings, _, _ = plan.settings_of(of_sweep, None)
+    settings, _, _ = settings_of(of_sweep, None)
     return {job.variant: job for job in plan.expand(settings, of_jobs)}
 
 

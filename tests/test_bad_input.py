@@ -159,6 +159,8 @@ TOGETHER = {
         "unknown timm model 'resnet81': did you mean resnet18 or "
     ),
     "model@method.students.a=fcn": "this net takes series (B, C, L), got a batch of shape (2,",
+    "method@teacher.method=supervised teacher.source=/t.pth": "no effect: teacher.source=/t.pth",
+    "method=supervised method@teacher.method=student_friendly": "effect: method=supervised has",
     "method=supervised teacher.seed=1": "teacher.seed=1 has no effect: method=supervised has",
     "method=mutual_learning teacher.seed=1": "seed=1 has no effect: method=mutual_learning has",
     "method=supervised model@method.teacher=mlp": "unknown choice 'model@method.teacher'",

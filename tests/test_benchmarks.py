@@ -23,6 +23,7 @@ from kd_lightning.reports.job_results import FILE, read_jsonl
 from kd_lightning.reports.summary import Row, best_row, rows_of
 from kd_lightning.sweeps import plan
 from kd_lightning.sweeps.overrides import key_of, parse_all
+from kd_lightning.sweeps.preset import settings_of
 
 PACKED = sorted(path.parent for path in studies.RESULTS.rglob(FILE))
 # of joined parts one is enough: the others differ in the name of the data or the seed
@@ -37,7 +38,7 @@ PARTS = [
 @pytest.mark.parametrize(("name", "part"), PARTS)
 def test_every_part_of_a_study_composes(name: str, part: str) -> None:
     of_sweep, of_jobs = plan.split(shlex.split(studies.STUDIES[name].parts[part]))
-    settings, _, _ = plan.settings_of(of_sweep, None)
+    settings, _, _ = settings_of(of_sweep, None)
     one_seed = [word for word in of_jobs if not word.startswith("seed=")]
     jobs = plan.expand(settings, [*one_seed, "seed=0"])
     # all rows of each preset are composed in tests/sweeps/test_plan.py
@@ -48,7 +49,7 @@ def test_every_part_of_a_study_composes(name: str, part: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["ssd_ucr", "ssd_ucr_early", "ucr_averages", "dual_variants"])
 def test_all_rows_of_a_study_have_one_teacher(preset: str) -> None:
-    settings, _, _ = plan.settings_of([f"sweep={preset}"], None)
+    settings, _, _ = settings_of([f"sweep={preset}"], None)
     jobs = plan.expand(settings, ["seed=0"])
     found = set()
     for job in jobs:
@@ -220,7 +221,7 @@ def test_the_differences_that_are_stated_stand_in_the_tables(text: str, least: i
 # The weights of sweep=zoo are those that sweep=zoo_tuning chose on val.
 
 TUNING = studies.RESULTS / "zoo_tuning" / "fashion_mnist"
-ZOO = plan.settings_of(["sweep=zoo"], None)[0]
+ZOO = settings_of(["sweep=zoo"], None)[0]
 SYSTEMS = [a for a, b in ZOO.pairs if b == "kd"] + ["kd"]
 # control in sweep=zoo -> the keys that make it one
 CONTROLS = {

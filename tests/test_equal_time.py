@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import equal_time
 from benchmarks.training_costs import LABELS
-from kd_lightning.sweeps import plan
+from kd_lightning.sweeps.preset import Settings, settings_of
 
 TABLES = """
 | variant | teacher rows | student rows | backward rows | FLOPs | saved for backward | extra parameters | time | 95 % interval |
@@ -37,25 +37,25 @@ def test_equal_time_pays_for_steps_stages_and_more_costly_teachers(tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def preset() -> plan.Settings:
-    return plan.settings_of(["sweep=zoo_equal_time"], None)[0]
+def preset() -> Settings:
+    return settings_of(["sweep=zoo_equal_time"], None)[0]
 
 
-def test_the_preset_has_the_epochs_of_the_committed_costs(preset: plan.Settings) -> None:
+def test_the_preset_has_the_epochs_of_the_committed_costs(preset: Settings) -> None:
     of_preset = {name: words[-1] for name, words in preset.variants.items()}
     epochs = equal_time.epochs()
     assert of_preset == {name: f"trainer.max_epochs={epochs[name]}" for name in of_preset}
 
 
-def test_the_preset_has_the_weights_of_the_zoo(preset: plan.Settings) -> None:
-    zoo, _, _ = plan.settings_of(["sweep=zoo"], None)
+def test_the_preset_has_the_weights_of_the_zoo(preset: Settings) -> None:
+    zoo, _, _ = settings_of(["sweep=zoo"], None)
     for name, words in preset.variants.items():
         of_zoo = LABELS if name == equal_time.WITH_TEACHERS_TIME else name
         assert words[:-1] == zoo.variants[of_zoo], name
     assert preset.overrides == zoo.overrides
 
 
-def test_the_preset_compares_every_other_row_with_kd(preset: plan.Settings) -> None:
+def test_the_preset_compares_every_other_row_with_kd(preset: Settings) -> None:
     assert preset.pairs == [[name, "kd"] for name in preset.variants if name != "kd"]
 
 

@@ -185,15 +185,33 @@ def make_directory(directory: Path, key: str, *, exist_ok: bool = True) -> None:
 
 
 def words_without_effect(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """The overrides of a teacher, if the method has no teacher."""
+    """The overrides of a teacher, if the method has no teacher; those of how it learns, if this run
+    does not train it.
+    """
+    idle = ("teacher.", "method.teacher")
     if "teacher" in cfg.method:
-        return []
-    return [o for o in overrides if o.lstrip("+").startswith(("teacher.", "method.teacher"))]
+        idle = () if trains_teacher(cfg) else ("teacher.method",)
+    return [word for word in overrides if changed_key(word).startswith(idle)]
+
+
+def trains_teacher(cfg: DictConfig) -> bool:
+    source = cfg.teacher.source
+    return "train" in (source if OmegaConf.is_list(source) else [source])
+
+
+def changed_key(override: str) -> str:
+    """What an override changes: of ``method@teacher.method=kd``, ``teacher.method``."""
+    return override.lstrip("+~").partition("=")[0].rpartition("@")[2]
 
 
 def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Raises ``UserError`` for an override of a teacher if the method has no teacher."""
+    """Raises ``UserError`` for an override of a teacher that has no effect."""
     if idle := words_without_effect(cfg, overrides):
+        if "teacher" in cfg.method:
+            raise UserError(
+                f"{idle[0]} has no effect: teacher.source={cfg.teacher.source} is a teacher that "
+                "is already trained (leave one of the two out)"
+            )
         method = cfg.method._target_.split(".")[-2]
         raise UserError(f"{idle[0]} has no effect: method={method} has no teacher")
 

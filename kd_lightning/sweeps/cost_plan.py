@@ -26,6 +26,7 @@ from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.running.build import build_data, quieten
 from kd_lightning.running.cost import MEASURED, WARM_UP, Cost, measure
 from kd_lightning.sweeps import plan
+from kd_lightning.sweeps.preset import settings_of
 from kd_lightning.teachers.baselines import baseline_run, baselines_of, kept_name
 from kd_lightning.teachers.sources import factory, one_by_one, sources_of, teacher_run
 from kd_lightning.teachers.store import directory_of_run, shape_of
@@ -95,7 +96,7 @@ def job_of_run(words: Sequence[str], config_dir: str | None) -> Iterator[tuple[s
 def jobs_of_sweep(words: Sequence[str], config_dir: str | None) -> Iterator[tuple[str, DictConfig]]:
     """The name of the row and the configuration of each job of a sweep."""
     of_sweep, of_jobs = plan.split(words)
-    settings, _, _ = plan.settings_of(of_sweep, config_dir)
+    settings, _, _ = settings_of(of_sweep, config_dir)
     if settings.search is not None:
         raise UserError(
             "--plan needs to know the jobs beforehand, and a search chooses them itself: plan one "

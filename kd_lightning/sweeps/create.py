@@ -29,6 +29,7 @@ from kd_lightning.reports.power import check_expected_std, planned_power
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
 from kd_lightning.sweeps.overrides import fixed_words, last_wins
+from kd_lightning.sweeps.preset import RECORDED, Settings, settings_of
 
 
 def create_sweep(words: Sequence[str], config_dir: str | None, console: Console) -> Path:
@@ -42,7 +43,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
         UserError: a job could not start. Nothing has been written then.
     """
     of_sweep, of_jobs = plan.split(words)
-    settings, launcher, preset = plan.settings_of(of_sweep, config_dir)
+    settings, launcher, preset = settings_of(of_sweep, config_dir)
     build_launcher(launcher)
     variations = plan.expand(settings, of_jobs)
     title = plan.title_of(settings, preset, variations)
@@ -59,7 +60,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
         "command": ["-m", *words],
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
         "folder": str(Path.cwd()),
-        **{key: getattr(settings, key) for key in plan.RECORDED},
+        **{key: getattr(settings, key) for key in RECORDED},
         "overrides": list(last_wins([*settings.overrides, *fixed_words(of_jobs)])),
         "launcher": OmegaConf.to_container(launcher, resolve=True),
     }
@@ -88,7 +89,7 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     return directory
 
 
-def check_primary(settings: plan.Settings) -> None:
+def check_primary(settings: Settings) -> None:
     """Raises ``UserError`` if a primary contrast is not one of the pairs, or if it is not said in
     which of several metrics it is tested.
     """
@@ -104,7 +105,7 @@ def check_primary(settings: plan.Settings) -> None:
             )
 
 
-def power_of(settings: plan.Settings, variations: Sequence[plan.Variation]) -> str:
+def power_of(settings: Settings, variations: Sequence[plan.Variation]) -> str:
     """What the sweep can show with its seeds, if differences vary as ``expected_std`` says."""
     seeds = {variation.axes.get("seed") for variation in variations}
     if any(key_of(word) == "data.resample" for word in variations[0].overrides):
@@ -117,7 +118,7 @@ def power_of(settings: plan.Settings, variations: Sequence[plan.Variation]) -> s
     return planned_power(settings.expected_std, len(seeds), contrasts)
 
 
-def describe_jobs(variations: Sequence[plan.Variation], settings: plan.Settings) -> str:
+def describe_jobs(variations: Sequence[plan.Variation], settings: Settings) -> str:
     """The number of jobs, and how it is composed."""
     if settings.search is not None:
         return f"A search of {settings.search['trials']} trials"

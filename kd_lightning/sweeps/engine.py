@@ -28,6 +28,7 @@ from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
 from kd_lightning.records.run_directory import read_yaml
 from kd_lightning.sweeps import create, display, plan, search
 from kd_lightning.sweeps.overrides import value_of
+from kd_lightning.sweeps.preset import settings_of
 
 LOCK = ".at-work"  # held while a process runs the sweep
 
@@ -91,7 +92,7 @@ def launcher_config(directory: Path, words: Sequence[str]) -> DictConfig:
             "(launcher=…, launcher.workers=…): start a new sweep"
         )
     if any(word.startswith("launcher=") for word in words):
-        return plan.settings_of(words, settings["config_dir"])[1]
+        return settings_of(words, settings["config_dir"])[1]
     config = OmegaConf.create(settings["launcher"])
     config.merge_with_dotlist([word.removeprefix("launcher.") for word in words])
     return config

@@ -10,7 +10,7 @@ commas, is an axis of the sweep.
 import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import as_user_errors, compose
-from kd_lightning.config.schema import arguments_of, check_arguments, check_configuration
+from kd_lightning.config.schema import check_configuration
 from kd_lightning.config.sweep_keys import is_sweep_key
 from kd_lightning.records.jobs import JobSpec
 from kd_lightning.records.run_directory import check_overrides, words_without_effect
-from kd_lightning.reports.columns import OBJECTIVE
 from kd_lightning.sweeps.overrides import (
     expand_values,
     fixed_words,
@@ -32,49 +31,12 @@ from kd_lightning.sweeps.overrides import (
     parse_all,
     value_of,
 )
+from kd_lightning.sweeps.preset import Settings
 from kd_lightning.sweeps.shared_teachers import teacher_of
 
 NOT_OF_A_JOB = ("run_dir", "resume")  # keys that a job of a sweep cannot have
-# The settings that are written to sweep.yaml.
-RECORDED = (
-    "grid",
-    "variants",
-    "pairs",
-    "primary",
-    "primary_column",
-    "compared",
-    "expected_std",
-    "margin",
-    "chosen_by",
-    "columns",
-    "data_sets",
-    "reported",
-    "search",
-)
 Axes = dict[str, Any]
 Composer = Callable[[Sequence[str], str | None], DictConfig]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The keys of a preset; ``conf/sweep/_base.yaml`` explains each."""
-
-    title: str | None = None
-    dir: str | None = None
-    overrides: list[str] = field(default_factory=list)
-    grid: dict[str, list] = field(default_factory=dict)
-    variants: dict[str, list[str]] = field(default_factory=dict)
-    pairs: list[list[str]] = field(default_factory=list)
-    primary: list[list[str]] = field(default_factory=list)
-    primary_column: str | None = None
-    compared: list[str] = field(default_factory=lambda: ["accuracy"])
-    expected_std: float | None = None
-    margin: float | None = None
-    chosen_by: str = OBJECTIVE
-    columns: list[str] | None = None
-    data_sets: list[str] = field(default_factory=list)
-    reported: list[dict[str, Any]] = field(default_factory=list)
-    search: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,31 +65,6 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         )
     of_sweep = [word for word in words if is_sweep_key(word)]
     return of_sweep, [word for word in words if word not in of_sweep]
-
-
-def settings_of(words: Sequence[str], config_dir: str | None) -> tuple[Settings, DictConfig, str]:
-    """The settings of a sweep, the configuration of its launcher, and the name of its preset.
-
-    Args:
-        words: the words of a command line that are for the sweep.
-
-    Raises:
-        UserError: a preset does not have such a key, or the value has a wrong type.
-    """
-    cfg = compose(words, config_dir, "multirun")
-    plain = OmegaConf.to_container(cfg.sweep)  # not resolved: an override may be key=${other}
-    check_arguments(OmegaConf.create(without_references(plain)), arguments_of(Settings), "sweep")
-    chosen = [word.partition("=")[2] for word in words if re.match(r"sweep=", word)]
-    return Settings(**plain), cfg.launcher, [*chosen, "grid"][0]
-
-
-def without_references(value: Any) -> Any:
-    """``value`` with its ${references} made plain text, as they refer to a job's configuration."""
-    if isinstance(value, dict):
-        return {key: without_references(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return list(map(without_references, value))
-    return value.replace("${", "$ {") if isinstance(value, str) else value
 
 
 def expand(settings: Settings, words: Sequence[str]) -> list[Variation]:

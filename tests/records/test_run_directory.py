@@ -229,7 +229,8 @@ def test_a_teacher_of_a_method_without_one_is_refused(override: str) -> None:
     cfg = OmegaConf.create({"method": {"_target_": "methods.alone.Alone", "students": {}}})
     with pytest.raises(UserError, match=r"has no effect: method=alone has no teacher"):
         check_overrides(cfg, ["seed=1", override])
-    check_overrides(OmegaConf.create({"method": {"teacher": {}}}), [override])
+    with_teacher = {"method": {"teacher": {}}, "teacher": {"source": "train"}}
+    check_overrides(OmegaConf.create(with_teacher), [override])
 
 
 def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:

@@ -14,15 +14,14 @@ from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan
 from kd_lightning.sweeps.overrides import value_of
 from kd_lightning.sweeps.plan import (
-    Settings,
     compose_job,
     expand,
     job_specs,
-    settings_of,
     split,
     title_of,
     variation_of,
 )
+from kd_lightning.sweeps.preset import Settings, settings_of
 
 PRESETS = sorted(path.stem for path in (CONF / "sweep").glob("[!_]*.yaml"))
 # these have many data sets, and one is enough to compose all rows
@@ -253,6 +252,14 @@ def test_a_row_without_a_name_has_the_name_of_its_method() -> None:
         (["method=kd,dkd"], "unknown method 'dkd'"),
         (["method=supervised", "teacher.seed=0,1"], "has no effect: method=supervised"),
         (["method=supervised", "teacher.seed=3", "seed=0,1"], "has no effect: method=supervised"),
+        (
+            [
+                "teacher.source=/t.pth",
+                "seed=0,1",
+                "method@teacher.method=supervised,student_friendly",
+            ],
+            "teacher.source=/t.pth is a teacher that is already trained",
+        ),
         (["seed=0,x"], "seed must be whole numbers, got x"),
         (["hardware.devices=[0],[1]"], "hardware.devices must be a number in a sweep"),
     ],

@@ -17,7 +17,7 @@ from rich.console import Console
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import Job, JobSpec, State, jobs_of
 from kd_lightning.sweeps import create, engine
-from kd_lightning.sweeps.plan import settings_of
+from kd_lightning.sweeps.preset import settings_of
 from kd_lightning.sweeps.search import Search, Settings, distributions_of, grid_of
 
 optuna = pytest.importorskip("optuna")

@@ -29,7 +29,8 @@ from kd_lightning.running import build
 from kd_lightning.running.preflight import check_monitors
 from kd_lightning.sweeps import create
 from kd_lightning.sweeps.engine import read_settings
-from kd_lightning.sweeps.plan import Settings, compose_job, expand, settings_of
+from kd_lightning.sweeps.plan import compose_job, expand
+from kd_lightning.sweeps.preset import Settings, settings_of
 from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
 
 PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
