@@ -32,7 +32,7 @@ from kd_lightning.running.build import quieten
 from kd_lightning.running.stages import end_stage
 from kd_lightning.sweeps import plan
 from kd_lightning.sweeps.preset import settings_of
-from kd_lightning.teachers.sources import teacher_run
+from kd_lightning.teachers.own_run import teacher_run
 
 KD = "kd"
 WORDS = STUDIES["zoo"].parts["seed_0"]

@@ -35,13 +35,8 @@ from kd_lightning.models.averages import refresh_batch_norm
 from kd_lightning.models.weights import load_weights
 from kd_lightning.records.run_directory import read_metrics
 from kd_lightning.teachers.baselines import BASELINES
-from kd_lightning.teachers.sources import (
-    Teacher,
-    allowed_by,
-    describe,
-    load_student,
-    sources_of,
-)
+from kd_lightning.teachers.net_names import describe
+from kd_lightning.teachers.sources import Teacher, allowed_by, load_student, sources_of
 from kd_lightning.uncertainty.temperature import fit_temperature
 
 Report = dict[str, dict[str, Any]]  # net -> its part of metrics.json

@@ -47,6 +47,8 @@ class AdversarialDistillation(AdversarialLearner, Distiller):
             itself, with the teacher's answers to the clean samples.
     """
 
+    teacher_method = "adversarial_training"
+
     def __init__(
         self,
         *,

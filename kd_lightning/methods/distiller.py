@@ -26,11 +26,13 @@ class Distiller(Learner, HoldsTeacher):
         mixed_targets: True: where data are mixed, ``cached`` holds what a batch is made of:
             ``partner`` (B,), ``share`` (B,), and the ``clean`` samples or their cached outputs.
         temperature: that divides the teacher's logits in the soft targets.
+        teacher_method: the method by which a teacher should have been trained; None: any.
         make_fast: (teacher, samples) -> a faster net with the same outputs; None: the teacher.
     """
 
     mixed_targets: bool = False
     temperature: float = 1.0
+    teacher_method: str | None = None
 
     def __init__(
         self, *, teacher: nn.Module, start_from_teacher: bool = False, **learner: Any

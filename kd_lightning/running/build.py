@@ -26,12 +26,8 @@ from kd_lightning.running.support import check_support
 from kd_lightning.running.trainer import count_processes
 from kd_lightning.running.unlabeled import add_unlabeled
 from kd_lightning.teachers.input_facts import keep_given_statistics
-from kd_lightning.teachers.sources import (
-    Teacher,
-    branch_factory,
-    build_net,
-    name_branch_net,
-)
+from kd_lightning.teachers.own_run import branch_factory, name_branch_net
+from kd_lightning.teachers.sources import Teacher, build_net
 
 # Warnings of the libraries that tell a person nothing here, by the beginning of their text.
 IGNORED_WARNINGS = (

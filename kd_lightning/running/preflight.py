@@ -26,14 +26,8 @@ from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
 from kd_lightning.teachers.baselines import baseline_run, baselines_of
-from kd_lightning.teachers.sources import (
-    Teacher,
-    build_net,
-    one_by_one,
-    sources_of,
-    teacher_run,
-    together,
-)
+from kd_lightning.teachers.own_run import teacher_run
+from kd_lightning.teachers.sources import Teacher, build_net, one_by_one, sources_of, together
 from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation, check_weights_keys
 
 

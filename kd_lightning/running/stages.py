@@ -22,7 +22,7 @@ from kd_lightning.methods.stage import Stage
 from kd_lightning.records.generations import choose_checkpoint, good_checkpoint
 from kd_lightning.records.run_directory import make_directory
 from kd_lightning.running.trainer import bare_trainer
-from kd_lightning.teachers.sources import one_device
+from kd_lightning.teachers.own_run import one_device
 from kd_lightning.teachers.store import IMMATERIAL, find_or_make, shape_hash, without_earlier
 
 RESULT = "result.safetensors"

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.schema import arguments_of
-from kd_lightning.teachers.sources import one_device, resolved
+from kd_lightning.teachers.own_run import one_device, resolved
 
 SUPERVISED = "kd_lightning.methods.supervised.Supervised"
 ADVERSARIAL = "kd_lightning.methods.adversarial_training.AdversarialTraining"

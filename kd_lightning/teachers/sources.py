@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.base.allowed import check_record, constructors_in
 from kd_lightning.base.errors import UserError
-from kd_lightning.base.streams import seed_stream, stream_seed
+from kd_lightning.base.streams import seed_stream
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
@@ -21,7 +21,9 @@ from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.weights import load_weights
 from kd_lightning.records.run_directory import read_config
 from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
+from kd_lightning.teachers.net_names import describe, factory
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
+from kd_lightning.teachers.own_run import teacher_run
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.teachers.unused_keys import check_file_keys
 
@@ -100,7 +102,8 @@ def find_teacher(
         own_run, store = teacher_run(cfg), Path(cfg.teacher.store)
         directory = find_or_train(own_run, store, name, data.fingerprint, train=train, say=say)
         net = load_student(directory, "student", allow=allowed_by(cfg))
-        return Teacher(net, f"trained, {directory}", describe(config), classes)
+        notes = notes_on_training(cfg)
+        return Teacher(net, f"trained, {directory}", describe(config), classes, notes)
     if source == "untrained":
         origin = "untrained at first, trained with the students"
         return Teacher(build(config), origin, describe(config), classes)
@@ -117,6 +120,18 @@ def find_teacher(
         )
     found = with_weights_of(path, config, cfg, data, build)
     return of_file(found, str(path), config)
+
+
+def notes_on_training(cfg: DictConfig) -> tuple[str, ...]:
+    """What a person should know about the method by which this run trains its teacher."""
+    wanted = getattr(get_object(cfg.method._target_), "teacher_method", None)
+    method, used = (name._target_.split(".")[-2] for name in (cfg.method, cfg.teacher.method))
+    if wanted in (None, used):
+        return ()
+    return (
+        f"Warning: method={method} needs a teacher that was trained by {wanted}, and this one was "
+        f"trained by {used} (method@teacher.method={wanted})",
+    )
 
 
 def of_file(found: Found, origin: str, config: DictConfig) -> Teacher:
@@ -185,100 +200,6 @@ def teacher_of_a_run(
     return Teacher(net, origin, describe(config), list(data.class_names), notes)
 
 
-def teacher_run(cfg: DictConfig) -> DictConfig:
-    """The ordinary run that trains the teacher of ``cfg`` by ``cfg.teacher.method``.
-
-    Raises:
-        UserError: that method needs a teacher itself, or the teacher would see other data.
-    """
-    if "teacher" in cfg.teacher.method:
-        name = cfg.teacher.method._target_.split(".")[-2]
-        raise UserError(
-            f"teacher.method must be a method without a teacher, got {name}: choose another with "
-            "method@teacher.method=…"
-        )
-    run = resolved(cfg)
-    teacher, net = run.teacher, run.method.teacher
-    # its own streams, or a student of the same net and seed would have the same initial weights
-    run.seed = run.data.seed = stream_seed("teacher", teacher.seed) % 2**31
-    run.data.batch_size = teacher.batch_size
-    own = own_data(teacher.data, run.data)
-    run.data.update(own)
-    if "val_fraction" in own:  # fewer samples have another mean; the net keeps that of its run
-        run.task.update(mean=None, std=None)
-    run.optimizer, run.scheduler = teacher.optimizer, teacher.scheduler
-    run.trainer = {"log_every_n_steps": run.trainer.log_every_n_steps, **teacher.trainer}
-    run.title = f"teacher {describe(net)}"
-    students, run.method = run.method.students, teacher.method
-    name_branch_net(run.method, students)
-    run.method.update(students={"student": net}, seed=run.seed)
-    return one_device(run)
-
-
-def own_data(changes: DictConfig | None, data: DictConfig) -> dict[str, Any]:
-    """The settings of data that differ while the teacher trains. A teacher may have a val part of
-    its own, a share of train, if its run has none.
-
-    Args:
-        data: the settings of its run.
-
-    Raises:
-        UserError: with one of them the teacher would see other samples than its run.
-    """
-    changes = dict(changes or {})
-    for key in changes:
-        if key == "val_fraction" and data.get(key) == 0:
-            continue
-        if key == "val_fraction":
-            raise UserError(
-                f"teacher.data.val_fraction needs data.val_fraction=0, got {data.get(key)}: a "
-                "teacher with another val part would be trained on samples of this run's val"
-            )
-        if key not in TEACHERS_OWN:
-            raise UserError(
-                f"teacher.data takes {' and '.join(TEACHERS_OWN)}, got {key}: in all else the "
-                f"teacher's data are those of its run (teacher.data.{key})"
-            )
-    return changes
-
-
-def name_branch_net(method: DictConfig, students: DictConfig) -> None:
-    """Gives a method whose branches have the architecture of another net, and that names none, that
-    of the first student.
-    """
-    if "branch_net" in method and method.branch_net is None:
-        method.branch_net = next(iter(students.values()))
-
-
-def branch_factory(config: DictConfig) -> Callable[[], nn.Module]:
-    """Makes the net that ``config`` names, with random weights, each time that it is called."""
-    config = config.copy()
-    if "weights" in config:
-        config.weights = "none"
-    return partial(instantiate, config, _convert_="object")
-
-
-def resolved(cfg: DictConfig) -> DictConfig:
-    """A copy of ``cfg`` without references: in a run made from it, the values of ``${seed}`` or
-    ``${optimizer.lr}`` stay those of ``cfg``.
-    """
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-
-
-def one_device(run: DictConfig) -> DictConfig:
-    """The run on one device, without callbacks that could stop or change it."""
-    devices = run.hardware.devices
-    run.hardware.update(devices=devices[:1] if OmegaConf.is_list(devices) else 1, num_nodes=1)
-    run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
-    # its nets are tested in this run too
-    run.evaluation.update(temperature_scaling=False, plots=False, soups=False, adversarial=None)
-    run.teacher.update(cache=None, cache_top_k=None)  # it is not distilled
-    if run.data.get("unlabeled") is not None:
-        run.data.update(unlabeled=None, unlabeled_ratio=1.0, unlabeled_options=None)
-    run.update(logger={}, run_dir=None, resume=None, baselines=None)
-    return run
-
-
 def load_student(
     directory: Path,
     key: str,
@@ -319,30 +240,3 @@ def allowed_by(cfg: DictConfig) -> list[str]:
     such as its teacher's net, which another run has trained.
     """
     return [*cfg.allow, *constructors_in(cfg)]
-
-
-# Settings of data that may differ while the teacher trains.
-TEACHERS_OWN = ("augmentation", "mixing")
-# Arguments that say nothing about the architecture.
-COMMON = frozenset(
-    (
-        *("num_classes", "in_chans", "num_inputs", "weights", "weights_key"),
-        *("dropout", "block_dropout", "mean", "std", "input_size", "interpolation"),
-    )
-)
-
-
-def describe(config: DictConfig) -> str:
-    """A net's name for people: timm's, or that of its factory with its sizes."""
-    if "name" in config:
-        return factory(config)
-    shape = [value for key, value in config.items() if key not in COMMON and key[0] != "_"]
-    shown = ", ".join(str(value) for value in shape if value is not None)
-    return f"{factory(config)}({shown})"
-
-
-def factory(config: DictConfig) -> str:
-    """timm's name of a net, or that of the function that makes it."""
-    if "name" in config:
-        return str(config.name).split(".")[0]  # without the tag of its weights
-    return str(config._target_).rsplit(".", 1)[-1]

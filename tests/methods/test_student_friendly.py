@@ -18,7 +18,7 @@ from kd_lightning.models.cifar import resnet
 from kd_lightning.models.classifier import Classifier
 from kd_lightning.models.perceptron import mlp
 from kd_lightning.models.time_series import fcn
-from kd_lightning.teachers.sources import teacher_run
+from kd_lightning.teachers.own_run import teacher_run
 from kd_lightning.teachers.store import shape_hash, shape_of
 
 SHAPE = (3, 8, 8)

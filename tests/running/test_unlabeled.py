@@ -14,7 +14,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.config.command_line import as_user_errors
 from kd_lightning.running.build import build_data
-from kd_lightning.teachers.sources import teacher_run
+from kd_lightning.teachers.own_run import teacher_run
 from kd_lightning.teachers.store import shape_of
 
 SMALL = ("data=synthetic", "data.num_train=64", "data.num_test=16", "data.batch_size=16")

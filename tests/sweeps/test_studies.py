@@ -31,7 +31,8 @@ from kd_lightning.sweeps import create
 from kd_lightning.sweeps.engine import read_settings
 from kd_lightning.sweeps.plan import compose_job, expand
 from kd_lightning.sweeps.preset import Settings, settings_of
-from kd_lightning.teachers.sources import Teacher, build_net, teacher_run
+from kd_lightning.teachers.own_run import teacher_run
+from kd_lightning.teachers.sources import Teacher, build_net
 
 PEOPLE = ["071309_w_21", "071614_m_20", "080209_w_26"]
 FEW = ["data.batch_size=4", "data.num_workers=0", "hardware=cpu"]

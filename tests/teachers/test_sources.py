@@ -15,13 +15,9 @@ from kd_lightning.config.schema import check_configuration
 from kd_lightning.running.build import build_data
 from kd_lightning.running.preflight import check_run
 from kd_lightning.teachers.baselines import baseline_run
-from kd_lightning.teachers.sources import (
-    Teacher,
-    build_net,
-    describe,
-    load_student,
-    teacher_run,
-)
+from kd_lightning.teachers.net_names import describe
+from kd_lightning.teachers.own_run import teacher_run
+from kd_lightning.teachers.sources import Teacher, build_net, load_student, notes_on_training
 from kd_lightning.teachers.store import shape_hash, shape_of
 
 QUICK = ["trainer.max_epochs=1", "callbacks=quiet", "logger=none"]
@@ -93,6 +89,33 @@ def test_names_say_what_shapes_a_net() -> None:
     assert describe(cfg.method.students.a) == "mlp([32])"
     timm = compose("model@method.teacher=timm", "method.teacher.name=resnet50.a1_in1k")
     assert describe(timm.method.teacher) == "resnet50"
+
+
+@pytest.mark.parametrize(
+    ("words", "noted"),
+    [
+        (["method=adversarial_distillation"], True),
+        (["method=adversarial_distillation", "method@teacher.method=adversarial_training"], False),
+        (["method=kd"], False),
+    ],
+)
+def test_a_teacher_of_the_wrong_method_is_named(words: list[str], noted: bool) -> None:
+    note = (
+        "Warning: method=adversarial_distillation needs a teacher that was trained by "
+        "adversarial_training, and this one was trained by supervised "
+        "(method@teacher.method=adversarial_training)"
+    )
+    assert notes_on_training(composed(*words)) == (note,) * noted
+
+
+def test_a_run_says_the_note_on_its_teachers_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["method=adversarial_distillation", "data=synthetic", "data.num_train=64", *QUICK]
+    words += ["teacher.trainer.max_epochs=1", "teacher.check=off", f"outputs={tmp_path}"]
+    distill(*words)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "and this one was trained by supervised" in said
 
 
 def test_a_teacher_of_another_split_is_refused_unless_told(tmp_path: Path) -> None:
