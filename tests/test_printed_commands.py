@@ -21,6 +21,7 @@ from kd_lightning import distill, evaluate, export, predict
 from kd_lightning.config.schema import check_configuration, check_targets
 from kd_lightning.prepare import prepare
 from kd_lightning.sweeps import create, plan
+from kd_lightning.sweeps.preset import settings_of
 
 
 def printed(kind: str, language: str = "bash") -> list[str]:
@@ -179,9 +180,17 @@ def test_a_run_of_known_choices_composes(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", SWEEPS)
-def test_the_jobs_of_a_sweep_compose(command: str) -> None:
-    of_sweep, of_jobs = plan.split(words_of(command)[1:])
-    settings, launcher, _ = plan.settings_of(of_sweep, None)
+def test_the_jobs_of_a_sweep_compose(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = printed_blocks("yaml", "my_conf/sweep/")
+    preset = Path(re.search(r"my_conf/sweep/\w+\.yaml", example)[0])
+    preset.parent.mkdir(parents=True)
+    preset.write_text(example)
+    words, config_dir = without_config_dir(words_of(command)[1:])
+    of_sweep, of_jobs = plan.split(words)
+    settings, launcher, _ = settings_of(of_sweep, config_dir)
     check_targets(launcher, "launcher")
     if settings.search is None:
         jobs = plan.expand(settings, of_jobs)
@@ -190,7 +199,7 @@ def test_the_jobs_of_a_sweep_compose(command: str) -> None:
         jobs = [plan.variation_of(content, create.example_values(settings.search))]
     assert jobs
     # all rows of each preset are composed in tests/sweeps/test_plan.py
-    plan.job_specs([*jobs[:2], jobs[-1]], folder=".", config_dir=None)
+    plan.job_specs([*jobs[:2], jobs[-1]], folder=".", config_dir=config_dir)
 
 
 def test_every_kind_of_command_is_printed() -> None:
