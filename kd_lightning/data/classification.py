@@ -1,27 +1,23 @@
-"""The base class of all data sets: loaders, the seeded train/val split, metadata and checks.
+"""The base class of all data sets: the seeded train/val split, metadata and checks.
 
 A data set is a subclass of ``ClassificationData`` that implements ``load``. Batches of images are
 uint8 or float in [0, 1], batches of series are float32; each network normalises its own input.
 """
 
-import functools
 import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.ranges import Count, Positive, Range, Seed, ShareBelowOne
 from kd_lightning.config.values import CheckedNumbers
-from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
+from kd_lightning.data.loading.batches import Samples, Transform
 from kd_lightning.data.loading.channel_statistics import channel_statistics
 from kd_lightning.data.loading.checks import (
     check_augmentation,
@@ -33,13 +29,8 @@ from kd_lightning.data.loading.checks import (
 )
 from kd_lightning.data.loading.leaks import CHOICES, check_leak
 from kd_lightning.data.loading.limited_labels import limit_labels
-from kd_lightning.data.loading.loaders import ResidentLoader, make_loader, no_collate
-from kd_lightning.data.loading.mixing import mix, mix_with_sources
-from kd_lightning.data.loading.resident import should_be_resident
+from kd_lightning.data.loading.part_loaders import PartLoaders
 from kd_lightning.data.loading.splits import split
-from kd_lightning.data.loading.unlabeled import Unlabeled, WithUnlabeled
-
-Part = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class Parts:
     test_is_cut: bool = False
 
 
-class ClassificationData(CheckedNumbers, LightningDataModule):
+class ClassificationData(CheckedNumbers, PartLoaders):
     """A labelled data set with a train, a val and a test part.
 
     Args:
@@ -162,32 +153,10 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
         self.augmentation = augmentation
         self.mixing = mixing
         self.notes: list[str] = []
-        self.parts: dict[Part, Samples | None] = {}
-        self._on_device: dict[tuple[str, torch.device], Samples] = {}
-        self.views: Views | None = None  # None: each epoch augments train anew
-        self.mixing_sources = False  # True: mixed batches also hold what they are made of
-        self.sample_indices = False  # True: batches of train also hold the index of each sample
-        self.unlabeled_samples: Unlabeled | None = None
 
     @abstractmethod
     def load(self) -> Parts:
         """Reads the data set. It is called once on every rank, after ``prepare_data``."""
-
-    @property
-    def decode(self) -> Callable[[Any], Tensor] | None:
-        """For data sets of files: the function that reads a file as (C, H, W) uint8, or raises
-        ``BadImage``. Workers get it, so it must not hold the data module. None: there are no files.
-        """
-        return None
-
-    def eval_transform(self) -> Callable[[Tensor], Tensor] | None:
-        """The transform that brings samples to one size; None if they already have one size.
-
-        It is used for val and test, and for train without augmentation.
-        """
-        return None
-
-    skip_bad: bool = False
 
     def setup(self, stage: str | None = None) -> None:
         """Loads, splits and checks the data and sets the attributes. Further calls do nothing."""
@@ -262,124 +231,3 @@ class ClassificationData(CheckedNumbers, LightningDataModule):
     def _check_augmentation(self, example: Tensor) -> None:
         if self.augmentation is not None:
             check_augmentation(self.augmentation, example, self.channels, self.size)
-
-    def _sample_set(self, part: Part) -> SampleSet:
-        samples = self.parts[part]
-        if samples is None:
-            raise UserError("there is no val part: set data.val_fraction > 0")
-        training = part == "train"
-        augmented = training and self.augmentation is not None
-        mixing = None
-        if training and self.mixing is not None and self.mixing_sources:
-            mixing = functools.partial(mix_with_sources, self.mixing(), self.num_classes)
-        elif training and self.mixing is not None:
-            mixing = functools.partial(mix, self.mixing(num_classes=self.num_classes))
-        return SampleSet(
-            samples,
-            seed=self.seed,
-            decode=self.decode,
-            transform=self.augmentation if augmented else self.eval_transform(),
-            mixing=mixing,
-            skip_bad=self.skip_bad,
-            views=self.views if training else None,
-            with_indices=training and self.sample_indices,
-        )
-
-    def view(self, number: int, indices: Sequence[int], batch_size: int) -> DataLoader:
-        """Batches (x, y) of training samples in view ``number``, in the order of ``indices``.
-
-        They are not mixed. ``views`` must be set.
-        """
-        keys = [(number, index) for index in indices]
-        batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-        samples = self._sample_set("train")
-        samples.mixing = None
-        return DataLoader(
-            samples,
-            batch_sampler=batches,
-            collate_fn=no_collate,
-            num_workers=self.num_workers,
-        )
-
-    def loader(
-        self, part: Part, *, rank: int = 0, ranks: int = 1, device: torch.device | None = None
-    ) -> DataLoader | ResidentLoader:
-        """The batches of a part: shuffled and augmented for train, in order for val and test.
-
-        Args:
-            device: device of the network; the samples may be stored there (``resident``).
-
-        Raises:
-            UserError: there is no such part, it cannot be stored on the device, or ``batch_size``
-                is not divisible by the number of ranks.
-        """
-        if self.batch_size % ranks:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is global and must divide over {ranks} devices"
-            )
-        samples = self._sample_set(part)
-        return make_loader(
-            samples,
-            self.batch_size,
-            shuffle=part == "train",
-            rank=rank,
-            ranks=ranks,
-            **self._placed(samples, part, device),
-        )
-
-    def _placed(self, samples: SampleSet, part: str, device: torch.device | None) -> dict[str, Any]:
-        """Where a loader of ``samples`` makes its batches. Puts them on the device if they are to
-        be there.
-        """
-        is_resident = device is not None and (
-            (part, device) in self._on_device
-            or should_be_resident(samples, part, device, self.resident, self.num_workers)
-        )
-        if is_resident:  # copied only once, for all loaders of the part
-            if (part, device) not in self._on_device:
-                self._on_device[part, device] = samples.samples.to(device)
-            samples.samples = self._on_device[part, device]
-        return {
-            "num_workers": self.num_workers,
-            "pin_memory": device is not None and device.type == "cuda",
-            "device": device if is_resident else None,
-        }
-
-    def train_loader(
-        self, *, rank: int = 0, ranks: int = 1, device: torch.device | None = None
-    ) -> DataLoader | ResidentLoader | WithUnlabeled:
-        """The batches of train, with ``unlabeled_samples`` if there are any."""
-        labeled = self.loader("train", rank=rank, ranks=ranks, device=device)
-        if self.unlabeled_samples is None:
-            return labeled
-        samples, count = self.unlabeled_samples.sample_set(self.seed), self.unlabeled_samples.count
-        if count % ranks:
-            raise UserError(
-                f"data.unlabeled_ratio={self.unlabeled_ratio:g} gives {count} unlabeled samples a "
-                f"step, which must divide over {ranks} devices: change it, or data.batch_size"
-            )
-        steps = len(self.parts["train"]) // self.batch_size
-        placed = self._placed(samples, "the unlabeled samples", device)
-        unlabeled = make_loader(
-            samples, count, shuffle=True, rank=rank, ranks=ranks, steps=steps, **placed
-        )
-        return WithUnlabeled(labeled, unlabeled)
-
-    def _of_this_rank(self) -> dict[str, Any]:
-        trainer = self.trainer
-        if trainer is None:
-            return {}
-        device = trainer.strategy.root_device
-        return {"rank": trainer.global_rank, "ranks": trainer.world_size, "device": device}
-
-    def _loader_of_this_rank(self, part: Part) -> DataLoader | ResidentLoader:
-        return self.loader(part, **self._of_this_rank())
-
-    def train_dataloader(self) -> DataLoader | ResidentLoader | WithUnlabeled:
-        return self.train_loader(**self._of_this_rank())
-
-    def val_dataloader(self) -> DataLoader | ResidentLoader | list:
-        return [] if self.parts["val"] is None else self._loader_of_this_rank("val")
-
-    def test_dataloader(self) -> DataLoader | ResidentLoader:
-        return self._loader_of_this_rank("test")

@@ -14,11 +14,12 @@ from torch import Tensor
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import stream
 from kd_lightning.data.arrays import KEY, to_x
-from kd_lightning.data.classification import ClassificationData, Part
+from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.array_labels import as_texts
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.image_search import image_paths
 from kd_lightning.data.loading.npz_files import is_npz, read_npz
+from kd_lightning.data.loading.part_loaders import Part
 from kd_lightning.exports.parity import CheckedSamples
 from kd_lightning.students.load import Student
 

@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import read_json
 from kd_lightning.base.ranks import is_first_rank
-from kd_lightning.data.classification import ClassificationData, Part
+from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.chosen import batches_of
+from kd_lightning.data.loading.part_loaders import Part
 from kd_lightning.models.modes import in_mode
 from kd_lightning.running.teacher_diagnosis import Place
 from kd_lightning.running.teacher_faults import fault_of

@@ -12,11 +12,11 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.classification import (
     ClassificationData,
     Parts,
-    mix,
 )
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.loaders import ResidentLoader
+from kd_lightning.data.loading.mixing import mix
 from kd_lightning.data.loading.resident import should_be_resident
 from kd_lightning.data.loading.splits import split
 
