@@ -12,6 +12,7 @@ from rich.console import Console
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.tables import Table, print_tables
 from kd_lightning.reports.columns import OBJECTIVE, check_chooser, default_columns, expand
+from kd_lightning.reports.contents import mixed_data
 from kd_lightning.reports.data_sets import (
     MAX_COLUMNS,
     Comparison,
@@ -89,7 +90,14 @@ def build(
     """
     if not directories:
         raise UserError("expected the directory of a sweep, or of several, got none")
-    source = join(read([Path(directory) for directory in directories]))
+    sources = read([Path(directory) for directory in directories])
+    source = join(sources)
+    mixed = mixed_data(source.results, source.data_sets)
+    if mixed and (len(sources) > 1 or source.directory is None):
+        raise UserError(
+            f"{mixed}: report on them apart, or run them in one sweep that names them "
+            "(data.root=<one>,<other> sweep.data_sets=[data.root])"
+        )
     preset = source.settings
     settings = _settings(preset, columns, pairs, margin, compared)
     metrics = list(dict.fromkeys(settings.get("compared") or ["accuracy"]))
@@ -97,7 +105,7 @@ def build(
     source = replace(source, settings=settings)
     results, keys, search = source.results, source.data_sets, bool(settings.get("search"))
     values = [result.values for result in results if result.values]
-    notes: list[str] = []
+    notes = [f"Warning: {mixed}: the files have changed while the sweep ran."] if mixed else []
 
     def existing(names: Sequence[Any], find: Callable[[list], list]) -> list[Any]:
         """Finds a preset's names. A name that does not exist becomes a note, not an error: the

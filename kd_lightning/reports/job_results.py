@@ -43,6 +43,7 @@ class JobResult:
         seeds: ``seed``, ``data.split_seed``, ``teacher.seed`` and, of UCR problems,
             ``data.resample``, if they are known.
         metrics: the content of its ``metrics.json``; None if the job is not done.
+        hashes: of its data and of its teacher (``reports/contents.py``), if they are known.
         correct: which test samples its nets got right, if that is known.
     """
 
@@ -55,6 +56,7 @@ class JobResult:
     error: str | None = None
     seeds: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
     correct: Correct = field(default_factory=Correct, compare=False, repr=False)
 
     @cached_property
@@ -74,7 +76,8 @@ class JobResult:
         teacher = self.metrics["nets"]["teacher"]
         # Two teachers may have the same file name in different folders; their accuracy differs.
         origin = teacher.get("origin", self.seeds.get("teacher.seed"))
-        return f"{origin} {teacher['test']['accuracy']:.6f}"
+        weights = self.hashes.get("teacher", "")
+        return f"{origin} {teacher['test']['accuracy']:.6f} {weights}"
 
     def data_set(self, keys: Sequence[str]) -> str:
         """The name of the data set, from the axes ``keys``; "" if none of them varies."""
@@ -121,6 +124,8 @@ def to_jsonl(results: Sequence[JobResult]) -> str:
     plain = [asdict(replace(result, correct=Correct())) for result in results]
     for content in plain:
         del content["correct"]
+        if not content["hashes"]:  # of an older version
+            del content["hashes"]
     return "".join(json.dumps(content, ensure_ascii=False) + "\n" for content in plain)
 
 

@@ -17,6 +17,7 @@ from kd_lightning.base.kept_files import read_json, read_text, with_keys
 from kd_lightning.records.jobs import Job, State, jobs_of
 from kd_lightning.records.run_directory import TEST_AGAIN, is_run
 from kd_lightning.reports import correctness
+from kd_lightning.reports.contents import read_hashes
 from kd_lightning.reports.correctness import Correct
 from kd_lightning.reports.job_results import FILE, JobResult, has_no_effect, portable, read_jsonl
 from kd_lightning.reports.provenance import read_origin
@@ -129,7 +130,8 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _read_job(job: Job) -> JobResult:
-    state, spec = job.state(), job.spec
+    state, spec, path = job.state(), job.spec, job.directory / "config.yaml"
+    config = _read_mapping(path) if path.exists() else {}
     return JobResult(
         sweep=spec.sweep,
         number=spec.number,
@@ -138,8 +140,9 @@ def _read_job(job: Job) -> JobResult:
         overrides=tuple(spec.overrides),
         state=state,
         error=_last_line(job.error()) if state == State.FAILED else None,
-        seeds=_read_seeds(job.directory),
+        seeds=_seeds_of(config) if config else {},
         metrics=_read_metrics(job.directory) if state == State.DONE else None,
+        hashes=read_hashes(config, job.directory),
         correct=correctness.of_run(job.directory) if state == State.DONE else Correct(),
     )
 
@@ -147,11 +150,6 @@ def _read_job(job: Job) -> JobResult:
 def _last_line(error: str | None) -> str | None:
     lines = (error or "").strip().splitlines()
     return lines[-1].strip() if lines else None
-
-
-def _read_seeds(directory: Path) -> dict[str, Any]:
-    path = directory / "config.yaml"
-    return _seeds_of(_read_mapping(path)) if path.exists() else {}
 
 
 def _seeds_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +209,7 @@ def _read_runs(directories: Sequence[Path]) -> Iterator[JobResult]:
             state=State.DONE if done else State.STOPPED,
             seeds=_seeds_of(configs[number]),
             metrics=_read_metrics(path) if done else None,
+            hashes=read_hashes(configs[number], path),
             correct=correctness.of_run(path) if done else Correct(),
         )
         yield portable(result)

@@ -196,6 +196,7 @@ def _notes_on_equal_rows(rows: Sequence[Row]) -> list[str]:
 def _notes_on_teacher(rows: Sequence[Row]) -> list[str]:
     """One note on the teachers that most rows share, and one for rows that have other teachers."""
     column = "test/teacher/accuracy"
+    has_teacher = [column in r.values for row in rows for r in row.results if r.values]
     groups: list[tuple[dict[str | None, float], list[str]]] = []
     for row in rows:
         own = {r.teacher: r.values[column] for r in row.results if column in r.values}
@@ -219,7 +220,10 @@ def _notes_on_teacher(rows: Sequence[Row]) -> list[str]:
         elif sample.n > 1:
             notes.append(f"Test accuracy of the teachers: {accuracy}.")
         elif len(groups) == 1:
-            notes.append(f"All runs have the same teacher. Its test accuracy: {accuracy}.")
+            with_one = "" if all(has_teacher) else " with a teacher"
+            notes.append(
+                f"All runs{with_one} have the same teacher. Its test accuracy: {accuracy}."
+            )
         else:
             notes.append(f"Test accuracy of the teacher: {accuracy}.")
     return notes
