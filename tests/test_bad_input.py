@@ -68,7 +68,7 @@ CHOICES = {
     "data=null": "a choice must be a name, got data=null",
     "model@method.students.a=resnet81": "unknown model 'resnet81': did you mean resnet8 or ",
     "+model@method.students.c=mpl": "did you mean mlp",
-    "model@method.students.c=mlp": "did you mean model@method.students.b",
+    "model@method.students.c=mlp": "has no student c: its students are a, b (+model@",
     "hardware=gpus": "unknown hardware 'gpus': did you mean gpu or cpu? (hardware=…)",
     "logger=wandbb": "unknown logger 'wandbb': did you mean wandb? (logger=…)",
     "callbacks=quite": "unknown callbacks 'quite': did you mean quiet? (callbacks=…)",
@@ -85,7 +85,7 @@ KEYS = {
     "+dropout.hed=3": "unknown key 'dropout.hed': did you mean dropout.head or ",
     "+trainer.max_epoch=3": "did you mean trainer.max_epochs or ",
     "+optimizer.betta=1": "did you mean optimizer.betas",
-    "~method.students.c": "unknown key 'method.students.c': did you mean method.students.",
+    "~method.students.c": "has no student c: its students are a, b (+model@",
     "foo": "expected key=value, got 'foo'",
     "method.temperature==3": "expected key=value, got 'method.temperature==3'",
     "outputs=a=b": "needs quotes",
@@ -163,7 +163,9 @@ TOGETHER = {
     "method=supervised method@teacher.method=student_friendly": "effect: method=supervised has",
     "method=supervised teacher.seed=1": "teacher.seed=1 has no effect: method=supervised has",
     "method=mutual_learning teacher.seed=1": "seed=1 has no effect: method=mutual_learning has",
-    "method=supervised model@method.teacher=mlp": "unknown choice 'model@method.teacher'",
+    "method=supervised model@method.teacher=mlp": "er=… has no effect: method=supervised has",
+    "method=kd model@method.students.a=mlp": "has no student a: its students are student (+model@",
+    "method=supervised method.teacher.dropout=0": "dropout=… has no effect: method=supervised",
     "method=kd soft_loss@method.soft_loss=dkd method.soft_loss.target_weight=-1": (
         "soft_loss refuses its settings: target_weight and nontarget_weight must be >= 0"
     ),

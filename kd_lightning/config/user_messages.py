@@ -222,6 +222,8 @@ def _unknown_key(text: str, overrides: Sequence[str]) -> str:
     rest = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
     name = "multirun" if is_sweep_key(key) else "config"
     cfg = _compose(rest, name)
+    if no_net := _no_such_net(key, cfg):
+        return no_net
     if "@" in key or "/" in key:
         valid = [choice for choice in cfg.hydra.runtime.choices if "hydra/" not in choice]
         return str(unknown("choice", key, valid, f"+{key}"))
@@ -229,6 +231,25 @@ def _unknown_key(text: str, overrides: Sequence[str]) -> str:
     # Hydra shows no keys of a sweep
     listed_by = "python -m kd_lightning.run --cfg job" if name == "config" else None
     return str(unknown("key", key, valid, key, listed_by))
+
+
+def _no_such_net(key: str, cfg: DictConfig) -> str:
+    """A sentence for a key of a teacher or a student that the method does not have; "" for other
+    keys.
+    """
+    parts = key.rpartition("@")[2].split(".")
+    if parts[0] != "method" or len(parts) < 2 or "method" not in cfg:
+        return ""
+    method = cfg.hydra.runtime.choices.get("method")
+    if parts[1] == "teacher" and "teacher" not in cfg.method:
+        return f"{key}=… has no effect: method={method} has no teacher"
+    students = [*cfg.method.get("students", {})]
+    if parts[1] == "students" and len(parts) > 2 and parts[2] not in students:
+        return (
+            f"method={method} has no student {parts[2]}: its students are {', '.join(students)} "
+            f"(+model@method.students.{parts[2]}=… adds one)"
+        )
+    return ""
 
 
 def _compose(overrides: Sequence[str], name: str) -> DictConfig:

@@ -70,8 +70,10 @@ class Prepare(nn.Module):
         if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
             self.check(x)
         x = x.contiguous()  # images of a loader may have another layout than the net
-        if x.dtype == torch.uint8:
-            x = x.float() / 255
+        if x.dtype == torch.uint8:  # an image of 0 to 255; in a series they are plain numbers
+            x = x.float() / 255 if x.ndim == 4 else x.float()
+        elif x.dtype == torch.float64 and self.mean is not None:  # NumPy's own
+            x = x.to(self.mean.dtype)
         if self.size is not None:
             x = self.resize(x, self.size)
         if self.mean is not None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig
+from torch import Tensor
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import read_json
@@ -128,7 +130,16 @@ def measured(teacher: Teacher, data: ClassificationData, part: Part, place: Plac
             f"its weights ({teacher.origin}) are wrong: give it other weights (teacher.source=…), "
             "or set hardware.precision=32"
         )
-    return Predictions(part, chosen, logits.argmax(-1), labels, len(chosen) < len(samples))
+    is_random = len(chosen) < len(samples)
+    soft = are_probabilities(logits)
+    return Predictions(part, chosen, logits.argmax(-1), labels, is_random, soft)
+
+
+def are_probabilities(logits: Float[Tensor, "N C"]) -> bool:
+    """Whether all outputs are at least 0 and those of each sample sum to 1, up to the rounding of
+    bf16: those of a softmax. Real logits never are, for all samples.
+    """
+    return bool((logits >= 0).all() and ((logits.float().sum(-1) - 1).abs() < 0.02).all())
 
 
 def sentence_of(checked: list[Predictions], teacher: Teacher) -> str:

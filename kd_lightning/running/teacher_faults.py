@@ -50,6 +50,11 @@ def fault_of(
     Args:
         checked: the teacher's predictions; the last ones decide whether it is near chance.
     """
+    if any(predictions.are_probabilities for predictions in checked):
+        return (
+            "the teacher's outputs are probabilities (at least 0, and 1 in sum), where logits are "
+            "expected: leave out the softmax at its end (model@method.teacher=…)"
+        )
     judged, source = checked[-1], kind_of(cfg.teacher.source)
     reason = doubt(checked, cfg.teacher.expect_accuracy)
     can_be_better = judged.accuracy <= 1 - BETTER_BY

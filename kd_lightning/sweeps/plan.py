@@ -21,7 +21,7 @@ from kd_lightning.config.command_line import as_user_errors, compose
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.config.sweep_keys import is_sweep_key
 from kd_lightning.records.jobs import JobSpec
-from kd_lightning.records.run_directory import check_overrides, words_without_effect
+from kd_lightning.records.run_directory import changed_key, check_overrides, words_without_effect
 from kd_lightning.sweeps.overrides import (
     expand_values,
     fixed_words,
@@ -34,6 +34,7 @@ from kd_lightning.sweeps.overrides import (
 from kd_lightning.sweeps.preset import Settings
 from kd_lightning.sweeps.shared_teachers import teacher_of
 
+NET = "method.teacher"
 NOT_OF_A_JOB = ("run_dir", "resume")  # keys that a job of a sweep cannot have
 Axes = dict[str, Any]
 Composer = Callable[[Sequence[str], str | None], DictConfig]
@@ -183,8 +184,10 @@ def job_specs(
             o for o in variation.overrides if not o.startswith("seed=") and o not in of_data
         )
         if row not in composed or not of_data <= checked_values:
-            cfg = compose_job(variation.overrides, config_dir, variation.shared, composer)
-            idle[row] = words_without_effect(cfg, list(variation.shared))
+            idle[row] = idle_choices(variation, config_dir, composer)
+            words = [word for word in variation.overrides if word not in idle[row]]
+            cfg = compose_job(words, config_dir, variation.shared, composer)
+            idle[row] += words_without_effect(cfg, list(variation.shared))
             composed.setdefault(row, cfg)
             checked_values |= of_data
         cfg = composed[row]
@@ -202,15 +205,31 @@ def job_specs(
         )
     first = next(iter(composed.values()))
     if all(idle.values()):  # of no job at all: a mistake
-        check_overrides(first, variations[0].overrides)
+        check_overrides(first, list(variations[0].overrides))
     return specs, list(composed.values())
+
+
+def idle_choices(variation: Variation, config_dir: str | None, composer: Composer) -> list[str]:
+    """The words for all jobs that choose a teacher's net, if the method of this one has no teacher:
+    with them it cannot be composed.
+    """
+    of_teacher = [word for word in variation.shared if changed_key(word).startswith(NET)]
+    if not of_teacher:
+        return []
+    chosen = [word for word in variation.overrides if key_of_word(word) in ("method", "experiment")]
+    with as_user_errors(variation.overrides):
+        return [] if "teacher" in composer(chosen, config_dir).method else of_teacher
+
+
+def key_of_word(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:
     """Whether an override sets a ``data.`` key that varies. Such a key chooses no other
     configuration file, so a value that is valid in one row is valid in all.
     """
-    key = override.lstrip("+~").partition("=")[0]
+    key = key_of_word(override)
     return key in axes and key.startswith("data.")
 
 

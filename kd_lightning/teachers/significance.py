@@ -39,6 +39,7 @@ class Predictions:
         chosen: the samples.
         predicted, labels: class indices.
         is_random: whether they are a random choice of the part's samples.
+        are_probabilities: whether the net gives probabilities in place of logits.
     """
 
     part: str
@@ -46,6 +47,7 @@ class Predictions:
     predicted: Int[Tensor, " N"]
     labels: Int[Tensor, " N"]
     is_random: bool
+    are_probabilities: bool = False
 
     @property
     def right(self) -> Bool[Tensor, " N"]:

@@ -68,3 +68,17 @@ def test_own_nets_resize_too() -> None:
               interpolation="nearest")  # fmt: skip
     assert (net.prepare.size, net.prepare.interpolation) == (4, "nearest-exact")
     assert net(torch.rand(2, 1, 9, 9)).logits.shape == (2, 2)
+
+
+def test_bytes_are_images_with_two_sides_and_plain_numbers_in_a_series() -> None:
+    image = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
+    series = torch.randint(0, 256, (2, 1, 4), dtype=torch.uint8)
+    assert torch.equal(Prepare()(image), image / 255)
+    assert torch.equal(Prepare()(series), series.float())
+
+
+def test_numpys_floats_are_taken_in_the_precision_of_the_net() -> None:
+    x = torch.rand(2, 1, 4)
+    prepare = Prepare(mean=[0.5], std=[0.2])
+    assert torch.equal(prepare(x.double()), prepare(x))
+    assert prepare.double()(x.double()).dtype == torch.float64

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import ridge_net, with_order
 from hydra.utils import instantiate
+from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import Classifier
@@ -102,6 +103,19 @@ def test_an_order_of_many_classes_is_written_to_a_file(
     (path,) = (tmp_path / "outputs").glob("*.json")
     assert f"add teacher.class_order={path}, after a look at the class names" in text
     assert json.loads(path.read_text()) == order.tolist()
+
+
+def test_a_softmax_at_the_end_is_found(check: Callable, make_check: Callable) -> None:
+    net = ridge_net(check.data)
+    check(net)
+    logits = net.head
+    net.head = nn.Sequential(logits, nn.Softmax(-1))
+    assert "the teacher's outputs are probabilities" in sentence(check, net)
+    warned = make_check({"teacher.check": "warn"})
+    warned(net)
+    assert "leave out the softmax at its end" in warned.said[-1]
+    net.head = nn.Sequential(logits, nn.LogSoftmax(-1))  # gives the same probabilities as logits
+    check(net)
 
 
 def test_near_chance_the_likely_causes_are_named_with_their_keys(check: Callable) -> None:

@@ -234,6 +234,17 @@ def test_a_word_for_all_jobs_is_left_out_of_those_on_which_it_has_no_effect() ->
     assert of_teacher == {"method=kd": True, "method=supervised": False}
 
 
+def test_labels_only_and_kd_with_ones_own_teacher_are_one_sweep() -> None:
+    words = ["method=supervised,kd", "seed=0", "model@method.teacher=mlp", "teacher.source=/t.pt",
+             "method.teacher.widths=[7]"]  # fmt: skip
+    (labels, kd), rows = job_specs(expand(plain(), words), folder=".", config_dir=None)
+    assert labels.overrides == ["method=supervised", "seed=0"]
+    assert {"model@method.teacher=mlp", "teacher.source=/t.pt"} < {*kd.overrides}
+    assert rows[1].method.teacher.widths == [7]
+    with pytest.raises(UserError, match="model@method.teacher=mlp has no effect: method=superv"):
+        job_specs(expand(plain(), ["method=supervised", *words[1:]]), folder=".", config_dir=None)
+
+
 def test_a_word_of_one_variant_must_have_an_effect_on_it() -> None:
     settings = replace(plain(), variants={"a": ["method=supervised", "teacher.seed=3"], "b": []})
     with pytest.raises(UserError, match="has no effect: method=supervised has no teacher"):
