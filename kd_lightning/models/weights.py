@@ -260,8 +260,11 @@ def load_state(
     ]
     is_foreign = fit.naming.is_own and not any(name.startswith("trunk.") for name in fit.names)
     names = [fit.naming.name_in_file(name, fit.prefix) for name in missing]
+    short = [name.removeprefix("trunk.") for name in names]
+    if is_foreign and not {*short} & {*fit.unexpected}:  # else "trunk." is what is missing
+        names = short
     problems = (
-        _list_some("missing", [n.removeprefix("trunk.") if is_foreign else n for n in names]),
+        _list_some("missing", names),
         _list_some("unexpected", fit.unexpected),
         _list_some("of another shape", shapes),
     )

@@ -21,6 +21,7 @@ from kd_lightning.methods.recorded_step import RecordedStep
 from kd_lightning.methods.step import CompiledStep
 from kd_lightning.models.by_shape import choose_nets
 from kd_lightning.models.inference import checked_fast_copy, teacher_precision, to_channels_last
+from kd_lightning.models.outputs import ModelOutput
 from kd_lightning.running.compile_trial import check_trial
 from kd_lightning.running.support import check_support
 from kd_lightning.running.trainer import count_processes
@@ -237,15 +238,22 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
     training = net.training
     try:
         with torch.no_grad():
-            num_classes = net.eval()(x).logits.shape[1]
+            output = net.eval()(x)
     except UserError as error:
         raise UserError(with_full_keys(str(error), key)) from error
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise UserError(
-            f"{key} must take samples of shape {tuple(x.shape[1:])}, and it does not: choose "
-            f"another net (model@{key}=…)"
+            f"{key} must take samples of shape {tuple(x.shape[1:])}, and it does not ({reason}): "
+            f"choose another net (model@{key}=…)"
         ) from error
     net.train(training)
+    if not isinstance(output, ModelOutput):
+        raise UserError(
+            f"{key} must return ModelOutput(logits, features), as a Classifier does, got "
+            f"{type(output).__name__}: make it of a trunk and a head (model@{key}=…)"
+        )
+    num_classes = output.logits.shape[1]
     if num_classes != task.num_classes:
         raise UserError(
             f"{key} must have the data's {task.num_classes} classes, it has {num_classes}: choose "

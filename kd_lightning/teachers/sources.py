@@ -94,7 +94,12 @@ def find_teacher(
     classes = list(data.class_names)
     path = Path(source).expanduser()
     run = run_and_student(path)
-    is_file = source not in NO_FILES and path.exists() and run is None
+    if source not in NO_FILES and run is None and not path.exists():
+        raise UserError(
+            f"there is no file or folder {source}: teacher.source must be train, pretrained, "
+            "untrained, a file of weights or a folder with one, or a run directory"
+        )
+    is_file = source not in NO_FILES and run is None
     check_file_keys(cfg, source, is_file=is_file)
     build = partial(build_net, seed=cfg.teacher.seed, key="teacher")
     if source == "train":
@@ -113,11 +118,6 @@ def find_teacher(
         return of_file(found, origin, config)
     if run is not None:
         return teacher_of_a_run(*run, cfg, data)
-    if not path.exists():
-        raise UserError(
-            f"there is no file or folder {source}: teacher.source must be train, pretrained, "
-            "untrained, a file of weights or a folder with one, or a run directory"
-        )
     found = with_weights_of(path, config, cfg, data, build)
     return of_file(found, str(path), config)
 

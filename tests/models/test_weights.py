@@ -88,6 +88,16 @@ def test_a_file_of_another_program_gets_no_names_of_this_package(tmp_path: Path)
     assert "trunk" not in message
 
 
+def test_a_file_without_the_trunks_prefix_is_told_what_is_missing(tmp_path: Path) -> None:
+    bare = {name.removeprefix("trunk."): value for name, value in net().state_dict().items()}
+    torch.save(bare, tmp_path / "net.pt")
+    with pytest.raises(UserError) as raised:
+        load_weights(net(), tmp_path / "net.pt", "key")
+    assert "missing: trunk.1.weight, trunk.1.bias; unexpected: 1.weight, 1.bias" in str(
+        raised.value
+    )
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     state = net().state_dict()

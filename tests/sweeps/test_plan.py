@@ -241,7 +241,7 @@ def test_labels_only_and_kd_with_ones_own_teacher_are_one_sweep() -> None:
     assert labels.overrides == ["method=supervised", "seed=0"]
     assert {"model@method.teacher=mlp", "teacher.source=/t.pt"} < {*kd.overrides}
     assert rows[1].method.teacher.widths == [7]
-    with pytest.raises(UserError, match="model@method.teacher=mlp has no effect: method=superv"):
+    with pytest.raises(UserError, match=r"model@method\.teacher=mlp has no effect: method=superv"):
         job_specs(expand(plain(), ["method=supervised", *words[1:]]), folder=".", config_dir=None)
 
 

@@ -31,6 +31,12 @@ def refusal(*words: str, outputs: Path) -> str:
     return str(raised.value)
 
 
+def test_a_file_that_is_not_there_is_said_before_what_it_would_need(tmp_path: Path) -> None:
+    words = ["teacher.source=/no/net.pt", "teacher.class_order=[0,1]"]
+    said = refusal(*words, outputs=tmp_path / "outputs")
+    assert said.startswith("there is no file or folder /no/net.pt: teacher.source must be train")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
