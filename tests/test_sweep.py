@@ -35,6 +35,11 @@ from kd_lightning.sweeps import create, engine
             "would replace a setting of the variant 'labels",
         ),
         (["sweep.columns=[test/a/acc]", "seed=0,1"], "unknown column 'test/a/acc'"),
+        (
+            ["sweep.pairs=[[kd,x]]", "method.temperature=1,2", "seed=0,1"],
+            r"unknown row in a pair 'kd': expected one of method.temperature=1, "
+            r"method.temperature=2 \(",
+        ),
     ],
 )
 def test_a_user_error_is_one_sentence(words: list[str], message: str, tmp_path: Path) -> None:

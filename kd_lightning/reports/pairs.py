@@ -106,7 +106,7 @@ def _pairs_by_value(a: str, b: str, settings: Mapping[str, Mapping[str, Any]]) -
     Args:
         settings: label -> axis -> value.
     """
-    valid = [*settings, *_conditions(settings)]
+    valid = list(dict.fromkeys([*settings, *_conditions(settings)]))
     (key_a, word_a), (key_b, word_b) = (_condition(name, settings, valid) for name in (a, b))
     if key_a != key_b:
         raise UserError(f"a pair names two values of one key, got '{a}' and '{b}' ({WHERE}=…)")

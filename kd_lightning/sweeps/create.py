@@ -19,12 +19,13 @@ from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
-from kd_lightning.records.jobs import create_job, jobs_of
+from kd_lightning.records.jobs import JobSpec, create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import OBJECTIVE, check_chooser
 from kd_lightning.reports.columns import expand as expand_columns
 from kd_lightning.reports.differences import check_compared, check_margin, check_primary_column
-from kd_lightning.reports.job_results import key_of
+from kd_lightning.reports.job_results import JobResult, key_of
+from kd_lightning.reports.pairs import resolve
 from kd_lightning.reports.power import check_expected_std, planned_power
 from kd_lightning.reports.published import read_published
 from kd_lightning.sweeps import plan, search
@@ -79,6 +80,8 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     specs, rows = plan.job_specs(
         variations, folder=content["folder"], config_dir=content["config_dir"]
     )
+    if settings.search is None and any(word.startswith("sweep.pairs=") for word in of_sweep):
+        check_pairs(settings, specs)
     directory = directory_for(settings.dir, Path(rows[0].outputs) / "sweeps", title)
     for spec in specs if settings.search is None else []:
         create_job(directory / "jobs" / f"{spec.number:04d}", replace(spec, sweep=directory.name))
@@ -87,6 +90,14 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
     content = {"name": directory.name, "jobs": jobs, **content, "needs": sorted(needs)}
     write_kept(directory, {"sweep.yaml": OmegaConf.to_yaml(OmegaConf.create(content))})
     return directory
+
+
+def check_pairs(settings: Settings, specs: Sequence[JobSpec]) -> None:
+    """Raises ``UserError`` if a pair of the command line names rows that the sweep will not have.
+    Those of a preset are left out then, as it may be run with fewer rows.
+    """
+    jobs = [JobResult(spec.sweep, spec.number, spec.variant, spec.axes) for spec in specs]
+    resolve(settings.pairs, jobs, settings.data_sets)
 
 
 def check_primary(settings: Settings) -> None:

@@ -22,8 +22,8 @@ def test_a_net_that_suits_keeps_its_mode() -> None:
     [
         (
             nn.Sequential(nn.Flatten(), nn.Linear(12, 3)),
-            r"method.teacher must return ModelOutput\(logits, features\), as a Classifier does, got "
-            r"Tensor: make it of a trunk and a head \(model@method.teacher=…\)",
+            r"method.teacher must return ModelOutput\(logits, features\), as a Classifier does, "
+            r"got Tensor: make it of a trunk and a head \(model@method.teacher=…\)",
         ),
         (
             nn.Linear(7, 3),
