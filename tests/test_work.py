@@ -71,6 +71,8 @@ def test_a_job_leaves_a_run_a_log_and_its_progress(make, tmp_path: Path) -> None
     before = (job.directory / "metrics.json").stat().st_mtime_ns
     assert run(job) == 0  # there is nothing left to do
     assert (job.directory / "metrics.json").stat().st_mtime_ns == before
+    environment = json.loads((job.directory / "environment.json").read_text())
+    assert environment["command"] == ["run.py", *job.spec.overrides]
 
 
 def test_a_job_whose_record_is_damaged_is_run_again(make) -> None:

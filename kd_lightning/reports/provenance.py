@@ -16,8 +16,13 @@ from kd_lightning.reports.job_results import is_local
 SHOWN = ("python", "torch", "lightning")
 
 
-def read_origin(command: Sequence[str], directory: Path) -> list[dict[str, Any]]:
+def read_origin(
+    command: Sequence[str], directory: Path, config_dir: str | None = None
+) -> list[dict[str, Any]]:
     """What made the jobs in a sweep's directory; [] if no job has started yet.
+
+    Args:
+        config_dir: the folder of the user's own YAML files, of which the command gets the name.
 
     Returns:
         one entry: ``command``, ``commits`` (each marked if the source had local changes),
@@ -33,7 +38,11 @@ def read_origin(command: Sequence[str], directory: Path) -> list[dict[str, Any]]
     }
     return [
         {
-            "command": [word for word in command if not is_local(word)],
+            "command": [
+                *command[:1],
+                *(["--config-dir", Path(config_dir).name] if config_dir else []),
+                *(word for word in command[1:] if "," in word or not is_local(word)),
+            ],
             "commits": _distinct(commit_of(each["git"]) for each in environments),
             "versions": {name: found for name, found in versions.items() if found},
             "machines": _distinct(machine_of(each["machine"]) for each in environments),

@@ -104,7 +104,8 @@ def _read_sweep(directory: Path) -> Source | None:
     if not results:
         raise UserError(f"nothing to report on in {directory}: its {FILE} is empty")
     if has_jobs:  # the sweep.yaml of a written report has it already
-        settings["made"] = read_origin(settings.get("command") or [], directory)
+        command, own = settings.get("command") or [], settings.get("config_dir")
+        settings["made"] = read_origin(command, directory, own)
     title = settings.get("title") or results[0].sweep
     return Source(str(title), [portable(result) for result in results], settings, directory)
 

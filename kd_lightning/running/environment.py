@@ -17,6 +17,7 @@ from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import read_json
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.records.jobs import current_job
 from kd_lightning.running.determinism import describe_arithmetic
 from kd_lightning.teachers.sources import Teacher
 
@@ -44,7 +45,7 @@ def describe_environment(
         checked: part of the data -> how good the teacher is there; None: it was not checked.
     """
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command(),
         "versions": {
             "python": platform.python_version(),
             "kd_lightning": __version__,
@@ -83,6 +84,15 @@ def describe_environment(
             **{part: (checked or {}).get(part) for part in ("val", "train")},
         },
     }
+
+
+def command() -> list[str]:
+    """The program and its words; of a job of a sweep, those that repeat it by itself."""
+    job = current_job()
+    if job is None:
+        return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    own = job.spec.config_dir
+    return ["run.py", *(["--config-dir", own] if own else []), *job.spec.overrides]
 
 
 def describe_unlabeled(data: ClassificationData) -> dict[str, Any] | None:
