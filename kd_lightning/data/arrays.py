@@ -78,7 +78,9 @@ class Arrays(ClassificationData):
         if samples.groups is not None and len(samples.groups.unique()) < 2:
             raise UserError("a test part by subject needs two subjects or more (data.root=…)")
         train, test = split(samples.y, samples.groups, self.test_fraction, seed)
-        test_is = f"{self.test_fraction:.0%} of the file, {by} (split_seed {self.split_seed})"
+        # whole subjects may be more or less than was asked for
+        share = self.test_fraction if samples.groups is None else len(test) / len(samples)
+        test_is = f"{share:.0%} of the file, {by} (split_seed {self.split_seed})"
         return samples.subset(train), samples.subset(test), test_is
 
 
@@ -127,7 +129,9 @@ def to_x(x: Num[np.ndarray, "N *size"], name: str) -> Num[Tensor, "N C *size"]:
     Images of uint8 are kept, because models read them as steps of 1/255; all other numbers become
     float32.
     """
-    if x.ndim not in (2, 3, 4) or x.dtype.kind not in "iuf" or 0 in x.shape:
+    if x.dtype.kind in "iuf" and 0 in x.shape:
+        raise UserError(f"{name} is empty, of shape {x.shape} (data.root=…)")
+    if x.ndim not in (2, 3, 4) or x.dtype.kind not in "iuf":
         raise UserError(
             f"{name} must be numbers of shape (N, C, H, W), (N, C, L) or (N, L), got {x.dtype} of "
             f"shape {x.shape} (data.root=…)"

@@ -62,7 +62,10 @@ def test_with_groups_every_split_is_by_subject(made, groups):
     data = made({**WHOLE, "groups": groups})
     subjects = [set(data.parts[part].groups.tolist()) for part in ("train", "val", "test")]
     assert sum(map(len, subjects)) == len(set.union(*subjects)) == 6
-    assert "20% of the file, by subject" in data.protocol
+    share = len(data.parts["test"]) / len(X)
+    assert share == pytest.approx(0.2, abs=0.05)
+    assert share != 0.2  # whole subjects
+    assert f"{share:.0%} of the file, by subject" in data.protocol
 
 
 def test_parts_of_the_file_are_used_unchanged(made):
@@ -221,7 +224,7 @@ NAN[3, 1, 2] = np.nan
         ({**PARTS, "x": X}, r"this one holds x, x_test"),
         (bad(x=X[:, :, :, None, None]), r"x must be numbers of shape .* \(30, 2, 5, 1, 1\)"),
         (bad(x=X.astype(str)), r"x must be numbers .* got <U"),
-        (bad(x=X[:0], y=Y[:0]), r"x must be numbers .* \(0, 2, 5\)"),
+        (bad(x=X[:0], y=Y[:0]), r"x is empty, of shape \(0, 2, 5\)"),
         (bad(x=X.astype(object)), r"'x' in .* not of Python objects"),
         (bad(x=NAN), r"NaN or infinite values, in 1 samples"),
         (
