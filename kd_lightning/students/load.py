@@ -85,6 +85,11 @@ def load(path: str | PathLike, *, student: str | None = None, allow: Sequence[st
         path = file_of(path, key)
     elif student is not None:
         raise UserError(f"--student {student} is for a run directory, {path} is none")
+    if any(path.glob("jobs/*/job.json")):
+        raise UserError(
+            f"{path} is a sweep, and one run is needed: name the directory of a job, such as "
+            f"{path / 'jobs' / '0000'}"
+        )
     path = find_file(path)
     info, state = read_student(path)
     return Student(build(info, state, path, allow), info)

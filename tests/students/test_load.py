@@ -163,3 +163,12 @@ def test_the_transform_can_be_pickled_and_leaves_series_alone(student: Student) 
     transform = pickle.loads(pickle.dumps(student.transform()))
     x = student.x if student.info["input"]["kind"] == "series" else (student.x * 255).byte()
     assert torch.equal(transform(x[0]), x[0])
+
+
+def test_of_a_sweep_a_job_must_be_named(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "0000").mkdir(parents=True)
+    (tmp_path / "jobs" / "0000" / "job.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"is a sweep, and one run is needed: .* such as .*/jobs/0000$"
+    ):
+        kd_lightning.load(tmp_path)
