@@ -22,6 +22,7 @@ from kd_lightning.config.schema import check_configuration
 from kd_lightning.config.sweep_keys import is_sweep_key
 from kd_lightning.records.jobs import JobSpec
 from kd_lightning.records.run_directory import changed_key, check_overrides, words_without_effect
+from kd_lightning.reports.job_results import key_of as key_of_word
 from kd_lightning.sweeps.overrides import (
     expand_values,
     fixed_words,
@@ -219,10 +220,6 @@ def idle_choices(variation: Variation, config_dir: str | None, composer: Compose
     chosen = [word for word in variation.overrides if key_of_word(word) in ("method", "experiment")]
     with as_user_errors(variation.overrides):
         return [] if "teacher" in composer(chosen, config_dir).method else of_teacher
-
-
-def key_of_word(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:
