@@ -18,7 +18,7 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.save_epoch import SaveEpoch
-from kd_lightning.records.run_directory import ADDED_KEYS
+from kd_lightning.records.resumed_config import ADDED_KEYS
 
 # everything that draws random numbers, dropout, augmentation and mixing, and a schedule
 SETTING = [

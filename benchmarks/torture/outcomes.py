@@ -18,9 +18,9 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import as_user_errors, check_one_run, compose
 from kd_lightning.config.schema import check_configuration
-from kd_lightning.records.run_directory import check_overrides
 from kd_lightning.running.build import build_data, quieten, use_threads
 from kd_lightning.running.preflight import check_run
+from kd_lightning.teachers.unused_keys import check_overrides
 from kd_lightning.trackers.safe_logger import check_installed
 
 MEMORY = 6 * 2**30  # bytes that a run may ask for: an absurd size must not fill the machine

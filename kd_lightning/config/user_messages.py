@@ -23,6 +23,7 @@ from kd_lightning.base.conf_folder import CONF
 from kd_lightning.base.disks import FULL, full_disk_message
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.files import format_bytes
+from kd_lightning.base.override_words import changed_key, key_of
 from kd_lightning.base.words import plain
 from kd_lightning.config.sweep_keys import is_sweep_key
 
@@ -219,10 +220,12 @@ def _unknown_key(text: str, overrides: Sequence[str]) -> str:
     if match is None:
         return text
     key = match[1]
-    rest = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
+    rest = [o for o in overrides if key_of(o) != key]
     name = "multirun" if is_sweep_key(key) else "config"
     cfg = _compose(rest, name)
-    if no_net := _no_such_net(key, cfg):
+    typed = [o.partition("=")[2] for o in overrides if key_of(o) == "method"]
+    method = cfg.hydra.runtime.choices.get("method")
+    if typed in ([], [method]) and (no_net := _no_such_net(key, cfg.get("method"), method)):
         return no_net
     if "@" in key or "/" in key:
         valid = [choice for choice in cfg.hydra.runtime.choices if "hydra/" not in choice]
@@ -233,21 +236,24 @@ def _unknown_key(text: str, overrides: Sequence[str]) -> str:
     return str(unknown("key", key, valid, key, listed_by))
 
 
-def _no_such_net(key: str, cfg: DictConfig) -> str:
+def _no_such_net(key: str, config: DictConfig | None, method: str) -> str:
     """A sentence for a key of a teacher or a student that the method does not have; "" for other
     keys.
+
+    Args:
+        config: the section ``method``; None: a sweep has none.
+        method: its name.
     """
-    parts = key.rpartition("@")[2].split(".")
-    if parts[0] != "method" or len(parts) < 2 or "method" not in cfg:
+    section, role, name, *_ = [*changed_key(key).split("."), "", ""]
+    if section != "method" or config is None:
         return ""
-    method = cfg.hydra.runtime.choices.get("method")
-    if parts[1] == "teacher" and "teacher" not in cfg.method:
+    if role == "teacher" and "teacher" not in config:
         return f"{key}=… has no effect: method={method} has no teacher"
-    students = [*cfg.method.get("students", {})]
-    if parts[1] == "students" and len(parts) > 2 and parts[2] not in students:
+    students = [*config.get("students", {})]
+    if role == "students" and name not in ("", *students):
         return (
-            f"method={method} has no student {parts[2]}: its students are {', '.join(students)} "
-            f"(+model@method.students.{parts[2]}=… adds one)"
+            f"method={method} has no student {name}: its students are {', '.join(students)} "
+            f"(+model@method.students.{name}=… adds one)"
         )
     return ""
 

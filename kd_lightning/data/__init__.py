@@ -12,7 +12,6 @@ from kd_lightning.data.augmentation import (
     BatchTransform,
     CenterCrop,
     Compose,
-    PerSampleRandom,
     RandomCrop,
     RandomErasing,
     RandomHorizontalFlip,
@@ -31,6 +30,7 @@ from kd_lightning.data.imagenet import ImageNet
 from kd_lightning.data.imagenet100 import ImageNet100
 from kd_lightning.data.loading.batches import Samples
 from kd_lightning.data.loading.image_files import ImageFiles
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 from kd_lightning.data.prepared import Prepared
 from kd_lightning.data.streamed import Streamed
 from kd_lightning.data.synthetic import Synthetic

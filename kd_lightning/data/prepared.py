@@ -24,7 +24,7 @@ from kd_lightning.data.loading.image_files import IMAGENET_MEAN, IMAGENET_STD
 from kd_lightning.data.loading.prepared_facts import ADVICE, read_facts, resolve_prepared
 from kd_lightning.data.loading.resizing import Resizing
 from kd_lightning.data.loading.splits import resolve_split_seed
-from kd_lightning.records.run_directory import EARLIER_READING
+from kd_lightning.records.resumed_config import EARLIER_READING
 
 FORMAT = 3
 CROP_VERSION = 2  # version of how images are resized and cropped; part of the fingerprint

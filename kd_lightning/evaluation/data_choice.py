@@ -15,7 +15,8 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.prepared import Prepared
 from kd_lightning.evaluation.labelled_set import SPLITS, LabelledSet, Subject, take_split
-from kd_lightning.records.run_directory import add_earlier_values, read_config
+from kd_lightning.records.resumed_config import add_earlier_values
+from kd_lightning.records.run_directory import read_config
 
 # Keys that say how image files become what a net takes. Here the student says it.
 OF_STUDENT = ("image_size", "resize", "crop_fraction", "interpolation")

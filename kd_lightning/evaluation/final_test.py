@@ -36,7 +36,8 @@ from kd_lightning.models.weights import load_weights
 from kd_lightning.records.run_directory import read_metrics
 from kd_lightning.teachers.baselines import BASELINES
 from kd_lightning.teachers.net_names import describe
-from kd_lightning.teachers.sources import Teacher, allowed_by, load_student, sources_of
+from kd_lightning.teachers.own_run import sources_of
+from kd_lightning.teachers.sources import Teacher, allowed_by, load_student
 from kd_lightning.uncertainty.temperature import fit_temperature
 
 Report = dict[str, dict[str, Any]]  # net -> its part of metrics.json

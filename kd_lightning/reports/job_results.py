@@ -13,8 +13,9 @@ from typing import Any
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import read_text
+from kd_lightning.base.override_words import key_of
 from kd_lightning.records.jobs import State
-from kd_lightning.records.run_directory import CHANGEABLE_ON_RESUME
+from kd_lightning.records.resumed_config import CHANGEABLE_ON_RESUME
 from kd_lightning.reports.columns import values_of
 from kd_lightning.reports.correctness import Correct
 
@@ -97,10 +98,6 @@ def portable(result: JobResult) -> JobResult:
         teacher = {**teacher, "origin": " ".join(words)}
         metrics = {**metrics, "nets": {**metrics["nets"], "teacher": teacher}}
     return replace(result, overrides=overrides, metrics=metrics)
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def has_no_effect(key: str) -> bool:

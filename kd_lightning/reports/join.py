@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.reports.job_results import JobResult, key_of
+from kd_lightning.base.override_words import key_of
+from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.sources import Source
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.base.kept_files import read_json
+from kd_lightning.base.override_words import key_of
 from kd_lightning.reports.job_results import is_local
 
 # The versions that a table's note shows; sweep.yaml has all of them.
@@ -41,13 +42,18 @@ def read_origin(
             "command": [
                 *command[:1],
                 *(["--config-dir", Path(config_dir).name] if config_dir else []),
-                *(word for word in command[1:] if "," in word or not is_local(word)),
+                *(word for word in command[1:] if compares_folders(word) or not is_local(word)),
             ],
             "commits": _distinct(commit_of(each["git"]) for each in environments),
             "versions": {name: found for name, found in versions.items() if found},
             "machines": _distinct(machine_of(each["machine"]) for each in environments),
         }
     ]
+
+
+def compares_folders(override: str) -> bool:
+    """Whether a word names several folders or files of data, which are rows of the table then."""
+    return key_of(override) == "data.root" and "," in override
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

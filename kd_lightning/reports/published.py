@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.override_words import key_of
 from kd_lightning.reports.columns import PERCENT, expand, format_value, heading, split
-from kd_lightning.reports.job_results import JobResult, key_of
+from kd_lightning.reports.job_results import JobResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import end_stage
 from kd_lightning.running.trainer import bare_trainer, count_processes
 from kd_lightning.teachers.net_names import describe
-from kd_lightning.teachers.own_run import one_device
-from kd_lightning.teachers.sources import Teacher, build_net, sources_of
+from kd_lightning.teachers.own_run import one_device, sources_of
+from kd_lightning.teachers.sources import Teacher, build_net
 
 WARM_UP, MEASURED = 4, 12  # steps; the first ones compile, and fill caches and queues of batches
 VAL_BATCHES = 4

@@ -26,8 +26,8 @@ from kd_lightning.running.teacher_check import check_expectation
 from kd_lightning.running.trainer import bare_trainer
 from kd_lightning.teacher_cache.cache import check_cache
 from kd_lightning.teachers.baselines import baseline_run, baselines_of
-from kd_lightning.teachers.own_run import teacher_run
-from kd_lightning.teachers.sources import Teacher, build_net, one_by_one, sources_of, together
+from kd_lightning.teachers.own_run import sources_of, teacher_run, trains_teacher
+from kd_lightning.teachers.sources import Teacher, build_net, one_by_one, together
 from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation, check_weights_keys
 
 
@@ -183,7 +183,7 @@ def check_net_keys(cfg: DictConfig, method: Learner, teacher: Teacher | None) ->
 
 
 def check_teacher_batches(cfg: DictConfig, data: ClassificationData) -> None:
-    if "train" in sources_of(cfg):
+    if trains_teacher(cfg):
         size, samples = cfg.teacher.batch_size, len(data.parts["train"])
         if not 1 <= size <= samples:
             raise UserError(
@@ -196,7 +196,7 @@ def check_teacher(
     cfg: DictConfig, data: ClassificationData, method: Learner, teacher: Teacher
 ) -> None:
     """Raises ``UserError`` where this method and this teacher do not go together."""
-    if "train" in sources_of(cfg):
+    if trains_teacher(cfg):
         run = teacher_run(cfg)
         build_method(run, None)
     check_calibration(data, method)

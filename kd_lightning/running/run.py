@@ -37,13 +37,8 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.records.generations import choose_checkpoint, has_checkpoint
 from kd_lightning.records.jobs import current_job
-from kd_lightning.records.run_directory import (
-    changeable_keys,
-    check_overrides,
-    load_resumed_config,
-    make_run_directory,
-    read_config,
-)
+from kd_lightning.records.resumed_config import changeable_keys, load_resumed_config
+from kd_lightning.records.run_directory import make_run_directory, read_config
 from kd_lightning.running.build import (
     build_data,
     build_method,
@@ -64,6 +59,7 @@ from kd_lightning.teacher_cache.cache import use_cache
 from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of, kept_name
 from kd_lightning.teachers.sources import get_teacher
 from kd_lightning.teachers.store import find_or_train
+from kd_lightning.teachers.unused_keys import check_overrides
 from kd_lightning.trackers.results import log_results
 from kd_lightning.trackers.safe_logger import check_installed, closing_loggers
 

@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kd_lightning.records.run_directory import EARLIER_READING, chosen_by
+from kd_lightning.records.resumed_config import EARLIER_READING
+from kd_lightning.records.run_directory import chosen_by
 from kd_lightning.students.architecture import describe_architecture, net_size, statistics
 
 MEANINGS = {

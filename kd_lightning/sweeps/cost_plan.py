@@ -29,8 +29,8 @@ from kd_lightning.sweeps import plan
 from kd_lightning.sweeps.preset import settings_of
 from kd_lightning.teachers.baselines import baseline_run, baselines_of, kept_name
 from kd_lightning.teachers.net_names import factory
-from kd_lightning.teachers.own_run import teacher_run
-from kd_lightning.teachers.sources import one_by_one, sources_of
+from kd_lightning.teachers.own_run import sources_of, teacher_run
+from kd_lightning.teachers.sources import one_by_one
 from kd_lightning.teachers.store import directory_of_run, shape_of
 
 COSTLESS = ("seed", "split_seed", "mean", "std")  # keys that do not change what a training costs

@@ -18,13 +18,14 @@ from rich.console import Console
 from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
+from kd_lightning.base.override_words import key_of
 from kd_lightning.config.schema import arguments_of, check_arguments, check_targets
 from kd_lightning.records.jobs import JobSpec, create_job, jobs_of
 from kd_lightning.records.run_directory import make_directory, new_directory
 from kd_lightning.reports.columns import OBJECTIVE, check_chooser
 from kd_lightning.reports.columns import expand as expand_columns
 from kd_lightning.reports.differences import check_compared, check_margin, check_primary_column
-from kd_lightning.reports.job_results import JobResult, key_of
+from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.pairs import resolve
 from kd_lightning.reports.power import check_expected_std, planned_power
 from kd_lightning.reports.published import read_published

@@ -17,12 +17,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.override_words import changed_key
+from kd_lightning.base.override_words import key_of as key_of_word
 from kd_lightning.config.command_line import as_user_errors, compose
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.config.sweep_keys import is_sweep_key
 from kd_lightning.records.jobs import JobSpec
-from kd_lightning.records.run_directory import changed_key, check_overrides, words_without_effect
-from kd_lightning.reports.job_results import key_of as key_of_word
 from kd_lightning.sweeps.overrides import (
     expand_values,
     fixed_words,
@@ -34,8 +34,8 @@ from kd_lightning.sweeps.overrides import (
 )
 from kd_lightning.sweeps.preset import Settings
 from kd_lightning.sweeps.shared_teachers import teacher_of
+from kd_lightning.teachers.unused_keys import check_overrides, words_without_effect
 
-NET = "method.teacher"
 NOT_OF_A_JOB = ("run_dir", "resume")  # keys that a job of a sweep cannot have
 Axes = dict[str, Any]
 Composer = Callable[[Sequence[str], str | None], DictConfig]
@@ -185,10 +185,8 @@ def job_specs(
             o for o in variation.overrides if not o.startswith("seed=") and o not in of_data
         )
         if row not in composed or not of_data <= checked_values:
-            idle[row] = idle_choices(variation, config_dir, composer)
-            words = [word for word in variation.overrides if word not in idle[row]]
-            cfg = compose_job(words, config_dir, variation.shared, composer)
-            idle[row] += words_without_effect(cfg, list(variation.shared))
+            cfg = compose_job(variation.overrides, config_dir, variation.shared, composer)
+            idle[row] = words_without_effect(cfg, list(variation.shared))
             composed.setdefault(row, cfg)
             checked_values |= of_data
         cfg = composed[row]
@@ -208,18 +206,6 @@ def job_specs(
     if all(idle.values()):  # of no job at all: a mistake
         check_overrides(first, list(variations[0].overrides))
     return specs, list(composed.values())
-
-
-def idle_choices(variation: Variation, config_dir: str | None, composer: Composer) -> list[str]:
-    """The words for all jobs that choose a teacher's net, if the method of this one has no teacher:
-    with them it cannot be composed.
-    """
-    of_teacher = [word for word in variation.shared if changed_key(word).startswith(NET)]
-    if not of_teacher:
-        return []
-    chosen = [word for word in variation.overrides if key_of_word(word) in ("method", "experiment")]
-    with as_user_errors(variation.overrides):
-        return [] if "teacher" in composer(chosen, config_dir).method else of_teacher
 
 
 def is_value_of_data(override: str, axes: Axes) -> bool:
@@ -242,6 +228,11 @@ def compose_job(
         shared: those of the overrides that all jobs have. They need not have an effect on this one.
     """
     with as_user_errors(overrides):
+        nets = [word for word in shared if changed_key(word).startswith("method.teacher")]
+        if nets:  # Hydra composes none of a method without a teacher
+            chosen = [word for word in overrides if key_of_word(word) in ("method", "experiment")]
+            if "teacher" not in composer(chosen, config_dir).method:
+                overrides = [word for word in overrides if word not in nets]
         cfg = composer(overrides, config_dir)
         check_configuration(cfg)
         check_overrides(cfg, [word for word in overrides if word not in shared])

@@ -126,6 +126,5 @@ def is_of(row: str, left: Collection[str], names: Collection[str]) -> bool:
         row: the name of a variant, perhaps with values of the grid and with a net: A lr=1 @ a.
         names: of all variants.
     """
-    name = str(row).split(" @ ")[0]
-    begins = [each for each in names if name == each or name.startswith(f"{each} ")]
+    begins = [each for each in names if f"{row} ".startswith(f"{each} ")]
     return not begins or max(begins, key=len) in left

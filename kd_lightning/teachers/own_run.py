@@ -16,6 +16,17 @@ from kd_lightning.teachers.net_names import describe
 TEACHERS_OWN = ("augmentation", "mixing")
 
 
+def sources_of(cfg: DictConfig) -> list[str]:
+    """All that ``cfg.teacher.source`` names."""
+    source = cfg.teacher.source
+    return list(source) if OmegaConf.is_list(source) else [source]
+
+
+def trains_teacher(cfg: DictConfig) -> bool:
+    """Whether a run trains its teacher, or one of several."""
+    return "train" in sources_of(cfg)
+
+
 def teacher_run(cfg: DictConfig) -> DictConfig:
     """The ordinary run that trains the teacher of ``cfg`` by ``cfg.teacher.method``.
 

@@ -23,7 +23,7 @@ from kd_lightning.records.run_directory import read_config
 from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
 from kd_lightning.teachers.net_names import describe, factory
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
-from kd_lightning.teachers.own_run import teacher_run
+from kd_lightning.teachers.own_run import sources_of, teacher_run
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.teachers.unused_keys import check_file_keys
 
@@ -138,12 +138,6 @@ def of_file(found: Found, origin: str, config: DictConfig) -> Teacher:
     """The teacher whose weights were found in a file."""
     notes = tuple(found.notes)
     return Teacher(found.net, origin, describe(config), found.class_names, notes, found.class_order)
-
-
-def sources_of(cfg: DictConfig) -> list[str]:
-    """All that ``cfg.teacher.source`` names."""
-    source = cfg.teacher.source
-    return list(source) if OmegaConf.is_list(source) else [source]
 
 
 def one_by_one(cfg: DictConfig) -> list[DictConfig]:

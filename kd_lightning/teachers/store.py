@@ -25,7 +25,8 @@ from kd_lightning.base.kept_files import finish_sums
 from kd_lightning.base.ranks import launcher_rank
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import has_checkpoint
-from kd_lightning.records.run_directory import EARLIER_READING, make_directory
+from kd_lightning.records.resumed_config import EARLIER_READING
+from kd_lightning.records.run_directory import make_directory
 
 # Keys that say where, how fast or how verbosely, and change no weight.
 IMMATERIAL = {

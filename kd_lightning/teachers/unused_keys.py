@@ -1,12 +1,38 @@
-"""Refuses keys of nets and of teachers' files that would have no effect."""
+"""Refuses keys of nets, of teachers and of their files that would have no effect."""
+
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.override_words import changed_key
+from kd_lightning.teachers.own_run import trains_teacher
 
 NO_FILES = ("none", "pretrained")  # values of a net's ``weights``
 TEACHER = "method.teacher"
+
+
+def words_without_effect(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """The overrides of a teacher, if the method has no teacher; those of how it learns, if this run
+    does not train it.
+    """
+    idle = ("teacher.", "method.teacher")
+    if "teacher" in cfg.method:
+        idle = () if trains_teacher(cfg) else ("teacher.method",)
+    return [word for word in overrides if changed_key(word).startswith(idle)]
+
+
+def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raises ``UserError`` for an override of a teacher that has no effect."""
+    if idle := words_without_effect(cfg, overrides):
+        if "teacher" in cfg.method:
+            raise UserError(
+                f"{idle[0]} has no effect: teacher.source={cfg.teacher.source} is a teacher that "
+                "is already trained (leave one of the two out)"
+            )
+        method = cfg.method._target_.split(".")[-2]
+        raise UserError(f"{idle[0]} has no effect: method={method} has no teacher")
 
 
 def check_file_keys(cfg: DictConfig, source: str, *, is_file: bool) -> None:

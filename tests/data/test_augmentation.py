@@ -16,7 +16,6 @@ from kd_lightning.data.augmentation import (
     BatchTransform,
     CenterCrop,
     Compose,
-    PerSampleRandom,
     RandomCrop,
     RandomErasing,
     RandomHorizontalFlip,
@@ -24,6 +23,7 @@ from kd_lightning.data.augmentation import (
     Resize,
 )
 from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet, Views
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 
 SIDE = 12
 MANY = 4000

@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records import run_directory
+from kd_lightning.records.resumed_config import load_resumed_config
 from kd_lightning.records.run_directory import (
     RUN_DIR_VARIABLE,
     best_student,
-    check_overrides,
-    load_resumed_config,
     make_directory,
     make_run_directory,
 )
+from kd_lightning.teachers.unused_keys import check_overrides
 
 
 def config(outputs: Path, **more) -> DictConfig:

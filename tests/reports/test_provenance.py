@@ -35,7 +35,7 @@ def test_the_note_has_command_commit_versions_and_machine(tmp_path: Path) -> Non
 
 
 def test_the_command_names_ones_own_folder_and_the_files_that_it_compares(tmp_path: Path) -> None:
-    words = ["-m", "sweep=mine", "data.root=/a/x.npz", "outputs=/else"]
+    words = ["-m", "sweep=mine", "data.root=/a/x.npz", "outputs=/else", "logger=[csv,wandb]"]
     (entry,) = read_origin(words, written(tmp_path, ENVIRONMENT), "/home/somebody/my_conf")
     assert entry["command"] == ["-m", "--config-dir", "my_conf", "sweep=mine"]
     (entry,) = read_origin(["-m", "data.root=/a/x.npz,/a/y.npz"], tmp_path)

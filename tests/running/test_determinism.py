@@ -16,7 +16,7 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.precision import allow_tf32
 from kd_lightning.models.classifier import Classifier
-from kd_lightning.records.run_directory import load_resumed_config
+from kd_lightning.records.resumed_config import load_resumed_config
 from kd_lightning.running.determinism import (
     FIXED_WORKSPACES,
     WORKSPACE,

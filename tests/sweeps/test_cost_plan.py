@@ -61,7 +61,8 @@ def test_a_teacher_that_is_kept_is_not_counted(tmp_path: Path, monkeypatch, caps
 def test_a_sweep_counts_shared_teachers_once(
     teacher_seed: str, teachers: str, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    words = ("-m", "seed=0,1", "method=kd,supervised", *TINY, f"outputs={tmp_path / 'new'}")
+    words = ("-m", "seed=0,1", "method=kd,supervised", *TINY, f"outputs={tmp_path / 'new'}",
+             "model@method.teacher=mlp", "method.teacher.widths=[64]")  # fmt: skip
     found = rows(planned(monkeypatch, capsys, *words, f"teacher.seed={teacher_seed}"))
     assert found["teacher-mlp"][0] == teachers
     assert found["method=kd"][0] == found["method=supervised"][0] == "2"

@@ -1,5 +1,7 @@
 """Which rows of a preset are run."""
 
+from dataclasses import replace
+
 import pytest
 
 from kd_lightning.base.errors import UserError
@@ -32,6 +34,12 @@ def test_a_row_that_is_left_out_takes_its_pairs_with_it() -> None:
     left = chosen(without=["kd"])  # "kd + mixup" is another row
     assert [*left.variants] == ["kd + mixup", "SFTN", "SFTN, linear"]
     assert left.pairs == [PAIRS[-1]]
+
+
+def test_a_name_may_hold_what_names_a_net_in_a_pair() -> None:
+    rows = {"a @ b": ["x=1"], "a": ["x=2"]}
+    settings = Settings(variants=rows, pairs=[["a @ b @ student", "a @ student"]])
+    assert with_chosen_rows(replace(settings, without=["a @ b"])).pairs == []
 
 
 def test_only_the_named_rows_are_run_in_the_order_of_the_preset() -> None:

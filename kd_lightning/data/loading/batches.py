@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.streams import seed_stream, stream_seed
-from kd_lightning.data.augmentation import BatchTransform, PerSampleRandom
+from kd_lightning.data.augmentation import BatchTransform
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.packed_files import PackedFile
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 
 Transform = Callable[[Tensor], Tensor] | BatchTransform
 Values = dict[str, Tensor]

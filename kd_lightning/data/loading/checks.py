@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.augmentation import BatchTransform, PerSampleRandom
+from kd_lightning.data.augmentation import BatchTransform
 from kd_lightning.data.loading.batches import Samples, Transform
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.packed_files import file_id
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 
 
 def lacking_classes(samples: Samples, class_names: Sequence[str]) -> list[str]:

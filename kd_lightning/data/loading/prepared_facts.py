@@ -8,7 +8,7 @@ from typing import Any
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.reading import read_json
 from kd_lightning.base.words import cut, plain
-from kd_lightning.records.run_directory import EARLIER_READING
+from kd_lightning.records.resumed_config import EARLIER_READING
 
 KEY = "data.root"  # that names the folder, for messages
 SHOWN = 40  # characters of a wrong value in a message

@@ -8,9 +8,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.augmentation import BatchTransform, PerSampleRandom
+from kd_lightning.data.augmentation import BatchTransform
 from kd_lightning.data.loading.batches import Transform
 from kd_lightning.data.loading.resizing import Resizing
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 
 
 class TaskForm:

@@ -23,7 +23,7 @@ from kd_lightning.data.loading.checks import check_samples, fingerprint
 from kd_lightning.data.loading.image_files import ImageFiles
 from kd_lightning.data.loading.leaks import check_leak
 from kd_lightning.data.prepared import UNFINISHED_FILE
-from kd_lightning.records.run_directory import EARLIER_READING
+from kd_lightning.records.resumed_config import EARLIER_READING
 
 WRITTEN_BLOCKS_FILE = "done.jsonl"  # one line for each block that is on disk
 

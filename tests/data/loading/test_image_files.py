@@ -8,11 +8,12 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.augmentation import PerSampleRandom, RandomErasing
+from kd_lightning.data.augmentation import RandomErasing
 from kd_lightning.data.loading.batches import BadImage, Samples, SampleSet
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.data.loading.image_files import imagenet_rows
 from kd_lightning.data.loading.resizing import Resizing
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 
 
 def save(path, pixels, mode=None, **kwargs):

@@ -5,7 +5,8 @@ import torch
 from torchvision.transforms import v2
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.augmentation import PerSampleRandom, RandomHorizontalFlip, RandomResizedCrop
+from kd_lightning.data.augmentation import RandomHorizontalFlip, RandomResizedCrop
+from kd_lightning.data.loading.sample_random import PerSampleRandom
 from kd_lightning.data.loading.task_form import FormedBatch, TaskForm, with_augmentation
 
 GREY, COLOUR = TaskForm((1, 8, 8), torch.uint8), TaskForm((3, 8, 8), torch.float32)
