@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu, roofline
 from benchmarks.other_libraries import step_of_timm
-from benchmarks.report import Report
+from benchmarks.report import RESULTS, Report
 from benchmarks.roofline import Ceilings, Work, work_of
 from benchmarks.steps import build_case
 from kd_lightning.models.cifar import resnet
@@ -81,6 +81,27 @@ def test_the_least_times_of_known_nets(
     work = work_of(case.method.students["student"], case.batch[0], trains=trains)
     assert work.seconds(H200) * 1e6 == pytest.approx(microseconds, rel=0.1)
     assert work.is_memory_bound(H200) == (bound == "memory")
+
+
+@pytest.mark.slow
+def test_the_shares_of_the_committed_page_follow_from_its_rates() -> None:
+    page = (RESULTS / "gpu.md").read_text()
+    flops, bandwidth = re.search(r"Ceilings: (\S+) TFLOP/s .*, (\S+) TB/s", page).groups()
+    at = Ceilings(float(flops) * 1e12, float(bandwidth) * 1e12)
+    works = gpu.works_of(gpu.FULL)
+    parts = {
+        row.title: row.parts for row in gpu.benchmarks_of(gpu.FULL) if not isinstance(row, str)
+    }
+    checked = 0
+    for title, rate, share in re.findall(
+        r"^\| (.+?) \| ([\d,]+) \| \S+ \| (\d+) % \|$", page, re.M
+    ):
+        if title in parts:  # those of a library that is not installed are left out
+            needed = [works[part] for part in parts[title]]
+            rate = float(rate.replace(",", ""))
+            assert f"{roofline.share(rate, needed, at):.0%}" == f"{share}%", title
+            checked += 1
+    assert checked >= 7
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
