@@ -31,6 +31,20 @@ def test_an_unknown_method_is_refused(capsys: pytest.CaptureFixture) -> None:
     assert "no method 'kdd': expected some of supervised, kd" in capsys.readouterr().err
 
 
+def test_the_step_is_that_of_a_cpu_where_there_is_a_gpu_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def launches_of(words: list[str]) -> kernels.Launches:
+        asked.extend(words)
+        return kernels.Launches(1, 1, 1)
+
+    monkeypatch.setattr(kernels, "launches_of", launches_of)
+    kernels.main(["kd"])
+    assert "hardware=cpu" in asked  # auto would take bf16 on a GPU
+
+
 def test_a_part_of_the_table_does_not_replace_all_of_it(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         kernels.main(["kd", "--write"])

@@ -108,6 +108,16 @@ def test_the_loss_in_torch_functions_equals_the_loss_of_the_method() -> None:
     trainer_overhead.check_same_loss(trainer_overhead.with_confident_teacher(case))
 
 
+def test_one_pass_after_the_other_has_the_precision_of_ssd() -> None:
+    case = build_case("method=stochastic_self_distillation", *step_parts.SERIES, "hardware=cpu",
+                      "hardware.precision=bf16-mixed", "method.num_passes=2")  # fmt: skip
+    seen = set()
+    student = case.method.students["student"]
+    student.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    step_parts.sequential_passes(case)()
+    assert seen == {True}
+
+
 def test_a_missing_library_is_reported_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_libraries, "find_spec", lambda name: None)
     (line,) = other_libraries.torchdistill(CPU)

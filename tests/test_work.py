@@ -18,6 +18,7 @@ from helpers import TINY
 from kd_lightning import work
 from kd_lightning.base.allowed import ANYTHING
 from kd_lightning.launchers.local import Local
+from kd_lightning.launchers.process import start as start_process
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
 pytestmark = pytest.mark.slow
@@ -243,6 +244,13 @@ def test_a_job_whose_sweep_is_killed_while_it_imports_ends_too(make) -> None:
     assert job.progress() == {}  # it is still importing
     until(lambda: has_ended(pid), 60)
     assert not (job.directory / "metrics.json").exists()
+
+
+def test_the_ranks_of_a_job_have_each_other_and_not_its_sweep_as_parents(make) -> None:
+    job = make("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
+    process = start_process(job.command(), job.log, {"OMP_NUM_THREADS": "1"})
+    assert process.wait() == 0, job.log.read_text()[-2000:]
+    assert job.state() is State.DONE
 
 
 def test_a_directory_that_is_not_a_job_is_refused(tmp_path: Path) -> None:

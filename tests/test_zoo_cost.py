@@ -107,9 +107,10 @@ def test_a_step_of_a_stage_has_the_flops_of_its_parts(baseline: zoo_cost.Baselin
 
 
 def test_a_matching_learns_nothing_and_looks_once(baseline: zoo_cost.Baseline) -> None:
-    _, work = work_of("KCD", baseline)
+    case, work = work_of("KCD", baseline)
     assert work.cells()[:4] == ["stage channel-matching", "1 (7% of the run)", "a step of kd", "0"]
-    for _ in range(90):  # more samples than the stage looks at
+    (stage,) = case.method.stages()
+    for _ in range(2 + stage.match_samples // len(case.batch[0])):  # it has looked at all
         work.step()
     assert flops_of(work.step) == work.flops * baseline.counts.flops
 
