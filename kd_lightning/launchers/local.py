@@ -17,6 +17,7 @@ from types import ModuleType
 import torch
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import delay_interrupts
 from kd_lightning.base.ranks import without_ranks
 from kd_lightning.launchers import process
 from kd_lightning.records.jobs import PARENT_VARIABLE, Job, JobSpec
@@ -82,7 +83,8 @@ class Local:
                     devices = self.least_used(own_gpus, running)[: job.spec.devices]
                     if len(devices) < min(job.spec.devices, len(own_gpus)):
                         break
-                    running.append(Running(job, self.start(job, devices), devices))
+                    with delay_interrupts():  # a job that is not in the list is not ended
+                        running.append(Running(job, self.start(job, devices), devices))
                     job = next(source, None) if len(running) < at_once else None
                 ended = [each for each in running if each.exit_code() is not None]
                 for each in ended:

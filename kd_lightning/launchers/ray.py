@@ -16,6 +16,7 @@ from typing import Any
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_text
+from kd_lightning.base.interrupts import delay_interrupts
 from kd_lightning.launchers.process import SECONDS_TO_END, end, start
 from kd_lightning.records.jobs import Job, JobSpec
 
@@ -76,8 +77,9 @@ class Ray:
             try:
                 while job is not None or pending:
                     while job is not None and len(pending) < self.capacity(job.spec):
-                        task = self.submit(job)
-                        pending[task.future()] = job, task
+                        with delay_interrupts():  # a task that is not pending is not cancelled
+                            task = self.submit(job)
+                            pending[task.future()] = job, task
                         job = next(source, None) if len(pending) < self.capacity(job.spec) else None
                     # not ray.wait: an exception raised by a signal handler is lost in it
                     for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -156,7 +158,7 @@ class Ray:
         if self.address is None:  # little memory is enough, as Ray only transfers exit codes
             options = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
         try:
-            with keep_signal_handlers():
+            with keep_signal_handlers():  # the sweep's own end it cleanly, and Ray replaces them
                 ray.init(
                     self.address or "local",
                     log_to_driver=False,
@@ -175,13 +177,18 @@ class Ray:
 
 def work(command: Sequence[str], log: str, threads: str) -> int:
     """Runs a job on the machine that Ray has chosen; returns its exit code."""
-    process = start(command, log, {"OMP_NUM_THREADS": threads})
-    try:
-        while process.poll() is None:  # process.wait() would not notice that Ray cancels the task
+    received: list[int] = []
+    with keep_signal_handlers():
+        # those of Ray would interrupt even start() or end(), and the job would outlive its sweep
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda signum, _: received.append(signum))
+        process = start(command, log, {"OMP_NUM_THREADS": threads})
+        while process.poll() is None and not received:  # Ray cancels a task by SIGINT
             time.sleep(0.1)
-        return process.returncode
-    finally:
         end(process)
+    if received:
+        signal.raise_signal(received[0])
+    return process.returncode
 
 
 def explain_end(job: Job, future: Future) -> None:
@@ -198,9 +205,7 @@ def explain_end(job: Job, future: Future) -> None:
 
 @contextmanager
 def keep_signal_handlers() -> Iterator[None]:
-    """Restores the sweep's signal handlers at the end, because Ray replaces them by its own. They
-    end the sweep cleanly.
-    """
+    """Restores the handlers of SIGINT and SIGTERM at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.interrupts import Interrupted, interruptible
 from kd_lightning.launchers import local, process
 from kd_lightning.launchers.local import Local, visible_gpus
 from kd_lightning.records.jobs import Job, JobSpec, create_job
@@ -192,6 +193,22 @@ def test_running_jobs_end_with_the_sweep(jobs) -> None:
     assert made[0].is_over()
     assert not made[1].is_over()
     assert made[1].error() is None
+
+
+def test_a_job_that_starts_during_an_interrupt_is_ended(jobs, monkeypatch) -> None:
+    processes = list[subprocess.Popen]()
+
+    def start_and_interrupt(*arguments: object) -> subprocess.Popen:
+        processes.append(process.start(*arguments))
+        signal.raise_signal(signal.SIGTERM)
+        return processes[0]
+
+    monkeypatch.setattr(
+        Local, "start", lambda _, job, devices: start_and_interrupt(job.command(), job.log)
+    )
+    with pytest.raises(Interrupted), interruptible():
+        list(Local().run(jobs("beside 1")))
+    assert processes[0].poll() == -signal.SIGTERM
 
 
 def test_a_job_that_ignores_sigterm_is_killed(jobs, tmp_path: Path, monkeypatch) -> None:

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from helpers import TINY
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.launchers import ray as launcher
+from kd_lightning.launchers.process import start
 from kd_lightning.launchers.ray import Ray
 from kd_lightning.records.jobs import JobSpec, State, create_job, jobs_of
 
@@ -224,6 +226,28 @@ def test_without_ray_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"launcher=ray needs Ray: pip install kd_lightning\[ray"):
         Ray()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_starts_while_ray_cancels_it_is_ended(
+    signum: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = list[subprocess.Popen]()
+
+    def start_and_cancel(*arguments: object) -> subprocess.Popen:
+        processes.append(start(*arguments))
+        signal.raise_signal(signum)
+        return processes[0]
+
+    def handler(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "start", start_and_cancel)
+    with launcher.keep_signal_handlers():
+        signal.signal(signum, handler)  # as Ray's own
+        with pytest.raises(KeyboardInterrupt):
+            launcher.work(["sleep", "60"], str(tmp_path / "log"), "1")
+    assert processes[0].returncode == -signal.SIGTERM
 
 
 def test_the_error_of_a_job_itself_is_not_replaced(tmp_path: Path) -> None:
