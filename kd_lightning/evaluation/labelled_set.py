@@ -200,19 +200,32 @@ def labels_of(
         class_names: of the data.
 
     Raises:
-        UserError: student and data do not have the same classes.
+        UserError: the data have a class that the student has not.
     """
     place = {name: index for index, name in enumerate(subject.class_names)}
-    extra = [name for name in class_names if name not in place]
-    missing = [name for name in place if name not in set(class_names)]
-    if extra or missing:
-        which = [f"only the data have {shorten(extra)}"] if extra else []
-        which += [f"only the student has {shorten(missing)}"] if missing else []
+    if extra := [name for name in class_names if name not in place]:
+        missing = absent_classes(subject, class_names)
+        but = f" but not {shorten(missing)}" if missing else ""
         raise UserError(
-            f"{subject.name} and the data must have the same classes, by name: "
-            f"{' and '.join(which)} (data=…)"
+            f"the data must only have classes of {subject.name}, by name: they also have "
+            f"{shorten(extra)}{but} (data=…)"
         )
     return torch.tensor([place[name] for name in class_names])[labels]
+
+
+def absent_classes(subject: Subject, class_names: Sequence[str]) -> list[str]:
+    """The classes of the student that the data, with ``class_names``, do not have."""
+    return [name for name in subject.class_names if name not in set(class_names)]
+
+
+def note_on_classes(labelled: LabelledSet, subjects: Sequence[Subject]) -> list[str]:
+    """A sentence for each choice of classes that the data lack; none if they have all."""
+    named = labelled.data.class_names
+    absent = {tuple(absent_classes(subject, named)) for subject in subjects} - {()}
+    return [
+        f"{labelled.name} has no samples of {shorten(each)}: to predict such a class is wrong here."
+        for each in sorted(absent)
+    ]
 
 
 def by_form(subjects: Iterable[Subject]) -> list[list[Subject]]:

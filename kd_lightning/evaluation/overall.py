@@ -97,7 +97,7 @@ class ClassReport:
         own = labels_of(subject, labels, class_names)
         self.subject = subject
         self.suffix = "" if alone else subject.name
-        self.matrix = torch.from_numpy(confusion_matrix(logits.argmax(1), own, len(class_names)))
+        self.matrix = torch.from_numpy(confusion_matrix(logits.argmax(1), own, logits.shape[1]))
         self.rows = class_rows(self.matrix, subject.class_names)
 
     def section(self, most: int | None = None) -> Section:

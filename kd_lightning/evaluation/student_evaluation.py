@@ -21,6 +21,7 @@ from kd_lightning.evaluation.labelled_set import (
     Subject,
     by_form,
     labels_of,
+    note_on_classes,
     note_on_form,
     predict_all,
 )
@@ -121,6 +122,7 @@ def evaluate(
     metrics = {name: metrics_of(logits[name], own[name]) for name in own}
     forms = [group[0].form for group in by_form(subjects)]
     notes = [note for form in forms for note in note_on_form(labelled, form)]
+    notes += note_on_classes(labelled, subjects)
     notes += [f"When the data were read: {note}" for note in labelled.data.notes]
     notes += [*notes_on_training(labelled, subjects)]
     if left_out := len(labelled) - len(labels):

@@ -20,6 +20,7 @@ from kd_lightning.evaluation.labelled_set import (
     by_form,
     fitting,
     labels_of,
+    note_on_classes,
     note_on_form,
     predict_all,
     take_split,
@@ -58,14 +59,24 @@ def test_labels_follow_the_names_of_the_classes() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["cat", "dog"], "only the student has fox"),
-        (["cat", "dog", "fox", "owl"], "only the data have owl"),
-        (["cat", "dog", "emu"], "only the data have emu and only the student has fox"),
+        (["cat", "dog", "fox", "owl"], "they also have owl"),
+        (["cat", "emu"], "they also have emu but not dog, fox"),
     ],
 )
 def test_other_classes_are_refused(names: list[str], sentence: str) -> None:
-    with pytest.raises(UserError, match=f"a and the data must .* by name: {sentence} "):
+    with pytest.raises(UserError, match=f"only have classes of a, by name: {sentence} "):
         labels_of(subject(["cat", "dog", "fox"], image_form(1, 2)), torch.tensor([0]), names)
+
+
+def test_data_may_lack_classes_of_the_student(tmp_path: Path) -> None:
+    labelled = arrays(tmp_path, images(1, 6, 6))  # the classes 0, 1 and 2
+    all_three = subject(["0", "1", "2"], image_form(1, 6))
+    with_others = subject(["fox", "2", "0", "1", "owl"], image_form(1, 6))
+    own = labels_of(with_others, torch.tensor([0, 2]), labelled.data.class_names)
+    assert own.tolist() == [2, 1]
+    assert note_on_classes(labelled, [all_three]) == []
+    (note,) = note_on_classes(labelled, [all_three, with_others])
+    assert note.startswith("arrays has no samples of fox, owl: ")
 
 
 def test_samples_that_fit_are_used_as_they_are(tmp_path: Path) -> None:

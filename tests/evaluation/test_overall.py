@@ -52,6 +52,17 @@ def test_classes_are_in_the_order_of_the_student_under_their_own_names() -> None
     assert report.matrix.tolist() == [[1, 0], [1, 2]]
 
 
+def test_a_class_that_the_data_lack_may_be_predicted() -> None:
+    logits = torch.cat([torch.tensor([[9.0], [0.0], [0.0], [0.0]]), LOGITS], dim=1)
+    report = ClassReport(subject(["owl", "cat", "dog"]), logits, LABELS, ["cat", "dog"], alone=True)
+    assert report.matrix.tolist() == [[0, 0, 0], [1, 1, 1], [0, 0, 1]]
+    assert report.rows[0] == {
+        **{"class": "owl", "n": 0, "precision": 0.0, "recall": None, "f1": 0.0},
+        **{"confused_with": None, "times": None},
+    }
+    assert metrics_of(logits, LABELS + 1)["balanced_accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+
+
 def test_of_many_classes_only_the_worst_are_shown() -> None:
     names = [f"class {number}" for number in range(30)]
     labels = torch.arange(29)  # the last one has no sample
