@@ -19,8 +19,8 @@ from kd_lightning.evaluation.robustness import image_corruptions
 from kd_lightning.prepare import prepare
 
 QUIET = ("hardware=cpu", "callbacks=quiet", "logger=none", "threads=1")
-METRICS = ("accuracy", "nll", "ece", "adaptive_ece", "overconfidence_error", "confidence_gap",
-           "brier", "aurc", "entropy")  # fmt: skip
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece", "adaptive_ece",
+           "overconfidence_error", "confidence_gap", "brier", "aurc", "entropy")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

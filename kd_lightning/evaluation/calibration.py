@@ -45,11 +45,12 @@ Labels = Int[Tensor, " N"]
 
 
 def scaled_metrics(logits: Logits, labels: Labels, temperature: float) -> dict[str, float]:
-    """The temperature, and ``classification_metrics`` of the logits divided by it. The accuracy is
-    left out: no temperature changes it.
+    """The temperature, and ``classification_metrics`` of the logits divided by it, without
+    those of the predicted classes, which no temperature changes.
     """
     metrics = classification_metrics(logits / temperature, labels)
-    del metrics["accuracy"]
+    for unchanged in ("accuracy", "balanced_accuracy", "macro_f1"):
+        del metrics[unchanged]
     return {"temperature": temperature, **metrics}
 
 

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kd_lightning.base.confusion import confusion_matrix
+from kd_lightning.evaluation.per_class import balanced_accuracy, macro_f1
 from kd_lightning.uncertainty.calibration import (
     adaptive_calibration_error,
     brier_score,
@@ -60,12 +62,17 @@ def predict(
 def classification_metrics(logits: Logits, labels: Int[Tensor, " N"]) -> dict[str, float]:
     """The metrics of one net's predictions, in the order of ``metrics.json``.
 
-    accuracy; nll (nats); ece (15 bins of equal width); adaptive_ece (15 bins of equal mass);
-    overconfidence_error (the bins of ece); confidence_gap, mean confidence minus accuracy; brier;
-    aurc, the mean error over all coverages; entropy, the mean entropy of the predictions (nats).
+    accuracy; balanced_accuracy, the mean recall of the classes; macro_f1; nll (nats); ece (15 bins
+    of equal width); adaptive_ece (15 bins of equal mass); overconfidence_error (the bins of ece);
+    confidence_gap, mean confidence minus accuracy; brier; aurc, the mean error over all coverages;
+    entropy, the mean entropy of the predictions (nats).
     """
+    predicted = logits.argmax(-1)
+    matrix = torch.from_numpy(confusion_matrix(predicted, labels, logits.shape[-1]))
     return {
-        "accuracy": (logits.argmax(-1) == labels).float().mean().item(),
+        "accuracy": (predicted == labels).float().mean().item(),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "macro_f1": macro_f1(matrix),
         "nll": negative_log_likelihood(logits, labels).mean().item(),
         "ece": expected_calibration_error(logits, labels).item(),
         "adaptive_ece": adaptive_calibration_error(logits, labels).item(),

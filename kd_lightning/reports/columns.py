@@ -3,14 +3,15 @@
     val/accuracy           the objective: val accuracy of the chosen weights, mean of the students
     val/<net>/<metric>     a student's chosen weights on val: accuracy, nll, epoch, robust_accuracy
                            (under attack, of the methods that attack in training)
-    test/<net>/<metric>    any net on test, a student with its chosen weights: accuracy, nll, ece,
+    test/<net>/<metric>    any net on test, a student with its chosen weights: accuracy,
+                           balanced_accuracy (mean recall of the classes), macro_f1, nll, ece,
                            adaptive_ece, overconfidence_error, confidence_gap, brier, aurc, entropy,
                            robust_accuracy (under PGD, if evaluation.adversarial was set), agreement
                            (the share of samples that get the same class from the teacher)
     last/<net>/<metric>    a student on test with the weights of its last epoch: as test, without
                            robust_accuracy and agreement
     scaled/<net>/<metric>  as test, after temperature scaling fitted on val, if it was requested:
-                           temperature, and the metrics of test but accuracy and agreement
+                           temperature, and the metrics of the probabilities, from nll to entropy
     net/<net>/<metric>     parameters, throughput (samples per second)
 
 ``<net>`` is a student's key, ``*`` for every student, ``teacher``, or a combination of the
@@ -28,7 +29,7 @@ PROBABILITIES = (
     *("nll", "ece", "adaptive_ece", "overconfidence_error", "confidence_gap"),
     *("brier", "aurc", "entropy"),
 )
-QUALITY = ("accuracy", *PROBABILITIES)
+QUALITY = ("accuracy", "balanced_accuracy", "macro_f1", *PROBABILITIES)
 METRICS = {
     "val": ("accuracy", "nll", "epoch", "robust_accuracy"),
     "test": (*QUALITY, "robust_accuracy", "agreement"),
@@ -41,7 +42,7 @@ COMBINED = ("ensemble", "vote", "uniform_soup", "greedy_soup")
 # A column may name these nets even if no run of the report has them: a preset's columns are the
 # same for all methods.
 ALWAYS_VALID = ("teacher", *COMBINED)
-PERCENT = ("accuracy", "robust_accuracy", "agreement")
+PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "robust_accuracy", "agreement")
 CHOOSERS = ("accuracy", "robust_accuracy")  # of a student on val; higher is better
 DECIMALS = {"epoch": 1, "aurc": 4}  # others: 3; typical aurc values are some thousandths
 

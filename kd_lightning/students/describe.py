@@ -13,6 +13,8 @@ from kd_lightning.students.architecture import describe_architecture, net_size, 
 
 MEANINGS = {
     "accuracy": "share of samples whose class is predicted correctly; 0 to 1, higher is better",
+    "balanced_accuracy": "mean of this share over the classes; 0 to 1, higher is better",
+    "macro_f1": "mean over the classes of the F1 of precision and recall; 0 to 1, higher is better",
     "robust_accuracy": "share of samples that are right unchanged and under attack; 0 to 1, higher "
     "is better",
     "nll": "negative log-likelihood of the correct class, mean in nats; lower is better",

@@ -33,6 +33,9 @@ def test_metrics_by_hand():
     metrics = evaluation.classification_metrics(LOGITS, LABELS)
     of_label = [0.9, 0.8, 0.4, 0.7]  # the probability of the label
     assert metrics["accuracy"] == 0.75
+    # of class 0 both samples are found, of class 1 one; of three predictions of 0 two are right
+    assert metrics["balanced_accuracy"] == 0.75
+    assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert metrics["nll"] == pytest.approx(-sum(math.log(p) for p in of_label) / 4)
     assert metrics["brier"] == pytest.approx(sum(2 * (1 - p) ** 2 for p in of_label) / 4)
     # each sample is in its own bin: |confidence - correct|
