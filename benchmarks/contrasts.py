@@ -36,6 +36,7 @@ DUAL_PAIRS = (
     ("kd + confidence (mean 1)", "kd"),
     ("kd + peer", "kd"),
     ("dual_student", "kd"),
+    ("dual_student (mean 1)", "kd"),
 )
 WEIGHTS = {"test": "chosen on val", "last": "last epoch"}
 STUDENTS = ("a", "b")

@@ -13,7 +13,7 @@ def draw(comparison: Comparison) -> Figure:
     import pandas
     import scikit_posthocs
 
-    means = pandas.DataFrame(comparison.means)  # data sets x rows
+    means = pandas.DataFrame(comparison.rounded)  # data sets x rows
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(means)
     p_values.index = p_values.columns = means.columns
     longest = max(map(len, comparison.samples))

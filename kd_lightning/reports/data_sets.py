@@ -69,8 +69,8 @@ class Comparison:
     def overall(self, label: str) -> Sample:
         """A row's mean over the complete data sets, each with equal weight.
 
-        The sample has one value for each seed that all data sets have. If they have no seed in
-        common, it has a single value: the mean of the data sets' means.
+        The sample has one value for each seed. If some data sets lack a seed that others have, it
+        has a single value: the mean of the data sets' means, over the seeds that each has.
         """
         if not self.complete:
             return Sample(())
@@ -78,24 +78,28 @@ class Comparison:
             dict(zip(self.seeds[label][name], self.samples[label][name].values, strict=True))
             for name in self.complete
         ]
-        seeds = [seed for seed in by_data_set[0] if all(seed in values for values in by_data_set)]
-        if not seeds:
+        if any(values.keys() != by_data_set[0].keys() for values in by_data_set):
             return Sample((sum(self.means[label]) / len(by_data_set),))
-        return Sample(tuple(sum(v[seed] for v in by_data_set) / len(by_data_set) for seed in seeds))
+        return Sample(
+            tuple(sum(v[seed] for v in by_data_set) / len(by_data_set) for seed in by_data_set[0])
+        )
+
+    @property
+    def rounded(self) -> dict[str, list[int]]:
+        """``means`` as whole numbers, so that float32 rounding errors do not decide between equal
+        accuracies.
+        """
+        return {label: [round(x / TOLERANCE) for x in row] for label, row in self.means.items()}
 
     def mean_ranks(self) -> dict[str, float]:
         """Row -> its mean rank (1 is best; equal rows share it); {} if no data set is complete."""
         if not self.complete:
             return {}
-        means = self.means
-        ranks = [
-            # rounded, so that float32 rounding errors do not decide between equal accuracies
-            stats.rankdata([-round(means[label][i] / TOLERANCE) for label in means])
-            for i in range(len(self.complete))
-        ]
+        by_data_set = zip(*self.rounded.values(), strict=True)
+        ranks = [stats.rankdata([-mean for mean in means]) for means in by_data_set]
         return {
             label: float(sum(rank[i] for rank in ranks) / len(ranks))
-            for i, label in enumerate(means)
+            for i, label in enumerate(self.samples)
         }
 
     @property
@@ -105,7 +109,7 @@ class Comparison:
 
     def friedman(self) -> float | None:
         """p-value of the Friedman test; None if all rows are equal on every data set."""
-        rounded = [[round(mean / TOLERANCE) for mean in row] for row in self.means.values()]
+        rounded = list(self.rounded.values())
         if all(row == rounded[0] for row in rounded):
             return None
         return float(stats.friedmanchisquare(*rounded).pvalue)
@@ -187,8 +191,8 @@ def comparison_table(
         )
     if _lacks_jobs(comparison):
         own_notes.append(
-            "Where jobs are missing (n = … of …), means, ranks and tests use the jobs that are "
-            "done."
+            "Where jobs are missing (n = … of …), means and ranks use the jobs that are done, so "
+            "rows may differ by their seeds; the pairs compare equal seeds alone."
         )
     if comparison.saturated:
         own_notes.append(

@@ -34,7 +34,8 @@ class Difference:
         results: the results that ``sample`` uses: first those of A, then those of B.
         interval_with_test: the 95 % interval over other seeds and other test samples; None if it is
             not known which samples the nets got right, and for other metrics than accuracy.
-        exploratory: whether the study named another pair or another column as its question.
+        exploratory: whether the study named another pair or another column as its question; None:
+            it named none.
         declared: how many seeds the study named before it ran; 0: it named none.
     """
 
@@ -46,7 +47,7 @@ class Difference:
     planned: int
     results: tuple[JobResult, ...]
     interval_with_test: tuple[float, float] | None = None
-    exploratory: bool = False
+    exploratory: bool | None = None
     declared: int = 0
 
     @property
@@ -61,14 +62,14 @@ class Difference:
         return split(self.column)[2]
 
     @property
-    def family(self) -> tuple[str, str, str, bool]:
+    def family(self) -> tuple[str, str, str, bool | None]:
         """Tests with the same value are corrected together."""
         return self.net, split(self.column)[0], self.metric, self.exploratory
 
     @property
     def kind(self) -> str:
-        """What the difference is for its study."""
-        return "exploratory" if self.exploratory else "primary"
+        """What the difference is for its study; "" if this did not say what its question is."""
+        return {True: "exploratory", False: "primary", None: ""}[self.exploratory]
 
 
 def check_compared(metrics: Sequence[str]) -> None:
@@ -151,7 +152,9 @@ def differences(
                 )
                 interval = interval_with_test(column_a, column_b, sample, used)
                 planned = max(declared, len({*a, *b}))
-                exploratory = pair.exploratory or primary_column not in (None, column_a)
+                exploratory = pair.exploratory
+                if primary_column is not None:
+                    exploratory = bool(exploratory) or column_a != primary_column
                 paired.append(
                     Difference(
                         pair, data_set, column_a, column_b, sample, planned, used, interval,

@@ -25,6 +25,11 @@ def format_interval(metric: str, interval: tuple[float, float] | None) -> str:
     return "" if interval is None else " to ".join(format_difference(metric, x) for x in interval)
 
 
+def format_margin(margin: float) -> str:
+    """The margin of an equivalence test, in percentage points."""
+    return f"{margin:g} {'point' if margin == 1 else 'points'}"
+
+
 def difference_heading(metric: str) -> str:
     """The heading of a column of differences: what is compared, with its unit if that is points.
 

@@ -10,6 +10,7 @@ from kd_lightning.reports.formats import (
     difference_heading,
     format_difference,
     format_interval,
+    format_margin,
     format_p,
 )
 from kd_lightning.reports.pairs import Pair
@@ -111,10 +112,9 @@ def _notes(
             f"p, Holm: with Holm's correction for the tests of the same net ({tests} at most)."
         )
     if margin is not None:
-        points = "point" if margin == 1 else "points"
         notes.append(
             f"p, within ±{margin:g}: below 0.05, the difference is shown to be smaller than "
-            f"{margin:g} {points} either way (two one-sided t tests"
+            f"{format_margin(margin)} either way (two one-sided t tests"
             f"{', with Holm’s correction' if tests > 1 else ''})."
         )
     notes += note_on_scope(paired)

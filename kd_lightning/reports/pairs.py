@@ -28,14 +28,15 @@ class Pair:
         b: the label of row B.
         title: the name of the comparison.
         nets: one net of each row; None: all nets that both rows have.
-        exploratory: whether the study chose other pairs as its primary contrasts.
+        exploratory: whether the study named other pairs as its primary contrasts; None: it named
+            none.
     """
 
     a: str
     b: str
     title: str
     nets: tuple[str, str] | None = None
-    exploratory: bool = False
+    exploratory: bool | None = None
 
     def columns(self, metric: str, tested: Iterable[str]) -> list[tuple[str, str]]:
         """The columns to compare: each time one of A and one of B.

@@ -3,7 +3,6 @@
 The test follows Demšar, Statistical comparisons of classifiers over multiple data sets (JMLR 2006).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 from kd_lightning.base.tables import Table
@@ -14,6 +13,7 @@ from kd_lightning.reports.formats import (
     difference_heading,
     format_difference,
     format_interval,
+    format_margin,
     format_p,
 )
 from kd_lightning.reports.pair_tables import title_of
@@ -64,41 +64,52 @@ def wilcoxon_table(metric: str, paired: Sequence[Difference], margin: float | No
     if is_tested:
         notes.append(
             f"p, within ±{margin:g}: below 0.05, the mean difference over data sets like these is "
-            f"shown to be smaller than {margin:g} points either way (two one-sided t tests over "
-            "the n data sets, with Holm’s correction)."
+            f"shown to be smaller than {format_margin(margin)} either way (two one-sided t tests "
+            "over the n data sets, with Holm’s correction)."
         )
-    notes += _note_on_lowest_p(list(means.values()), families)
+    if any(sample.n > 1 and sample.is_constant for sample in samples):
+        notes.append(
+            "If the difference is the same on all data sets, the interval has no width. This does "
+            "not mean that other data sets give the same difference."
+        )
+    notes += notes_on_lowest_p(list(means.values()), families)
     heads = ["A − B", *["contrast"] * has_kinds, "net", "n", difference_heading(metric)]
     heads += ["95 % interval", "p", "p, Holm"]
     heads += [f"p, within ±{margin:g}"] if is_tested else []
     return Table("data_sets", title_of("Pairs over data sets", metric), heads, rows, notes)
 
 
-def _note_on_lowest_p(
+def notes_on_lowest_p(
     means: Sequence[Sequence[float]], families: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """One note if so few data sets, or so many pairs, cannot show anything; else none.
+    """What tests over so few data sets, or so many of them, cannot show.
 
     Args:
         means: of each test, its differences, one for each data set.
-        families: the family of each test.
+        families: the family of each test: its net, and its kind of contrast.
     """
     # the test leaves out data sets without a difference
     counts = [sum(abs(mean) >= TOLERANCE for mean in of_test) for of_test in means]
-    if not counts:
-        return []
-    fewest, most = min(counts), max(counts)
-    tests = min(Counter(families).values())
-    if lowest_p(fewest) > ALPHA:
-        return [f"With {fewest} data sets that differ, p cannot be below {lowest_p(fewest):.3g}."]
-    lowest = lowest_p(most)
-    if lowest * tests > ALPHA:
-        return [
-            f"With {most} data sets that differ, p cannot be below {lowest:.3g}. With Holm's "
-            f"correction for {tests} pairs it cannot be below {min(1, lowest * tests):.3g}, so "
-            "this table can show nothing: name fewer primary contrasts (primary)."
-        ]
-    return []
+    notes = [
+        f"Where only {count} data {'set differs' if count == 1 else 'sets differ'}, p cannot be "
+        f"below {lowest_p(count):.3g}."
+        for count in sorted(set(counts))
+        if count and lowest_p(count) > ALPHA
+    ]
+    for family in dict.fromkeys(families):
+        net, kind = family
+        of_family = [n for n, own in zip(counts, families, strict=True) if own == family]
+        most, tests = max(of_family), len(of_family)
+        # Holm's first step multiplies the lowest p by the number of tests
+        lowest = min(1, lowest_p(most) * tests)
+        if kind != "exploratory" and tests > 1 and lowest_p(most) <= ALPHA < lowest:
+            notes.append(
+                f"At most {most} data sets differ for the {tests} {f'{kind} ' * bool(kind)}pairs "
+                f"of {net}: with Holm's correction no p can be below {lowest:.3g}, so the "
+                "signed-rank test cannot show a difference. Name fewer contrasts as primary ones "
+                "(primary)."
+            )
+    return notes
 
 
 def lowest_p(count: int) -> float:

@@ -1,5 +1,6 @@
 import io
 import math
+import re
 
 import pytest
 from made_sweeps import job, metrics, settings
@@ -101,7 +102,12 @@ def test_pairs_have_a_wilcoxon_test_over_the_means_of_the_data_sets(tmp_path):
     # Plane is equal: 0.05, 0.11, 0.10 of one sign
     assert table.rows[1][5] == "0.250"
     assert table.rows[1][6] == "0.500"
-    assert "With 3 data sets that differ, p cannot be below 0.25." in table.notes
+    # the other pair differs on all four
+    low = [note for note in table.notes if "cannot be below" in note]
+    assert low == [
+        "Where only 3 data sets differ, p cannot be below 0.25.",
+        "Where only 4 data sets differ, p cannot be below 0.125.",
+    ]
 
 
 def test_too_many_pairs_for_so_few_data_sets_are_named(tmp_path):
@@ -110,12 +116,52 @@ def test_too_many_pairs_for_so_few_data_sets_are_named(tmp_path):
             axes = {"variant": row, "data.name": f"set {place}", "seed": 0}
             job(tmp_path, row, axes, metrics({"a": accuracy}))
     three = [["dual", "kd"], ["kd", "labels"], ["dual", "labels"]]
-    said = "With Holm's correction for 3 pairs it cannot be below 0.0938"
+    said = (
+        "At most 6 data sets differ for the 3 pairs of a: with Holm's correction no p can be below "
+    )
     _, table = tables(settings(tmp_path, pairs=three))
-    assert any(said in note for note in table.notes)
+    assert any(note.startswith(f"{said}0.0938, ") for note in table.notes)
     _, table = tables(settings(tmp_path, pairs=three, primary=three[:1]))
-    assert not any("cannot be below" in note for note in table.notes)
     assert [row[1] for row in table.rows] == ["primary", "exploratory", "exploratory"]
+    assert not any(" be below" in note for note in table.notes)
+
+
+def test_a_pair_with_few_differences_hides_no_note_on_the_others(tmp_path):
+    for place in range(6):
+        odd = 0.7 if place else 0.71  # differs from kd on one data set alone
+        accuracies = {"dual": 0.8 + place / 50, "kd": 0.7, "labels": 0.6, "odd": odd}
+        for row, accuracy in accuracies.items():
+            axes = {"variant": row, "data.name": f"set {place}", "seed": 0}
+            job(tmp_path, row, axes, metrics({"a": accuracy}))
+    pairs = [["dual", "kd"], ["kd", "labels"], ["odd", "kd"]]
+    _, table = tables(settings(tmp_path, pairs=pairs))
+    low = [re.split("[,:]", note)[0] for note in table.notes if " be below" in note]
+    assert low == [
+        "Where only 1 data set differs",
+        "At most 6 data sets differ for the 3 pairs of a",
+    ]
+
+
+def test_equal_differences_have_an_interval_without_width_and_a_note(tmp_path):
+    for place in range(3):
+        for row, accuracy in (("dual", 0.79), ("kd", 0.8)):
+            axes = {"variant": row, "data.name": f"set {place}", "seed": 0}
+            job(tmp_path, row, axes, metrics({"a": accuracy}))
+    *_, table = tables(settings(tmp_path, pairs=[["dual", "kd"]]))
+    assert table.rows[0][4] == "−1.00 to −1.00"
+    assert any("the interval has no width" in note for note in table.notes)
+
+
+def test_a_mean_uses_all_jobs_where_one_is_missing(tmp_path):
+    """kd lacks its weak seed on one data set: the mean is that of the cells, without deviation."""
+    values = {"Coffee": [0.6, 0.8], "Plane": [0.5, 0.7]}
+    for data_set, by_seed in values.items():
+        for seed, value in enumerate(by_seed):
+            axes = {"variant": "kd", "data.name": data_set, "seed": seed}
+            outcome = "Boom" if (data_set, seed) == ("Coffee", 0) else metrics({"a": value})
+            job(tmp_path, "kd", axes, outcome)
+    (table,) = tables(tmp_path)
+    assert table.rows[0][1:4] == ["80.00 (n = 1 of 2)", "60.00 ± 14.14", "70.00"]
 
 
 def test_pairs_are_tested_to_be_equal_over_the_data_sets(tmp_path):
@@ -188,7 +234,8 @@ def test_a_cell_with_a_missing_seed_says_so_and_a_note_too(tmp_path):
     (table,) = tables(tmp_path)
     assert table.rows[1][4] == "90.00 ± 0.71 (n = 2 of 3)"
     assert (
-        "Where jobs are missing (n = … of …), means, ranks and tests use the jobs that are done."
+        "Where jobs are missing (n = … of …), means and ranks use the jobs that are done, so rows "
+        "may differ by their seeds; the pairs compare equal seeds alone."
     ) in table.notes
 
 
