@@ -15,6 +15,7 @@ from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF, check_one_run, report_errors
 from kd_lightning.config.options import CommandParser
+from kd_lightning.records.resumed_config import with_data_of_run
 
 # Options of Hydra that only show something
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
@@ -97,7 +98,7 @@ def main() -> None:
             return
         if (requested := sweep_requested(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])
-            sys.argv[1:] = options_first(sys.argv[1:])
+            sys.argv[1:] = with_data_of_run(options_first(sys.argv[1:]))
             _hydra_main()
             return
         from kd_lightning import sweep  # here: a job of a sweep need not import it

@@ -418,6 +418,24 @@ def test_a_truncated_image_may_be_skipped(with_a_bad_image: list[str], outputs: 
         distill(*base, *with_a_bad_image, f"outputs={outputs}", "data.on_bad_image=skip")
 
 
+def test_a_run_that_stops_at_a_bad_test_image_ends_without_it(
+    refusal, tmp_path: Path, write_tree, outputs: Path
+) -> None:
+    root = write_tree(
+        tmp_path / "images", {f"{p}/{c}": 12 for p in ("train", "test") for c in ("cat", "dog")}
+    )
+    (root / "test" / "dog" / "dog_0.JPEG").write_text("no image")
+    words = [*IMAGES, "data=image_folder", f"data.root={root}", "data.batch_size=4"]
+    said = refusal(*words, f"run_dir={outputs / 'run'}")
+    command = f"python -m kd_lightning.run resume={outputs / 'run'} data.on_bad_image=skip"
+    assert said.endswith(
+        f"(repair it, or data.on_bad_image=skip); the same run without it: {command}"
+    )
+    with pytest.warns(UserWarning, match=r"left out: .*/dog_0\.JPEG must be an image: .*file$"):
+        again = distill(*command.split()[3:])
+    assert again.directory == outputs / "run"
+
+
 # Places to write to
 
 

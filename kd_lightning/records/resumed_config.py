@@ -1,12 +1,15 @@
 """The configuration of a run that is resumed: the one it began with, but for what may change."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.allowed import check_record
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.conf_folder import CONF
+from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.override_words import changed_key, key_of
 from kd_lightning.records.run_directory import CONFIG, TO_RESUME, is_run, read_config
 
@@ -26,6 +29,7 @@ CHANGEABLE_ON_RESUME = (
     "data.num_workers",
     "data.resident",
     "data.on_leak",
+    "data.on_bad_image",
     "data.download",
     "trainer.max_epochs",
     "trainer.log_every_n_steps",
@@ -47,6 +51,31 @@ ADDED_KEYS = {
 # How older versions read image files, where these keys are missing.
 EARLIER_READING = {"resize": "crop", "interpolation": "bilinear", "exif": False}
 NET_KEYS = ("weights_key", "input_size", "interpolation")  # added later; null: as before
+
+
+def with_data_of_run(words: Sequence[str]) -> list[str]:
+    """The words of a command line; of one that resumes a run, with ``data=<name>`` of this run, so
+    that the keys of its data set are known.
+    """
+    place = next((i for i, word in enumerate(words) if key_of(word) == "resume"), None)
+    if place is None or any(key_of(word) == "data" for word in words):
+        return list(words)
+    directory = Path(words[place].partition("=")[2])
+    names = []
+    with suppress(Damaged):  # whatever is wrong with the run is said by what loads it
+        target = str(read_config(directory, "data").data.get("_target_"))
+        files = sorted((CONF / "data").glob("*.yaml"))
+        names = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
+    return [*words[:place], *[f"data={name}" for name in names[:1]], *words[place:]]
+
+
+def take_missing(cfg: DictConfig) -> None:
+    """Sets the values that the command of a resumed run lacks (``???``) to those of the run."""
+    with suppress(Damaged):
+        old = read_config(Path(str(cfg.resume)))
+        for key in OmegaConf.missing_keys(cfg):
+            if (value := OmegaConf.select(old, key, throw_on_missing=False)) is not None:
+                OmegaConf.update(cfg, key, value, force_add=True)
 
 
 def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -84,6 +113,8 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
         key = changed_key(override)
         if key in ("resume", "allow"):
             continue
+        if key == "data" and cfg.data.get("_target_") == old.data.get("_target_"):
+            continue  # the same data set
         if key in ("experiment", "recipe"):
             raise UserError(f"'{override}' cannot be set when a run is resumed: leave it out")
         new, before = (OmegaConf.select(c, key, throw_on_missing=False) for c in (cfg, old))
@@ -97,9 +128,11 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
         if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE_ON_RESUME):
             OmegaConf.update(old, key, new, merge=False, force_add=True)
         elif without_null(new) != without_null(before):
+            is_section = OmegaConf.is_config(before)  # far too long for a sentence
+            has = "" if is_section else f", which has {key}={before}"
             raise UserError(
-                f"'{override}' would change what the resumed run learns, which has {key}={before}: "
-                "leave it out, or start a new run"
+                f"'{override}' would change what the resumed run learns{has}: leave it out, or "
+                "start a new run"
             )
     old.resume, old.allow = str(directory), allow
     return old

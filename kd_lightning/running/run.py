@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +33,19 @@ from kd_lightning.config.console import say as show
 from kd_lightning.config.paths import check_paths
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.evaluation import calibration, table
 from kd_lightning.evaluation.final_test import test_run
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.records.generations import choose_checkpoint, has_checkpoint
 from kd_lightning.records.jobs import current_job
-from kd_lightning.records.resumed_config import changeable_keys, load_resumed_config
+from kd_lightning.records.resumed_config import (
+    changeable_keys,
+    load_resumed_config,
+    take_missing,
+    with_data_of_run,
+)
 from kd_lightning.records.run_directory import make_run_directory, read_config
 from kd_lightning.running.build import (
     build_data,
@@ -93,7 +101,8 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     """
     with as_user_errors(overrides):
         check_one_run(overrides)
-        return run(compose(overrides, config_dir), list(overrides))
+        overrides = with_data_of_run(overrides)
+        return run(compose(overrides, config_dir), overrides)
 
 
 def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
@@ -106,6 +115,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     quieten()
     if cfg.resume:
         take_determinism(cfg, overrides or [])
+        take_missing(cfg)
     check_configuration(cfg)
     if cfg.resume:
         cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])
@@ -147,6 +157,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         trainer.callbacks += [] if filling is None else [filling]
     with (
         interruptible(how_to_resume(cfg, directory)),
+        saying_how_to_skip(cfg, directory),
         closing_loggers(trainer.loggers, Pruned),
     ):
         if trainer.is_global_zero:
@@ -179,10 +190,30 @@ def how_to_resume(cfg: DictConfig, directory: Path) -> str:
     """The command that resumes a run, with the packages that its configuration needs allowed."""
     if launcher_rank():  # this rank does not know the directory
         return "the first process says how to resume"
+    return f"resume with: {resuming_command(cfg, directory)}"
+
+
+def resuming_command(cfg: DictConfig, directory: Path) -> str:
     words = [f"resume={directory}"]
     if needed := needed_words(cfg):
         words.append(f"allow=[{','.join(needed)}]")
-    return f"resume with: python -m kd_lightning.run {shlex.join(words)}"
+    return f"python -m kd_lightning.run {shlex.join(words)}"
+
+
+@contextmanager
+def saying_how_to_skip(cfg: DictConfig, directory: Path) -> Iterator[None]:
+    """Inside, an image that cannot be read ends the run with the command that resumes without it: a
+    run may have been trained for days when its test meets such an image.
+    """
+    try:
+        yield
+    except BadImage as error:
+        if launcher_rank() or current_job() is not None:
+            raise
+        command = resuming_command(cfg, directory)
+        raise UserError(
+            f"{str(error).strip()}; the same run without it: {command} data.on_bad_image=skip"
+        ) from None
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

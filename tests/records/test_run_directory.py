@@ -12,7 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.records import run_directory
-from kd_lightning.records.resumed_config import load_resumed_config
+from kd_lightning.records.resumed_config import (
+    load_resumed_config,
+    take_missing,
+    with_data_of_run,
+)
 from kd_lightning.records.run_directory import (
     RUN_DIR_VARIABLE,
     best_student,
@@ -128,7 +132,7 @@ def test_the_error_for_a_folder_that_cannot_be_made_has_the_key(tmp_path: Path) 
 OLD = {
     "seed": 0,
     "method": {"temperature": 4.0},
-    "data": {"root": "/old", "batch_size": 8},
+    "data": {"_target_": "kd_lightning.data.synthetic.Synthetic", "root": "/old", "batch_size": 8},
     "trainer": {"max_epochs": 2},
     "hardware": {"devices": 1},
     "task": {"num_classes": 3},
@@ -183,6 +187,32 @@ def test_keys_that_do_not_change_what_is_learnt_may_change(override: str, value,
 def test_keys_that_change_what_is_learnt_are_refused(override: str, old: Path) -> None:
     with pytest.raises(UserError, match=f"'{override}' would change what the resumed run learns"):
         load_resumed_config(old, composed(override), [override])
+
+
+def test_the_data_set_of_a_resumed_run_is_known(old: Path) -> None:
+    """So that the keys of its data set are, whatever the command's default data set is."""
+    words = ["threads=1", f"resume={old}", "data.on_bad_image=skip"]
+    assert with_data_of_run(words) == ["threads=1", "data=synthetic", *words[1:]]
+    for unchanged in (["data=digits", *words], ["data.root=x"], ["resume=/nowhere"]):
+        assert with_data_of_run(unchanged) == unchanged
+
+
+def test_the_data_set_may_be_named_again_and_not_be_another_one(old: Path) -> None:
+    load_resumed_config(old, composed(), ["data=synthetic"])
+    cfg = composed()
+    cfg.data._target_ = "kd_lightning.data.digits.Digits"
+    refused = "'data=digits' would change what the resumed run learns: leave it out"
+    with pytest.raises(UserError, match=refused):
+        load_resumed_config(old, cfg, ["data=digits"])
+
+
+def test_values_that_the_command_lacks_are_those_of_the_run(old: Path) -> None:
+    cfg = composed()
+    cfg.data.root, cfg.method.temperature = "???", "???"
+    cfg.resume = str(old)
+    take_missing(cfg)
+    of_run = OmegaConf.load(old / "config.yaml")
+    assert cfg.data.root == of_run.data.root
 
 
 def test_a_resumed_run_is_not_shortened(old: Path) -> None:

@@ -88,8 +88,10 @@ class BadImage(UserError):
     """A file cannot be decoded. With ``on_bad_image=skip`` it is left out of its batch.
 
     Attributes:
-        reason: why; the message also has the name of the file and advice for training.
+        reason: why; the message also has the name of the file, and ``ADVICE``.
     """
+
+    ADVICE = " (repair it, or data.on_bad_image=skip)"
 
     # a loading process hands on the message alone
     def __init__(self, message: str, reason: str = "") -> None:
@@ -219,7 +221,7 @@ class SampleSet(Dataset):
         except BadImage as error:
             if not self.skip_bad:
                 raise
-            warnings.warn(f"left out: {error}", stacklevel=2)
+            warnings.warn(f"left out: {str(error).removesuffix(error.ADVICE)}", stacklevel=2)
             return None
 
     def _transform_samples(self, samples: Sequence[tuple[int, Tensor]], epoch: int) -> Tensor:

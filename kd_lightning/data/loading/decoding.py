@@ -61,11 +61,9 @@ def read_rgb_from(
             pixels = tv.pil_to_tensor(with_8_bits(image))
             return turned(pixels, orientation(image)) if exif else pixels
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = printable(str(error).replace(repr(source), str(name)))
-        raise BadImage(
-            f"{printable(name)} must be an image: {reason} (repair it, or data.on_bad_image=skip)",
-            reason,
-        ) from None
+        reason = printable(str(error).removesuffix(f" {str(source)!r}").replace(repr(source), "it"))
+        message = f"{printable(name)} must be an image: {reason}{BadImage.ADVICE}"
+        raise BadImage(message, reason) from None
 
 
 def with_8_bits(image: Image.Image) -> Image.Image:
