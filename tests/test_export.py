@@ -51,6 +51,19 @@ def alone(run: Path, tmp_path: Path) -> Path:
     )
 
 
+@pytest.fixture(scope="module")
+def of_floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on dark images of floats, which would all be 0 as bytes."""
+    place = tmp_path_factory.mktemp("floats")
+    y = np.arange(160) % 4
+    noise = np.random.default_rng(0).random((160, 1, 8, 8)) / 1000
+    x = (noise + y.reshape(-1, 1, 1, 1) / 3000).astype(np.float32)
+    np.savez(place / "dark.npz", x=x, y=y)
+    words = ["method=supervised", "data=arrays", f"data.root={place / 'dark.npz'}", "hardware=cpu"]
+    words += ["model@method.students.student=mlp", "trainer.max_epochs=30", "data.batch_size=16"]
+    return distill(*words, "callbacks=quiet", "logger=none", f"outputs={place}").directory
+
+
 def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
     """The sentence of a command that ends with exit code 2."""
     capsys.readouterr()
@@ -58,6 +71,24 @@ def refused(capsys: pytest.CaptureFixture, *words: object) -> str:
         main([str(word) for word in words])
     assert end.value.code == 2
     return capsys.readouterr().err
+
+
+def test_a_student_of_floats_takes_floats_also_without_its_run(
+    of_floats: Path, tmp_path: Path
+) -> None:
+    accuracy = json.loads((of_floats / "metrics.json").read_text())["nets"]["student"]["test"]
+    assert accuracy["accuracy"] > 0.9
+    alone = shutil.copy(of_floats / "students/student/student.safetensors", tmp_path)
+    dark = of_floats.parent / "dark.npz"
+    main([str(alone), "--samples", str(dark), "--out", str(tmp_path / "out")])
+    parity = json.loads((tmp_path / "out" / RECORD).read_text())["formats"]["onnx"]["parity"]
+    assert parity["accuracy"] > 0.9
+    assert "not divided by 255" in (tmp_path / "out" / "README.md").read_text()
+    words = [str(of_floats), "--preprocessing", "outside", "--out", str(tmp_path / "outside")]
+    main(words)
+    card = (tmp_path / "outside" / "README.md").read_text()
+    assert "(x - mean) / std" in card
+    assert "x / 255" not in card
 
 
 def test_the_folder_has_the_student_the_files_a_card_and_a_record(exported: Path) -> None:

@@ -69,8 +69,9 @@ def similar_names(name: str, valid: Iterable[str]) -> list[str]:
     """
     valid = list(valid)
     same = [other for other in valid if other.rpartition(".")[2] == name.rpartition(".")[2]]
-    close = difflib.get_close_matches(name, valid, n=SIMILAR, cutoff=0.5)
-    return list(dict.fromkeys([*same, *close]))[:SIMILAR]
+    small = {other.lower(): other for other in valid}
+    close = difflib.get_close_matches(name.lower(), small, n=SIMILAR, cutoff=0.5)
+    return list(dict.fromkeys([*same, *(small[other] for other in close)]))[:SIMILAR]
 
 
 def with_full_keys(message: str, key: str) -> str:

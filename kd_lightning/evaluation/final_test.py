@@ -182,6 +182,7 @@ def test_once(
         "nets": report,
         "objective": None if None in accuracies else sum(accuracies) / len(accuracies),
         "has_val": bool(best.chosen),
+        "tested": len(labels),
         "protocol": data.protocol,
         "unit": "series" if batch.ndim == 3 else "images",
         "batch": len(batch),

@@ -104,7 +104,9 @@ def results(info: Info, record: Info | None) -> str:
     if metrics is None:
         return "Not recorded in the student's file."
     tested, counts = metrics["test"], sample_counts(metrics["protocol"])
-    rows = [["test accuracy", with_interval(tested["accuracy"], counts and counts.test)]]
+    # fewer than the protocol says if images could not be read
+    count = metrics.get("samples") or (counts and counts.test)
+    rows = [["test accuracy", with_interval(tested["accuracy"], count)]]
     rows += [[key.upper(), f"{tested[key]:.3f}"] for key in ("nll", "ece") if key in tested]
     nets = {} if record is None else record["nets"]
     if "teacher" in nets:

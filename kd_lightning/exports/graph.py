@@ -90,7 +90,7 @@ def build_graph(
             to_input=lambda x: as_type(x, samples.dtype),
             expected=lambda x: student(as_type(x, samples.dtype)).float().softmax(-1),
             example=samples,
-            about={"preprocessing": preprocessing, "input": describe(samples)},
+            about={"preprocessing": preprocessing, "input": describe_raw(samples)},
         )
     net = student.net
     if not isinstance(net, Classifier):
@@ -99,7 +99,7 @@ def build_graph(
             "leave it inside"
         )
     prepared = net.prepare(samples)
-    words = f"{describe(prepared)}, {normalization(net, kind)}"
+    words = f"{describe(prepared)}, {normalization(net, samples)}"
     return Graph(
         module=Logits(net).eval(),
         input_name=kind,
@@ -127,13 +127,23 @@ def describe(example: Tensor) -> str:
     return f"{kind} of shape (batch, {', '.join(map(str, example.shape[1:]))}){values}"
 
 
-def normalization(net: Classifier, kind: str) -> str:
-    """How samples are normalized before the trunk, in words."""
+def describe_raw(samples: Tensor) -> str:
+    """``describe`` for samples as the student takes them."""
+    as_they_are = samples.ndim == 4 and samples.is_floating_point()
+    return describe(samples) + as_they_are * ", numbers as in the training data, not divided by 255"
+
+
+def normalization(net: Classifier, samples: Tensor) -> str:
+    """How samples are normalized before the trunk, in words.
+
+    Args:
+        samples: as the student takes them.
+    """
     if getattr(net.prepare, "mean", None) is None:
         return "not normalized"
     mean, std = (
         [float(f"{value:.6g}") for value in getattr(net.prepare, name).flatten().tolist()]
         for name in ("mean", "std")
     )
-    value = "x / 255" if kind == "images" else "x"
+    value = "x / 255" if samples.dtype == torch.uint8 else "x"
     return f"normalized for each channel, ({value} - mean) / std, mean {mean}, std {std}"

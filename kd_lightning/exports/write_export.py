@@ -92,9 +92,8 @@ def write_export(
     with replace_folder(request.out) as folder, torch.no_grad():
         copy_student(request.source, request.student, folder, request.allow)
         student = load(folder, allow=request.allow)
-        graph = build_graph(
-            student, shape_of(student.info), request.preprocessing, dtype=image_type(data)
-        )
+        dtype = image_type(data, student.info)
+        graph = build_graph(student, shape_of(student.info), request.preprocessing, dtype=dtype)
         graph.about.update(facts_of(student.info))
         record = record_of(run, student.info)
         calibration = calibration_of(request, student, data)
@@ -129,10 +128,18 @@ def shape_of(info: dict[str, Any]) -> tuple[int, ...]:
     return (given["channels"], *[given["size"]] * (1 if given["kind"] == "series" else 2))
 
 
-def image_type(data: ClassificationData | None) -> torch.dtype:
-    """uint8, unless the images of the run are numbers with a point."""
+def image_type(data: ClassificationData | None, info: Mapping[str, Any]) -> torch.dtype:
+    """uint8, unless the images of the run are numbers with a point.
+
+    Args:
+        data: of the run; None: they are not here.
+        info: the description of the student.
+    """
     x = None if data is None else data.parts["test"].x
-    return x.dtype if isinstance(x, Tensor) else torch.uint8
+    if isinstance(x, Tensor):
+        return x.dtype
+    is_float = data is None and info["input"].get("dtype") == "float32"
+    return torch.float32 if is_float else torch.uint8
 
 
 def facts_of(info: dict[str, Any]) -> dict[str, str]:
@@ -159,7 +166,7 @@ def samples_of(
     if request.calibration is not None:
         return samples_at(request.calibration, student, "--calibration", request.limit)
     shape = shape_of(student.info)
-    return noise(shape, torch.uint8 if len(shape) == 3 else torch.float32)
+    return noise(shape, image_type(data, student.info) if len(shape) == 3 else torch.float32)
 
 
 def calibration_of(

@@ -272,7 +272,10 @@ def load_state(
         message = "; ".join(problem for problem in problems if problem)
         of = checkpoint.facts.architecture
         says = f", which says that it is of {of}," if of else ""
-        raise UserError(f"the weights in {path}{says} do not fit the net: {message} ({key}=…)")
+        other = ", or their net: model@method.teacher=…" if key == "teacher.source" else ""
+        raise UserError(
+            f"the weights in {path}{says} do not fit the net: {message} ({key}=…{other})"
+        )
     net.load_state_dict(own | state)
 
 

@@ -36,6 +36,8 @@ def check_output(out: str | None, embeddings: bool) -> None:
         raise UserError(
             '.parquet needs pyarrow: pip install "kd_lightning[parquet]", or write .csv or .jsonl'
         )
+    if out is not None and Path(out).is_dir():
+        raise UserError(f"--out {out} is a folder: name a file")
     if out is not None and not Path(out).parent.is_dir():
         raise UserError(f"there is no folder {Path(out).parent} to write {out} into")
 

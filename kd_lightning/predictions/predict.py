@@ -4,7 +4,7 @@ Dimensions: B batch, C classes, D features, K classes of a row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from kd_lightning.predictions.samples import Batch, find_files, is_table, read_b
 from kd_lightning.predictions.tables import Sample
 from kd_lightning.students.load import Student
 
+NO_NUMBER = "the student's output is no number: its values are too large"
 # of one sample: K classes, their K probabilities, and D features or None
 Result = tuple[list[int], list[float], list[float] | None]
 
@@ -107,15 +108,33 @@ def predict_rows(
     top_k = sum(name.startswith("class") for name in names)
     for batch in batches:
         results: Iterator[Result] = iter(())
+        samples = batch.samples
         if batch.x is not None:
             output = student.net(batch.x.to(device))
-            top = output.logits.softmax(1).topk(top_k)
+            probabilities = output.logits.softmax(1)
+            samples = with_faults(samples, probabilities.isfinite().all(1).tolist())
+            top = probabilities.topk(top_k)
             features = output.features.tolist() if "embedding" in names else [None] * len(batch.x)
             results = zip(top.indices.tolist(), top.values.tolist(), features, strict=True)
-        yield [
-            to_row(sample, None if sample.error else next(results), names, student.class_names)
-            for sample in batch.samples
-        ]
+        rows = []
+        for sample, read in zip(samples, batch.samples, strict=True):
+            result = None if read.error else next(results)
+            result = None if sample.error else result
+            rows.append(to_row(sample, result, names, student.class_names))
+        yield rows
+
+
+def with_faults(samples: Sequence[Sample], are_finite: Sequence[bool]) -> list[Sample]:
+    """The samples, with an error where the student has no number for one that could be read.
+
+    Args:
+        are_finite: of each sample without an error, whether its probabilities are numbers.
+    """
+    finite = iter(are_finite)
+    return [
+        sample if sample.error or next(finite) else replace(sample, error=NO_NUMBER)
+        for sample in samples
+    ]
 
 
 def to_row(

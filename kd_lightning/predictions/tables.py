@@ -118,7 +118,8 @@ def to_sample(
     if isinstance(value, str):
         return Sample(path, index, error=value)
     is_bytes = value.dtype == np.uint8 and given["kind"] == "image"
-    x = torch.from_numpy(value if is_bytes else value.astype(np.float32))
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which is a fault
+        x = torch.from_numpy(value if is_bytes else value.astype(np.float32))
     if fault := fault_of(x, given):
         return Sample(path, index, error=fault)
     size = [given["size"]] * (x.ndim - 1)

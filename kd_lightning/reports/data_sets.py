@@ -55,6 +55,8 @@ class Comparison:
     @property
     def saturated(self) -> tuple[str, ...]:
         """The complete data sets on which all rows have the same mean."""
+        if len(self.samples) < 2:
+            return ()
         columns = zip(self.complete, zip(*self.means.values(), strict=True), strict=True)
         return tuple(name for name, means in columns if max(means) - min(means) < TOLERANCE)
 

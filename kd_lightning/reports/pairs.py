@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from kd_lightning.base.errors import UserError, unknown
+from kd_lightning.base.words import shorten
 from kd_lightning.reports.columns import measure_of, split
 from kd_lightning.reports.job_results import JobResult
 
@@ -108,9 +109,13 @@ def _pairs_by_value(a: str, b: str, settings: Mapping[str, Mapping[str, Any]]) -
         settings: label -> axis -> value.
     """
     valid = list(dict.fromkeys([*settings, *_conditions(settings)]))
-    (key_a, word_a), (key_b, word_b) = (_condition(name, settings, valid) for name in (a, b))
-    if key_a != key_b:
-        raise UserError(f"a pair names two values of one key, got '{a}' and '{b}' ({WHERE}=…)")
+    found_a, found_b = (_condition(name, settings, valid) for name in (a, b))
+    if found_a is None or found_b is None or found_a[0] != found_b[0]:
+        raise UserError(
+            "a pair names two rows or two values of one key, got "
+            f"'{a}' and '{b}': the rows are {shorten(list(settings))} ({WHERE}=…)"
+        )
+    (key_a, word_a), (_, word_b) = found_a, found_b
     others = {
         label: {k: v for k, v in axes.items() if k != key_a} for label, axes in settings.items()
     }
@@ -130,12 +135,16 @@ def _pairs_by_value(a: str, b: str, settings: Mapping[str, Mapping[str, Any]]) -
 
 def _condition(
     name: str, settings: Mapping[str, Mapping[str, Any]], valid: Sequence[str]
-) -> tuple[str, str]:
-    """The axis and the value that ``name`` means; a named variant is a value of ``variant``."""
+) -> tuple[str, str] | None:
+    """The axis and the value that ``name`` means; a named variant is a value of ``variant``. None:
+    it means none, but is a row.
+    """
     if any(axes.get("variant") == name for axes in settings.values()):
         return "variant", name
     key, _, word = name.partition("=")
     if not any(key in axes and _equals(axes[key], word) for axes in settings.values()):
+        if name in settings:
+            return None
         raise unknown("row in a pair", name, valid, WHERE)
     return key, word
 

@@ -256,6 +256,7 @@ def check_net(net: nn.Module, task: DictConfig, key: str) -> None:
     num_classes = output.logits.shape[1]
     if num_classes != task.num_classes:
         raise UserError(
-            f"{key} must have the data's {task.num_classes} classes, it has {num_classes}: choose "
-            "another net, or weights that were learnt on these classes"
+            f"{key} must have the data's {task.num_classes} classes, it has {num_classes}: leave "
+            f"its num_classes to the data ({key}.num_classes=…), or choose another net "
+            f"(model@{key}=…)"
         )

@@ -73,6 +73,7 @@ def describe_environment(
             "classes_sha256": data.classes_sha256,
             "class_list_sha256": getattr(data, "class_list_sha256", None),
             "protocol": data.protocol,
+            "dtype": sample_type(data.parts["test"].x),
             "class_names": data.class_names,
             "notes": data.notes,
         },
@@ -84,6 +85,11 @@ def describe_environment(
             **{part: (checked or {}).get(part) for part in ("val", "train")},
         },
     }
+
+
+def sample_type(x: Any) -> str:
+    """The type of a sample as a net takes it; image files are read as uint8."""
+    return str(x.dtype).removeprefix("torch.") if torch.is_tensor(x) else "uint8"
 
 
 def command() -> list[str]:

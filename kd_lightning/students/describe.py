@@ -57,7 +57,10 @@ def describe(
         "run": metrics["title"],
         "architecture": describe_architecture(config, state),
         "class_names": environment["data"]["class_names"],
-        "input": describe_input(cfg.task, config, state, resizing),
+        "input": {
+            **describe_input(cfg.task, config, state, resizing),
+            "dtype": environment["data"].get("dtype"),  # unknown of a run of an older version
+        },
         "parameters": net["parameters"],
         "data": {
             "name": data_name(cfg),
@@ -135,6 +138,7 @@ def describe_metrics(
         weights = f"the mean of the weights of {', '.join(net['members'])}"
     return {
         "test": net["test"],
+        "samples": metrics.get("tested"),  # a run of an older version does not say it
         "val": net["val"],
         "epoch": net.get("epoch"),
         "meaning": {name: MEANINGS[name] for name in net["test"] if name in MEANINGS},

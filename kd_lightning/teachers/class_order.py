@@ -76,10 +76,11 @@ def rows_for(
             f"if they are the data's classes, name the data's class of each output ({KEY}=…)"
         )
     if outputs != len(classes):
+        or_named = f"or name the class of each output ({KEY}=…), " if outputs > len(classes) else ""
         raise UserError(
             f"expected weights for {len(classes)} classes, {source} has {outputs}: give weights "
-            f"that were trained on the data's classes, or name the class of each output ({KEY}=…), "
-            "or train the teacher (teacher.source=train)"
+            f"that were trained on the data's classes, {or_named}or train the teacher "
+            "(teacher.source=train)"
         )
     note = (
         f"Teacher: no class names in {source}, so its outputs are taken to be in the data's order: "
@@ -112,9 +113,11 @@ def by_order(
         raise UserError(f"{KEY} must name each class once, got {shorten(twice)} more than once")
     missing = [name for name in classes if name not in given]
     if missing:
+        extra = [name for name in given if name not in classes]
+        has = f", and has {shorten(extra)}" if extra else ""
         raise UserError(
             f"{KEY} must have all {len(classes)} classes of the data, {shorten(classes)}: it does "
-            f"not have {shorten(missing)}"
+            f"not have {shorten(missing)}{has}"
         )
     return by_names(classes, given, KEY)
 

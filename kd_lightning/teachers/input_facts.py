@@ -70,8 +70,8 @@ def describe_input(net: nn.Module, origin: str, size: int) -> str:
 
 
 def numbers(values: Sequence[float]) -> str:
-    """At most four numbers with three digits."""
-    return " ".join(f"{value:.3g}" for value in values[:4]) + (" …" if len(values) > 4 else "")
+    """At most four numbers with four digits."""
+    return " ".join(f"{value:.4g}" for value in values[:4]) + (" …" if len(values) > 4 else "")
 
 
 def differences(facts: Facts, data: ClassificationData, source: str) -> str:

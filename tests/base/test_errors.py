@@ -14,6 +14,10 @@ def test_similar_names_are_suggested_with_the_key_to_change():
     assert str(error) == "unknown data set 'cifar11': did you mean cifar10? (data=…)"
 
 
+def test_capital_letters_do_not_hide_a_name():
+    assert similar_names("KD", ["kd", "mutual_learning"]) == ["kd"]
+
+
 def test_without_similar_names_all_are_listed_in_order():
     error = unknown("kind", "xyz", iter(["series", "image"]), "data.kind")
     assert str(error) == "unknown kind 'xyz': expected one of image, series (data.kind=…)"

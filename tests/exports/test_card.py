@@ -80,6 +80,11 @@ def test_the_interval_is_wilsons() -> None:
     assert with_interval(0.75, 20) == f"75.00% (95 %: {low:.2%} to {high:.2%})"
     assert with_interval(0.75, None) == "75.00%"
     assert sample_counts(INFO["metrics"]["protocol"]) == (70, 10, 20)
+
+
+def test_images_that_could_not_be_read_are_not_counted() -> None:
+    metrics = {**INFO["metrics"], "samples": 16}  # of the 20 of the protocol
+    assert f"| test accuracy | {with_interval(0.75, 16)} |" in card_of({**INFO, "metrics": metrics})
     assert sample_counts("some") is None
 
 

@@ -149,6 +149,22 @@ def test_embeddings_are_the_features(series_student: Student, tmp_path: Path) ->
     assert torch.equal(torch.tensor([row["embedding"] for row in rows]), series_student.features(x))
 
 
+def test_a_sample_without_a_number_as_output_has_an_error_and_no_class(
+    series_student: Student, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    x = samples("one channel", 4).numpy().astype(np.float64)
+    x[1] *= 3e38  # finite, and too large for the net
+    x[3] *= 1e300  # too large for float32
+    np.savez(tmp_path / "x.npz", x=x)
+    rows = rows_of(series_student, tmp_path / "x.npz", capsys=capsys)
+    assert [bool(row["class"]) for row in rows] == [True, False, True, False]
+    assert "the student's output is no number" in rows[1]["error"]
+    assert "finite" in rows[3]["error"]
+    np.savez(tmp_path / "fine.npz", x=x[[0, 2]])
+    fine = rows_of(series_student, tmp_path / "fine.npz", capsys=capsys)
+    assert [row["class"] for row in fine] == [rows[0]["class"], rows[2]["class"]]
+
+
 def test_every_sample_may_be_bad(series_student: Student, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("1,2\n3\n")
     assert predict_files(series_student, [str(tmp_path / "x.csv")]) == Counts(0, 2)
@@ -191,11 +207,18 @@ def test_files_that_the_student_cannot_take_are_one_sentence(
         ({"workers": -1}, r"--workers >= 0, got 5, 64 and -1"),
         ({"device": "gpu"}, r"--device must be auto, cpu or a GPU of this machine, got gpu"),
         ({"out": "p.txt"}, r"--out must end with"),
+        ({"out": "a folder.csv"}, r"--out .*a folder.csv is a folder: name a file"),
     ],
 )
 def test_options_that_cannot_be_are_one_sentence(
-    series_student: Student, tmp_path: Path, options: dict, message: str
+    series_student: Student,
+    tmp_path: Path,
+    options: dict,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "x.csv").write_text("1\n")
+    (tmp_path / "a folder.csv").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        predict_files(series_student, [str(tmp_path / "x.csv")], **options)
+        predict_files(series_student, ["x.csv"], **options)

@@ -118,7 +118,10 @@ def test_a_pair_that_is_asked_for_twice_is_tested_once(tmp_path):
         (("T=1", "nothing like it"), "unknown row in a pair 'nothing like it': expected one of"),
         (("T=1", "T=[1"), r"unknown row in a pair 'T=\[1'"),
         (("T=1", "seed=0"), "unknown row in a pair 'seed=0'"),
-        (("T=1", "peer=0"), "a pair names two values of one key, got 'T=1' and 'peer=0'"),
+        (
+            ("T=1", "peer=0"),
+            "a pair names two rows or two values of one key, got 'T=1' and 'peer=0'",
+        ),
         (("T=1", "T=1", "T=1"), "a pair names two rows"),
         ("T=1", "a pair names two rows"),
     ],
@@ -127,6 +130,18 @@ def test_a_pair_that_names_nothing_is_refused(tmp_path, pair, message):
     grid(tmp_path, {"T": [1, 4], "peer": [0, 1]})
     with pytest.raises(UserError, match=message):
         found(tmp_path, pair)
+
+
+def test_a_row_and_a_value_are_no_pair_and_the_unknown_one_is_named(tmp_path):
+    job(tmp_path, "fitnet", {"variant": "fitnet"}, None)
+    job(tmp_path, "T=1", {"T": 1}, None)
+    job(tmp_path, "T=4", {"T": 4, "peer": 1}, None)
+    settings(tmp_path)
+    with pytest.raises(UserError, match="unknown row in a pair 'T=2': did you mean T="):
+        found(tmp_path, ("fitnet", "T=2"))
+    said = "got 'fitnet' and 'peer=1': the rows are fitnet, T=1, T=4"
+    with pytest.raises(UserError, match=said):
+        found(tmp_path, ("fitnet", "peer=1"))
 
 
 def test_values_that_always_differ_with_others_are_refused(tmp_path):

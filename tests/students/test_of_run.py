@@ -53,6 +53,7 @@ def test_the_description_is_that_of_the_run(image_run: Path) -> None:
         net = metrics["nets"][name]
         assert info["metrics"]["test"] == net["test"]
         assert info["metrics"]["val"] == net["val"]
+        assert info["metrics"]["samples"] == 14
         assert info["metrics"]["meaning"].keys() == net["test"].keys()
         assert info["title"] == net["title"]
         assert info["parameters"] == net["parameters"]
@@ -66,7 +67,7 @@ def test_the_description_is_that_of_the_run(image_run: Path) -> None:
             **{"kind": "image", "channels": 3, "size": 16, "net_size": None},
             **{"net_interpolation": "bilinear"},
             **{"resize": "crop", "crop_fraction": 0.875, "interpolation": "bilinear"},
-            **{"exif": True, "mean": None, "std": None},
+            **{"exif": True, "mean": None, "std": None, "dtype": "uint8"},
         }
         assert "mean of the weights" in info["metrics"]["weights"] or name in "ab"
 

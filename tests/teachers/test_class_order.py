@@ -91,7 +91,7 @@ def test_an_order_in_a_file_is_a_name_a_line_or_a_json_list(tmp_path: Path) -> N
         (["ant", "bee", "bee"], "must name each class once, got bee more than once"),
         (
             ["ant", "bee", "dog"],
-            "must have all 3 classes of the data, ant, bee, cat: it does",
+            "must have all 3 classes of the data, ant, bee, cat: it does not have cat, and has dog",
         ),
         ([1, 2, 3], "is the index of a class of the data, 0 to 2, got 3"),
         ([0, 1, 1], "must name each class once, got bee more than once"),
@@ -136,3 +136,9 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_order(str(tmp_path / "order.txt"))
     with pytest.raises(UserError, match="there is no such file x"):
         read_order("x" * 5000)
+
+
+def test_an_order_is_no_way_out_for_too_few_outputs() -> None:
+    with pytest.raises(UserError, match=r"for 3 classes, net.pt has 2: give weights") as raised:
+        rows(2)
+    assert "teacher.class_order" not in str(raised.value)

@@ -72,7 +72,7 @@ def test_sizes_are_set_for_images_and_for_nets_that_take_them() -> None:
 
 def test_a_sentence_says_statistics_origin_and_resizing() -> None:
     said = describe_input(prepared(mean=[0.4852, 0.4], std=[0.2, 1]), "from net.pt", 8)
-    assert said == "Teacher: mean 0.485 0.4, std 0.2 1, from net.pt"
+    assert said == "Teacher: mean 0.4852 0.4, std 0.2 1, from net.pt"
     resized = prepared(size=16, interpolation="bicubic")
     assert describe_input(resized, "", 8).endswith(
         "input not normalized; images resized from 8 to 16, bicubic"

@@ -52,7 +52,10 @@ def check_samples(samples: Samples, class_names: list[str], part: str) -> None:
     if len(samples) == 0:
         raise UserError(f"the {part} part is empty (data.root=…)")
     if num_classes < 2:
-        raise UserError(f"a classifier needs two classes or more, the data have {num_classes}")
+        raise UserError(
+            f"a classifier needs two classes or more, the data have {num_classes}: "
+            f"{', '.join(class_names) or 'none'} (data.root=…)"
+        )
     low, high = int(samples.y.min()), int(samples.y.max())
     if low < 0 or high >= num_classes:
         raise UserError(

@@ -79,7 +79,7 @@ class ImageTree:
         extra = sorted(set(self.classes) - set(classes))
         if extra:
             raise UserError(
-                f"the {self.part} part has {len(extra)} classes that train does not have: "
+                f"the {self.part} part has classes that train does not have ({len(extra)}): "
                 f"{shorten(extra)}{other_spelling(extra, classes)} (data.root=…)"
             )
 
@@ -129,4 +129,7 @@ def check_distinct(classes: Iterable[Sequence[Path]]) -> None:
 def other_spelling(names: Sequence[str], others: Iterable[str]) -> str:
     """That the same names are there in another form, if they are."""
     alike = {look(name) for name in names} & {look(name) for name in others}
-    return ", which look alike and are stored differently there" if alike else ""
+    if alike:
+        return ", which look alike and are stored differently there"
+    same = {name.casefold() for name in names} & {name.casefold() for name in others}
+    return ", which it has in other capital letters" if same else ""

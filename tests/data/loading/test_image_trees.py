@@ -161,10 +161,16 @@ def test_folders_that_look_alike_are_never_joined_or_kept_apart_silently(write, 
         ImageTree("train", write(f"{one}/1.jpg", f"{other}/1.jpg"))
 
 
+def test_a_class_in_other_capital_letters_is_explained(write):
+    tree = ImageTree("test", write("Star/1.jpg"))
+    with pytest.raises(UserError, match=r"\(1\): Star, which it has in other capital letters"):
+        tree.check_no_extra(["star"])
+
+
 def test_a_class_in_another_form_than_in_train_is_explained(write):
     tree = ImageTree("val", write("cafe\u0301/1.jpg"))
     said = "look alike and are stored differently"
-    with pytest.raises(UserError, match=rf"does not have: .*{said}"):
+    with pytest.raises(UserError, match=rf"does not have \(1\): .*{said}"):
         tree.check_no_extra(["caf\u00e9"])
     with pytest.raises(UserError, match=rf"lacks 1 of 1 classes: .*{said}"):
         tree.label(["caf\u00e9"], "data.root=…")
