@@ -242,7 +242,7 @@ def test_other_data_are_refused(tmp_path: Path, store: Path) -> None:
     record = first.directory / "environment.json"
     text = record.read_text().replace('"fingerprint": "', '"fingerprint": "0')
     write_kept(first.directory, {"environment.json": text})
-    with pytest.raises(UserError, match="the data has changed"):
+    with pytest.raises(UserError, match="the data changed after"):
         distill(f"resume={first.directory}", "trainer.max_epochs=2")
 
 

@@ -115,6 +115,6 @@ def check_parity(
         raise UserError(
             f"the file of --format {name} differs from PyTorch by {parity.difference:.2g}, more "
             f"than the {parity.allowed:.2g} that rounding explains: nothing is written, choose "
-            "another --format"
+            "another --format, or --preprocessing outside if the net resizes its input"
         )
     return parity

@@ -166,7 +166,14 @@ def samples_of(
     if request.calibration is not None:
         return samples_at(request.calibration, student, "--calibration", request.limit)
     shape = shape_of(student.info)
-    return noise(shape, image_type(data, student.info) if len(shape) == 3 else torch.float32)
+    if len(shape) == 3:
+        return noise(shape, image_type(data, student.info))
+    samples, given = noise(shape, torch.float32), student.info["input"]
+    if given["mean"] is None:
+        return samples
+    # in the units of the series: noise of another size may saturate a net, whatever its graph is
+    mean, std = (torch.tensor(given[name]).reshape(-1, 1) for name in ("mean", "std"))
+    return replace(samples, x=samples.x * std + mean)
 
 
 def calibration_of(

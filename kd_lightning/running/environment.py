@@ -130,7 +130,7 @@ def check_unchanged(directory: Path, key: str, now: str | None) -> None:
         if key == "unlabeled":
             name, keys = "content of data.unlabeled", "data.unlabeled_options=…"
         raise UserError(
-            f"the {name} has changed since {directory} was started (fingerprint {was}, now {now}): "
+            f"the {name} changed after {directory} was started (fingerprint {was}, now {now}): "
             f"start a new run, or use the old {name} ({keys})"
         )
 

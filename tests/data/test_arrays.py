@@ -224,7 +224,10 @@ NAN[3, 1, 2] = np.nan
         (bad(x=X[:, :, :, None, None]), r"x must be numbers of shape .* \(30, 2, 5, 1, 1\)"),
         (bad(x=X.astype(str)), r"x must be numbers .* got <U"),
         (bad(x=X[:0], y=Y[:0]), r"x is empty, of shape \(0, 2, 5\)"),
-        (bad(x=X.astype(object)), r"'x' in .* not of Python objects"),
+        (
+            bad(x=X.astype(object)),
+            r"'x' in .* it holds Python objects: .* different lengths to one",
+        ),
         (bad(x=NAN), r"NaN or infinite values, in 1 samples"),
         (
             bad(x=np.zeros((30, 8, 8, 3))),
@@ -242,7 +245,10 @@ NAN[3, 1, 2] = np.nan
         (bad(y=WORDS, class_names=np.array(["run", "sit"])), r"class_names, run, sit; y has walk"),
         (bad(y=np.where(Y == 1, "", WORDS)), r"y has no text in sample number 1 \(data"),
         (bad(y=np.array([b"\xff", b"a", b"b"])[Y]), r"y must be text in UTF-8"),
-        (bad(y=WORDS.astype(object)), r"'y' in .* not of Python objects, which astype\(str\)"),
+        (
+            bad(y=WORDS.astype(object)),
+            r"'y' in .* it holds Python objects: make text of them by astype\(str\)",
+        ),
         ({**PARTS, "y_test": WORDS[:6]}, r"all integers or all names, y_train is int64 and y_test"),
         (bad(class_names=np.array([["a", "b"]])), r"class_names must be one row of names, got <U1"),
         (bad(class_names=np.array(["a", "a", "b"])), r"class_names must be different"),

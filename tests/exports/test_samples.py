@@ -1,17 +1,21 @@
 """The samples of a check: evenly spaced, as val and test see them, from the run or from a path."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from student_files import make_student, net_config
 
+import kd_lightning
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.digits import Digits
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.exports.samples import image_reader, noise, of_part, of_path, spread
+from kd_lightning.exports.write_export import samples_of
 
 NAMES = [*"abcdef"]
 
@@ -117,3 +121,14 @@ def test_noise_has_the_type_of_the_samples_and_is_said(shape, dtype) -> None:
     assert samples.x.dtype == dtype
     assert samples.is_noise
     assert "random noise" in samples.about
+
+
+def test_noise_of_series_has_the_units_of_the_training_data(tmp_path: Path) -> None:
+    """Other noise may saturate a net, and then every file gives the same answers."""
+    _, path = make_student(tmp_path, net_config("fcn", "series", widths=[4, 4, 4]), "series")
+    student = kd_lightning.load(path)
+    student.info["input"] |= {"mean": [1e5, -3.0], "std": [700.0, 0.01]}
+    request = SimpleNamespace(samples=None, calibration=None)
+    x = samples_of(request, student, None).x
+    assert x.mean(dim=(0, 2)).tolist() == pytest.approx([1e5, -3.0], rel=1e-3)
+    assert x.std(dim=(0, 2)).tolist() == pytest.approx([700.0, 0.01], rel=0.1)

@@ -123,7 +123,7 @@ def test_a_resumed_run_has_the_data_and_the_teacher_it_began_with(
     check_unchanged(tmp_path, key, "anything")  # a new run: nothing to compare with
     write_json(tmp_path / "environment.json", record)
     check_unchanged(tmp_path, key, record[key]["fingerprint"])
-    with pytest.raises(UserError, match=rf"the {key} has changed since .*now other.*{key}"):
+    with pytest.raises(UserError, match=rf"the {key} changed after .*now other.*{key}"):
         check_unchanged(tmp_path, key, "other")
 
 

@@ -16,20 +16,25 @@ def read_npz(path: Path, key: str) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The arrays of an .npz file by name.
 
     Args:
-        key: that names the file, for messages.
+        key: that names the file, for messages; "": the file has no key.
 
     Raises:
         UserError: the file is damaged, or holds something other than arrays of numbers or text.
     """
     arrays = {}
+    end = f" ({key}=…)" if key else ""
     with reading(path, key, ADVICE), ZipFile(path) as archive:
         for name in archive.namelist():
-            arrays[name.removesuffix(".npy")] = read_member(archive, name, path, key)
+            arrays[name.removesuffix(".npy")] = read_member(archive, name, path, end)
     return arrays
 
 
-def read_member(archive: ZipFile, name: str, path: Path, key: str) -> Shaped[np.ndarray, "..."]:
-    """One array. It is read to the end, for only there its checksum is known."""
+def read_member(archive: ZipFile, name: str, path: Path, end: str) -> Shaped[np.ndarray, "..."]:
+    """One array. It is read to the end, for only there its checksum is known.
+
+    Args:
+        end: of the message of an error: the key that names the file.
+    """
     with archive.open(name) as file:
         try:
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -37,13 +42,13 @@ def read_member(archive: ZipFile, name: str, path: Path, key: str) -> Shaped[np.
             if "Object arrays" not in str(error):
                 raise
             raise UserError(
-                f"'{name.removesuffix('.npy')}' in {path} must be an array of numbers or text, not "
-                "of Python objects, which astype(str) or astype(float) makes of them: "
-                f"{error} ({key}=…)"
+                f"'{name.removesuffix('.npy')}' in {path} must be an array of numbers or text, and "
+                "it holds Python objects: make text of them by astype(str), numbers by "
+                f"astype(float), and bring samples of different lengths to one{end}"
             ) from None
         except MemoryError:
             raise UserError(
-                f"'{name.removesuffix('.npy')}' in {path} needs more memory than there is ({key}=…)"
+                f"'{name.removesuffix('.npy')}' in {path} needs more memory than there is{end}"
             ) from None
         if file.read(1):
             raise ValueError(f"{name} has more values than its shape says")
