@@ -24,6 +24,7 @@ OPTIONS = {  # all of Hydra's
     "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun",
 }  # fmt: skip
+_added: list[str] = []  # words that the command line got, and nobody typed
 PLAN = "--plan"  # of a run or a sweep: only say what it will cost
 
 
@@ -33,7 +34,8 @@ def _hydra_main(cfg: DictConfig) -> None:
         # imported here: these packages take seconds, and --help needs none of them
         from kd_lightning.running.run import run
 
-        run(cfg, list(HydraConfig.get().overrides.task))
+        sys.argv[1:] = [word for word in sys.argv[1:] if word not in _added]
+        run(cfg, [word for word in HydraConfig.get().overrides.task if word not in _added])
 
 
 def options_parser() -> CommandParser:
@@ -98,7 +100,9 @@ def main() -> None:
             return
         if (requested := sweep_requested(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])
-            sys.argv[1:] = with_data_of_run(options_first(sys.argv[1:]))
+            typed = options_first(sys.argv[1:])
+            sys.argv[1:] = with_data_of_run(typed)
+            _added.extend(word for word in sys.argv[1:] if word not in typed)
             _hydra_main()
             return
         from kd_lightning import sweep  # here: a job of a sweep need not import it

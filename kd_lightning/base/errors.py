@@ -68,10 +68,12 @@ def similar_names(name: str, valid: Iterable[str]) -> list[str]:
     before all others: ``lr`` may mean ``optimizer.lr``.
     """
     valid = list(valid)
-    same = [other for other in valid if other.rpartition(".")[2] == name.rpartition(".")[2]]
-    small = {other.lower(): other for other in valid}
-    close = difflib.get_close_matches(name.lower(), small, n=SIMILAR, cutoff=0.5)
-    return list(dict.fromkeys([*same, *(small[other] for other in close)]))[:SIMILAR]
+    small = {other: other.lower() for other in valid}
+    last = name.lower().rpartition(".")[2]
+    same = [other for other in valid if small[other].rpartition(".")[2] == last]
+    similar = difflib.get_close_matches(name.lower(), small.values(), n=SIMILAR, cutoff=0.5)
+    close = [other for one in similar for other in valid if small[other] == one]
+    return list(dict.fromkeys([*same, *close]))[:SIMILAR]
 
 
 def with_full_keys(message: str, key: str) -> str:

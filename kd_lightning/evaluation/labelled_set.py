@@ -205,10 +205,10 @@ def labels_of(
     place = {name: index for index, name in enumerate(subject.class_names)}
     if extra := [name for name in class_names if name not in place]:
         missing = absent_classes(subject, class_names)
-        but = f" but not {shorten(missing)}" if missing else ""
+        lack = f", and the data lack {shorten(missing)}" if missing else ""
         raise UserError(
-            f"the data must only have classes of {subject.name}, by name: they also have "
-            f"{shorten(extra)}{but} (data=…)"
+            f"every class of the data must be one of {subject.name}'s, by name: "
+            f"{subject.name} does not know {shorten(extra)}{lack} (data=…)"
         )
     return torch.tensor([place[name] for name in class_names])[labels]
 
@@ -223,7 +223,8 @@ def note_on_classes(labelled: LabelledSet, subjects: Sequence[Subject]) -> list[
     named = labelled.data.class_names
     absent = {tuple(absent_classes(subject, named)) for subject in subjects} - {()}
     return [
-        f"{labelled.name} has no samples of {shorten(each)}: to predict such a class is wrong here."
+        f"{labelled.name} has no samples of {shorten(each)}: a prediction of such a class "
+        "counts as wrong."
         for each in sorted(absent)
     ]
 

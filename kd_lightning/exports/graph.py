@@ -130,7 +130,7 @@ def describe(example: Tensor) -> str:
 def describe_raw(samples: Tensor) -> str:
     """``describe`` for samples as the student takes them."""
     as_they_are = samples.ndim == 4 and samples.is_floating_point()
-    return describe(samples) + as_they_are * ", numbers as in the training data, not divided by 255"
+    return describe(samples) + as_they_are * ", values in [0, 1]"
 
 
 def normalization(net: Classifier, samples: Tensor) -> str:

@@ -183,11 +183,13 @@ def work(command: Sequence[str], log: str, threads: str) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda signum, _: received.append(signum))
         process = start(command, log, {"OMP_NUM_THREADS": threads})
-        while process.poll() is None and not received:  # Ray cancels a task by SIGINT
-            time.sleep(0.1)
-        end(process)
+        try:
+            while process.poll() is None and not received:  # Ray cancels a task by SIGINT
+                time.sleep(0.1)
+        finally:
+            end(process)
     if received:
-        signal.raise_signal(received[0])
+        signal.raise_signal(max(received))  # SIGTERM, if it came too
     return process.returncode
 
 

@@ -18,7 +18,7 @@ from kd_lightning.predictions.samples import Batch, find_files, is_table, read_b
 from kd_lightning.predictions.tables import Sample
 from kd_lightning.students.load import Student
 
-NO_NUMBER = "the student's output is no number: its values are too large"
+NO_NUMBER = "the student's output for it is no number, as happens with values that are too large"
 # of one sample: K classes, their K probabilities, and D features or None
 Result = tuple[list[int], list[float], list[float] | None]
 

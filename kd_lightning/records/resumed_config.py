@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.base.allowed import check_record
 from kd_lightning.base.conf_folder import CONF
@@ -14,7 +15,7 @@ from kd_lightning.base.override_words import changed_key, key_of
 from kd_lightning.records.run_directory import CONFIG, TO_RESUME, is_run, read_config
 
 # Keys that may change when a run is resumed: they decide how it is computed, tested and shown, but
-# not what is learnt.
+# not what is learnt (data.on_bad_image does, of an image that would end the run otherwise).
 CHANGEABLE_ON_RESUME = (
     "hardware",
     "threads",
@@ -57,13 +58,13 @@ def with_data_of_run(words: Sequence[str]) -> list[str]:
     """The words of a command line; of one that resumes a run, with ``data=<name>`` of this run, so
     that the keys of its data set are known.
     """
-    place = next((i for i, word in enumerate(words) if key_of(word) == "resume"), None)
+    place = max((i for i, word in enumerate(words) if key_of(word) == "resume"), default=None)
     if place is None or any(key_of(word) == "data" for word in words):
         return list(words)
-    directory = Path(words[place].partition("=")[2])
+    directory = Path(words[place].partition("=")[2].strip("'\""))
     names = []
     with suppress(Damaged):  # whatever is wrong with the run is said by what loads it
-        target = str(read_config(directory, "data").data.get("_target_"))
+        target = str(OmegaConf.to_container(read_config(directory, "data").data).get("_target_"))
         files = sorted((CONF / "data").glob("*.yaml"))
         names = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
     return [*words[:place], *[f"data={name}" for name in names[:1]], *words[place:]]
@@ -71,7 +72,7 @@ def with_data_of_run(words: Sequence[str]) -> list[str]:
 
 def take_missing(cfg: DictConfig) -> None:
     """Sets the values that the command of a resumed run lacks (``???``) to those of the run."""
-    with suppress(Damaged):
+    with suppress(Damaged, OmegaConfBaseException):
         old = read_config(Path(str(cfg.resume)))
         for key in OmegaConf.missing_keys(cfg):
             if (value := OmegaConf.select(old, key, throw_on_missing=False)) is not None:
@@ -113,8 +114,6 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
         key = changed_key(override)
         if key in ("resume", "allow"):
             continue
-        if key == "data" and cfg.data.get("_target_") == old.data.get("_target_"):
-            continue  # the same data set
         if key in ("experiment", "recipe"):
             raise UserError(f"'{override}' cannot be set when a run is resumed: leave it out")
         new, before = (OmegaConf.select(c, key, throw_on_missing=False) for c in (cfg, old))

@@ -18,7 +18,7 @@ from kd_lightning.reports.formats import (
 )
 from kd_lightning.reports.pair_tables import title_of
 from kd_lightning.reports.pairs import Pair
-from kd_lightning.reports.statistics import TOLERANCE, Sample, holm_within, wilcoxon
+from kd_lightning.reports.statistics import TOLERANCE, Sample, holm, holm_within, wilcoxon
 
 
 def wilcoxon_table(metric: str, paired: Sequence[Difference], margin: float | None = None) -> Table:
@@ -99,16 +99,16 @@ def notes_on_lowest_p(
     for family in dict.fromkeys(families):
         net, kind = family
         of_family = [n for n, own in zip(counts, families, strict=True) if own == family]
-        most, tests = max(of_family), len(of_family)
-        # Holm's first step multiplies the lowest p by the number of tests
-        lowest = min(1, lowest_p(most) * tests)
-        if kind != "exploratory" and tests > 1 and lowest_p(most) <= ALPHA < lowest:
-            notes.append(
-                f"At most {most} data sets differ for the {tests} {f'{kind} ' * bool(kind)}pairs "
-                f"of {net}: with Holm's correction no p can be below {lowest:.3g}, so the "
-                "signed-rank test cannot show a difference. Name fewer contrasts as primary ones "
-                "(primary)."
-            )
+        # all p as low as they can be
+        lowest = holm([lowest_p(count) if count else None for count in of_family])
+        best = {count: p for count, p in zip(of_family, lowest, strict=True) if p is not None}
+        notes += [
+            f"With Holm's correction for the {len(of_family)} {f'{kind} ' * bool(kind)}pairs of "
+            f"{net}, p cannot be below {p:.3g} where only {count} data sets differ. To name few "
+            "contrasts as primary ones (primary) makes it lower."
+            for count, p in sorted(best.items())
+            if kind != "exploratory" and lowest_p(count) <= ALPHA < p
+        ]
     return notes
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,7 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     """
     with as_user_errors(overrides):
         check_one_run(overrides)
-        overrides = with_data_of_run(overrides)
-        return run(compose(overrides, config_dir), overrides)
+        return run(compose(with_data_of_run(overrides), config_dir), list(overrides))
 
 
 def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
@@ -157,7 +156,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         trainer.callbacks += [] if filling is None else [filling]
     with (
         interruptible(how_to_resume(cfg, directory)),
-        saying_how_to_skip(cfg, directory),
+        saying_how_to_skip(cfg, directory) if show_table else nullcontext(),
         closing_loggers(trainer.loggers, Pruned),
     ):
         if trainer.is_global_zero:
@@ -208,11 +207,13 @@ def saying_how_to_skip(cfg: DictConfig, directory: Path) -> Iterator[None]:
     try:
         yield
     except BadImage as error:
-        if launcher_rank() or current_job() is not None:
+        # with a teacher cache no image may be left out
+        if launcher_rank() or current_job() is not None or cfg.teacher.cache:
             raise
+        message = str(error).strip().removesuffix(error.ADVICE)
         command = resuming_command(cfg, directory)
         raise UserError(
-            f"{str(error).strip()}; the same run without it: {command} data.on_bad_image=skip"
+            f"{message}: repair it, or leave it out with: {command} data.on_bad_image=skip"
         ) from None
 
 

@@ -16,6 +16,8 @@ def test_similar_names_are_suggested_with_the_key_to_change():
 
 def test_capital_letters_do_not_hide_a_name():
     assert similar_names("KD", ["kd", "mutual_learning"]) == ["kd"]
+    assert similar_names("LR", ["min_lr", "optimizer.lr"])[0] == "optimizer.lr"
+    assert similar_names("stars", ["Star", "star"]) == ["Star", "star"]
 
 
 def test_without_similar_names_all_are_listed_in_order():

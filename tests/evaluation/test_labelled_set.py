@@ -59,12 +59,12 @@ def test_labels_follow_the_names_of_the_classes() -> None:
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["cat", "dog", "fox", "owl"], "they also have owl"),
-        (["cat", "emu"], "they also have emu but not dog, fox"),
+        (["cat", "dog", "fox", "owl"], "a does not know owl"),
+        (["cat", "emu"], "a does not know emu, and the data lack dog, fox"),
     ],
 )
 def test_other_classes_are_refused(names: list[str], sentence: str) -> None:
-    with pytest.raises(UserError, match=f"only have classes of a, by name: {sentence} "):
+    with pytest.raises(UserError, match=f"must be one of a's, by name: {sentence} "):
         labels_of(subject(["cat", "dog", "fox"], image_form(1, 2)), torch.tensor([0]), names)
 
 

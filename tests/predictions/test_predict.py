@@ -158,7 +158,7 @@ def test_a_sample_without_a_number_as_output_has_an_error_and_no_class(
     np.savez(tmp_path / "x.npz", x=x)
     rows = rows_of(series_student, tmp_path / "x.npz", capsys=capsys)
     assert [bool(row["class"]) for row in rows] == [True, False, True, False]
-    assert "the student's output is no number" in rows[1]["error"]
+    assert "the student's output for it is no number" in rows[1]["error"]
     assert "finite" in rows[3]["error"]
     np.savez(tmp_path / "fine.npz", x=x[[0, 2]])
     fine = rows_of(series_student, tmp_path / "fine.npz", capsys=capsys)

@@ -100,7 +100,7 @@ def test_a_sample_that_the_student_cannot_take_has_an_error(
         ({"x": np.array(["a"] * 4).reshape(1, 1, 4)}, "x must be numbers of shape"),
         (
             {"x": np.array([{}], dtype=object)},
-            "must be an array of numbers or text, and it holds Python objects",
+            "must be an array of numbers or text, but it holds Python objects",
         ),
     ],
 )

@@ -193,11 +193,13 @@ def test_the_data_set_of_a_resumed_run_is_known(old: Path) -> None:
     """So that the keys of its data set are, whatever the command's default data set is."""
     words = ["threads=1", f"resume={old}", "data.on_bad_image=skip"]
     assert with_data_of_run(words) == ["threads=1", "data=synthetic", *words[1:]]
+    quoted = f"resume='{old}'"
+    assert with_data_of_run([quoted]) == ["data=synthetic", quoted]
     for unchanged in (["data=digits", *words], ["data.root=x"], ["resume=/nowhere"]):
         assert with_data_of_run(unchanged) == unchanged
 
 
-def test_the_data_set_may_be_named_again_and_not_be_another_one(old: Path) -> None:
+def test_another_data_set_is_refused_in_a_short_sentence(old: Path) -> None:
     load_resumed_config(old, composed(), ["data=synthetic"])
     cfg = composed()
     cfg.data._target_ = "kd_lightning.data.digits.Digits"

@@ -132,4 +132,4 @@ def other_spelling(names: Sequence[str], others: Iterable[str]) -> str:
     if alike:
         return ", which look alike and are stored differently there"
     same = {name.casefold() for name in names} & {name.casefold() for name in others}
-    return ", which it has in other capital letters" if same else ""
+    return "; some are there with other capital letters" if same else ""

@@ -42,7 +42,7 @@ def read_member(archive: ZipFile, name: str, path: Path, end: str) -> Shaped[np.
             if "Object arrays" not in str(error):
                 raise
             raise UserError(
-                f"'{name.removesuffix('.npy')}' in {path} must be an array of numbers or text, and "
+                f"'{name.removesuffix('.npy')}' in {path} must be an array of numbers or text, but "
                 "it holds Python objects: make text of them by astype(str), numbers by "
                 f"astype(float), and bring samples of different lengths to one{end}"
             ) from None

@@ -163,7 +163,7 @@ def test_folders_that_look_alike_are_never_joined_or_kept_apart_silently(write, 
 
 def test_a_class_in_other_capital_letters_is_explained(write):
     tree = ImageTree("test", write("Star/1.jpg"))
-    with pytest.raises(UserError, match=r"\(1\): Star, which it has in other capital letters"):
+    with pytest.raises(UserError, match=r"\(1\): Star; some are there with other capital letters"):
         tree.check_no_extra(["star"])
 
 
