@@ -409,7 +409,7 @@ def with_a_bad_image(tmp_path: Path, write_tree) -> list[str]:
 def test_a_truncated_image_is_named(refusal, with_a_bad_image: list[str]) -> None:
     said = refusal(*with_a_bad_image)
     assert re.search(r"train/dog/dog_0\.JPEG must be an image: ", said)
-    assert ": repair it, or leave it out with: python -m kd_lightning.run resume=" in said
+    assert ": repair it and start again, or go on without it: python -m kd_lightning.run " in said
 
 
 def test_a_truncated_image_may_be_skipped(with_a_bad_image: list[str], outputs: Path) -> None:
@@ -428,10 +428,11 @@ def test_a_run_that_stops_at_a_bad_test_image_ends_without_it(
     words = [*IMAGES, "data=image_folder", f"data.root={root}", "data.batch_size=4"]
     said = refusal(*words, f"run_dir={outputs / 'run'}")
     command = f"python -m kd_lightning.run resume={outputs / 'run'} data.on_bad_image=skip"
-    assert said.endswith(f": repair it, or leave it out with: {command}")
-    with pytest.warns(UserWarning, match=r"left out: .*/dog_0\.JPEG must be an image: .*file$"):
-        again = distill(*command.split()[3:])
-    assert again.directory == outputs / "run"
+    assert said.endswith(f": repair it and start again, or go on without it: {command}")
+    done = command_line(tmp_path, *command.split()[3:])
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"left out: .*/dog_0\.JPEG must be an image: .*file\n", done.stderr)
+    assert (outputs / "run" / "metrics.json").exists()
 
 
 # Places to write to

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
-from kd_lightning.running import run
+from kd_lightning.running import way_back
 
 NET = """
 from torch import nn
@@ -56,5 +56,7 @@ def test_an_own_net_can_be_student_and_teacher_and_be_resumed(
     with pytest.raises(UserError, match=r'asks to call my_nets.tiny, .*allow=\["my_nets"\]'):
         distill(f"resume={result.directory}")
     config = OmegaConf.load(result.directory / "config.yaml")
-    (command,) = re.findall(r"kd_lightning.run (.*)", run.how_to_resume(config, result.directory))
+    (command,) = re.findall(
+        r"kd_lightning.run (.*)", way_back.how_to_resume(config, result.directory)
+    )
     assert distill(*shlex.split(command)).metrics["nets"].keys() == nets.keys()

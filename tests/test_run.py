@@ -8,7 +8,8 @@ import torch
 from helpers import DISTILLERS, METHODS, TINY, compose
 
 from kd_lightning import distill
-from kd_lightning.running.run import Result, how_to_resume
+from kd_lightning.running.run import Result
+from kd_lightning.running.way_back import how_to_resume
 from kd_lightning.teachers.sources import load_student
 
 SHORT = {"digits": 8, "ucr": 20}

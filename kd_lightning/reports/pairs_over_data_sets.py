@@ -104,8 +104,8 @@ def notes_on_lowest_p(
         best = {count: p for count, p in zip(of_family, lowest, strict=True) if p is not None}
         notes += [
             f"With Holm's correction for the {len(of_family)} {f'{kind} ' * bool(kind)}pairs of "
-            f"{net}, p cannot be below {p:.3g} where only {count} data sets differ. To name few "
-            "contrasts as primary ones (primary) makes it lower."
+            f"{net}, p cannot be below {p:.3g} where only {count} data sets differ. Fewer primary "
+            "contrasts (primary) would make it lower."
             for count, p in sorted(best.items())
             if kind != "exploratory" and lowest_p(count) <= ALPHA < p
         ]

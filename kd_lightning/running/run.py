@@ -4,13 +4,11 @@ Python: ``distill("method=dual_student", "data=digits").metrics``.
 
 import gc
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.base.allowed import needed_words
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import json_text
 from kd_lightning.base.interrupts import interruptible
@@ -33,7 +30,6 @@ from kd_lightning.config.console import say as show
 from kd_lightning.config.paths import check_paths
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.data.loading.batches import BadImage
 from kd_lightning.evaluation import calibration, table
 from kd_lightning.evaluation.final_test import test_run
 from kd_lightning.methods.base import Learner
@@ -62,6 +58,7 @@ from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stages, fit_next_stage
 from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
+from kd_lightning.running.way_back import how_to_resume, saying_how_to_skip
 from kd_lightning.students.of_run import write_students
 from kd_lightning.teacher_cache.cache import use_cache
 from kd_lightning.teachers.baselines import BASELINES, baseline_run, baselines_of, kept_name
@@ -183,38 +180,6 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
-
-
-def how_to_resume(cfg: DictConfig, directory: Path) -> str:
-    """The command that resumes a run, with the packages that its configuration needs allowed."""
-    if launcher_rank():  # this rank does not know the directory
-        return "the first process says how to resume"
-    return f"resume with: {resuming_command(cfg, directory)}"
-
-
-def resuming_command(cfg: DictConfig, directory: Path) -> str:
-    words = [f"resume={directory}"]
-    if needed := needed_words(cfg):
-        words.append(f"allow=[{','.join(needed)}]")
-    return f"python -m kd_lightning.run {shlex.join(words)}"
-
-
-@contextmanager
-def saying_how_to_skip(cfg: DictConfig, directory: Path) -> Iterator[None]:
-    """Inside, an image that cannot be read ends the run with the command that resumes without it: a
-    run may have been trained for days when its test meets such an image.
-    """
-    try:
-        yield
-    except BadImage as error:
-        # with a teacher cache no image may be left out
-        if launcher_rank() or current_job() is not None or cfg.teacher.cache:
-            raise
-        message = str(error).strip().removesuffix(error.ADVICE)
-        command = resuming_command(cfg, directory)
-        raise UserError(
-            f"{message}: repair it, or leave it out with: {command} data.on_bad_image=skip"
-        ) from None
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

@@ -214,7 +214,7 @@ def test_values_that_the_command_lacks_are_those_of_the_run(old: Path) -> None:
     cfg.resume = str(old)
     take_missing(cfg)
     of_run = OmegaConf.load(old / "config.yaml")
-    assert cfg.data.root == of_run.data.root
+    assert (cfg.data.root, cfg.method.temperature) == (of_run.data.root, of_run.method.temperature)
 
 
 def test_a_resumed_run_is_not_shortened(old: Path) -> None:
