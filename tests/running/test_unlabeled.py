@@ -164,5 +164,5 @@ def test_the_record_says_which_samples_and_the_teacher_does_not_see_them(
     assert shape_of(teacher_run(plain)) == shape_of(teacher_run(cfg))
     environment["unlabeled"]["fingerprint"] = "0"
     write_kept(result.directory, {"environment.json": json.dumps(environment)})
-    with pytest.raises(UserError, match=r"the content of data.unlabeled has changed"):
+    with pytest.raises(UserError, match=r"the content of data.unlabeled changed after"):
         distill(f"resume={result.directory}", "trainer.max_epochs=3")

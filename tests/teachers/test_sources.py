@@ -144,7 +144,7 @@ def test_resume_refuses_another_teacher(tmp_path: Path, tiny: list[str]) -> None
     content = json.loads(record.read_text())
     content["teacher"]["fingerprint"] = "0" * 16
     write_kept(record.parent, {record.name: json.dumps(content)})
-    with pytest.raises(UserError, match="the teacher has changed"):
+    with pytest.raises(UserError, match="the teacher changed after"):
         distill(f"resume={first.directory}", "trainer.max_epochs=2")
 
 
