@@ -5,6 +5,7 @@ Dimensions: N samples, B batch, C classes or channels.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +21,7 @@ from kd_lightning.data.loading.batches import Samples, SampleSet
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.loaders import make_loader
 from kd_lightning.evaluation.metrics import predict
+from kd_lightning.students.transform import to_channels
 
 Transform = Callable[[Tensor], Tensor]
 Advance = Callable[[int], Any]
@@ -169,6 +171,8 @@ def fitting(labelled: LabelledSet, form: Form) -> Transform | None:
         raise UserError(f"{expected} {describe(shape)}: choose other data (data=…)")
     if shape[0] != form.channels and {shape[0], form.channels} != {1, 3}:
         raise UserError(f"{expected} images of {shape[0]} channels: choose other data (data=…)")
+    if shape[1:] == form.shape[1:]:  # it may have been resized already, and is not cropped again
+        return partial(to_channels, channels=form.channels)
     return form.transform
 
 
@@ -197,31 +201,37 @@ def labels_of(
     """The labels of the data as indices of the student's classes, which are found by their names.
 
     Args:
-        class_names: of the data.
+        class_names: of the data. Those without samples need not be the student's.
 
     Raises:
-        UserError: the data have a class that the student has not.
+        UserError: the data have samples of a class that the student has not.
     """
     place = {name: index for index, name in enumerate(subject.class_names)}
-    if extra := [name for name in class_names if name not in place]:
-        missing = absent_classes(subject, class_names)
+    present = present_classes(labels, class_names)
+    if extra := [name for name in present if name not in place]:
+        missing = absent_classes(subject, present)
         lack = f", and the data lack {shorten(missing)}" if missing else ""
         raise UserError(
             f"every class of the data must be one of {subject.name}'s, by name: "
             f"{subject.name} does not know {shorten(extra)}{lack} (data=…)"
         )
-    return torch.tensor([place[name] for name in class_names])[labels]
+    return torch.tensor([place.get(name, -1) for name in class_names])[labels]
 
 
-def absent_classes(subject: Subject, class_names: Sequence[str]) -> list[str]:
-    """The classes of the student that the data, with ``class_names``, do not have."""
-    return [name for name in subject.class_names if name not in set(class_names)]
+def present_classes(labels: Int[Tensor, " N"], class_names: Sequence[str]) -> list[str]:
+    """Those of ``class_names`` that have samples, in their order."""
+    return [class_names[index] for index in labels.unique().tolist()]
+
+
+def absent_classes(subject: Subject, present: Sequence[str]) -> list[str]:
+    """The classes of the student that are not among those of the data."""
+    return [name for name in subject.class_names if name not in set(present)]
 
 
 def note_on_classes(labelled: LabelledSet, subjects: Sequence[Subject]) -> list[str]:
     """A sentence for each choice of classes that the data lack; none if they have all."""
-    named = labelled.data.class_names
-    absent = {tuple(absent_classes(subject, named)) for subject in subjects} - {()}
+    present = present_classes(labelled.samples.y, labelled.data.class_names)
+    absent = {tuple(absent_classes(subject, present)) for subject in subjects} - {()}
     return [
         f"{labelled.name} has no samples of {shorten(each)}: a prediction of such a class "
         "counts as wrong."

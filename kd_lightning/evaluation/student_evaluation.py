@@ -82,7 +82,7 @@ class Evaluation:
 def check(subjects: Sequence[Subject], labelled: LabelledSet, requests: Requests) -> None:
     """Raises ``UserError`` for an evaluation that cannot be done, before anything is computed."""
     for subject in subjects:
-        labels_of(subject, labelled.samples.y[:1], labelled.data.class_names)
+        labels_of(subject, labelled.samples.y, labelled.data.class_names)
         labelled.loader(subject.form)
         if requests.other is not None:
             requests.other.loader(subject.form)

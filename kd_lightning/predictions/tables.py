@@ -1,8 +1,9 @@
 """Samples from arrays and tables: ``x`` of an .npz file, rows of a .csv or .tsv file.
 
 A sample of an .npz file is an image (C, H, W), uint8 or in [0, 1], or a series (C, L); series of
-one channel may be (L). A row of a .csv or .tsv file is a series of one channel, without a label. A
-first row without numbers is a header.
+one channel may be (L). Grey images become colours for a student of colours, and colours grey. A row
+of a .csv or .tsv file is a series of one channel, without a label. A first row without numbers is a
+header.
 """
 
 import csv
@@ -21,6 +22,7 @@ from kd_lightning.base.reading import read_lines, reading
 from kd_lightning.base.words import quoted
 from kd_lightning.data.loading.cells import is_missing, to_number
 from kd_lightning.data.loading.npz_files import read_npz
+from kd_lightning.students.transform import to_channels
 
 Transform = Callable[[Tensor], Tensor]
 SUFFIXES = {".npz": None, ".csv": ",", ".tsv": "\t"}  # -> what separates two values
@@ -122,14 +124,16 @@ def to_sample(
         x = torch.from_numpy(value if is_bytes else value.astype(np.float32))
     if fault := fault_of(x, given):
         return Sample(path, index, error=fault)
-    size = [given["size"]] * (x.ndim - 1)
-    # a sample that has the student's size is used as it is: it may have been resized already
-    return Sample(path, index, x if list(x.shape[1:]) == size else transform(x))
+    if list(x.shape[1:]) != [given["size"]] * (x.ndim - 1):
+        return Sample(path, index, transform(x))
+    # its size is the student's: it may have been resized already, and is not cropped again
+    return Sample(path, index, to_channels(x, given["channels"]))
 
 
 def fault_of(x: Tensor, given: Mapping[str, Any]) -> str:
     """Why the student cannot take this sample; "" if it can."""
-    if x.shape[0] != given["channels"]:
+    can_convert = given["kind"] == "image" and {x.shape[0], given["channels"]} == {1, 3}
+    if x.shape[0] != given["channels"] and not can_convert:
         return f"{x.shape[0]} channels, the student takes {given['channels']}"
     if given["kind"] == "series" and x.shape[1] != given["size"]:
         return f"{x.shape[1]} values, the student takes series of {given['size']}"

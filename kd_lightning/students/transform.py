@@ -40,13 +40,19 @@ class ImageTransform:
     resizing: Resizing
 
     def __call__(self, image: Tensor) -> Tensor:
-        if image.shape[0] != self.channels:
-            if {image.shape[0], self.channels} != {1, 3}:
-                raise UserError(
-                    f"the student takes images of {self.channels} channels, got {image.shape[0]}"
-                )
-            to_channels = tv.rgb_to_grayscale if self.channels == 1 else tv.grayscale_to_rgb
-            image = to_channels(image)
-        resized = self.resizing(image)
+        resized = self.resizing(to_channels(image, self.channels))
         # bicubic resizing overshoots, and torchvision clips it for bytes alone
         return resized.clamp(0, 1) if resized.is_floating_point() else resized
+
+
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """An image (C, H, W) with so many channels: colours become grey, or grey becomes colours.
+
+    Raises:
+        UserError: it has another number of channels than 1, 3 and ``channels``.
+    """
+    if image.shape[0] == channels:
+        return image
+    if {image.shape[0], channels} != {1, 3}:
+        raise UserError(f"the student takes images of {channels} channels, got {image.shape[0]}")
+    return tv.rgb_to_grayscale(image) if channels == 1 else tv.grayscale_to_rgb(image)

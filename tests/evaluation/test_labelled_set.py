@@ -64,8 +64,22 @@ def test_labels_follow_the_names_of_the_classes() -> None:
     ],
 )
 def test_other_classes_are_refused(names: list[str], sentence: str) -> None:
+    labels = torch.arange(len(names))
     with pytest.raises(UserError, match=f"must be one of a's, by name: {sentence} "):
-        labels_of(subject(["cat", "dog", "fox"], image_form(1, 2)), torch.tensor([0]), names)
+        labels_of(subject(["cat", "dog", "fox"], image_form(1, 2)), labels, names)
+
+
+def test_a_class_without_samples_may_be_unknown_or_absent(tmp_path: Path) -> None:
+    labelled = arrays(tmp_path, images(1, 6, 6))  # the classes 0, 1 and 2
+    some = labelled.subset((labelled.samples.y != 1).nonzero().flatten())
+    student = subject(["2", "0", "owl"], image_form(1, 6))
+    own = labels_of(student, some.samples.y, some.data.class_names)
+    assert own.tolist() == [{0: 1, 2: 0}[label] for label in some.samples.y.tolist()]
+    all_three = subject(["0", "1", "2"], image_form(1, 6))
+    (note,) = note_on_classes(some, [all_three])
+    assert note.startswith("arrays has no samples of 1: ")
+    with pytest.raises(UserError, match="does not know 1, and the data lack owl "):
+        labels_of(student, labelled.samples.y, labelled.data.class_names)
 
 
 def test_data_may_lack_classes_of_the_student(tmp_path: Path) -> None:
@@ -96,6 +110,15 @@ def test_images_get_the_channels_and_the_size_of_the_student(tmp_path: Path) -> 
     assert torch.equal(x[0], form.transform(labelled.samples.x[0]))
     (note,) = note_on_form(labelled, form)
     assert note.startswith("arrays: the images of 1 x 6 x 6 (channels, height, width) become 3 x 4")
+
+
+def test_images_of_the_students_size_get_its_channels_and_are_not_cropped_again(
+    tmp_path: Path,
+) -> None:
+    labelled = arrays(tmp_path, images(1, 6, 6))
+    form = Form("image", 3, 6, ImageTransform(3, Resizing(6, "crop", 0.5)))
+    x, _ = next(iter(labelled.loader(form)))
+    assert torch.equal(x, labelled.samples.x[:4].expand(4, 3, 6, 6))
 
 
 @pytest.mark.parametrize(

@@ -74,13 +74,22 @@ def test_images_of_the_students_size_are_used_as_they_are_and_others_are_resized
         assert sample.x.dtype == torch.uint8
 
 
+def test_grey_images_become_colours_and_colours_become_grey(tmp_path: Path) -> None:
+    grey = np.arange(4, dtype=np.uint8).reshape(1, 1, 2, 2)
+    (sample,) = read(write(tmp_path / "grey.npz", x=grey), IMAGES)
+    assert torch.equal(sample.x, torch.from_numpy(grey[0]).expand(3, 2, 2))
+    (sample,) = read(write(tmp_path / "same.npz", x=grey.repeat(3, 1)), {**IMAGES, "channels": 1})
+    assert sample.x.shape == (1, 2, 2)
+    assert (sample.x.int() - torch.from_numpy(grey[0]).int()).abs().max() <= 1  # rounding
+
+
 @pytest.mark.parametrize(
     ("shape", "value", "given", "error"),
     [
         ((1, 3, 4), 0.0, CHANNELS, "3 channels, the student takes 2"),
         ((1, 2, 5), 0.0, CHANNELS, "5 values, the student takes series of 4"),
         ((1, 2, 4), np.inf, CHANNELS, "NaN or infinite values"),
-        ((1, 1, 2, 2), 0.0, IMAGES, "1 channels, the student takes 3"),
+        ((1, 4, 2, 2), 0.0, IMAGES, "4 channels, the student takes 3"),
         ((1, 3, 2, 2), 1.5, IMAGES, "images must be uint8 or in [0, 1], got values from 1.5 to"),
     ],
 )
