@@ -99,6 +99,16 @@ def test_the_folder_has_the_student_the_files_a_card_and_a_record(exported: Path
                      "README.md", RECORD}  # fmt: skip
 
 
+def test_a_card_that_was_changed_stays(
+    run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = shutil.copytree(exported, tmp_path / "out")
+    (out / "README.md").write_text("mine")
+    said = refused(capsys, run, "--out", out)
+    assert f"{out / 'README.md'} was changed after its export" in said
+    assert (out / "README.md").read_text() == "mine"
+
+
 def test_the_onnx_file_has_the_tests_accuracy_and_int8_nearly(run: Path, exported: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())["nets"]["student"]["test"]
     formats = json.loads((exported / RECORD).read_text())["formats"]

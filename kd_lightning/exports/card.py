@@ -14,7 +14,6 @@ from kd_lightning.exports.graph import Graph
 from kd_lightning.exports.snippets import snippets
 from kd_lightning.records.sample_counts import sample_counts
 
-FILE = "README.md"
 LISTED_CLASSES = 50
 TASKS = {"image": "image-classification", "series": "time-series-classification"}
 Info = Mapping[str, Any]

@@ -1,5 +1,6 @@
 """The folder of an export: complete or not there, and never mixed with other files."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -12,27 +13,35 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import lock_folder, read_json
 from kd_lightning.records.run_directory import make_directory
 
+CARD = "README.md"  # a person may write more into it
 RECORD = "export.json"  # marks the folder of an export, and lists its files
 TEMPORARY = ".{}-export-"  # the name of a temporary folder beside it, before random digits
 
 
 def check_replaceable(out: Path) -> None:
     """Raises ``UserError`` unless ``out`` is missing, empty, or the folder of an earlier export to
-    which nothing was added.
+    which nothing was added, with the card as it was written.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file, expected a folder for the export (--out …)")
-    written = {RECORD}
-    if (out / RECORD).is_file():
-        written |= set(read_json(out / RECORD, "files")["files"])
-    others = sorted({path.name for path in out.iterdir()} - written)
+    record = read_json(out / RECORD, "files") if (out / RECORD).is_file() else {"files": []}
+    others = sorted({path.name for path in out.iterdir()} - {RECORD, *record["files"]})
     if others:
         raise UserError(
             f"{out} holds files that no export has written ({', '.join(others[:3])}): choose "
             "another folder (--out …), or move them"
         )
+    card = out / CARD
+    if card.is_file() and record.get("card_sha256") not in (None, hash_of(card.read_bytes())):
+        raise UserError(
+            f"{card} was changed after its export: choose another folder (--out …), or move it"
+        )
+
+
+def hash_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

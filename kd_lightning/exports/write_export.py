@@ -18,7 +18,13 @@ from kd_lightning.exports import card
 from kd_lightning.exports.checked_files import CheckedFile, write_checked
 from kd_lightning.exports.graph import PREPROCESSING, Graph, build_graph
 from kd_lightning.exports.measure import bytes_of, speed_of
-from kd_lightning.exports.output_folder import RECORD, check_replaceable, replace_folder
+from kd_lightning.exports.output_folder import (
+    CARD,
+    RECORD,
+    check_replaceable,
+    hash_of,
+    replace_folder,
+)
 from kd_lightning.exports.parity import CheckedSamples, accuracy, run_all
 from kd_lightning.exports.samples import image_reader, noise, of_part, of_path
 from kd_lightning.exports.source import copy_student, record_of
@@ -109,7 +115,7 @@ def write_export(
         table = table_of(files, row, samples, record, speed, **rest)
         names = {file.format: file.files for file in files}
         text = card.model_card(student.info, record, graph, table, names)
-        write_text(folder / card.FILE, text)
+        write_text(folder / CARD, text)
         write_record(folder, request, samples, files)
     return table
 
@@ -224,7 +230,8 @@ def write_record(
     """Writes ``export.json``: the numbers of the table, and the names of all files."""
     names = [name for file in files for name in file.files]
     record = {
-        "files": [WEIGHTS_FILE, JSON_FILE, card.FILE, *names],
+        "files": [WEIGHTS_FILE, JSON_FILE, CARD, *names],
+        "card_sha256": hash_of((folder / CARD).read_bytes()),
         "preprocessing": request.preprocessing,
         "checked_with": samples.about,
         "threads": torch.get_num_threads(),

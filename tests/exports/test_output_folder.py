@@ -8,7 +8,7 @@ import pytest
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import lock_folder
-from kd_lightning.exports.output_folder import RECORD, replace_folder
+from kd_lightning.exports.output_folder import CARD, RECORD, hash_of, replace_folder
 
 
 def write(out: Path, name: str) -> None:
@@ -106,3 +106,19 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert names(out) == ["a", RECORD, "mine.txt"]
     with pytest.raises(UserError, match="is a file, expected a folder"):
         write(out / "a", "b")
+
+
+def test_a_card_that_a_person_has_changed_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for text in ("as written", "as written again"):
+        with replace_folder(out) as folder:
+            (folder / CARD).write_text(text)
+            record = {"files": [CARD], "card_sha256": hash_of(text.encode())}
+            (folder / RECORD).write_text(json.dumps(record))
+    (out / CARD).write_text("as written again, and by me")
+    with pytest.raises(UserError, match=r"README.md was changed after its export.*--out"):
+        write(out, "a")
+    assert (out / CARD).read_text() == "as written again, and by me"
+    (out / CARD).unlink()
+    write(out, "a")
+    assert names(out) == ["a", RECORD]
