@@ -26,6 +26,7 @@ from kd_lightning.data.loading.checks import (
     check_samples,
     fingerprint,
     notes_on_lacking_classes,
+    notes_on_units,
 )
 from kd_lightning.data.loading.leaks import CHOICES, check_leak
 from kd_lightning.data.loading.limited_labels import limit_labels
@@ -187,7 +188,8 @@ class ClassificationData(CheckedNumbers, PartLoaders):
                 share, by = len(held_out) / (len(kept) + len(held_out)), "by subject"
                 check_classes_after_split(train, parts.class_names)
             val_is = f"{share:.0%} of train, {by} (split_seed {self.split_seed})"
-        self.notes += notes_on_lacking_classes({"val": val, "test": parts.test}, parts.class_names)
+        others = {"val": val, "test": parts.test}
+        self.notes += notes_on_lacking_classes(others, parts.class_names)
         if len(train) < self.batch_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} is larger than the training part, which has "
@@ -202,6 +204,7 @@ class ClassificationData(CheckedNumbers, PartLoaders):
             f"({len(train)} / {0 if val is None else len(val)} / {len(parts.test)} samples)"
         )
         self._measure(train)
+        self.notes += notes_on_units(train, others, self.mean, self.std)
         self.notes += check_leak(train, val, parts.test, self.on_leak)
         if self.mixing is not None:
             check_mixing(self.mixing, self.num_classes)

@@ -20,8 +20,8 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Samples, SampleSet
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.loaders import make_loader
+from kd_lightning.data.loading.resizing import to_channels
 from kd_lightning.evaluation.metrics import predict
-from kd_lightning.students.transform import to_channels
 
 Transform = Callable[[Tensor], Tensor]
 Advance = Callable[[int], Any]

@@ -22,7 +22,7 @@ from kd_lightning.base.reading import read_lines, reading
 from kd_lightning.base.words import quoted
 from kd_lightning.data.loading.cells import is_missing, to_number
 from kd_lightning.data.loading.npz_files import read_npz
-from kd_lightning.students.transform import to_channels
+from kd_lightning.data.loading.resizing import to_channels
 
 Transform = Callable[[Tensor], Tensor]
 SUFFIXES = {".npz": None, ".csv": ",", ".tsv": "\t"}  # -> what separates two values

@@ -56,6 +56,7 @@ from kd_lightning.running.determinism import take_determinism
 from kd_lightning.running.environment import check_unchanged, describe_environment
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stages, fit_next_stage
+from kd_lightning.running.sweep_data import check_like_finished_jobs
 from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
 from kd_lightning.running.way_back import how_to_resume, saying_how_to_skip
@@ -123,6 +124,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     if show_table:  # not for a teacher or a baseline, whose data are these too
         for note in data.notes:
             say(note)
+        if (job := current_job()) is not None:
+            check_like_finished_jobs(job, cfg, data.fingerprint)
     if cfg.resume:
         check_unchanged(Path(cfg.resume), "data", data.fingerprint)
         unlabeled = data.unlabeled_samples

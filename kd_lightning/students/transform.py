@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
-from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.resizing import Resizing
+from kd_lightning.data.loading.resizing import Resizing, to_channels
 
 
 def transform_of(given: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
@@ -43,16 +41,3 @@ class ImageTransform:
         resized = self.resizing(to_channels(image, self.channels))
         # bicubic resizing overshoots, and torchvision clips it for bytes alone
         return resized.clamp(0, 1) if resized.is_floating_point() else resized
-
-
-def to_channels(image: Tensor, channels: int) -> Tensor:
-    """An image (C, H, W) with so many channels: colours become grey, or grey becomes colours.
-
-    Raises:
-        UserError: it has another number of channels than 1, 3 and ``channels``.
-    """
-    if image.shape[0] == channels:
-        return image
-    if {image.shape[0], channels} != {1, 3}:
-        raise UserError(f"the student takes images of {channels} channels, got {image.shape[0]}")
-    return tv.rgb_to_grayscale(image) if channels == 1 else tv.grayscale_to_rgb(image)

@@ -43,6 +43,21 @@ def test_facts(made):
     assert made(PARTS).class_names == ["0", "1", "2"]
 
 
+def test_a_part_in_another_unit_is_said(made):
+    """A test part in millivolts, where train is in volts."""
+    volts = np.array([1, 1000], np.float32).reshape(2, 1)
+    data = made({**PARTS, "x_test": X[:6] * volts, "y_test": Y[:6]})
+    (note,) = [note for note in data.notes if "unit" in note]
+    assert note.startswith("1 of 2 channels of test are of another size than in train (channel 1: ")
+    assert note.endswith("are they in the same unit?")
+    far = np.array([100, 0], np.float32).reshape(2, 1)
+    (note,) = [n for n in made({**PARTS, "x_test": X[:6] + far}).notes if "unit" in n]
+    assert "channel 0: mean" in note
+    still = X * np.array([1, 0], np.float32).reshape(2, 1)  # a sensor that was off in train
+    data = made({**PARTS, "x_train": still})
+    assert not any("unit" in note for note in [*made(PARTS).notes, *made(WHOLE).notes, *data.notes])
+
+
 def test_one_set_is_split_into_three_disjoint_parts_without_loss(made):
     parts = made(WHOLE, test_fraction=0.3).parts
     train, val, test = (rows(parts[part]) for part in ("train", "val", "test"))

@@ -1,11 +1,13 @@
 """Mean and std of each channel, by which networks normalise their input."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 CONSTANT = 1e-6  # of the largest value: below it float32 tells no std from rounding
+OTHER_UNIT = 10  # times as large as another part: more than parts of one data set differ
 
 
 def channel_statistics(x: Tensor) -> tuple[list[float], list[float]]:
@@ -33,3 +35,22 @@ def rounded_statistics(mean: list[float], std: list[float]) -> tuple[list[float]
         [round(value, places) for value, places in zip(values, decimals, strict=True)]
         for values in (mean, std)
     )
+
+
+def channels_in_other_units(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> list[int]:
+    """The channels of x (N, C, *) that vary ten times more or less than those of another part, or
+    whose mean is ten of its standard deviations away. Channels that do not vary are left out.
+
+    Args:
+        mean, std: of that part, from ``channel_statistics``.
+    """
+    own_mean, own_std = channel_statistics(x)
+    found = []
+    for channel, (m, s, other_m, other_s) in enumerate(
+        zip(own_mean, own_std, mean, std, strict=True)
+    ):
+        varies = s != 1.0 and other_s != 1.0  # 1: without variation
+        other_scale = not 1 / OTHER_UNIT < s / other_s < OTHER_UNIT
+        if varies and (other_scale or abs(m - other_m) > OTHER_UNIT * other_s):
+            found.append(channel)
+    return found

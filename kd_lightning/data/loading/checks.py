@@ -10,6 +10,10 @@ from torch.distributions import Distribution
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.augmentation import BatchTransform
 from kd_lightning.data.loading.batches import Samples, Transform
+from kd_lightning.data.loading.channel_statistics import (
+    channel_statistics,
+    channels_in_other_units,
+)
 from kd_lightning.data.loading.disk_array import DiskArray
 from kd_lightning.data.loading.packed_files import file_id
 from kd_lightning.data.loading.sample_random import PerSampleRandom
@@ -42,6 +46,32 @@ def notes_on_lacking_classes(
             notes.append(
                 f"{name} has no sample of {len(lacking)} of {len(class_names)} classes ({shown}), "
                 "so it says nothing about them."
+            )
+    return notes
+
+
+def notes_on_units(
+    train: Samples,
+    parts: Mapping[str, Samples | None],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> list[str]:
+    """A sentence for each of these parts whose values are of another size than those of train.
+
+    Args:
+        mean, std: of the channels of train.
+    """
+    if not isinstance(train.x, Tensor) or not train.x.is_floating_point():
+        return []
+    notes = []
+    for name, samples in parts.items():
+        found = [] if samples is None else channels_in_other_units(samples.x, mean, std)
+        if found:
+            own_mean, own_std = channel_statistics(samples.x[:, found[:1]])
+            notes.append(
+                f"{len(found)} of {len(mean)} channels of {name} are of another size than in train "
+                f"(channel {found[0]}: mean {own_mean[0]:.3g} and std {own_std[0]:.3g}, in train "
+                f"{mean[found[0]]:.3g} and {std[found[0]]:.3g}): are they in the same unit?"
             )
     return notes
 

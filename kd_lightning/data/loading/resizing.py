@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from kd_lightning.base.errors import unknown
+from kd_lightning.base.errors import UserError, unknown
 from kd_lightning.base.interpolations import INTERPOLATIONS
 from kd_lightning.base.ranges import Count, ShareAboveZero
 from kd_lightning.config.values import check_numbers
@@ -80,3 +80,16 @@ class Resizing:
         """The image with sides (height, width), or with this short side, by ``interpolation``."""
         mode = InterpolationMode(self.interpolation)
         return tv.resize(image, size, interpolation=mode, antialias=True)
+
+
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """An image (C, H, W) with so many channels: colours become grey, or grey becomes colours.
+
+    Raises:
+        UserError: it has another number of channels than 1, 3 and ``channels``.
+    """
+    if image.shape[0] == channels:
+        return image
+    if {image.shape[0], channels} != {1, 3}:
+        raise UserError(f"the student takes images of {channels} channels, got {image.shape[0]}")
+    return tv.rgb_to_grayscale(image) if channels == 1 else tv.grayscale_to_rgb(image)
