@@ -19,6 +19,7 @@ from kd_lightning.base.kept_files import read_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.records.jobs import current_job
 from kd_lightning.running.determinism import describe_arithmetic
+from kd_lightning.running.sweep_data import hash_of_settings
 from kd_lightning.teachers.sources import Teacher
 
 PACKAGES = (
@@ -70,6 +71,7 @@ def describe_environment(
         },
         "data": {
             "fingerprint": data.fingerprint,
+            "settings_sha256": hash_of_settings(cfg),
             "classes_sha256": data.classes_sha256,
             "class_list_sha256": getattr(data, "class_list_sha256", None),
             "protocol": data.protocol,

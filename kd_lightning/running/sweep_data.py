@@ -4,6 +4,7 @@ A sweep may take days, and be resumed after its files were replaced. Its report 
 results, but only at the end.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.kept_files import read_json
 from kd_lightning.records.jobs import Job, State, jobs_of
-from kd_lightning.records.run_directory import read_config
 from kd_lightning.reports.contents import hashes_of
 
 
@@ -24,16 +24,13 @@ def check_like_finished_jobs(job: Job, cfg: DictConfig, fingerprint: str) -> Non
         cfg: its configuration.
         fingerprint: of its data.
     """
-    others = {
-        other: was
-        for other in jobs_of(job.directory.parents[1])
-        if other != job and other.state() is State.DONE and (was := fingerprint_of(other))
-    }
-    if fingerprint in others.values():
-        return
-    own = settings_of(cfg)
-    for other, was in others.items():
-        if settings_of(read_config(other.directory)) == own:
+    own = hash_of_settings(cfg)
+    for other in jobs_of(job.directory.parents[1]):
+        if other == job or other.state() is not State.DONE:
+            continue
+        data = data_of(other)
+        was = data.get("fingerprint")
+        if data.get("settings_sha256") == own and was != fingerprint:
             raise UserError(
                 f"the data have changed since job {other.number} of this sweep was trained, which "
                 f"has the same settings of them (fingerprint {was}, now {fingerprint}): put the "
@@ -41,16 +38,17 @@ def check_like_finished_jobs(job: Job, cfg: DictConfig, fingerprint: str) -> Non
             )
 
 
-def fingerprint_of(job: Job) -> str | None:
-    """That of a job's data; None if its record cannot be read."""
+def data_of(job: Job) -> dict[str, Any]:
+    """What the record of a job says of its data; {} if it cannot be read."""
     try:
-        return read_json(job.directory / "environment.json")["data"]["fingerprint"]
-    except (OSError, KeyError, TypeError, Damaged):
-        return None
+        return read_json(job.directory / "environment.json").get("data") or {}
+    except (OSError, AttributeError, Damaged):
+        return {}
 
 
-def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """What its samples follow from, beside the content of its files."""
+def hash_of_settings(cfg: DictConfig) -> str:
+    """A hash of what the samples follow from, beside the content of their files."""
     config = OmegaConf.to_container(cfg, resolve=True)
     root = config["data"].get("root")
-    return {**hashes_of(config, {}), "root": root and str(Path(root))}
+    texts = (hashes_of(config, {})["data_settings"], str(root and Path(root)))
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
