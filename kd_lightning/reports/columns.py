@@ -22,7 +22,7 @@ students: ``ensemble``, ``vote`` (of three or more students; only test accuracy 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kd_lightning.base.errors import UserError
+from kd_lightning.base.errors import UserError, similar_names
 
 OBJECTIVE = "val/accuracy"
 PROBABILITIES = (
@@ -129,12 +129,17 @@ def expand(names: Sequence[str], values: Iterable[Mapping[str, float]]) -> list[
 
 
 def _unknown(name: str, nets: Sequence[str]) -> UserError:
-    forms = [OBJECTIVE, *(f"{part}/<net>/{'|'.join(names)}" for part, names in METRICS.items())]
+    part, net, metric = split(name)
     shown = ", ".join(dict.fromkeys(["*", *nets]))
-    return UserError(
-        f"unknown column '{name}': expected {', '.join(forms)}, where <net> is one of {shown} "
-        "(--columns …, or sweep.columns=…)"
-    )
+    every = [f"{part}/{net}/{m}" for part, found in METRICS.items() for net in nets for m in found]
+    forms = [OBJECTIVE, *(f"{part}/<net>/{'|'.join(names)}" for part, names in METRICS.items())]
+    if net != "" and metric in METRICS.get(part, ()):
+        advice = f"expected one of the nets {shown}, got {net}"
+    elif similar := similar_names(name, [OBJECTIVE, *every]):
+        advice = f"did you mean {' or '.join(similar)}?"
+    else:
+        advice = f"expected {', '.join(forms)}, where <net> is one of {shown}"
+    return UserError(f"unknown column '{name}': {advice} (--columns …, or sweep.columns=…)")
 
 
 def heading(column: str) -> str:

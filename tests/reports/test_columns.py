@@ -82,10 +82,18 @@ def test_a_column_is_shown_once():
 
 
 @pytest.mark.parametrize(
-    "name", ["accuracy", "test/accuracy", "val/a/ece", "last/a/agreement", "test/z/ece", "a/b/c/d"]
+    ("name", "advice"),
+    [
+        ("accuracy", "did you mean val/accuracy or "),
+        ("test/accuracy", "did you mean .*test/a/accuracy"),
+        ("val/a/ece", "did you mean .*last/a/ece"),
+        ("last/a/acuracy", "did you mean last/a/accuracy"),
+        ("test/z/ece", r"expected one of the nets \*, teacher, a, b, ensemble.*, got z \("),
+        ("0/1/2/3", r"expected val/accuracy, val/<net>/.*one of \*, teacher, a, b"),
+    ],
 )
-def test_an_unknown_column_is_refused_with_the_known_ones(name):
-    with pytest.raises(UserError, match=f"unknown column '{name}'.*one of \\*, teacher, a, b"):
+def test_an_unknown_column_is_refused_with_what_may_be_meant(name, advice):
+    with pytest.raises(UserError, match=f"unknown column '{name}': {advice}"):
         columns.expand([name], [TWO])
 
 
