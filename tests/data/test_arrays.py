@@ -4,6 +4,7 @@ import torch
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.data.arrays import Arrays
+from kd_lightning.data.augmentation import RandomCrop
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(2, 3, (30, 2, 5)).astype(np.float32)
@@ -41,6 +42,11 @@ def test_facts(made):
     assert data.std == pytest.approx(train.transpose(0, 1).flatten(1).std(1).tolist())
     assert "20% of the file, stratified by class (split_seed 0)" in data.protocol
     assert made(PARTS).class_names == ["0", "1", "2"]
+
+
+def test_an_augmentation_of_images_is_refused_for_series(made):
+    with pytest.raises(UserError, match=r"not suit series of shape \(2, 5\), as those of this"):
+        made(WHOLE, augmentation=RandomCrop(28, 2))
 
 
 def test_a_part_in_another_unit_is_said(made):

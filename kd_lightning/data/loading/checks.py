@@ -147,8 +147,11 @@ def check_augmentation(augmentation: Transform, example: Tensor, channels: int, 
                 result = augmentation(example)
         result_channels, *sides = result.shape
     except (ValueError, RuntimeError) as error:
+        kind, hint = "samples", ""
+        if example.ndim == 2:
+            kind, hint = "series", ", as those of this package are for images"
         raise UserError(
-            f"the augmentation does not suit samples of shape {tuple(example.shape)}: "
+            f"the augmentation does not suit {kind} of shape {tuple(example.shape)}{hint}: "
             f"{' '.join(str(error).split())} (data.augmentation=…)"
         ) from error
     if result_channels != channels or set(sides) != {size}:
