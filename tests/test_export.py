@@ -202,6 +202,12 @@ def test_a_file_alone_is_checked_with_noise_or_with_given_samples(
     shown = capsys.readouterr().out
     assert "Checked with 6 samples of some.npz" in shown
     assert "noise" not in (tmp_path / "out" / "README.md").read_text()
+    words = [str(alone), "--format", "int8", "--out", str(tmp_path / "int8")]
+    for option in ("--samples", "--calibration"):
+        main([*words, option, str(tmp_path / "some.npz")])
+        assert "6 samples of some.npz, with which int8 was calibrated too:" in (
+            " ".join(capsys.readouterr().out.split())
+        )
 
 
 @pytest.mark.slow

@@ -162,15 +162,21 @@ def samples_of(
     request: Request, student: Student, data: ClassificationData | None
 ) -> CheckedSamples:
     """The samples for the check: from the command line, the run's test part, or noise."""
+    given = {path for path in (request.samples, request.calibration) if path is not None}
+    both = data is None or None not in (request.samples, request.calibration)
+    is_shared = "int8" in request.formats and both and len(given) == 1
+    too = ", with which int8 was calibrated too" if is_shared else ""
     if request.samples is not None:
-        return samples_at(request.samples, student, "--samples", request.limit)
+        samples = samples_at(request.samples, student, "--samples", request.limit)
+        return replace(samples, about=samples.about + too)
     if data is not None:
         samples = of_part(data, "test", request.limit)
         if data.fingerprint == student.info.get("data", {}).get("fingerprint"):
             return samples
         return replace(samples, about=f"{samples.about}, whose data have changed since")
     if request.calibration is not None:
-        return samples_at(request.calibration, student, "--calibration", request.limit)
+        samples = samples_at(request.calibration, student, "--calibration", request.limit)
+        return replace(samples, about=samples.about + too)
     shape = shape_of(student.info)
     if len(shape) == 3:
         return noise(shape, image_type(data, student.info))
