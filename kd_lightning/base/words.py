@@ -18,6 +18,11 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def for_plot(text: str) -> str:
+    """A text for matplotlib, which takes what stands between two dollar signs for a formula."""
+    return text.replace("$", r"\$")
+
+
 def plain(text: str) -> str:
     r"""Text on one line, in which signs that cannot be printed are written out: ``\x00``."""
     signs = " ".join(text.split())

@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kd_lightning.base.words import for_plot
+
 DIAGONAL = {"color": "0.6", "linewidth": 0.8, "zorder": 0}
 
 
@@ -44,7 +46,7 @@ def _draw_net(left: Axes, right: Axes, curves: Mapping[str, Any], name: str, **s
     left.plot(
         [bins["confidence"][i] for i in filled],
         [bins["accuracy"][i] for i in filled],
-        **{"marker": "o", "markersize": 3, "linewidth": 1, "label": name, **style},
+        **{"marker": "o", "markersize": 3, "linewidth": 1, "label": for_plot(name), **style},
     )
     curve = curves["risk_coverage"]
     right.plot(curve["coverage"], curve["risk"], **{"linewidth": 1, **style})

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_lightning.base.words import cut
+from kd_lightning.base.words import cut, for_plot
 
 MOST_WITH_NUMBERS = 20  # classes up to which the cells hold numbers
 MOST_WITH_NAMES = 120  # classes up to which every class is named
@@ -29,7 +29,7 @@ def draw(matrix: Int[Tensor, "C C"], class_names: Sequence[str], title: str) -> 
     shares = (matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)).numpy()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=ax, shrink=0.7).set_label("share of the class", fontsize=9)
-    ax.set_title(title, fontsize=10)
+    ax.set_title(for_plot(title), fontsize=10)
     ax.set_xlabel("predicted class", fontsize=9)
     ax.set_ylabel("class", fontsize=9)
     if count <= MOST_WITH_NAMES:
@@ -41,8 +41,7 @@ def draw(matrix: Int[Tensor, "C C"], class_names: Sequence[str], title: str) -> 
 
 def _name_classes(ax: Axes, class_names: Sequence[str]) -> None:
     size = 8 if len(class_names) <= MOST_WITH_NUMBERS else 5
-    # a name is no formula, also if it has two dollar signs
-    names = [cut(name, LONGEST_NAME).replace("$", r"\$") for name in class_names]
+    names = [for_plot(cut(name, LONGEST_NAME)) for name in class_names]
     ax.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     ax.set_yticks(range(len(names)), names, fontsize=size)
 

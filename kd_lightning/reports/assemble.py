@@ -151,6 +151,8 @@ def build(
         title = source.title if len(names) == 1 else f"{source.title}: {name}"
         tables.append(main_table(title, selected, shown, search, published, chosen_by=chosen_by))
         file = _file_name("heatmap", name if len(names) > 1 else "")
+        if file in {grid.name for grid in grids}:  # of names that differ in other signs alone
+            file = _file_name("heatmap", f"{name} {len(grids) + 1}")
         grid = grid_of(title, selected, keys, file, search, chosen_by)
         grids += [grid] * (grid is not None)
     if grids and not find_spec("matplotlib"):

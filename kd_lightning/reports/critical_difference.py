@@ -5,6 +5,7 @@ do not differ significantly.
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kd_lightning.base.words import for_plot
 from kd_lightning.reports.data_sets import ALPHA, Comparison
 
 
@@ -13,7 +14,9 @@ def draw(comparison: Comparison) -> Figure:
     import pandas
     import scikit_posthocs
 
-    means = pandas.DataFrame(comparison.rounded)  # data sets x rows
+    rounded = {for_plot(row): means for row, means in comparison.rounded.items()}
+    ranks = {for_plot(row): rank for row, rank in comparison.mean_ranks().items()}
+    means = pandas.DataFrame(rounded)  # data sets x rows
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(means)
     p_values.index = p_values.columns = means.columns
     longest = max(map(len, comparison.samples))
@@ -23,7 +26,7 @@ def draw(comparison: Comparison) -> Figure:
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
     scikit_posthocs.critical_difference_diagram(
-        pandas.Series(comparison.mean_ranks()),
+        pandas.Series(ranks),
         p_values,
         alpha=ALPHA,
         ax=ax,
@@ -34,7 +37,7 @@ def draw(comparison: Comparison) -> Figure:
     # The critical difference is given as a number: a bar of its length above the axis would hide
     # the ticks.
     ax.set_title(
-        f"mean rank of {comparison.column} on {len(comparison.complete)} data sets; "
+        f"mean rank of {for_plot(comparison.column)} on {len(comparison.complete)} data sets; "
         f"critical difference {comparison.critical_difference():.2f} (Nemenyi, {ALPHA:.0%})",
         fontsize=9,
     )

@@ -9,6 +9,7 @@ from kd_lightning.records.jobs import State
 from kd_lightning.reports.columns import OBJECTIVE, split, students_of
 from kd_lightning.reports.job_results import JobResult
 from kd_lightning.reports.statistics import Sample
+from kd_lightning.reports.summary import best_row, rows_of
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Cell:
         sample: the number under several seeds.
         planned: how many jobs the cell has.
         states: the states of the jobs that are not done.
+        is_best: whether it holds the row that is best on val.
     """
 
     sample: Sample
     planned: int
     states: tuple[str, ...]
+    is_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,10 @@ def grid_of(
     for result, axes in placed:
         rest = ", ".join(f"{key}={value}" for key, value in axes.items() if key not in (x, y))
         groups.setdefault(rest, {}).setdefault((axes[x], axes[y]), []).append(result)
+    row = best_row(rows_of(results, search), chosen_by) if is_objective else None
+    best = [] if row is None else row.results
     panels = tuple(
-        Panel(rest, {place: _cell(group, columns) for place, group in cells.items()})
+        Panel(rest, {place: _cell(group, columns, best) for place, group in cells.items()})
         for rest, cells in groups.items()
     )
     return Grid(name, title, quantity, x, y, xs, ys, panels, is_objective)
@@ -116,22 +121,21 @@ def _quantity(results: Sequence[JobResult], chosen_by: str) -> tuple[list[str], 
     return columns, f"test accuracy of the last epoch{mean_of}, %", False
 
 
-def _cell(results: Sequence[JobResult], columns: Sequence[str]) -> Cell:
+def _cell(results: Sequence[JobResult], columns: Sequence[str], best: Sequence[JobResult]) -> Cell:
     values = []
     for result in results:
         numbers = [result.values[column] for column in columns if column in result.values]
         if numbers:
             values.append(sum(numbers) / len(numbers))
     states = (str(result.state) for result in results if result.state != State.DONE)
-    return Cell(Sample(tuple(values)), len(results), tuple(dict.fromkeys(states)))
+    is_best = any(result is other for result in results for other in best)
+    return Cell(Sample(tuple(values)), len(results), tuple(dict.fromkeys(states)), is_best)
 
 
 def best_cell(grid: Grid) -> Cell | None:
-    """The cell with the highest validation accuracy, the first of equal ones; None without one."""
-    cells = [cell for panel in grid.panels for cell in panel.cells.values() if cell.sample.n]
-    if not cells or not grid.is_objective:
-        return None
-    return max(cells, key=lambda cell: cell.sample.mean)
+    """The cell of the row that the table marks as the best on val; None without one."""
+    cells = [cell for panel in grid.panels for cell in panel.cells.values()]
+    return next((cell for cell in cells if cell.is_best), None)
 
 
 def cell_text(cell: Cell | None) -> str:

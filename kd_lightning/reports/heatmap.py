@@ -9,6 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from kd_lightning.base.words import for_plot
 from kd_lightning.reports.grids import Cell, Grid, Panel, best_cell, cell_text
 
 COLORS = "viridis"
@@ -25,7 +26,7 @@ def draw(grid: Grid) -> Figure:
     height = rows * (len(grid.ys) * HEIGHT + 0.95) + 0.5
     figure = Figure(figsize=(max(width, 5.0), max(height, 2.6)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(grid.title, fontsize=11, fontweight="bold")
+    figure.suptitle(for_plot(grid.title), fontsize=11, fontweight="bold")
     cells = [cell for panel in grid.panels for cell in panel.cells.values()]
     means = [100 * cell.sample.mean for cell in cells if cell.sample.n]
     low, high = (min(means), max(means)) if means else (0.0, 1.0)
@@ -71,9 +72,9 @@ def _draw_panel(ax: Axes, grid: Grid, panel: Panel, scale: ScalarMappable) -> No
     ax.set_xticks([i + 0.5 for i in range(len(grid.xs))], [f"{x:g}" for x in grid.xs])
     ax.set_yticks([j + 0.5 for j in range(len(grid.ys))], [f"{y:g}" for y in grid.ys])
     ax.tick_params(length=0, labelsize=9)
-    ax.set_xlabel(grid.x, fontsize=9)
-    ax.set_ylabel(grid.y, fontsize=9)
-    ax.set_title(panel.title, fontsize=9)
+    ax.set_xlabel(for_plot(grid.x), fontsize=9)
+    ax.set_ylabel(for_plot(grid.y), fontsize=9)
+    ax.set_title(for_plot(panel.title), fontsize=9)
     for spine in ax.spines.values():
         spine.set_visible(False)
 

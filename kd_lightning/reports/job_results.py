@@ -133,7 +133,9 @@ def read_jsonl(path: Path) -> list[JobResult]:
         UserError: a line is not the result of a job.
     """
     results = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # not splitlines(), which also splits at signs that a title may have
+    text = read_text(path).removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else (), start=1):
         try:
             content = json.loads(line)
             result = JobResult(**{**content, "state": State(content["state"])})

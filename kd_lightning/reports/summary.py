@@ -176,7 +176,7 @@ def _on_test(row: Row, metric: str) -> str:
 
 def _notes_on_equal_rows(rows: Sequence[Row]) -> list[str]:
     """Names the rows whose runs have exactly the same numbers."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         runs = {
             str(result.seed): [(k, v) for k, v in result.values.items() if "throughput" not in k]
@@ -184,12 +184,13 @@ def _notes_on_equal_rows(rows: Sequence[Row]) -> list[str]:
             if result.values
         }
         if runs:
-            groups.setdefault(str(sorted(runs.items())), []).append(row.label)
+            groups.setdefault(str(sorted(runs.items())), []).append(row)
     return [
         "These rows have exactly the same numbers under every seed, so the setting in which they "
-        f"differ had no effect: {'; '.join(labels)}."
-        for labels in groups.values()
-        if len(labels) > 1
+        f"differ had no effect: {'; '.join(row.label for row in equal)}."
+        for equal in groups.values()
+        # a search may try the same values twice
+        if len({row.results[0].variant for row in equal}) > 1
     ]
 
 

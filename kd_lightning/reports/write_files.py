@@ -24,6 +24,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import atomic_write
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.base.tables import csv_text, latex, markdown
+from kd_lightning.records.run_directory import is_run
 from kd_lightning.reports import correctness
 from kd_lightning.reports.assemble import Report
 from kd_lightning.reports.columns import PERCENT, split
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Files of an earlier report that this one may not have.
-MAY_BE_STALE = ("pairs.*", "data_sets.*", "heatmap*.png", "critical_difference*.png")
+MAY_BE_STALE = ("pairs.tex", "pairs.csv", "data_sets.tex", "data_sets.csv", "heatmap.png")
+MAY_BE_STALE += ("heatmap-*.png", "critical_difference-*.png")
+HEAD = "data_set,variant,"  # of the table.csv of a report
 # Keys of a sweep.yaml that do not depend on the machine on which the sweep ran.
 PORTABLE = (
     "title", "command", "overrides", "grid", "variants", "pairs", "primary", "primary_column",
@@ -52,16 +55,16 @@ def write(report: Report, out: Path | str) -> list[Path]:
         out: the sweep's own directory, or a folder for the report.
 
     Raises:
-        UserError: ``out`` cannot be written to, or holds another sweep.
+        UserError: ``out`` cannot be written to, or holds other files than those of a report.
     """
     out = Path(out)
     own = report.source.directory
     in_own_directory = own is not None and out.resolve() == own.resolve()
-    if not in_own_directory and (out / "jobs").is_dir():
-        raise UserError(f"{out} holds another sweep: name another folder (--out)")
     texts = _texts(report)
     if not in_own_directory:
         texts["sweep.yaml"] = _settings(report)
+        _check_folder(out, (*texts, correctness.FILE))
+    had_report = in_own_directory or _has_report(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_kept(out, texts)
@@ -76,10 +79,35 @@ def write(report: Report, out: Path | str) -> list[Path]:
         ) from error
     written = {out / name for name in (*texts, *pictures)}
     written |= {path for path in [out / correctness.FILE] if path.exists()}
-    for pattern in MAY_BE_STALE:
+    for pattern in MAY_BE_STALE if had_report else ():
         for path in set(out.glob(pattern)) - written:
             path.unlink()
     return sorted(written)
+
+
+def _check_folder(out: Path, names: Iterable[str]) -> None:
+    """Raises ``UserError`` for a folder whose files no report has written."""
+    if (out / "jobs").is_dir():
+        raise UserError(f"{out} holds another sweep: name another folder (--out)")
+    if is_run(out):
+        raise UserError(
+            f"{out} is a run, whose own table would be replaced: name another folder (--out)"
+        )
+    foreign = [] if _has_report(out) else [name for name in names if (out / name).exists()]
+    if foreign:
+        raise UserError(
+            f"{out} holds {foreign[0]}, which no report has written: name another folder (--out)"
+        )
+
+
+def _has_report(out: Path) -> bool:
+    """Whether the files of an earlier report are there; committed ones may lack the records."""
+    if (out / FILE).exists():
+        return True
+    try:
+        return (out / "table.csv").read_text("utf-8").startswith(HEAD)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _texts(report: Report) -> dict[str, str]:

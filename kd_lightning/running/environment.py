@@ -89,6 +89,21 @@ def describe_environment(
     }
 
 
+def keep_first_command(environment: dict[str, Any], directory: Path) -> None:
+    """Gives the record of a resumed run the command that started it. The one that resumes it comes
+    under ``resumed_by``.
+
+    Args:
+        environment: what ``describe_environment`` has returned; changed in place.
+        directory: of the run.
+    """
+    path = directory / "environment.json"
+    was = read_json(path) if path.exists() else {}
+    if "command" in was and was["command"] != environment["command"]:
+        environment["resumed_by"] = [*was.get("resumed_by", []), environment["command"]]
+        environment["command"] = was["command"]
+
+
 def sample_type(x: Any) -> str:
     """The type of a sample as a net takes it; image files are read as uint8."""
     return str(x.dtype).removeprefix("torch.") if torch.is_tensor(x) else "uint8"

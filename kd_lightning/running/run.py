@@ -53,7 +53,11 @@ from kd_lightning.running.build import (
 from kd_lightning.running.compile_trial import compile_trial
 from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.determinism import take_determinism
-from kd_lightning.running.environment import check_unchanged, describe_environment
+from kd_lightning.running.environment import (
+    check_unchanged,
+    describe_environment,
+    keep_first_command,
+)
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import complete_stages, fit_next_stage
 from kd_lightning.running.sweep_data import check_like_finished_jobs
@@ -162,6 +166,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         if trainer.is_global_zero:
             environment = describe_environment(data, cfg, teacher, checked)
             check_unchanged(directory, "teacher", environment["teacher"]["fingerprint"])
+            keep_first_command(environment, directory)
             config = OmegaConf.to_yaml(cfg, resolve=True)
             texts = {"config.yaml": config, "environment.json": json_text(environment)}
             if cfg.resume and read_config(directory).trainer.max_epochs != cfg.trainer.max_epochs:

@@ -160,3 +160,29 @@ def test_the_map_shows_what_chooses(tmp_path):
     assert found.quantity == "val robust accuracy of the chosen weights, %"
     (best,) = [c for panel in found.panels for c in panel.cells.values() if c is best_cell(found)]
     assert best.sample.mean == pytest.approx(1 - 0.51)
+
+
+def test_data_sets_whose_names_differ_in_signs_have_files_of_their_own(tmp_path):
+    report = reports.build([grid(tmp_path, {"data": ["a b", "a-b"]})])
+    assert [found.name for found in report.grids] == ["heatmap-a-b.png", "heatmap-a-b-2.png"]
+
+
+def test_the_framed_cell_is_the_row_that_the_table_marks(tmp_path):
+    """Equal counts of right answers, in float32: the first row counts as the best."""
+    for (x, y), right in {(1, 1): (130, 131, 135), (1, 2): (130, 130, 136), (2, 1): (1, 1, 1),
+                          (2, 2): (1, 1, 1)}.items():  # fmt: skip
+        for seed, count in enumerate(right):
+            val = float(np.float32(count) / np.float32(143))
+            job(tmp_path, f"x={x} y={y}", {"x": x, "y": y, "seed": seed}, metrics({"a": 0.9}, val))
+    report = reports.build([tmp_path])
+    (found,) = report.grids
+    assert report.tables[0].rows[0][0].startswith("x=1 y=1 ")
+    assert [cell.is_best for cell in found.panels[0].cells.values()] == [True, *[False] * 3]
+    assert best_cell(found) is found.panels[0].cells[1, 1]
+
+
+def test_a_dollar_sign_is_no_formula(tmp_path):
+    settings(tmp_path, title="loss $L_{kd$ of $x")
+    found, figure = drawn(grid(tmp_path, {"peer": ["$a_$b"]}))
+    assert found.title == "loss $L_{kd$ of $x"
+    figure.savefig(tmp_path / "drawn.png")  # a formula that is wrong would end here

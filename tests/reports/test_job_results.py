@@ -68,3 +68,11 @@ def test_a_written_result_keeps_the_precision_which_changes_numbers(tmp_path):
     job(tmp_path / "s", "kd", {"seed": 0}, metrics({"a": 0.9}), overrides=overrides)
     (source,) = read([tmp_path / "s"])
     assert list(source.results[0].overrides) == [overrides[0], "seed=0"]
+
+
+def test_a_title_may_have_signs_that_end_lines_elsewhere(tmp_path):
+    job(tmp_path, "a\u2028b", {"seed": 0}, metrics({"a": 0.9}, title="x\u0085y"))
+    (source,) = read([tmp_path])
+    (tmp_path / "records.jsonl").write_text(to_jsonl(source.results), encoding="utf-8")
+    (result,) = read_jsonl(tmp_path / "records.jsonl")
+    assert (result.variant, result.metrics["title"]) == ("a\u2028b", "x\u0085y")

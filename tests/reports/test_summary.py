@@ -262,3 +262,13 @@ def test_joined_sweeps_keep_what_chooses_if_they_agree(tmp_path):
     for folder, best in ((same, "third *"), (other, "labels *")):
         (table,) = tables(one, folder)
         assert [row[0] for row in table.rows if "*" in row[0]] == [best]
+
+
+def test_values_that_a_search_tried_twice_are_no_setting_without_effect(tmp_path):
+    for number, value in enumerate((1, 1, 2)):
+        job(tmp_path, f"t={value}", {"t": value}, metrics({"a": 0.9 + number // 2 / 100}, 0.9))
+    settings(tmp_path, search={"trials": 3})
+    assert not any("had no effect" in note for note in tables(tmp_path)[0].notes)
+    job(tmp_path, "t=3", {"t": 3}, metrics({"a": 0.91}, 0.9))
+    (note,) = [note for note in tables(tmp_path)[0].notes if "had no effect" in note]
+    assert note.endswith("2: t=2; 3: t=3.")

@@ -169,3 +169,33 @@ def test_the_markdown_has_one_title(sweep, tmp_path):
         assert lines[0] == f"# {folder.name}"
         assert sum(line.startswith("# ") for line in lines) == 1
         assert f"## {folder.name}" not in lines
+
+
+def test_files_that_no_report_has_written_stay(sweep, tmp_path):
+    report = reports.build([sweep])
+    out = tmp_path / "mine"
+    out.mkdir()
+    own = ("pairs.py", "data_sets.yaml", "heatmap_final.png", "heatmap-old.png")
+    for name in own:
+        (out / name).write_text("mine")
+        (sweep / name).write_text("mine")
+    reports.write(report, out)
+    assert all((out / name).read_text() == "mine" for name in own)
+    reports.write(report, sweep)
+    assert all((sweep / name).read_text() == "mine" for name in own[:3])
+    (out / "records.jsonl").unlink()
+    reports.write(report, out)  # committed tables may lack the records
+    for name in ("records.jsonl", "table.csv", "sweep.yaml"):
+        (out / name).unlink()
+    (out / "table.md").write_text("my notes")
+    with pytest.raises(UserError, match=r"mine holds table.md, which no report has written.*--out"):
+        reports.write(report, out)
+    assert (out / "table.md").read_text() == "my notes"
+
+
+def test_a_report_is_not_written_into_a_run(sweep, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("method: {}")
+    with pytest.raises(UserError, match=r"is a run, whose own table would be replaced.*--out"):
+        reports.write(reports.build([sweep]), tmp_path / "run")
+    assert len(list((tmp_path / "run").iterdir())) == 1

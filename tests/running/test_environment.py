@@ -15,7 +15,11 @@ from kd_lightning.base.files import write_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.running import environment
 from kd_lightning.running.build import build_data
-from kd_lightning.running.environment import check_unchanged, describe_environment
+from kd_lightning.running.environment import (
+    check_unchanged,
+    describe_environment,
+    keep_first_command,
+)
 from kd_lightning.teachers.sources import Teacher
 
 
@@ -133,3 +137,12 @@ def test_this_very_checkout_has_its_commit(run) -> None:
     assert describe_environment(*run)["git"]["commit"] == git(
         Path(kd_lightning.__file__).parent, "rev-parse", "HEAD"
     )
+
+
+def test_a_resumed_run_keeps_the_command_that_started_it(tmp_path: Path) -> None:
+    for word, resumed in (("method=kd", None), ("a", ["a"]), ("b", ["a", "b"])):
+        record: dict[str, Any] = {"command": [word]}
+        keep_first_command(record, tmp_path)
+        assert record["command"] == ["method=kd"]
+        assert record.get("resumed_by") == (resumed and [[word] for word in resumed])
+        write_json(tmp_path / "environment.json", record)

@@ -49,7 +49,7 @@ def write_page(report: Report, directories: Sequence[Path | str], path: Path | s
 
 def page_text(report: Report, directories: Sequence[Path]) -> str:
     """The HTML of the page. All texts from records are escaped by the templates."""
-    records = records_of(report.source.results, directories)
+    records = records_of(report.source.results, directories, report.source.data_sets)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -17,12 +17,17 @@ WIDE = 820
 Lines = Mapping[str, Sequence[Point]]
 
 
-def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most ``MAX_POINTS`` of the points, at equal distances, with the first and the last."""
+def thinned(points: Sequence[Point], keep: float | None = None) -> list[Point]:
+    """At most ``MAX_POINTS`` of the points, at equal distances, with the first and the last.
+
+    Args:
+        keep: the x of one that stays beside them.
+    """
     if len(points) <= MAX_POINTS:
         return list(points)
     last = len(points) - 1
-    return [points[round(i * last / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
+    some = {round(i * last / (MAX_POINTS - 1)) for i in range(MAX_POINTS)}
+    return [point for i, point in enumerate(points) if i in some or point[0] == keep]
 
 
 def points_of(rows: Rows, column: str, *, x: str = "epoch", scale: float = 1.0) -> list[Point]:
@@ -65,7 +70,8 @@ def line_figure(
     Args:
         chosen: name -> the x of the point that has a ring.
     """
-    lines = {name: thinned(points) for name, points in lines.items() if points}
+    chosen = chosen or {}
+    lines = {name: thinned(points, chosen.get(name)) for name, points in lines.items() if points}
     if not lines:
         return None
     values = [y for points in lines.values() for _, y in points]
@@ -80,22 +86,22 @@ def line_figure(
                 title_of_dot = f"{name}, {x_label} {short(x)}: {short(y)}"
                 plot.dot((x, y), f"{color(number)} small", title_of_dot, radius=1.8, key=name)
         for x, y in points:
-            if x == (chosen or {}).get(name):
+            if x == chosen.get(name):
                 title_of_ring = f"{name}: chosen on val, {x_label} {short(x)}, {short(y)}"
                 plot.dot((x, y), f"{color(number)} ring", title_of_ring, radius=5.5, key=name)
     legend = [(color(number), name) for number, name in enumerate(lines)]
-    note = "Ring: the epoch that val chose." if any(chosen or {}) else ""
+    note = "Ring: the epoch that val chose." if any(chosen) else ""
     return Figure(plot.svg(f"{title}: {y_label} by {x_label}"), title, legend, note)
 
 
 def overview_figure(records: Sequence[RunRecord]) -> Figure | None:
     """Val accuracy of several runs, a color for each row; None without epochs."""
-    lines = [(record, thinned(points_of(record.epochs, "val/accuracy", scale=100)))
-             for record in records]  # fmt: skip
-    lines = [(record, points) for record, points in lines if points]
+    curves = [(record, points_of(record.epochs, "val/accuracy", scale=100)) for record in records]
+    best = {record.name: max(y for _, y in points) for record, points in curves if points}
+    lines = [(record, thinned(points)) for record, points in curves if points]
     if not lines:
         return None
-    variants = list(dict.fromkeys(record.result.variant for record, _ in lines))
+    variants = list(dict.fromkeys(record.row for record, _ in lines))
     plot = Plot(
         linear_axis("epoch", [x for _, points in lines for x, _ in points]),
         linear_axis("accuracy on val, mean of the students, %",
@@ -103,8 +109,8 @@ def overview_figure(records: Sequence[RunRecord]) -> Figure | None:
         width=WIDE, height=320,
     )  # fmt: skip
     for record, points in lines:
-        variant = record.result.variant
-        title = f"{record.name}: best {max(y for _, y in points):.2f} %"
+        variant = record.row
+        title = f"{record.name}: best {best[record.name]:.2f} %"
         plot.line(points, f"{color(variants.index(variant))} thin", title, key=variant)
     legend = [(color(number), name) for number, name in enumerate(variants)]
     if len(legend) > MAX_NAMES:

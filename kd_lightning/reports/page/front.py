@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from kd_lightning.base.proportions import wilson_interval
 from kd_lightning.base.words import percent
+from kd_lightning.reports.differences import overlap
 from kd_lightning.reports.page.blocks import Figure
 from kd_lightning.reports.page.plot import Plot, color
 from kd_lightning.reports.page.records import RunRecord
 from kd_lightning.reports.page.scales import linear_axis, log_axis, short
 from kd_lightning.reports.statistics import Sample
 
-MAX_NETS = 300
+MAX_NETS = 300  # on all data sets
+MICROSECONDS = "microseconds a sample"
 WIDTH, HEIGHT = 460, 290
 
 
@@ -50,7 +52,7 @@ class Net:
 
 
 def nets_of(records: Sequence[RunRecord]) -> list[Net]:
-    """All nets of all rows that have an accuracy, a size and a speed."""
+    """All nets of all rows, on one data set, that have an accuracy, a size and a speed."""
     groups: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
         for name in record.nets:
@@ -64,7 +66,8 @@ def _net(name: str, row: str, records: Sequence[RunRecord]) -> Net:
         return Sample(tuple(record.metrics["nets"][name][part] for record in records)).mean
 
     accuracies = Sample(
-        tuple(record.metrics["nets"][name]["test"]["accuracy"] for record in records)
+        tuple(record.metrics["nets"][name]["test"]["accuracy"] for record in records),
+        overlap([record.result for record in records]),
     )
     interval = accuracies.interval()
     if (accuracies.n == 1 or accuracies.is_constant) and (n := records[0].num_test):
@@ -76,14 +79,25 @@ def _net(name: str, row: str, records: Sequence[RunRecord]) -> Net:
 
 
 def front_figures(records: Sequence[RunRecord]) -> list[Figure]:
-    """Accuracy by parameters, and by seconds; [] for fewer than two nets."""
-    nets = nets_of(records)[:MAX_NETS]
-    if len(nets) < 2:
-        return []
-    return [
-        _figure("Accuracy and size", nets, "parameters", lambda net: net.parameters),
-        _figure("Accuracy and time", nets, "microseconds a sample", lambda net: 1e6 * net.seconds),
-    ]
+    """Accuracy by parameters, and by seconds, of each data set that has two nets or more."""
+    figures, left = [], MAX_NETS
+    for data_set in dict.fromkeys(record.data_set for record in records):
+        nets = nets_of([record for record in records if record.data_set == data_set])[:left]
+        left -= len(nets)
+        if len(nets) < 2:
+            continue
+        on = f" on {data_set}" if data_set else ""
+        figures += [
+            _figure(f"Accuracy and size{on}", nets, "parameters", lambda net: net.parameters),
+            _figure(f"Accuracy and time{on}", nets, MICROSECONDS, lambda net: 1e6 * net.seconds),
+        ]
+    return figures
+
+
+def count_nets(records: Sequence[RunRecord]) -> int:
+    """How many nets of rows there are on all data sets."""
+    nets = {(record.row, name) for record in records for name in record.nets}
+    return len(nets)
 
 
 def pareto(nets: Sequence[Net], cost: Callable[[Net], float]) -> list[Net]:

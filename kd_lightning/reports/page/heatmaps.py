@@ -2,7 +2,6 @@
 
 from kd_lightning.reports.grids import Cell, Grid, Panel, best_cell, cell_text
 from kd_lightning.reports.page.blocks import ShadedCell, ShadedTable
-from kd_lightning.reports.page.scales import short
 
 
 def heatmap_tables(grid: Grid) -> list[ShadedTable]:
@@ -15,12 +14,12 @@ def heatmap_tables(grid: Grid) -> list[ShadedTable]:
 
 def _table(grid: Grid, panel: Panel, ends: tuple[float, float]) -> ShadedTable:
     rows = [
-        (short(y), [_cell(grid, panel.cells.get((x, y)), ends) for x in grid.xs])
+        (f"{y:.6g}", [_cell(grid, panel.cells.get((x, y)), ends) for x in grid.xs])
         for y in reversed(grid.ys)  # as on a vertical axis, the largest is at the top
     ]
     title = grid.title + (f", {panel.title}" if panel.title else "")
     note = f"{grid.quantity}." + (" Framed: the highest on val." if grid.is_objective else "")
-    return ShadedTable(title, f"{grid.y} ↓ {grid.x} →", [short(x) for x in grid.xs], rows, note)
+    return ShadedTable(title, f"{grid.y} ↓ {grid.x} →", [f"{x:.6g}" for x in grid.xs], rows, note)
 
 
 def _cell(grid: Grid, cell: Cell | None, ends: tuple[float, float]) -> ShadedCell:

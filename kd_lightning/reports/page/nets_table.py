@@ -23,9 +23,9 @@ FORMATS: Mapping[str, Callable[[float], str]] = {
 
 def nets_table(record: RunRecord) -> list[SortableTable]:
     """The table with its notes; [] without ``table.csv``."""
-    if not record.table:
+    columns = list(record.table[0]) if record.table else []
+    if "net" not in columns:  # missing, or not that of a run
         return []
-    columns = list(record.table[0])
     unit = record.metrics.get("unit", "samples")
     heads = [f"{unit}/s" if column == "throughput" else column for column in columns]
     rows = [[_cell(column, row[column]) for column in columns] for row in record.table]
@@ -36,7 +36,10 @@ def nets_table(record: RunRecord) -> list[SortableTable]:
 def _cell(column: str, text: str) -> str:
     if column == "net" or not text:
         return text
-    return FORMATS.get(column, "{:.3f}".format)(float(text))
+    try:
+        return FORMATS.get(column, "{:.3f}".format)(float(text))
+    except ValueError:
+        return text
 
 
 def _note_on_size(record: RunRecord) -> list[str]:

@@ -83,6 +83,7 @@ def command_of(record: RunRecord) -> Command | None:
 
 def _overrides(directory: Path) -> Sequence[str] | None:
     try:
-        return Job(directory).spec.overrides
+        spec = Job(directory).spec
+        return [*(["--config-dir", spec.config_dir] if spec.config_dir else []), *spec.overrides]
     except (UserError, OSError):
         return None

@@ -32,15 +32,22 @@ class RunRecord:
     Attributes:
         result: its row of a report.
         directory: its run directory; None if only its line of ``records.jsonl`` is there.
+        data_set: its name, where the report has several; else "".
     """
 
     result: JobResult
     directory: Path | None
+    data_set: str = ""
+
+    @property
+    def row(self) -> str:
+        """Its row, and its data set where there are several."""
+        return ", ".join(filter(None, [self.data_set, self.result.variant]))
 
     @property
     def name(self) -> str:
         """Its row and its seed."""
-        return f"{self.result.variant}, seed {self.result.seed}"
+        return f"{self.row}, seed {self.result.seed}"
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -70,12 +77,18 @@ class RunRecord:
 
     @cached_property
     def steps(self) -> Rows:
-        """The rows of the CSV logger, which has what is logged in steps; [] without it."""
+        """The rows of the CSV logger, which has what is logged in steps; [] without it. A resumed
+        run has a file for each start; of a step that was done again, the last row counts.
+        """
         if self.directory is None:
             return []
-        names = sorted(path.relative_to(self.directory) for path in
-                       self.directory.glob("csv/version_*/metrics.csv"))  # fmt: skip
-        return [row for name in names for row in self._rows(str(name))]
+        folders = [path for path in self.directory.glob("csv/version_*") if path.name[8:].isdigit()]
+        last = {}
+        for folder in sorted(folders, key=lambda path: int(path.name[8:])):
+            for row in self._rows(f"csv/{folder.name}/metrics.csv"):
+                if "step" in row:
+                    last[row["step"]] = {**last.get(row["step"], {}), **row}
+        return [last[step] for step in sorted(last)]
 
     @cached_property
     def table(self) -> list[dict[str, str]]:
@@ -149,21 +162,26 @@ def _numbers(row: Mapping[str, str]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name and value}
 
 
-def records_of(results: Sequence[JobResult], directories: Iterable[Path]) -> list[RunRecord]:
+def records_of(
+    results: Sequence[JobResult], directories: Iterable[Path], data_sets: Sequence[str] = ()
+) -> list[RunRecord]:
     """The results with their run directories.
 
     Args:
         results: of a report.
         directories: those that the report was built from.
+        data_sets: the keys that name a data set.
     """
+    names = [result.data_set(data_sets) for result in results]
+    names = names if len(set(names)) > 1 else [""] * len(names)
     found: dict[tuple[str, int | None], list[Path]] = {}
     for directory in directories:
         for key, path in _run_directories(directory):
             found.setdefault(key, []).append(path)
     records = []
-    for result in results:
+    for result, name in zip(results, names, strict=True):
         paths = found.get((result.sweep, result.number)) or [None]
-        records.append(RunRecord(result, paths.pop(0) if len(paths) > 1 else paths[0]))
+        records.append(RunRecord(result, paths.pop(0) if len(paths) > 1 else paths[0], name))
     return records
 
 

@@ -24,7 +24,7 @@ from kd_lightning.reports.page.blocks import (
 from kd_lightning.reports.page.confusion import confusion_blocks
 from kd_lightning.reports.page.curves import MAX_POINTS, curve_figures, overview_figure
 from kd_lightning.reports.page.examples import examples_of
-from kd_lightning.reports.page.front import MAX_NETS, front_figures, nets_of
+from kd_lightning.reports.page.front import MAX_NETS, count_nets, front_figures
 from kd_lightning.reports.page.heatmaps import heatmap_tables
 from kd_lightning.reports.page.nets_table import nets_table
 from kd_lightning.reports.page.origin import command_of
@@ -41,6 +41,7 @@ MAX_EXAMPLES = 24  # of a single run
 MAX_EXAMPLES_EACH = 6  # of each of several runs
 MAX_CONFUSED_NETS = 4
 MAX_LINES = 120  # runs in the chart of all runs
+FIXED = ("variant", "seed", "state")  # columns of the table of values
 MAX_ROWS = 500  # runs in the table of values, and in the list of commands
 
 RELIABILITY = (
@@ -65,7 +66,11 @@ def sections_of(report: Report, records: Sequence[RunRecord]) -> list[Section]:
 
 
 def _sections_of_run(report: Report, record: RunRecord) -> Iterator[Section]:
-    yield Section("results", "Results", "", nets_table(record) or _tables(report))
+    settings = report.source.settings  # of a single run, those of the command line alone
+    is_asked = any(settings.get(key) for key in ("columns", "pairs", "compared"))
+    nets = nets_table(record)
+    tables = _tables(report) if is_asked or not nets else []
+    yield Section("results", "Results", "", [*nets, *tables])
     yield _front([record])
     yield Section("training", "Training", "", _figures(curve_figures(record)))
     calibration = record.calibration or {}
@@ -99,7 +104,7 @@ def choose_detailed(records: Sequence[RunRecord]) -> list[RunRecord]:
     turns: dict[str, int] = {}
     ordered = []
     for position, record in enumerate(records):
-        turn = turns[record.result.variant] = turns.get(record.result.variant, -1) + 1
+        turn = turns[record.row] = turns.get(record.row, -1) + 1
         ordered.append((turn, position, record))
     return [record for *_, record in sorted(ordered, key=lambda entry: entry[:2])][:MAX_DETAILED]
 
@@ -161,6 +166,7 @@ def _examples(record: RunRecord, most: int) -> list[Block]:
 def values_table(report: Report, records: Sequence[RunRecord]) -> SortableTable:
     """The columns of the report for each run alone."""
     columns = list(report.columns) or [OBJECTIVE]
+    several = any(record.data_set for record in records)
     rows = []
     for record in records[:MAX_ROWS]:
         result = record.result
@@ -168,8 +174,10 @@ def values_table(report: Report, records: Sequence[RunRecord]) -> SortableTable:
             format_value(column, result.values[column]) if column in result.values else ""
             for column in columns
         ]
-        rows.append([result.variant, str(result.seed), str(result.state), *cells])
-    heads = ["variant", "seed", "state", *map(heading, columns)]
+        where = [record.data_set] if several else []
+        rows.append([*where, result.variant, str(result.seed), str(result.state), *cells])
+    heads = ["data", *FIXED] if several else FIXED
+    heads = [*heads, *map(heading, columns)]
     return SortableTable(Table("values", "", heads, rows))
 
 
@@ -186,7 +194,7 @@ def _left_out(
     records: Sequence[RunRecord], done: Sequence[RunRecord], detailed: Sequence[RunRecord]
 ) -> list[Block]:
     longest = max((len(record.epochs) for record in done), default=0)
-    num_nets = len(nets_of(done))
+    num_nets = count_nets(done)
     facts = {
         f"Details are shown of {len(detailed)} of {len(done)} runs: the first run of each row, "
         "then further ones. A page of a single run shows all of its details.":

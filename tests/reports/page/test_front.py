@@ -2,7 +2,14 @@ import pytest
 from made_sweeps import job, metrics
 
 from kd_lightning import reports
-from kd_lightning.reports.page.front import Net, format_seconds, front_figures, nets_of, pareto
+from kd_lightning.reports.page.front import (
+    Net,
+    count_nets,
+    format_seconds,
+    front_figures,
+    nets_of,
+    pareto,
+)
 from kd_lightning.reports.page.records import records_of
 from kd_lightning.reports.statistics import Sample
 
@@ -49,3 +56,25 @@ def test_one_net_alone_has_no_chart():
 def test_times_have_a_unit():
     assert [format_seconds(s) for s in (2.0, 0.0031, 4.5e-6, 9e-8)] == ["2 s", "3.1 ms", "4.5 µs",
                                                                        "90 ns"]  # fmt: skip
+
+
+def test_each_data_set_has_charts_of_its_own(tmp_path):
+    for number in range(8):
+        axes = {"data.name": "AB"[number // 4], "T": number // 2 % 2, "seed": number % 2}
+        job(tmp_path, f"T={axes['T']}", axes, metrics({"a": 0.5 + number / 100}))
+    source = reports.build([tmp_path]).source
+    found = records_of(source.results, [tmp_path], source.data_sets)
+    titles = [f"Accuracy and {x} on {name}" for name in "AB" for x in ("size", "time")]
+    assert [figure.title for figure in front_figures(found)] == titles
+    assert count_nets(found) == 8  # two sets, two rows, teacher and student
+    assert len({record.name for record in found}) == 8
+
+
+def test_intervals_over_resamples_are_corrected_as_in_the_tables(tmp_path):
+    for seed, accuracy in enumerate((0.8, 0.9, 0.85)):
+        outcome = metrics({"a": accuracy}) | {"protocol": "of it (30 / 10 / 120 samples)"}
+        job(tmp_path, "kd", {"seed": seed}, outcome, resample=seed)
+    found = records_of(reports.build([tmp_path]).source.results, [tmp_path])
+    (student,) = [n for n in nets_of(found) if n.name == "a"]
+    low, high = Sample((0.8, 0.9, 0.85), 3).interval()
+    assert student.interval == pytest.approx((max(low, 0), min(high, 1)))

@@ -34,6 +34,14 @@ def test_a_job_has_its_overrides(tmp_path):
     assert command_of(record).words == expected
 
 
+def test_a_job_of_own_yaml_names_its_folder(tmp_path):
+    folder = write_job(tmp_path / "sweep", write_run(tmp_path / "run"), {"seed": 0})
+    spec = json.loads((folder / "job.json").read_text())
+    (folder / "job.json").write_text(json.dumps({**spec, "config_dir": "/my conf"}))
+    (record,) = records(tmp_path / "sweep")
+    assert command_of(record).words.startswith("python -m kd_lightning.run --config-dir '/my conf'")
+
+
 def test_facts_that_no_file_has_are_left_out(tmp_path):
     folder = write_run(tmp_path / "2026-11-22_10-07-00_kd-digits_1f2e")
     assert started_at(folder) == "2026-11-22 10:07"

@@ -86,6 +86,27 @@ def test_a_section_without_its_file_is_left_out(file, section, broken, run, tmp_
     assert len(left) >= 6
 
 
+def test_the_table_of_a_report_in_a_run_is_none_of_its_nets(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "table.csv").write_text("data_set,variant,mean\n,kd on digits,0.9\n")
+    assert "Results" in headings(page_of(copy).read_text())
+
+
+def test_columns_that_are_asked_for_are_on_the_page_of_a_run(run):
+    assert "brier" not in page_of(run).read_text()
+    assert "brier" in page_of(run, columns=["test/*/brier"]).read_text()
+
+
+def test_values_of_several_data_sets_name_them(tmp_path):
+    written = write_run(tmp_path / "run")
+    for name in ("GunPoint", "Coffee"):
+        for value in (1, 4):
+            write_job(tmp_path / "s", written, {"data.name": name, "T": value, "seed": 0})
+    text = page_of(tmp_path / "s").read_text()
+    assert "<h2>Runs in detail" in re.sub(r"<h2[^>]*>", "<h2>", text)
+    assert "GunPoint, T=1, seed 0" in text.replace("data.name=GunPoint ", "")
+
+
 def test_an_older_run_without_class_names_shows_numbers(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     environment = json.loads((copy / "environment.json").read_text())
