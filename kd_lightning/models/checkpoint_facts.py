@@ -37,6 +37,9 @@ class Facts:
         crop_fraction: side of the centre crop / short side after resizing.
         resize: how a file became a square: crop, squash or letterbox.
         fingerprint: of the data of its training, in a student's file of this package.
+        is_raw: whether the net is known not to normalize its input.
+        of_samples: how the samples came to the net: ``Resizing`` apart from the net's own
+            ``input_size`` and ``interpolation``, in a student's file of this package.
     """
 
     architecture: str | None = None
@@ -48,6 +51,8 @@ class Facts:
     crop_fraction: float | None = None
     resize: str | None = None
     fingerprint: str | None = None
+    is_raw: bool | None = None
+    of_samples: Mapping[str, Any] | None = None
 
     def or_else(self, other: Self) -> Self:
         """These facts, and those of ``other`` where these say nothing."""
@@ -74,6 +79,22 @@ def facts_of(*contents: Mapping[Any, Any]) -> Facts:
         for section in _sections(content):
             facts = facts.or_else(_facts_here(section))
     return facts
+
+
+def facts_of_student(given: Mapping[str, Any]) -> Facts:
+    """The facts in the section ``input`` of a student's file of this package."""
+    names = {"size": "image_size", "resize": "resize", "crop_fraction": "crop_fraction"}
+    names["interpolation"] = "interpolation"
+    of_samples = {ours: given[name] for name, ours in names.items() if given.get(name) is not None}
+    mean, std = given.get("mean"), given.get("std")
+    return Facts(
+        mean=mean,
+        std=std,
+        input_size=given.get("net_size"),
+        interpolation=given.get("net_interpolation"),
+        is_raw=mean is None and std is None,
+        of_samples=of_samples if given.get("kind") == "image" else {},
+    )
 
 
 def _sections(content: Mapping[Any, Any], depth: int = 0) -> Iterator[Mapping[Any, Any]]:
@@ -111,17 +132,26 @@ def _statistics(section: Mapping[Any, Any]) -> tuple[list[float] | None, list[fl
     mean, std = (_numbers(section.get(name)) for name in ("mean", "std"))
     if mean is None or std is None or len(mean) != len(std) or min(std) <= 0:
         return None, None
-    if len(mean) == 3 and min(mean) > 1 and min(std) > 1:  # of images in 0..255
+    if len(mean) == 3 and _are_of_bytes(mean, std):
         mean, std = ([value / 255 for value in values] for values in (mean, std))
     return mean, std
 
 
+def _are_of_bytes(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether these are statistics of images in 0..255: also 0 and 255, or no division by a std."""
+    if all(20 <= value <= 255 for value in std):
+        return True
+    return set(std) == {1.0} and all(20 <= value <= 255 for value in mean)
+
+
 def _side(section: Mapping[Any, Any]) -> int | None:
-    """The side of square images: a number, or the last of (channels, height, width)."""
+    """The side of square images: a number, or the last of (channels, height, width); the first if
+    the last is a number of channels.
+    """
     for name in ("input_size", "img_size", "image_size"):
         value = section.get(name)
         if isinstance(value, Sequence) and not isinstance(value, str) and value:
-            value = value[-1]
+            value = value[0] if len(value) == 3 and value[-1] in (1, 3) else value[-1]
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return None

@@ -26,7 +26,7 @@ from torch import Tensor
 from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.kept_files import check_archive
 from kd_lightning.base.tensor_files import read_tensors
-from kd_lightning.models.checkpoint_facts import Facts, as_mapping, facts_of
+from kd_lightning.models.checkpoint_facts import Facts, as_mapping, facts_of, facts_of_student
 from kd_lightning.models.file_content import check_content, is_safetensors, unreadable
 
 KEY = "…weights"  # the keys of all nets of a run end like this
@@ -104,6 +104,8 @@ def read_checkpoint(path: str | PathLike, key: str = KEY) -> Checkpoint:
         raise UserError(f"{path} has no tensors, neither at the top nor deeper ({key}=…)")
     beside = _read_json(path.with_name("config.json")) if path.name in IN_FOLDERS else {}
     facts = facts_of(metadata, beside, as_mapping(content) or {})
+    if (given := as_mapping(metadata.get("input"))) is not None:
+        facts = facts_of_student(given).or_else(facts)
     trained_on = as_mapping(metadata.get("data")) or {}
     return Checkpoint(path, states, replace(facts, fingerprint=trained_on.get("fingerprint")))
 

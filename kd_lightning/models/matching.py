@@ -183,10 +183,10 @@ def find_head(head: nn.Module, rest: State, prefix: str, name: str) -> str | Non
         rest: tensors of the file that are no part of the body.
         name: the expected one, without the prefix.
     """
-    if any(other.startswith(f"{prefix}{name}.") for other in rest):
-        return prefix + name
     if not isinstance(head, nn.Linear):
-        return None
+        return prefix + name if any(n.startswith(f"{prefix}{name}.") for n in rest) else None
+    if f"{prefix}{name}.weight" in rest:
+        return prefix + name
     stems = [
         other.removesuffix(".weight")
         for other, value in rest.items()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.checkpoint_facts import Facts
 from kd_lightning.models.checkpoints import KEY, Checkpoint, read_checkpoint
-from kd_lightning.models.classifier import STATISTICS, Classifier
+from kd_lightning.models.classifier import STATISTICS, Classifier, Prepare
 from kd_lightning.models.matching import Fit, fits_of, nearest_fit
 from kd_lightning.models.torchvision_files import translated
 
@@ -93,6 +93,8 @@ def load_weights(
         _resize_head(net, fit)
     state, facts = _with_statistics(net, fit.state, checkpoint.facts)
     load_state(net, state, checkpoint, key, fit=fit)
+    if facts.is_raw and isinstance(net, Classifier) and isinstance(net.prepare, Prepare):
+        net.prepare.set_statistics(None, None)
     if fit.passed_over:
         notes.append(
             f"{checkpoint.path.name} also has other tensors, which are not used: "
@@ -133,6 +135,7 @@ def choose_fit(
     """
     states = checkpoint.states
     fits = [fit for where, state in states.items() for fit in fits_of(net, where, state)]
+    fits = fits or _fits_by_translation(net, checkpoint, key)
     if weights_key is not None:
         fits = _chosen_fits(fits, weights_key, checkpoint, its_key)
     notes = []
@@ -151,9 +154,7 @@ def choose_fit(
             f"{checkpoint.path} has {len(fits)} sets of weights that fit the net: choose one with "
             f"{its_key}={' or '.join(fit.where for fit in fits if fit.where)}"
         )
-    if fits:
-        return fits[0], notes
-    return _fit_by_translation(net, checkpoint, key), notes
+    return fits[0], notes
 
 
 def _chosen_fits(
@@ -168,7 +169,7 @@ def _chosen_fits(
         for fit, place in zip(fits, places, strict=True)
         if place.startswith(wanted) or place.endswith(wanted)
     ]
-    if exact or inside or not fits:
+    if exact or inside:
         return exact or inside
     raise UserError(
         f"{checkpoint.path} has no weights for the net under {weights_key}: expected "
@@ -182,20 +183,21 @@ def _same(first: Fit, second: Fit) -> bool:
     )
 
 
-def _fit_by_translation(net: nn.Module, checkpoint: Checkpoint, key: str) -> Fit:
-    """The fit of weights with torchvision's names.
+def _fits_by_translation(net: nn.Module, checkpoint: Checkpoint, key: str) -> list[Fit]:
+    """The fits of weights with torchvision's names.
 
     Raises:
-        UserError: they have other names.
+        UserError: there are none: they have other names.
     """
     fit, hits = nearest_fit(net, checkpoint.states)
     if hits == len(fit.naming.needed):  # all names, other shapes
         load_state(net, fit.state, checkpoint, key, fit=fit)
+    fits = []
     for where, state in checkpoint.states.items():
         theirs = translated(net, state, checkpoint.path, key)
-        if theirs is not None:
-            (fit,) = fits_of(net, where, theirs)
-            return fit
+        fits += [] if theirs is None else fits_of(net, where, theirs)
+    if fits:
+        return fits
     load_state(net, fit.state, checkpoint, key, fit=fit)
     raise AssertionError("weights that fit no net were loaded")
 

@@ -15,7 +15,8 @@ from kd_lightning.base.override_words import changed_key, key_of
 from kd_lightning.records.run_directory import CONFIG, TO_RESUME, is_run, read_config
 
 # Keys that may change when a run is resumed: they decide how it is computed, tested and shown, but
-# not what is learnt (data.on_bad_image does, of an image that would end the run otherwise).
+# not what is learnt (data.on_bad_image does, of an image that would end the run otherwise). Another
+# teacher.source must have the same weights, which are compared.
 CHANGEABLE_ON_RESUME = (
     "hardware",
     "threads",
@@ -26,6 +27,8 @@ CHANGEABLE_ON_RESUME = (
     "evaluation",
     "data.root",
     "teacher.cache_store",
+    "teacher.store",
+    "teacher.source",
     "teacher.check",
     "data.num_workers",
     "data.resident",

@@ -21,9 +21,11 @@ from kd_lightning.reports.correctness import Correct
 
 FILE = "records.jsonl"
 # Keys that do not change a run's numbers: those that may change when a run is resumed, except the
-# number of epochs and the settings of the evaluation.
+# number of epochs, the settings of the evaluation and the teacher.
 NO_EFFECT = tuple(
-    key for key in CHANGEABLE_ON_RESUME if key not in ("trainer.max_epochs", "evaluation")
+    key
+    for key in CHANGEABLE_ON_RESUME
+    if key not in ("trainer.max_epochs", "evaluation", "teacher.source")
 )
 # Keys below them that do change a run's numbers
 WITH_EFFECT = ("hardware.precision", "hardware.teacher_precision")

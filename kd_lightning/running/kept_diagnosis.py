@@ -6,12 +6,14 @@ The jobs of a sweep share their teacher, and a diagnosis costs many passes over 
 import dataclasses
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning import __version__
+from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import json_text
 from kd_lightning.base.kept_files import read_text, write_kept
 from kd_lightning.data.classification import ClassificationData
@@ -84,7 +86,9 @@ def read_kept(path: Path) -> tuple[Finding | None] | None:
 
 
 def keep(path: Path, found: Finding | None) -> None:
-    make_directory(path.parent, "teacher.store=… or outputs")
+    """Keeps a result, unless the store may only be read: then it is made again next time."""
     text = json_text(None if found is None else dataclasses.asdict(found))
-    with FileLock(path.parent / ".lock"):  # jobs of a sweep may start together
-        write_kept(path.parent, {path.name: text})
+    with suppress(OSError, UserError):
+        make_directory(path.parent, "teacher.store=… or outputs")
+        with FileLock(path.parent / ".lock"):  # jobs of a sweep may start together
+            write_kept(path.parent, {path.name: text})

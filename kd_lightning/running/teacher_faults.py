@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_json
 from kd_lightning.base.words import percent
 from kd_lightning.data.classification import ClassificationData
@@ -166,5 +167,9 @@ def class_order_override(
     outputs = Path(cfg.outputs)
     make_directory(outputs, "outputs")
     path = outputs / f"class_order-{teacher.sha256}.json"
-    write_json(path, names if has_others else [classes.index(name) for name in names])
+    try:
+        write_json(path, names if has_others else [classes.index(name) for name in names])
+    except UserError:
+        if not path.exists():  # else another job of a sweep has just written the same
+            raise
     return f"teacher.class_order={path}"

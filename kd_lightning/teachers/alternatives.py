@@ -115,7 +115,9 @@ def normalizations(
         if values is None or any(torch.allclose(values, s, rtol=1e-2, atol=1e-3) for s in seen):
             continue
         seen.append(values)
-        advice = [setting(n, shown(v), keys) for n, v in zip(("mean", "std"), values, strict=True)]
+        # a mean and a std that are exactly the data's would count as not given
+        rounded = [shown(row, 5 if words in of_data else 6) for row in values]
+        advice = [setting(n, v, keys) for n, v in zip(("mean", "std"), rounded, strict=True)]
         yield Alternative(words, advice, lambda p, values=values: with_statistics(p, values))
     if not is_image:
         advice = "normalize each series of the files to mean 0 and std 1"
@@ -172,7 +174,7 @@ def input_sizes(prepare: Prepare, size: int, keys: Collection[str]) -> Iterator[
     now = prepare.size or size
     for side in sorted({*SIDES, size} - {now}):
         if max(side, now) <= LARGEST_FACTOR * min(side, now):
-            advice = setting("input_size", "null" if side == size else str(side), keys)
+            advice = setting("input_size", str(side), keys)  # null would be the file's
             yield Alternative(
                 f"with images of {side} x {side}", [advice], lambda p, s=side: with_size(p, s)
             )
@@ -205,5 +207,5 @@ def setting(name: str, value: str, keys: Collection[str]) -> str:
     return f"write {name}={value} into the code of the net"
 
 
-def shown(values: Tensor) -> str:
-    return f"[{','.join(f'{value:.6g}' for value in values.tolist())}]"
+def shown(values: Tensor, digits: int = 6) -> str:
+    return f"[{','.join(f'{value:.{digits}g}' for value in values.tolist())}]"

@@ -93,7 +93,7 @@ def by_order(
     classes: Sequence[str], outputs: int, order: str | Sequence[str | int], source: str
 ) -> Rows:
     """``rows_for`` with ``teacher.class_order``."""
-    given = read_order(order) if isinstance(order, str) else list(order)
+    given, note = read_order(order) if isinstance(order, str) else list(order), ""
     if len(given) != outputs:
         raise UserError(
             f"{KEY} must name the class of each of the {outputs} outputs of {source}, got "
@@ -106,7 +106,12 @@ def by_order(
                 f"a number in {KEY} is the index of a class of the data, 0 to {len(classes) - 1}, "
                 f"got {wrong[0]}: for names that are numbers, write them in quotes"
             )
-        given = [classes[one] for one in given]
+        names, given = [str(one) for one in given], [classes[one] for one in given]
+        if names != given and set(names) <= set(classes):
+            note = (
+                f"Teacher: the numbers in {KEY} are taken as indices of the data's classes, and "
+                "not as their names, which are numbers too (write names in quotes)"
+            )
     given = [str(one) for one in given]
     twice = sorted({name for name in classes if given.count(name) > 1})
     if twice:
@@ -119,7 +124,8 @@ def by_order(
             f"{KEY} must have all {len(classes)} classes of the data, {shorten(classes)}: it does "
             f"not have {shorten(missing)}{has}"
         )
-    return by_names(classes, given, KEY)
+    rows = by_names(classes, given, KEY)
+    return rows._replace(note="; ".join(filter(None, [rows.note, note])))
 
 
 def by_names(classes: Sequence[str], names: Sequence[str], by: str) -> Rows:

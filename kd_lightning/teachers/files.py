@@ -159,6 +159,8 @@ def set_statistics(
         return "as given (method.teacher.mean)"
     if loaded.facts.mean is not None:
         return f"from {path}"
+    if loaded.facts.is_raw:
+        return f"as {path} says"
     if "require_head" in config and not loaded.is_own:
         net.prepare.set_statistics(*timm_statistics(config.name, config.in_chans))
         return f"timm's defaults of {config.name}: none in {path} (method.teacher.mean=…)"

@@ -12,6 +12,7 @@ from kd_lightning.models.classifier import Classifier, Prepare
 from kd_lightning.teachers.unused_keys import NO_FILES
 
 AS_DATA = "data.{key}={value}"
+LOOKS = ("resize", "crop_fraction", "interpolation")
 
 
 def given_facts(config: DictConfig, task: DictConfig) -> Facts:
@@ -83,13 +84,14 @@ def differences(facts: Facts, data: ClassificationData, source: str) -> str:
     if not isinstance(data, ImageFiles):
         return ""
     use = vars(data)
-    said = {
+    said = facts.of_samples or {
         "image_size": facts.input_size,
         "resize": facts.resize,
         "crop_fraction": facts.crop_fraction,
         "interpolation": facts.interpolation,
     }
-    other = {k: v for k, v in said.items() if v is not None and k in use and use[k] != v}
+    names = [name for name in ("image_size", *LOOKS) if name in use]
+    other = {k: said[k] for k in names if said.get(k) is not None and use[k] != said[k]}
     if not other:
         return ""
     theirs = ", ".join(f"{key} {value}" for key, value in other.items())

@@ -8,7 +8,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import read_json
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.checkpoints import IN_FOLDERS, weights_in
-from kd_lightning.records.run_directory import best_student, read_config
+from kd_lightning.records.run_directory import best_student, is_run, read_config
 from kd_lightning.teachers.class_order import Rows, by_names
 
 
@@ -18,14 +18,14 @@ def run_and_student(path: Path) -> tuple[Path, str | None] | None:
     """
     if not path.is_dir():
         return None
-    if path.parent.name == "students" and (path.parents[1] / "metrics.json").exists():
-        return path.parents[1], path.name
-    if (path / "metrics.json").exists():
-        return path, None
-    # a run that is not finished has weights too, of its last and of its best epochs
-    is_run = (path / "config.yaml").exists() or not weights_in(path)
+    run = path.parents[1]
+    if path.parent.name == "students" and is_run(run) and (run / "metrics.json").exists():
+        # a soup of students is a file of weights alone
+        return (run, path.name) if path.name in read_config(run).method.students else None
+    # a folder with weights under these names may have a metrics.json or a config.yaml of its own
     has_weights = any((path / name).is_file() for name in IN_FOLDERS)
-    return (path, None) if is_run and not has_weights else None
+    # a run that is not finished has weights too, of its last and of its best epochs
+    return (path, None) if not has_weights and (is_run(path) or not weights_in(path)) else None
 
 
 def the_student_of(directory: Path) -> str:
@@ -81,9 +81,10 @@ def check_split_of_file(
     path: Path, fingerprint: str | None, cfg: DictConfig, data: ClassificationData
 ) -> None:
     """``check_same_split`` for a file of weights: its own fingerprint, or that of the run in whose
-    directory it is.
+    directory it is (the best epochs, the last, a soup).
     """
     beside = path.parent / "environment.json"
-    if fingerprint is None and path.name.startswith(("best-", "last.")) and beside.exists():
+    is_of_run = is_run(path.parent) or path.name.startswith(("best-", "last."))
+    if fingerprint is None and is_of_run and beside.exists():
         fingerprint = read_json(beside, "data")["data"]["fingerprint"]
     check_same_split(path, fingerprint, cfg, data)

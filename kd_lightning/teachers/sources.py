@@ -17,10 +17,12 @@ from kd_lightning.base.streams import seed_stream
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
+from kd_lightning.models.checkpoint_facts import Facts
 from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.weights import load_weights
 from kd_lightning.records.run_directory import read_config
 from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_of
+from kd_lightning.teachers.input_facts import differences
 from kd_lightning.teachers.net_names import describe, factory
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
 from kd_lightning.teachers.own_run import sources_of, teacher_run
@@ -189,7 +191,9 @@ def teacher_of_a_run(
     net = load_student(directory, key, rates, allowed_by(cfg))
     if rows.rows is not None:
         select_rows(net.head, rows.rows)
-    notes = (rows.note,) if rows.note else ()
+    of_samples = OmegaConf.to_container(read_config(directory)).get("data") or {}
+    other = differences(Facts(of_samples=of_samples), data, str(directory))
+    notes = tuple(note for note in (rows.note, other) if note)
     origin = f"{key} of {directory}"
     return Teacher(net, origin, describe(config), list(data.class_names), notes)
 

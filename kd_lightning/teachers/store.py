@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.allowed import needed_words
-from kd_lightning.base.errors import Damaged
+from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import finish_sums
-from kd_lightning.base.ranks import launcher_rank
+from kd_lightning.base.ranks import launch_id, launcher_rank
+from kd_lightning.models.checkpoints import KEY, file_in
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import has_checkpoint
 from kd_lightning.records.resumed_config import EARLIER_READING
@@ -105,8 +107,11 @@ def find_or_make(
         say: tells the person what happens.
     """
     path = directory / done
+    failed = directory.with_name(f"{directory.name}.failed-{launch_id()}")
     if launcher_rank():  # not the first rank, which makes it
         while not (path.exists() and damage_of(directory, check) is None):
+            if failed.exists():
+                raise UserError(f"the first process has failed to train {name}: see its message")
             time.sleep(0.5)
         return path
     lock = FileLock(f"{directory}.lock")
@@ -115,6 +120,11 @@ def find_or_make(
     except Timeout:
         say(f"another run is training {name}: waiting for it")
         lock.acquire()
+    except OSError:  # a store of others, which may only be read
+        if not path.exists() or damage_of(directory, check) is not None:
+            raise
+        say(f"{name}: reused from {directory}")
+        return path
     try:
         if directory.exists() and (damage := damage_of(directory, check)) is not None:
             aside = set_aside(directory)
@@ -128,8 +138,14 @@ def find_or_make(
             if not resumes:
                 shutil.rmtree(directory, ignore_errors=True)  # of a run that finished no epoch
             make()
-    except Interrupted as interrupted:
-        interrupted.advice = f"run the same command again: {name} is resumed where it stopped"
+        for mark in directory.parent.glob(f"{directory.name}.failed-*"):
+            mark.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, Interrupted):
+            error.advice = f"run the same command again: {name} is resumed where it stopped"
+        if launcher_rank() is not None:
+            with suppress(OSError):
+                failed.touch()
         raise
     finally:
         lock.release()
@@ -193,6 +209,8 @@ def hashes_of_files(method: Any) -> list[str]:
         return []
     own = method.get("weights")
     path = Path(own).expanduser() if isinstance(own, str) else None
+    if path is not None and path.is_dir():
+        path = file_in(path, KEY)
     found = [hash_of_file(path)] if path is not None and path.is_file() else []
     return [*found, *(one for value in method.values() for one in hashes_of_files(value))]
 

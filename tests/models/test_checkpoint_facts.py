@@ -101,3 +101,23 @@ def test_lightnings_number_of_inputs_is_no_image_side() -> None:
     assert facts_of({"hyper_parameters": {"input_size": 784}}).input_size is None
     assert facts_of({"args": {"input_size": 224}}).input_size == 224
     assert facts_of({"hyper_parameters": {"img_size": 224}}).input_size == 224
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        ([0, 0, 0], [255, 255, 255], ([0, 0, 0], [1, 1, 1])),
+        ([102, 127.5, 153], [1, 1, 1], ([0.4, 0.5, 0.6], [1 / 255] * 3)),
+        ([102, 127.5, 153], [51, 51, 51], ([0.4, 0.5, 0.6], [0.2] * 3)),
+        ([2, 3, 9.8], [4, 5, 6], ([2, 3, 9.8], [4, 5, 6])),  # of series
+    ],
+)
+def test_statistics_of_bytes_become_those_of_images(mean: list, std: list, expected: tuple) -> None:
+    facts = facts_of({"mean": mean, "std": std})
+    assert facts.mean == pytest.approx(expected[0])
+    assert facts.std == pytest.approx(expected[1])
+
+
+def test_a_side_is_no_number_of_channels() -> None:
+    for size in ([3, 96, 96], [96, 96, 3], [96, 96], 96):
+        assert facts_of({"img_size": size}).input_size == 96

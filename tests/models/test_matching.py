@@ -74,6 +74,12 @@ def test_a_head_under_another_name_is_found(head: str, prefix: str) -> None:
     assert torch.equal(fit.state["head.bias"], state[f"{head}.bias"])
 
 
+def test_a_head_with_dropout_before_its_layer_is_found() -> None:
+    fit = the_fit(library_state("fc.1"))
+    assert {name for name in fit.names if name.startswith("head.")} == {"head.weight", "head.bias"}
+    assert not fit.unexpected
+
+
 def test_a_head_beside_the_backbone_is_found() -> None:
     state = library_state("linear")
     moved = {n if n.startswith("linear") else f"backbone.{n}": v for n, v in state.items()}

@@ -61,3 +61,18 @@ def test_a_net_of_the_same_shapes_that_computes_something_else_is_refused(tmp_pa
     ours.trunk.bn1.eps = 1.0
     with pytest.raises(UserError, match=r"weights of torchvision's mobilenet_v2, .*\(key=…\)"):
         load_weights(ours, tmp_path / "net.pth", "key")
+
+
+def test_of_translated_weights_the_average_or_the_named_ones_are_taken(tmp_path: Path) -> None:
+    theirs = [torchvision.models.mobilenet_v2(num_classes=2).eval() for _ in range(2)]
+    average = {f"module.{k}": v for k, v in theirs[1].state_dict().items()}
+    content = {"model": theirs[0].state_dict(), "model_ema": average}
+    torch.save(content, tmp_path / "both.pth")
+    x = torch.rand(1, 3, 32, 32)
+    for weights_key, expected in ((None, 1), ("model_ema", 1), ("model", 0)):
+        ours = timm_classifier("mobilenetv2_100", num_classes=2, in_chans=3).eval()
+        loaded = load_weights(ours, tmp_path / "both.pth", weights_key=weights_key)
+        torch.testing.assert_close(ours(x).logits, theirs[expected](ours.prepare(x)))
+        assert any("the average is used" in note for note in loaded.notes) == (weights_key is None)
+    with pytest.raises(UserError, match="has no weights for the net under other"):
+        load_weights(ours, tmp_path / "both.pth", weights_key="other")

@@ -147,7 +147,7 @@ def test_series_get_the_statistics_of_the_data(
     check = make_check({"data.root": write_series(tmp_path / "x.npz", files)})
     net = with_prepare(ridge_net(check.data), Prepare())
     mean, std = (
-        ",".join(f"{value:.6g}" for value in row) for row in (check.data.mean, check.data.std)
+        ",".join(f"{value:.5g}" for value in row) for row in (check.data.mean, check.data.std)
     )
     assert advice(check, net) == f"add method.teacher.mean=[{mean}] method.teacher.std=[{std}]"
 

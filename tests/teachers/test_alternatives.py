@@ -84,7 +84,7 @@ def test_colours_can_be_reversed_and_grey_cannot() -> None:
         (8, None, ["32", "64"]),
         (32, None, ["64", "128", "224"]),
         (224, None, ["32", "64", "128"]),
-        (32, 224, ["null", "64", "128"]),
+        (32, 224, ["32", "64", "128"]),
     ],
 )
 def test_sizes_are_common_ones_that_are_not_too_far(

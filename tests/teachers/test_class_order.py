@@ -142,3 +142,15 @@ def test_an_order_is_no_way_out_for_too_few_outputs() -> None:
     with pytest.raises(UserError, match=r"for 3 classes, net.pt has 2: give weights") as raised:
         rows(2)
     assert "teacher.class_order" not in str(raised.value)
+
+
+def test_numbers_that_are_names_too_are_named() -> None:
+    classes = sorted(map(str, range(11)))  # "10" after "1", as sorted folders are
+
+    def order(given: list[int] | list[str]) -> Rows:
+        return rows_for(classes, 11, order=given, names=None, imagenet_rows=None, source="n")
+
+    assert order(list(range(11))).note.startswith("Teacher: the numbers in teacher.class_order are")
+    by_name = order([str(number) for number in range(11)])
+    assert by_name.rows == [0, 1, 10, *range(2, 10)]
+    assert "numbers" not in by_name.note

@@ -1,6 +1,7 @@
 """Where teachers come from: streams of their own, and never from what saw val or test."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,15 @@ from kd_lightning.running.build import build_data
 from kd_lightning.running.preflight import check_run
 from kd_lightning.teachers.baselines import baseline_run
 from kd_lightning.teachers.net_names import describe
+from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.own_run import teacher_run
-from kd_lightning.teachers.sources import Teacher, build_net, load_student, notes_on_training
+from kd_lightning.teachers.sources import (
+    Teacher,
+    build_net,
+    get_teacher,
+    load_student,
+    notes_on_training,
+)
 from kd_lightning.teachers.store import shape_hash, shape_of
 
 QUICK = ["trainer.max_epochs=1", "callbacks=quiet", "logger=none"]
@@ -371,3 +379,59 @@ def test_what_a_step_needs_besides_logits_does_not_refuse_several_teachers(
     method, *more = words.split()
     cfg = compose(f"method={method}", "data=synthetic", *QUICK, *more, f"teacher.source=[{names}]")
     check_run(cfg, build_data(cfg))
+
+
+@pytest.mark.parametrize("statistics", ["null", "[0.2,0.3,0.4]"])
+def test_a_students_file_is_used_as_its_run_is(statistics: str, tmp_path: Path) -> None:
+    """Fixed bug: of a file alone, the net's own size and the lack of a mean were not known."""
+    words = ["data=synthetic", "data.num_train=32", "data.num_test=16", "data.batch_size=8",
+             "hardware=cpu", "threads=1", f"outputs={tmp_path}", *QUICK]  # fmt: skip
+    own = ["input_size=20", "interpolation=bicubic", f"mean={statistics}", f"std={statistics}"]
+    student = [f"method.students.student.{word}" for word in own]
+    net = "model@method.students.student=resnet8"
+    run = distill("method=supervised", net, *student, *words).directory
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(run / "students/student/student.safetensors", tmp_path / "alone/s.pt")
+    x = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
+    answers = []
+    for source in (run, run / "students/student", alone):
+        cfg = compose(
+            "method=kd", "model@method.teacher=resnet8", *words, f"teacher.source={source}"
+        )
+        teacher = get_teacher(cfg, build_data(cfg), train=pytest.fail, say=str)
+        answers.append(teacher.net.eval()(x).logits)
+        assert teacher.net.prepare.size == 20
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])
+
+
+def test_folders_that_are_no_runs_are_files_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("model.safetensors", "metrics.json", "config.yaml"):
+        (tmp_path / "mine" / name).touch()
+    assert run_and_student(tmp_path / "mine") is None
+    soup = tmp_path / "run" / "students" / "uniform_soup"
+    soup.mkdir(parents=True)
+    (tmp_path / "run" / "metrics.json").touch()
+    (tmp_path / "run" / "config.yaml").write_text("method: {students: {a: {}}}")
+    assert run_and_student(soup) is None
+    assert run_and_student(soup.with_name("a")) is None  # it does not exist
+    soup.with_name("a").mkdir()
+    assert run_and_student(soup.with_name("a")) == (tmp_path / "run", "a")
+    assert run_and_student(tmp_path / "run") == (tmp_path / "run", None)
+
+
+def test_a_resumed_run_may_find_its_teacher_elsewhere(tmp_path: Path, tiny: list[str]) -> None:
+    first = distill("method=kd", *tiny)
+    own = OmegaConf.load(first.directory / "config.yaml")
+    moved = tmp_path / "moved"
+    shutil.copytree(own.teacher.store, moved)
+    more = "trainer.max_epochs=2"
+    again = distill(f"resume={first.directory}", f"teacher.store={moved}", more)
+    assert again.metrics["epochs"] == 2
+    (teacher,) = (
+        p for p in moved.glob("teacher-*") if p.name in first.metrics["nets"]["teacher"]["origin"]
+    )
+    file = teacher / "best-student.ckpt"
+    last = distill(f"resume={first.directory}", f"teacher.source={file}", "trainer.max_epochs=3")
+    assert last.metrics["epochs"] == 3

@@ -107,6 +107,48 @@ def test_other_weights_under_the_name_of_a_file_make_another_run(
     assert directory_of_run(cfg, tmp_path, "teacher", "data") == directories[0]
 
 
+def test_other_weights_in_a_folder_make_another_run(cfg: DictConfig, tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "model.safetensors"
+    file.parent.mkdir()
+    OmegaConf.update(cfg, "method.teacher.weights", str(file.parent), force_add=True)
+    places = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        places.append(directory_of_run(cfg, tmp_path, "t", "data"))
+    assert places[0] != places[1]
+
+
+def test_a_store_that_may_only_be_read_serves_what_is_there(
+    cfg: DictConfig, training: Training, tmp_path: Path
+) -> None:
+    first = training.find(cfg, tmp_path / "store")
+    lock = first.with_name(f"{first.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # as in a folder of others, no lock can be made
+    assert training.find(cfg, tmp_path / "store") == first
+    assert len(training.runs) == 1
+
+
+def test_no_rank_waits_for_a_first_one_that_has_failed(
+    cfg: DictConfig, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: DictConfig) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for name, value in (("SLURM_NTASKS", "2"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OSError, match="no space"):
+        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with pytest.raises(UserError, match="the first process has failed to train t: see its message"):
+        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    find_or_train(cfg, tmp_path, "t", "data", train=training.train, say=str)
+    assert not list(tmp_path.glob("*.failed-*"))
+
+
 @pytest.mark.parametrize(("key", "value"), IMMATERIAL.items())
 def test_what_changes_no_weight_changes_no_hash(key: str, value, cfg: DictConfig) -> None:
     before = shape_hash(shape_of(cfg), "data")
