@@ -72,6 +72,7 @@ def check_processes(requested: int, num_nodes: int) -> None:
     started = launcher_world_size()
     torchrun = f"torchrun --nnodes={num_nodes} --nproc-per-node={requested // num_nodes}"
     srun = f"srun --nodes={num_nodes} --ntasks-per-node={requested // num_nodes}"
+    srun += " --kill-on-bad-exit=1"  # or others would wait for a process that has failed
     if started is None and num_nodes > 1:
         raise UserError(
             f"hardware.num_nodes={num_nodes} needs a launcher that starts the run on each machine, "

@@ -39,6 +39,12 @@ class BestStudents(Callback):
     def path(self, key: str) -> Path:
         return self.directory / f"best-{key}.ckpt"
 
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        # with max_steps a run may end within an epoch, where Lightning would not validate: then the
+        # last weights could not be chosen
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
         averaging, students = averaging_of(trainer), method.students
         if averaging is not None:

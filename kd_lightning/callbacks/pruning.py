@@ -44,7 +44,8 @@ class Pruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         if (accuracy := trainer.callback_metrics.get("val/accuracy")) is None:
-            if sum(trainer.num_val_batches):  # not validated yet, check_val_every_n_epoch=2
+            # Lightning loads val when it is validated first: not yet, check_val_every_n_epoch=2
+            if trainer.datamodule.parts["val"] is not None and trainer.limit_val_batches:
                 return
             raise UserError("a search needs a val part to choose by (data.val_fraction=…)")
         self.best = max(accuracy.item(), self.best or 0.0)

@@ -73,7 +73,8 @@ class SaveEpoch(Checkpoint):
             if self._has_validated or not name.startswith("val/")  # else of an earlier epoch
         }
         self._has_validated = False
-        self.stopped_of = trainer.max_epochs if trainer.should_stop else None
+        is_stopped = trainer.should_stop and not has_all_steps(trainer)
+        self.stopped_of = trainer.max_epochs if is_stopped else None
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         for name, rows in method.epoch_tables().items():
             table = self.tables.setdefault(name, [])
@@ -122,11 +123,12 @@ def is_last(trainer: Trainer) -> bool:
     reading it advances the epoch counter.
     """
     epochs = trainer.fit_loop.epoch_progress.current.processed
-    return (
-        trainer.should_stop
-        or epochs == trainer.max_epochs
-        or 0 <= trainer.max_steps <= trainer.global_step
-    )
+    return trainer.should_stop or epochs == trainer.max_epochs or has_all_steps(trainer)
+
+
+def has_all_steps(trainer: Trainer) -> bool:
+    """Whether there are ``max_steps`` steps, if the run has such a limit."""
+    return 0 <= trainer.max_steps <= trainer.global_step
 
 
 def is_best_epoch(trainer: Trainer) -> bool:

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from kd_lightning.methods.base import Learner
 from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.running.build import build_data, build_method, number_samples, use_threads
 from kd_lightning.running.preflight import check_run
-from kd_lightning.running.stages import end_stage
+from kd_lightning.running.stages import end_stage, take_length
 from kd_lightning.running.trainer import bare_trainer, count_processes
 from kd_lightning.teachers.net_names import describe
 from kd_lightning.teachers.own_run import one_device, sources_of
@@ -67,7 +67,10 @@ def measure(cfg: DictConfig) -> list[Cost]:
     """
     use_threads(cfg.threads)
     data = build_data(cfg)
-    check_run(cfg, data)
+    one = cfg.copy()
+    one.hardware.num_nodes = 1  # whatever starts the processes of several machines is not here
+    check_run(one, data)
+    take_length(cfg, data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an untrained teacher is what methods warn about
         method = build_method(cfg, stand_in(cfg))
@@ -99,9 +102,12 @@ def _costs_of_stages(cfg: DictConfig, data: ClassificationData, method: Learner)
 def _cost_of_training(cfg: DictConfig, data: ClassificationData, method: Learner) -> Cost:
     on_gpu = cfg.hardware.accelerator != "cpu" and torch.cuda.is_available()
     processes = count_processes(cfg.hardware, on_gpu)
-    run = cfg.copy()
-    run.hardware.update(devices=1, num_nodes=1)
+    run, devices = cfg.copy(), cfg.hardware.devices
+    first = devices[:1] if OmegaConf.is_list(devices) else 1
+    run.hardware.update(devices=first, num_nodes=1)
     data.batch_size = max(1, data.batch_size // processes)
+    if (more := data.unlabeled_samples) is not None:
+        data.unlabeled_samples = replace(more, count=max(1, more.count // processes))
     return _cost_of(run, "students", data, method, processes=processes)
 
 

@@ -59,7 +59,7 @@ from kd_lightning.running.environment import (
     keep_first_command,
 )
 from kd_lightning.running.preflight import check_run
-from kd_lightning.running.stages import complete_stages, fit_next_stage
+from kd_lightning.running.stages import complete_stages, fit_next_stage, take_length
 from kd_lightning.running.sweep_data import check_like_finished_jobs
 from kd_lightning.running.teacher_check import check_on_val
 from kd_lightning.running.trainer import build_trainer, describe_run
@@ -138,6 +138,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     teacher = None
     if "teacher" in cfg.method:
         teacher = get_teacher(cfg, data, train=train_quietly, say=say)
+    take_length(cfg, data)
     method = build_method(cfg, teacher)
     checked = check_on_val(cfg, data, teacher, say)
     calibrate_confidence(cfg, data, method, say)

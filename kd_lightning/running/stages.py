@@ -5,6 +5,7 @@ A result lies in ``<outputs>/stages/<method>-<stage>-<hash>/``: ``result.safeten
 that shapes the result: the stage's settings and initial weights, the teacher, the data.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,19 @@ def fit_next_stage(
             return fit_stage(cfg, data, stage, directory, say)
         stage.load_state_dict(read_tensors(directory / RESULT)[0])
         end_stage(method, stage)
+
+
+def take_length(cfg: DictConfig, data: ClassificationData) -> None:
+    """Sets the epochs of a run of which its stage takes a share, where ``trainer.max_steps`` ends
+    the run before ``trainer.max_epochs``.
+    """
+    recipe, steps = cfg.method.get("stage_recipe"), cfg.trainer.get("max_steps") or -1
+    if recipe is None or steps < 1 or not OmegaConf.is_interpolation(recipe, "run_epochs"):
+        return
+    batches = steps * (cfg.trainer.get("accumulate_grad_batches") or 1)
+    per_epoch = max(1, len(data.parts["train"]) // cfg.data.batch_size)
+    epochs = math.ceil(batches / per_epoch)
+    recipe.run_epochs = epochs if recipe.run_epochs < 1 else min(recipe.run_epochs, epochs)
 
 
 def end_stage(method: Learner, stage: Stage) -> None:

@@ -76,8 +76,9 @@ def create_sweep(words: Sequence[str], config_dir: str | None, console: Console)
                 f"a search tries for the highest {OBJECTIVE}, so nothing else can choose its row, "
                 f"got {settings.chosen_by} (sweep.chosen_by=…)"
             )
-        check_search(settings.search, variations[0])
-        variations = [plan.variation_of(content, example_values(settings.search))]
+        check_search(settings.search, variations[0], of_jobs)
+        examples = example_values(settings.search)
+        variations = [plan.variation_of(content, values) for values in examples]
     specs, rows = plan.job_specs(
         variations, folder=content["folder"], config_dir=content["config_dir"]
     )
@@ -165,11 +166,12 @@ def directory_for(requested: str | None, sweeps: Path, title: str) -> Path:
     return directory
 
 
-def check_search(settings: dict[str, Any], variation: plan.Variation) -> None:
+def check_search(settings: dict[str, Any], variation: plan.Variation, words: Sequence[str]) -> None:
     """Checks the settings of a search, and makes the path of its storage absolute.
 
     Args:
         variation: the job that the command line would be without the search.
+        words: of the command line, for the jobs.
 
     Raises:
         UserError: a setting is not valid.
@@ -179,6 +181,12 @@ def check_search(settings: dict[str, Any], variation: plan.Variation) -> None:
             f"{next(iter(variation.axes))} varies, and a search chooses its jobs itself: give it "
             "one value, or put it into sweep.search.space"
         )
+    for word in words:
+        if key_of(word) in settings["space"]:
+            raise UserError(
+                f"{word} has no effect, because the search chooses the value: leave "
+                "it out, or write a space without it (sweep.search.space)"
+            )
     check_arguments(OmegaConf.create(settings), arguments_of(search.Settings), "sweep.search")
     check_targets(OmegaConf.create(settings), "sweep.search")
     total_trials(settings)
@@ -186,13 +194,19 @@ def check_search(settings: dict[str, Any], variation: plan.Variation) -> None:
         settings["storage"] = f"sqlite:///{Path(relative[1]).resolve()}"
 
 
-def example_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """One value for each key of a search's space, to check that a job can be composed."""
-    distributions = search.distributions_of(settings["space"])
-    return {
-        key: distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
-        for key, distribution in distributions.items()
+def example_values(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Values for the keys of a search's space, to check that its jobs can be composed: each choice,
+    and both ends of each interval.
+    """
+    tried = {
+        key: list(d.choices) if hasattr(d, "choices") else [d.low, d.high]
+        for key, d in search.distributions_of(settings["space"]).items()
     }
+    longest = max(map(len, tried.values()))
+    return [
+        {key: values[min(number, len(values) - 1)] for key, values in tried.items()}
+        for number in range(longest)
+    ]
 
 
 def total_trials(settings: Mapping[str, Any]) -> int:

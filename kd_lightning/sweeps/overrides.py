@@ -17,10 +17,12 @@ def parse_all(words: Sequence[str]) -> list[Override]:
 
 
 def fixed_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line that do not sweep over values."""
-    return [
-        override.input_line for override in parse_all(words) if not override.is_sweep_override()
-    ]
+    """The words of a command line that do not sweep over values. Of several with one key the last
+    counts, so a value is none of them if a list comes after it.
+    """
+    overrides = parse_all(words)
+    swept = {key_of(o): o.is_sweep_override() for o in overrides}
+    return [o.input_line for o in overrides if not swept[key_of(o)] and not o.is_sweep_override()]
 
 
 def key_of(override: Override) -> str:
@@ -82,6 +84,8 @@ def format_value(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
-        simple = re.fullmatch(r"[\w./+-][\w./:+-]*", value) and value_of(f"key={value}") == value
+        # Hydra takes other letters than those of ASCII in quotes alone
+        signs = re.fullmatch(r"[\w./+-][\w./:+-]*", value, re.ASCII)
+        simple = signs and value_of(f"key={value}") == value
         return value if simple else QuotedString(value, Quote.single).with_quotes()
     return str(value)

@@ -132,6 +132,7 @@ class Search:
     def best(self) -> Job | None:
         """The finished job with the highest val/accuracy; None before the first has finished."""
         done = [(metrics["objective"], job) for job in self.jobs if (metrics := job.metrics())]
+        done = [pair for pair in done if pair[0] is not None]  # a run without val
         return max(done, key=lambda pair: pair[0])[1] if done else None
 
     def _ask(self) -> Job | None:

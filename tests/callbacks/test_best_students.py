@@ -178,3 +178,21 @@ def test_a_run_without_val_that_was_killed_after_its_last_checkpoint_can_be_resu
     result = distill(f"resume={directory}")
     saved = torch.load(directory / "best-student.ckpt", weights_only=True)
     assert saved["epoch"] == result.metrics["epochs"] - 1
+
+
+@pytest.mark.parametrize("steps", [3, 8, 9])
+def test_the_last_step_of_a_run_is_validated_wherever_it_is(steps: int, tiny: list[str]) -> None:
+    """Fixed bug: an epoch that ``max_steps`` ends early was not, so its weights were no choice."""
+    words = ["method=supervised", "data.num_train=72", "data.val_fraction=0.12"]
+    tiny = [
+        w
+        for w in tiny
+        if not w.startswith(("trainer.max_epochs", "data.num_train", "teacher", "method"))
+    ]
+    length = ["data.batch_size=16", "trainer.max_epochs=20", f"trainer.max_steps={steps}"]
+    result = distill(*tiny, *words, *length)
+    lines = (result.directory / "epochs.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    assert int(float(rows[-1]["step"])) == steps
+    assert all(row["val/accuracy"] for row in rows)
+    assert result.objective is not None

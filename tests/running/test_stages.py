@@ -15,7 +15,13 @@ from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.methods.base import Learner
 from kd_lightning.methods.stage import Stage
 from kd_lightning.running.build import build_data, build_method
-from kd_lightning.running.stages import RESULT, complete_stages, directory_of, fit_stage
+from kd_lightning.running.stages import (
+    RESULT,
+    complete_stages,
+    directory_of,
+    fit_stage,
+    take_length,
+)
 from kd_lightning.teachers.sources import Teacher, build_net
 
 WORDS = ["method=everything", "data=synthetic", "data.num_train=64", "data.num_test=16",
@@ -186,3 +192,29 @@ def test_a_projection_of_other_views_is_another_result(tmp_path: Path) -> None:
 
     assert directory() == directory()
     assert len({directory(), directory(*views), directory(*more)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [
+        (["trainer.max_epochs=100", "trainer.max_steps=40"], 10),  # 4 steps an epoch
+        (["trainer.max_epochs=3", "trainer.max_steps=40"], 3),
+        (
+            [
+                "trainer.max_epochs=100",
+                "trainer.max_steps=40",
+                "trainer.accumulate_grad_batches=2",
+            ],
+            20,
+        ),
+        (["trainer.max_epochs=100"], 100),
+        (["trainer.max_steps=40", "method.stage_recipe.run_epochs=7"], 7),
+    ],
+)
+def test_a_stage_takes_its_share_of_the_epochs_that_there_will_be(
+    words: list[str], epochs: int
+) -> None:
+    size = ["data.num_train=64", "data.batch_size=16", "data.val_fraction=0"]
+    cfg = compose("method=self_supervision", "data=synthetic", *size, *words)
+    take_length(cfg, build_data(cfg))
+    assert cfg.method.stage_recipe.run_epochs == epochs

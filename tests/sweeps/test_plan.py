@@ -342,3 +342,12 @@ def test_jobs_that_need_the_same_teacher_have_its_name_in_common() -> None:
 @pytest.mark.parametrize("words", [["method=supervised"], ["teacher.source=untrained"]])
 def test_a_job_that_trains_no_teacher_has_no_such_name(words: list[str]) -> None:
     assert teachers(*words, "seed=0,1") == ["", ""]
+
+
+def test_of_a_value_and_a_list_of_one_key_the_last_counts() -> None:
+    jobs = expand(plain(), ["seed=0", "method.temperature=4", "seed=1,2"])
+    assert [job.axes for job in jobs] == [{"seed": 1}, {"seed": 2}]
+    assert [job.overrides for job in jobs] == [("seed=1", "method.temperature=4"),
+                                               ("seed=2", "method.temperature=4")]  # fmt: skip
+    (job,) = expand(plain(), ["seed=1,2", "seed=0"])
+    assert job.overrides == ("seed=0",)

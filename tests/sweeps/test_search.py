@@ -299,3 +299,29 @@ def test_a_relative_path_of_the_storage_becomes_absolute(
     directory = create.create_sweep([*words, "sweep.dir=s"], None, Console(quiet=True))
     content = engine.read_settings(directory)
     assert content["search"]["storage"] == f"sqlite:///{tmp_path}/my.db"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sweep.search.space={method.confidence_threshold:{low:0.0,high:3.0}}"],
+         r"confidence_threshold must be in \[0, 1\], got 3"),
+        (["method.temperature=4"], "method.temperature=4 has no effect, because the search choose"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_trial_could_have_is_refused_before_the_first(
+    words: list[str], sentence: str, tmp_path: Path
+) -> None:
+    asked = ["sweep=search", "data=synthetic", f"sweep.dir={tmp_path / 's'}", *words]
+    with pytest.raises(UserError, match=sentence):
+        create.create_sweep(asked, None, Console(quiet=True))
+    assert not (tmp_path / "s").exists()
+
+
+def test_each_choice_and_both_ends_are_tried_before_the_first_trial() -> None:
+    space = {"method": {"choices": ["kd", "dual_student", "r_drop"]}, "x": {"low": 1, "high": 5}}
+    assert create.example_values({"space": space}) == [
+        {"method": "kd", "x": 1},
+        {"method": "dual_student", "x": 5},
+        {"method": "r_drop", "x": 5},
+    ]
