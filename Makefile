@@ -20,9 +20,9 @@ AUDIT := .venv-audit
 demo: $(READY)
 	$(BIN)/python -m kd_lightning.run experiment=demo
 
-# Four, also on two cores: tests of schedulers and of kills wait for much of their time
+# Three, also on two cores: tests of schedulers and of kills wait for much of their time
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # A warning is no error here: old versions of libraries warn of each other
 test-oldest: $(OLDEST_READY)

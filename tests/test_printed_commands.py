@@ -196,7 +196,8 @@ def test_the_jobs_of_a_sweep_compose(
         jobs = plan.expand(settings, of_jobs)
     else:
         content = {"overrides": [*settings.overrides, *of_jobs]}
-        jobs = [plan.variation_of(content, create.example_values(settings.search))]
+        examples = create.example_values(settings.search)
+        jobs = [plan.variation_of(content, values) for values in examples]
     assert jobs
     # all rows of each preset are composed in tests/sweeps/test_plan.py
     plan.job_specs([*jobs[:2], jobs[-1]], folder=".", config_dir=config_dir)

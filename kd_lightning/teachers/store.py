@@ -107,7 +107,9 @@ def find_or_make(
         say: tells the person what happens.
     """
     path = directory / done
-    failed = directory.with_name(f"{directory.name}.failed-{launch_id()}")
+    # a launch has any text as its id
+    launch = hashlib.sha256(str(launch_id()).encode()).hexdigest()[:10]
+    failed = directory.with_name(f"{directory.name}.failed-{launch}")
     if launcher_rank():  # not the first rank, which makes it
         while not (path.exists() and damage_of(directory, check) is None):
             if failed.exists():

@@ -128,7 +128,7 @@ def test_noise_of_series_has_the_units_of_the_training_data(tmp_path: Path) -> N
     _, path = make_student(tmp_path, net_config("fcn", "series", widths=[4, 4, 4]), "series")
     student = kd_lightning.load(path)
     student.info["input"] |= {"mean": [1e5, -3.0], "std": [700.0, 0.01]}
-    request = SimpleNamespace(samples=None, calibration=None)
+    request = SimpleNamespace(samples=None, calibration=None, formats=["onnx"])
     x = samples_of(request, student, None).x
     assert x.mean(dim=(0, 2)).tolist() == pytest.approx([1e5, -3.0], rel=1e-3)
     assert x.std(dim=(0, 2)).tolist() == pytest.approx([700.0, 0.01], rel=0.1)

@@ -23,7 +23,7 @@ BLOCKS = {  # of which the nets in cifar.py and time_series.py are built
 }
 WEIGHTS = {  # steps of load_weights and checks of its arguments
     *("check_weights_choice", "check_finite", "choose_fit", "load_state"),
-    *("as_mapping", "facts_of", "file_in", "first_line", "weights_in"),
+    *("as_mapping", "facts_of", "facts_of_student", "file_in", "first_line", "weights_in"),
     *("check_content", "is_safetensors", "unreadable"),
 }
 LAYERS = {"is_layer_output", "outline"}  # parts of layer_shapes and of error messages

@@ -97,8 +97,8 @@ def line_figure(
 def overview_figure(records: Sequence[RunRecord]) -> Figure | None:
     """Val accuracy of several runs, a color for each row; None without epochs."""
     curves = [(record, points_of(record.epochs, "val/accuracy", scale=100)) for record in records]
-    best = {record.name: max(y for _, y in points) for record, points in curves if points}
     lines = [(record, thinned(points)) for record, points in curves if points]
+    best = [max(y for _, y in points) for _, points in curves if points]
     if not lines:
         return None
     variants = list(dict.fromkeys(record.row for record, _ in lines))
@@ -108,9 +108,9 @@ def overview_figure(records: Sequence[RunRecord]) -> Figure | None:
                     [y for _, points in lines for _, y in points]),
         width=WIDE, height=320,
     )  # fmt: skip
-    for record, points in lines:
+    for (record, points), highest in zip(lines, best, strict=True):
         variant = record.row
-        title = f"{record.name}: best {best[record.name]:.2f} %"
+        title = f"{record.name}: best {highest:.2f} %"
         plot.line(points, f"{color(variants.index(variant))} thin", title, key=variant)
     legend = [(color(number), name) for number, name in enumerate(variants)]
     if len(legend) > MAX_NAMES:
