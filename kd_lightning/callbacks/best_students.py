@@ -42,7 +42,7 @@ class BestStudents(Callback):
     def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         # with max_steps a run may end within an epoch, where Lightning would not validate: then the
         # last weights could not be chosen
-        if 0 <= trainer.max_steps <= trainer.global_step:
+        if has_all_steps(trainer):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
@@ -104,3 +104,8 @@ def save_student(net: nn.Module, path: Path, **facts: Any) -> None:
     # an open file, because torch hides the reason of a failure when it is given a path
     with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         torch.save({"state_dict": net.state_dict(), **facts}, file)
+
+
+def has_all_steps(trainer: Trainer) -> bool:
+    """Whether there are ``max_steps`` steps, if the run has such a limit."""
+    return 0 <= trainer.max_steps <= trainer.global_step

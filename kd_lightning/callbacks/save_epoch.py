@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.loop import _Loop
 
 from kd_lightning.base.kept_files import write_kept
-from kd_lightning.callbacks.best_students import BestStudents
+from kd_lightning.callbacks.best_students import BestStudents, has_all_steps
 from kd_lightning.records.generations import LAST, next_generation
 
 
@@ -124,11 +124,6 @@ def is_last(trainer: Trainer) -> bool:
     """
     epochs = trainer.fit_loop.epoch_progress.current.processed
     return trainer.should_stop or epochs == trainer.max_epochs or has_all_steps(trainer)
-
-
-def has_all_steps(trainer: Trainer) -> bool:
-    """Whether there are ``max_steps`` steps, if the run has such a limit."""
-    return 0 <= trainer.max_steps <= trainer.global_step
 
 
 def is_best_epoch(trainer: Trainer) -> bool:

@@ -25,7 +25,7 @@ from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import end_stage, take_length
 from kd_lightning.running.trainer import bare_trainer, count_processes
 from kd_lightning.teachers.net_names import describe
-from kd_lightning.teachers.own_run import one_device, sources_of
+from kd_lightning.teachers.own_run import first_of, one_device, sources_of
 from kd_lightning.teachers.sources import Teacher, build_net
 
 WARM_UP, MEASURED = 4, 12  # steps; the first ones compile, and fill caches and queues of batches
@@ -102,9 +102,8 @@ def _costs_of_stages(cfg: DictConfig, data: ClassificationData, method: Learner)
 def _cost_of_training(cfg: DictConfig, data: ClassificationData, method: Learner) -> Cost:
     on_gpu = cfg.hardware.accelerator != "cpu" and torch.cuda.is_available()
     processes = count_processes(cfg.hardware, on_gpu)
-    run, devices = cfg.copy(), cfg.hardware.devices
-    first = devices[:1] if OmegaConf.is_list(devices) else 1
-    run.hardware.update(devices=first, num_nodes=1)
+    run = cfg.copy()
+    run.hardware.update(devices=first_of(cfg.hardware.devices), num_nodes=1)
     data.batch_size = max(1, data.batch_size // processes)
     if (more := data.unlabeled_samples) is not None:
         data.unlabeled_samples = replace(more, count=max(1, more.count // processes))

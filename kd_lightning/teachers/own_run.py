@@ -107,10 +107,14 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
 
 
+def first_of(devices: Any) -> Any:
+    """``hardware.devices`` for one device: the first of a list, or any one."""
+    return devices[:1] if OmegaConf.is_list(devices) else 1
+
+
 def one_device(run: DictConfig) -> DictConfig:
     """The run on one device, without callbacks that could stop or change it."""
-    devices = run.hardware.devices
-    run.hardware.update(devices=devices[:1] if OmegaConf.is_list(devices) else 1, num_nodes=1)
+    run.hardware.update(devices=first_of(run.hardware.devices), num_nodes=1)
     run.callbacks = {key: node for key, node in run.callbacks.items() if key == "progress"}
     # its nets are tested in this run too
     run.evaluation.update(temperature_scaling=False, plots=False, soups=False, adversarial=None)
