@@ -1,31 +1,54 @@
 """Refuses keys of nets, of teachers and of their files that would have no effect."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 from torch import nn
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.override_words import changed_key
-from kd_lightning.teachers.own_run import trains_teacher
+from kd_lightning.teachers.other_runs import run_and_student
+from kd_lightning.teachers.own_run import sources_of, trains_teacher
 
 NO_FILES = ("none", "pretrained")  # values of a net's ``weights``
 TEACHER = "method.teacher"
+RATES = (f"{TEACHER}.dropout", f"{TEACHER}.block_dropout")  # all that a teacher from a run takes
 
 
 def words_without_effect(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     """The overrides of a teacher, if the method has no teacher; those of how it learns, if this run
-    does not train it.
+    does not train it; those of its net, if that comes from another run.
     """
-    idle = ("teacher.", "method.teacher")
+    idle = ("teacher.", TEACHER)
     if "teacher" in cfg.method:
         idle = () if trains_teacher(cfg) else ("teacher.method",)
-    return [word for word in overrides if changed_key(word).startswith(idle)]
+    return [
+        word
+        for word in overrides
+        if changed_key(word).startswith(idle) or is_of_a_runs_net(word, cfg)
+    ]
+
+
+def is_of_a_runs_net(word: str, cfg: DictConfig) -> bool:
+    """Whether an override changes the teacher's net, which comes from another run as it is there,
+    but for its rates of dropout.
+    """
+    key = changed_key(word)
+    if "teacher" not in cfg.method or not key.startswith(f"{TEACHER}.") or key in RATES:
+        return False
+    paths = [Path(str(source)).expanduser() for source in sources_of(cfg)]
+    return all(run_and_student(path) is not None for path in paths)
 
 
 def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raises ``UserError`` for an override of a teacher that has no effect."""
     if idle := words_without_effect(cfg, overrides):
+        if is_of_a_runs_net(idle[0], cfg):
+            raise UserError(
+                f"{idle[0]} has no effect: teacher.source={cfg.teacher.source} is a run, whose net "
+                f"is taken as it is there, but for {' and '.join(RATES)} (leave one of the two out)"
+            )
         if "teacher" in cfg.method:
             raise UserError(
                 f"{idle[0]} has no effect: teacher.source={cfg.teacher.source} is a teacher that "

@@ -265,6 +265,16 @@ def test_a_teacher_of_a_method_without_one_is_refused(override: str) -> None:
     check_overrides(OmegaConf.create(with_teacher), [override])
 
 
+def test_a_net_that_comes_from_a_run_is_not_changed(tmp_path: Path) -> None:
+    cfg = OmegaConf.create({"method": {"teacher": {}}, "teacher": {"source": str(tmp_path)}})
+    check_overrides(cfg, ["method.teacher.dropout=0.1", "model@method.teacher=mlp"])
+    said = rf"^method.teacher.mean=\[0.5\] has no effect: teacher.source={tmp_path} is a run"
+    with pytest.raises(UserError, match=said):
+        check_overrides(cfg, ["method.teacher.mean=[0.5]"])
+    (tmp_path / "model.safetensors").touch()  # a file of weights, which takes them all
+    check_overrides(cfg, ["method.teacher.mean=[0.5]"])
+
+
 def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:
     """Its images were not turned by EXIF, and its nets have none of the newer keys."""
     words = ["method=kd", "data=image_folder", "data.root=/photos"]
