@@ -197,7 +197,7 @@ def main(words: Sequence[str] | None = None) -> None:
     report.add("\n## Imports\n")
     for text in imports("kd_lightning.running.run"):
         report.add(text)
-    report.add("\n## The demo")
+    report.add("\n## The demo, with one epoch of each training")
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*DEMO, *(() if arguments.whole else SHORT), f"outputs={folder}"]
         for title in ("Teacher and baseline are trained", "Teacher and baseline are reused"):

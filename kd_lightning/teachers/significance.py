@@ -123,7 +123,7 @@ class Predictions:
         return {name: getattr(self, name) for name in names}
 
     def in_words(self) -> str:
-        """Such as "76.8 % on val (230 of 300 samples)"."""
+        """Such as "76.8 % on val (384 of 500 samples)"."""
         some = "random samples" if self.is_random else "samples"
         counts = f"{self.correct} of {self.samples} {some}"
         return f"{percent(self.accuracy, 1)} on {self.part} ({counts})"

@@ -58,7 +58,7 @@ def test_what_the_declared_studies_can_see_is_what_their_page_says():
     assert f"{dual[0]:.1f} points if a difference varies by 0.6 points from seed to seed" in page
     assert f"and {dual[1]:.1f} if it varies by 0.3" in page
     std = optimize.brentq(lambda std: power_of_equivalence(0.5, 10, std, of_four) - 0.8, 0.1, 1)
-    assert f"within 0.5 is shown with 80 % if a difference varies by {std:.2f} (where" in page
+    assert f"within 0.5 is shown with 80 % if a difference varies by {std:.2f} (at Holm's" in page
     found = np.zeros(100_000, dtype=bool)
     for n in (4, 6, 10):
         values = np.random.default_rng(0).normal(size=(len(found), 10))[:, :n]
