@@ -38,6 +38,8 @@ REFUSED = {
     "trainer.max_steps=0": "trainer.max_steps must be -1 or >= 1, got 0",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run is not for runs: its record would look",
     "+teacher.trainer.fast_dev_run=1": "teacher.trainer.fast_dev_run is not for runs: ",
+    "+trainer.limit_test_batches=2": "trainer.limit_test_batches is not for runs: all of test is",
+    "+trainer.limit_predict_batches=2": "trainer.limit_predict_batches is not for runs: ",
     "data.num_workers=100000": "data.num_workers must be >= 0 and <= 1024, got 100000",
     "evaluation.adversarial_steps=0": "evaluation.adversarial_steps must be >= 1, got 0",
     "method.students.a.widths=[8,0]": "method.students.a.widths[1] must be >= 1, got 0",

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from kd_lightning.base.words import shorten
 
@@ -34,10 +35,15 @@ class Damaged(UserError):
         path, what: the same.
     """
 
-    def __init__(self, path: Path, what: str, advice: str = COPY) -> None:
-        super().__init__(f"{path} {what}: {advice}")
+    # a loading process hands on the message alone
+    def __init__(self, path: Path | str, what: str = "", advice: str = COPY) -> None:
+        super().__init__(f"{path} {what}: {advice}" if what else str(path))
         self.path = path
         self.what = what
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.what, self.advice)
 
 
 def unknown(

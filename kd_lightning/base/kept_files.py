@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.base.errors import COPY, Damaged, UserError
+from kd_lightning.base.errors import COPY, Damaged
 from kd_lightning.base.files import atomic_write
+from kd_lightning.base.system_errors import check_readable
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")  # of sha256sum
@@ -133,16 +134,15 @@ def read_bytes(path: Path, advice: str = COPY) -> bytes:
 
     Raises:
         Damaged: it is missing, or not what was written.
-        UserError: this person may not read it.
+        UserError: it cannot be read now, or not by this person.
     """
     sums = read_sums(path.parent)
     try:
         data = path.read_bytes()
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except FileNotFoundError as error:
         raise Damaged(path, "is missing", advice) from error
     except OSError as error:
+        check_readable(path, error)
         raise Damaged(path, f"cannot be read ({error.strerror})", advice) from error
     # read twice: another process may have replaced the file since the first time
     digests = [*sums.get(path.name, []), *read_sums(path.parent).get(path.name, [])]
@@ -208,11 +208,8 @@ def check_archive(path: Path, advice: str = COPY) -> None:
             bad = archive.testzip() if has_checksums else None
     except FileNotFoundError as error:
         raise Damaged(path, "is missing", advice) from error
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged archive can raise anything
+        check_readable(path, error)
         raise Damaged(path, "is damaged or cut short", advice) from error
     if bad is not None:
         raise Damaged(path, f"is damaged (the checksum of its part {bad} is wrong)", advice)

@@ -42,7 +42,8 @@ def paired_interval(only_a: int, only_b: int, total: int) -> tuple[float, float]
     """The 95 % interval of accuracy A - accuracy B on the same samples.
 
     The adjusted Wald interval of D. G. Bonett and R. M. Price, J. Educ. Behav. Stat. 37, 2012: one
-    half is added to the number of samples in each of the four outcomes of a pair.
+    is added to the number of samples on which only A is right, and to that of only B, and two to
+    the total.
 
     Args:
         only_a, only_b: number of samples on which only this net is right.

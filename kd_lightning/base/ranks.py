@@ -1,6 +1,7 @@
 """The rank of this process in a distributed run, before there is a Trainer."""
 
 import os
+import time
 from collections.abc import Mapping
 
 from kd_lightning.base.errors import UserError
@@ -17,6 +18,7 @@ LAUNCHER_VARIABLES = (
     "KD_LIGHTNING_RUN_DIR",
 )  # fmt: skip
 
+STARTED = time.time()  # of this process, or little later
 
 # Those of them that Lightning sets in the process that starts the other ones.
 LIGHTNING_VARIABLES = (
@@ -47,8 +49,9 @@ def launcher_rank() -> int | None:
 
 
 def launch_id() -> str | None:
-    """A text that is the same for all ranks that were started together, and for no others; None
-    unless torchrun or SLURM started them.
+    """A text that is the same for all ranks that were started together; None unless torchrun or
+    SLURM started them. Each launch has another one, except by torchrun on several machines without
+    a ``--rdzv-id``.
     """
     if launcher_rank() is None:
         return None

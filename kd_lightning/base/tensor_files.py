@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kd_lightning.base.errors import COPY, Damaged, UserError
+from kd_lightning.base.errors import COPY, Damaged
 from kd_lightning.base.files import atomic_write
 from kd_lightning.base.kept_files import check_archive
+from kd_lightning.base.system_errors import check_readable
 
 CHECKSUM = "sha256"  # the key in the metadata
 
@@ -49,9 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise Damaged(path, "is missing") from error
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (SafetensorError, OSError) as error:
+        check_readable(path, error)
         raise Damaged(path, "is not a complete safetensors file") from error
     was = metadata.pop(CHECKSUM, None)
     if was is not None and was != checksum_of(tensors, metadata):
@@ -73,9 +73,8 @@ def read_checkpoint(path: Path, advice: str = COPY, *, mmap: bool = False) -> di
     check_archive(path, advice)
     try:
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
-    except MemoryError:
-        raise
     except Exception as error:  # of a damaged table of contents, torch can raise anything
+        check_readable(path, error)
         raise Damaged(path, "is damaged", advice) from error
 
 

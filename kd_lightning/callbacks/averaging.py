@@ -22,6 +22,8 @@ from kd_lightning.callbacks.progress import epochs_of
 from kd_lightning.config.values import checked
 from kd_lightning.models.averages import move_averages, refresh_batch_norm
 
+FROZEN = ("teacher", "_fast_teacher")
+
 
 class AveragedStudents(WeightAveraging):
     """Lightning's WeightAveraging, adapted to methods with students and a teacher.
@@ -68,10 +70,14 @@ class AveragedStudents(WeightAveraging):
         return self._average_model.module.students
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
-        super().setup(trainer, method, stage)
-        average = self._average_model.module
-        if hasattr(average, "teacher") and "teacher" not in dict(average.named_children()):
-            object.__setattr__(average, "teacher", nn.Identity())  # a frozen teacher is not copied
+        # a frozen teacher is no module of the method, and is not copied
+        frozen = {key: vars(method).pop(key) for key in FROZEN if key in vars(method)}
+        try:
+            super().setup(trainer, method, stage)
+        finally:
+            vars(method).update(frozen)
+        for key in frozen:
+            object.__setattr__(self._average_model.module, key, nn.Identity())
         # torch's own sends its counter to the device at each step, and so waits for it
         self._average_model.update_parameters = self._add
 

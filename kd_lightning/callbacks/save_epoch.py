@@ -1,7 +1,5 @@
 """Writes the files of an epoch: ``last.ckpt``, ``epochs.csv`` and the tables of the method."""
 
-import csv
-import io
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.loop import _Loop
 
 from kd_lightning.base.kept_files import write_kept
+from kd_lightning.base.tables import csv_text
 from kd_lightning.callbacks.best_students import BestStudents, has_all_steps
 from kd_lightning.records.generations import LAST, next_generation
 
@@ -98,7 +97,7 @@ class SaveEpoch(Checkpoint):
 
     def _write_tables(self) -> None:
         tables = {"epochs": self.rows, **self.tables}
-        write_kept(self.directory, {f"{name}.csv": as_csv(tables[name]) for name in tables})
+        write_kept(self.directory, {f"{name}.csv": csv_text(tables[name]) for name in tables})
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "tables": self.tables, "stopped_of": self.stopped_of}
@@ -107,15 +106,6 @@ class SaveEpoch(Checkpoint):
         self.rows = state_dict["rows"]
         self.tables = state_dict.get("tables", {})  # missing in older runs, as is the next one
         self.stopped_of = state_dict.get("stopped_of")
-
-
-def as_csv(rows: list[dict[str, float | None]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def is_last(trainer: Trainer) -> bool:

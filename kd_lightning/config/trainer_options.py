@@ -23,4 +23,6 @@ TRAINER_TYPES: dict[str, Any] = {
 NOT_FOR_RUNS = {
     "fast_dev_run": "its record would look like that of a finished run; for a short run set "
     "trainer.max_epochs=1 and +trainer.limit_train_batches=2",
+    "limit_test_batches": "all of test is used, once (data.… chooses the samples)",
+    "limit_predict_batches": "python -m kd_lightning.predict takes the files that it is given",
 }

@@ -24,14 +24,10 @@ from kd_lightning.base.disks import FULL, full_disk_message
 from kd_lightning.base.errors import THIS_COMMAND, UserError, unknown, with_full_keys
 from kd_lightning.base.files import format_bytes
 from kd_lightning.base.override_words import changed_key, key_of
+from kd_lightning.base.system_errors import is_out_of_memory
 from kd_lightning.base.words import plain
 from kd_lightning.config.sweep_keys import is_sweep_key
 
-# In the errors of torch and numpy, which are of several types
-NO_MEMORY = re.compile(
-    r"can't allocate memory|Unable to allocate|CUDA out of memory|CUDA error: out of memory"
-    r"|CU(BLAS|DNN)_STATUS_ALLOC_FAILED|Storage size calculation overflow"
-)
 ASKED = re.compile(r"allocate (?:(?P<bytes>\d+) bytes|(?P<size>[\d.]+ \w+))")
 
 
@@ -95,8 +91,13 @@ def _key(error: InstantiationException) -> str:
 
 def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+    if is_out_of_memory(error):
         return _memory_message(str(error))
+    if "Too many open files" in str(error):
+        return (
+            "too many files are open at once: raise the limit (ulimit -n 65536), or load data with "
+            "fewer processes (data.num_workers=…)"
+        )
     if not isinstance(error, OSError):
         return ""
     if error.errno in FULL:

@@ -74,6 +74,7 @@ def ridge_matrix(
 
 
 ASSIGNMENTS: dict[str, Callable[[Tensor], Tensor]] = {"one_to_one": one_to_one, "greedy": greedy}
+NEARLY_CONSTANT = 1e-3  # a channel's deviation, relative to those of all channels (their RMS)
 MATCHINGS = (*ASSIGNMENTS, "learned", "identity", "random")
 
 
@@ -139,7 +140,9 @@ class MatchedChannels(FeatureLoss):
         target = self.target(teacher.to(self.channels.device)).cpu()
         if self.scale is not None:
             deviation = target.std(dim=0, correction=0)
-            self.scale.copy_(1 / deviation.masked_fill(deviation == 0, 1))
+            # one that is nearly constant would outweigh all others
+            is_constant = deviation <= NEARLY_CONSTANT * deviation.square().mean().sqrt()
+            self.scale.copy_(1 / deviation.masked_fill(is_constant, 1))
         return pearson_correlation(student, target, dim=0).mean().item()
 
     def target(self, teacher: Float[Tensor, "B E *size"]) -> Float[Tensor, "B D *size"]:

@@ -93,7 +93,7 @@ class MutualInformation(FeatureLoss):
     """Minus the estimated mutual information of two layers of any shapes.
 
     The critics learn with the student. The gradient goes to the student's layer and to both
-    critics. Computed in float32.
+    critics. Scores and estimates are computed in float32.
 
     Args:
         estimator: "jsd", which does not need many negatives, or "nce".

@@ -59,7 +59,8 @@ def resampled_choice(
     """z~: a z whose largest part is this choice."""
     exponential = -inside(uniform).log()
     largest = exponential.gather(-1, choice.unsqueeze(-1))
-    others = -(exponential / log_probs.exp() + largest).log()
+    # the logarithm of exponential / p + largest, also where p is too small for its type
+    others = -torch.logaddexp(exponential.log() - log_probs, largest.log())
     return others.scatter(-1, choice.unsqueeze(-1), -largest.log())
 
 

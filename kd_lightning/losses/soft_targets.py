@@ -140,10 +140,11 @@ def function_of(soft_loss: SoftLoss) -> Callable:
 
 
 def weighs_by_probability(soft_loss: SoftLoss) -> bool:
-    """Whether each class of a soft loss counts as much as its softened probability, so that classes
-    without any can be left out. Others, such as DKD's and DIST's, look at all classes.
+    """Whether each class of a soft loss counts as much as the teacher's softened probability of it,
+    so that classes without any can be left out. DKD and DIST look at all classes, and in the
+    reverse KL each class counts as much as the student's probability.
     """
-    return function_of(soft_loss) in (kl_soft_loss, reverse_kl_soft_loss)
+    return function_of(soft_loss) is kl_soft_loss
 
 
 def joint_soft_kl(

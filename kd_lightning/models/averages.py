@@ -57,7 +57,9 @@ def move_averages(
             ends.append(new)
         else:
             average.copy_(new)
-    if moved:
+    if moved and weight_of_new == 1:  # also where an average has no number yet
+        torch._foreach_copy_(moved, ends)
+    elif moved:
         torch._foreach_lerp_(moved, ends, weight_of_new)
 
 

@@ -23,7 +23,7 @@ from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import finish_sums
-from kd_lightning.base.ranks import launch_id, launcher_rank
+from kd_lightning.base.ranks import STARTED, launch_id, launcher_rank
 from kd_lightning.models.checkpoints import KEY, file_in
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import has_checkpoint
@@ -112,7 +112,7 @@ def find_or_make(
     failed = directory.with_name(f"{directory.name}.failed-{launch}")
     if launcher_rank():  # not the first rank, which makes it
         while not (path.exists() and damage_of(directory, check) is None):
-            if failed.exists():
+            if is_of_this_launch(failed):
                 raise UserError(f"the first process has failed to train {name}: see its message")
             time.sleep(0.5)
         return path
@@ -152,6 +152,14 @@ def find_or_make(
     finally:
         lock.release()
     return path
+
+
+def is_of_this_launch(mark: Path) -> bool:
+    """Whether a mark exists and is not that of an earlier launch with the same id."""
+    try:
+        return mark.stat().st_mtime >= STARTED
+    except FileNotFoundError:
+        return False
 
 
 def damage_of(directory: Path, check: Callable[[Path], None]) -> Damaged | None:

@@ -1,11 +1,22 @@
+import pickle
+from pathlib import Path
+
 import pytest
 
-from kd_lightning.base.errors import UserError, similar_names, unknown, with_full_keys
+from kd_lightning.base.errors import Damaged, UserError, similar_names, unknown, with_full_keys
 
 
 def test_a_user_error_is_a_value_error():
     with pytest.raises(ValueError, match="too high"):
         raise UserError("too high")
+
+
+def test_damage_is_the_same_in_another_process():
+    damage = Damaged(Path("a.json"), "is empty", "make it again")
+    sent = pickle.loads(pickle.dumps(damage))
+    assert (type(sent), str(sent)) == (Damaged, "a.json is empty: make it again")
+    assert (sent.path, sent.what) == (Path("a.json"), "is empty")
+    assert str(Damaged("of a loading process, one text")) == "of a loading process, one text"
 
 
 def test_similar_names_are_suggested_with_the_key_to_change():

@@ -1,9 +1,11 @@
 """What is written is read again; damage of any kind is one sentence."""
 
+import errno
 import json
 import multiprocessing
 import os
 import subprocess
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -119,6 +121,21 @@ def test_a_file_that_may_not_be_read_is_not_damaged(
     with pytest.raises(UserError, match="cannot be read: Permission denied") as caught:
         read_text(folder / "table.csv")
     assert not isinstance(caught.value, Damaged)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO])
+def test_what_the_system_cannot_do_now_is_no_damage(
+    number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    for read in (read_text, check_archive):
+        with pytest.raises(UserError, match=f"cannot be read: {os.strerror(number)}") as caught:
+            read(folder / "table.csv")
+        assert not isinstance(caught.value, Damaged)
 
 
 @pytest.mark.parametrize("killed_at", range(7))

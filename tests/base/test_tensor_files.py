@@ -83,6 +83,17 @@ def test_a_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
         read_checkpoint(path, mmap=True)
 
 
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"w": torch.ones(3)}, tmp_path / "last.ckpt")
+
+    def lack(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12")
+
+    monkeypatch.setattr(torch, "load", lack)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
 def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "a.safetensors")
     assert read_tensors(tmp_path / "a.safetensors")[1] == {}

@@ -123,6 +123,8 @@ def test_a_rank_whose_neighbour_has_ended_says_so() -> None:
         (errno.EFBIG, "is full, writing a.ckpt"),
         (errno.EACCES, "cannot read or write a.ckpt: Permission denied (outputs=… or data.root"),
         (errno.EROFS, "cannot read or write a.ckpt: Read-only file system"),
+        (errno.EMFILE, "too many files are open at once: raise the limit (ulimit -n"),
+        (errno.ENOMEM, "the memory is not enough: [Errno 12] Cannot allocate memory"),
     ],
 )
 def test_errors_of_the_operating_system(number: int, message: str) -> None:
@@ -203,6 +205,8 @@ def test_too_little_memory_is_one_sentence(function: Callable, shape: tuple, sai
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "HIP out of memory. Tried to allocate 2.00 GiB",
+        "MPS backend out of memory (MPS allocated: 9.05 GB)",
     ],
 )
 def test_too_little_memory_of_a_gpu_is_one_sentence_too(text: str) -> None:

@@ -199,6 +199,14 @@ def test_standardized_differences_are_in_deviations_of_the_target(matching: str)
     torch.testing.assert_close(loss(student, teacher), expected)
 
 
+def test_a_channel_that_hardly_ever_varies_outweighs_no_other() -> None:
+    student, teacher = normal(30, 4), normal(30, 4, seed=1)
+    usual = matched(student, teacher, matching="identity", standardize=True)
+    quiet = teacher * torch.tensor([1.0, 1.0, 1.0, 1e-7])
+    loss = matched(student, quiet, matching="identity", standardize=True)
+    assert loss(student, quiet).mean() < 2 * usual(student, teacher).mean()
+
+
 @pytest.mark.parametrize("matching", MATCHINGS)
 def test_gradient_reaches_the_student_and_only_the_student_and_nothing_learns(matching) -> None:
     student, teacher = normal(5, 3, 4, 4).requires_grad_(), normal(5, 7, 2, 2).requires_grad_()

@@ -22,6 +22,14 @@ def uniform() -> torch.Tensor:
     return torch.rand(2, NUM, 3, generator=generator, dtype=torch.float64)
 
 
+def test_a_choice_without_any_chance_has_a_finite_gradient() -> None:
+    log_probs = torch.tensor([0.0, -120.0], requires_grad=True)
+    z = resampled_choice(log_probs, torch.tensor(0), torch.tensor([0.3, 0.6]))
+    z.sum().backward()
+    assert z.isfinite().all()
+    assert log_probs.grad.tolist() == pytest.approx([0, 1])
+
+
 def assert_near(samples: torch.Tensor, expected: torch.Tensor) -> None:
     """The mean over the samples is what is expected, within four standard errors."""
     error = samples.std(0) / len(samples) ** 0.5

@@ -35,6 +35,13 @@ def test_a_mean_by_hand() -> None:
     assert states[0]["w"].tolist() == [1.0, 4.0]
 
 
+def test_the_first_value_of_an_average_is_copied_also_where_it_had_no_number() -> None:
+    averages = [torch.tensor([torch.inf, torch.nan]), torch.tensor(7)]
+    move_averages(averages, [torch.tensor([0.1, 3.0]), torch.tensor(9)], 1.0)
+    assert averages[0].tolist() == pytest.approx([0.1, 3.0])
+    assert averages[1].item() == 9
+
+
 def test_an_average_moves_by_its_share_and_counts_are_copied() -> None:
     averages = [torch.tensor([1.0, 4.0]), torch.tensor(7), torch.tensor(0.1)]
     current = [torch.tensor([2.0, 0.0], requires_grad=True), torch.tensor(9), torch.tensor(0.1)]

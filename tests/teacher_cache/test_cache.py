@@ -23,6 +23,7 @@ from benchmarks.torture.forked import wait_for_all
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
+from kd_lightning.config.user_messages import user_message
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
@@ -319,7 +320,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
                 "compares all classes",
             )
             for method in ("kd", "dual_student")
-            for loss in ("dkd", "dist", "mlkd")
+            for loss in ("dkd", "dist", "mlkd", "reverse_kl")
         ),
     ],
 )
@@ -480,6 +481,18 @@ def test_a_file_that_is_damaged_later_is_refused(made: Callable[..., Case], tmp_
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(UserError, match=r"is damaged .*: run the same command again, which sets"):
         [case.batches(epoch) for epoch in range(2)]
+
+
+def test_damage_that_a_loading_process_finds_is_one_sentence(
+    made: Callable[..., Case], tmp_path: Path
+) -> None:
+    case = made("data.num_workers=1", "data.resident=false")
+    case.use()
+    for file in tmp_path.glob("*/logits-*"):
+        file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"is damaged .*: run the same") as caught:
+        [case.batches(epoch) for epoch in range(2)]
+    assert "Traceback" not in user_message(caught.value)
 
 
 def test_what_was_stopped_is_gone_on_with(

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import write_kept
+from kd_lightning.base.ranks import STARTED
+from kd_lightning.teachers import store
 from kd_lightning.teachers.store import directory_of_run, find_or_train, shape_hash, shape_of
 
 
@@ -129,11 +132,18 @@ def test_a_store_that_may_only_be_read_serves_what_is_there(
     assert len(training.runs) == 1
 
 
+class Waited(Exception):
+    """Instead of a wait without an end."""
+
+
 def test_no_rank_waits_for_a_first_one_that_has_failed(
     cfg: DictConfig, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(run: DictConfig) -> None:
         raise OSError(28, "no space left on device")
+
+    def wait(seconds: float) -> None:
+        raise Waited
 
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     for name, value in (("SLURM_NTASKS", "2"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0")):
@@ -141,7 +151,13 @@ def test_no_rank_waits_for_a_first_one_that_has_failed(
     with pytest.raises(OSError, match="no space"):
         find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
     monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setattr(store.time, "sleep", wait)
     with pytest.raises(UserError, match="the first process has failed to train t: see its message"):
+        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
+    # the mark of an earlier launch: torchrun on several machines gives all launches one id
+    (mark,) = tmp_path.glob("*.failed-*")
+    os.utime(mark, (0, STARTED - 1))
+    with pytest.raises(Waited):
         find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
