@@ -71,13 +71,12 @@ class AveragedStudents(WeightAveraging):
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
         # a frozen teacher is no module of the method, and is not copied
-        frozen = {key: vars(method).pop(key) for key in FROZEN if key in vars(method)}
+        frozen = {key: vars(method)[key] for key in FROZEN if key in vars(method)}
+        vars(method).update(dict.fromkeys(frozen, nn.Identity()))
         try:
             super().setup(trainer, method, stage)
         finally:
             vars(method).update(frozen)
-        for key in frozen:
-            object.__setattr__(self._average_model.module, key, nn.Identity())
         # torch's own sends its counter to the device at each step, and so waits for it
         self._average_model.update_parameters = self._add
 

@@ -5,6 +5,7 @@ and the EfficientNets have the same layers in the same order under other names. 
 taken by order, if every shape agrees and the two nets then give the same logits for noise.
 """
 
+import functools
 from collections.abc import Mapping
 from copy import deepcopy
 from os import PathLike
@@ -61,11 +62,10 @@ def find_architecture(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
     if not any(part in name for name in state for part in PARTS):
         return None
     import torchvision
-    from torchvision.models import get_model, list_models
+    from torchvision.models import list_models
 
     for name in list_models(module=torchvision.models, exclude=OTHERS):
-        with torch.device("meta"):
-            expected = get_model(name, weights=None).state_dict()
+        expected = _shapes(name)
         first, *_ = expected
         for prefix in [n.removesuffix(first) for n in state if f".{n}".endswith(f".{first}")]:
             inside = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
@@ -74,11 +74,22 @@ def find_architecture(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tenso
     return None
 
 
-def _agrees(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+@functools.cache
+def _shapes(name: str) -> dict[str, torch.Size]:
+    """Name -> shape of each tensor of a torchvision net, in its order. To build all nets takes
+    seconds.
+    """
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        return {k: v.shape for k, v in get_model(name, weights=None).state_dict().items()}
+
+
+def _agrees(expected: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> bool:
     """Whether all names are equal, and all shapes but that of the head, which comes last."""
     *body, _, _ = expected
     return expected.keys() == state.keys() and all(
-        state[name].shape == expected[name].shape for name in body
+        state[name].shape == expected[name] for name in body
     )
 
 

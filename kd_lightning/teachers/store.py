@@ -24,7 +24,6 @@ from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import finish_sums
 from kd_lightning.base.ranks import STARTED, launch_id, launcher_rank
-from kd_lightning.models.checkpoints import KEY, file_in
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import has_checkpoint
 from kd_lightning.records.resumed_config import EARLIER_READING
@@ -220,6 +219,8 @@ def hashes_of_files(method: Any) -> list[str]:
     own = method.get("weights")
     path = Path(own).expanduser() if isinstance(own, str) else None
     if path is not None and path.is_dir():
+        from kd_lightning.models.checkpoints import KEY, file_in  # it needs torch, which is slow
+
         path = file_in(path, KEY)
     found = [hash_of_file(path)] if path is not None and path.is_file() else []
     return [*found, *(one for value in method.values() for one in hashes_of_files(value))]
