@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import SECONDS, start_run
 
+from benchmarks.torture.forked import wait_for_all
 from kd_lightning import distill
 from kd_lightning.base.ranks import without_ranks
 
@@ -29,7 +31,7 @@ MACHINES = (
     "hardware=multi_node", "hardware.accelerator=cpu", "hardware.num_nodes=2",
     "hardware.devices=1", "hardware.precision=32",
 )  # fmt: skip
-Start = Callable[..., list[subprocess.Popen]]
+Start = Callable[..., list[str]]
 
 
 def free_port() -> int:
@@ -49,9 +51,9 @@ def start(command: list[str], **variables: object) -> subprocess.Popen:
     )
 
 
-def by_torchrun(*words: str) -> list[subprocess.Popen]:
+def by_torchrun(folder: Path, *words: str) -> list[str]:
     port = free_port()
-    return [
+    ranks = [
         start(
             [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}",
              "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
@@ -59,21 +61,29 @@ def by_torchrun(*words: str) -> list[subprocess.Popen]:
         )
         for rank in range(2)
     ]  # fmt: skip
+    return finish(ranks)
 
 
-def by_slurm(*words: str) -> list[subprocess.Popen]:
-    """Starts them with the variables that srun sets for the two tasks of a job on two nodes."""
+def by_slurm(folder: Path, *words: str) -> list[str]:
+    """Starts them with the variables that srun sets for the two tasks of a job on two nodes, forked
+    from one process.
+    """
+    folder.mkdir()
     job_variables = {
         "SLURM_JOB_ID": f"{free_port() - 15000:04}", "SLURM_JOB_NAME": "distil",
         "SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_NODELIST": "127.0.0.1", "SLURM_NNODES": 2,
         "SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 1, "SLURM_LOCALID": 0,
         "SLURM_STEP_ID": 0,
     }  # fmt: skip
-    return [
-        start([sys.executable, "-m", "kd_lightning.run", *words], **job_variables,
-              SLURM_PROCID=rank, SLURM_NODEID=rank)
+    logs, errors = ([folder / f"{name}{rank}" for rank in range(2)] for name in ("out", "err"))
+    ranks = [
+        start_run(logs[rank], *words, errors=errors[rank], **job_variables,
+                  SLURM_PROCID=rank, SLURM_NODEID=rank)
         for rank in range(2)
     ]  # fmt: skip
+    assert wait_for_all(ranks, SECONDS), errors[0].read_text()[-3000:]
+    assert [rank.exitcode for rank in ranks] == [0, 0], errors[0].read_text()[-3000:]
+    return [log.read_text() for log in logs]
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
@@ -93,7 +103,8 @@ def test_two_machines_make_one_run_that_can_be_resumed(started: Start, tmp_path:
     # one of both is resumed after its first epoch
     epochs = f"trainer.max_epochs={1 if started is by_slurm else 2}"
     one = distill(*SETTING, epochs, f"outputs={tmp_path}/one", "hardware=cpu")
-    printed = finish(started(*SETTING, *MACHINES, epochs, f"outputs={tmp_path}/two"))
+    words = (*SETTING, *MACHINES, epochs, f"outputs={tmp_path}/two")
+    printed = started(tmp_path / "first", *words)
     assert "ensemble of the students" in printed[0]
     assert printed[1] == ""  # the second machine prints nothing
     assert {path.name[:2] for path in (tmp_path / "two").iterdir()} == {"20", "te"}
@@ -101,7 +112,7 @@ def test_two_machines_make_one_run_that_can_be_resumed(started: Start, tmp_path:
     assert len(list((tmp_path / "two").glob("teachers/*/metrics.json"))) == 1
     if started is by_slurm:
         one = distill(f"resume={one.directory}", "trainer.max_epochs=2")
-        finish(started(f"resume={directory}", "trainer.max_epochs=2"))
+        started(tmp_path / "again", f"resume={directory}", "trainer.max_epochs=2")
     assert len((directory / "epochs.csv").read_text().splitlines()) == 3
     assert list((tmp_path / "two").glob("20*")) == [directory]
     ends = [torch.load(d / "last.ckpt", weights_only=True) for d in (one.directory, directory)]

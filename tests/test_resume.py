@@ -134,8 +134,14 @@ def test_a_run_resumes_from_any_epoch_bit_for_bit(
     assert_same_outcome(directory, undisturbed)
 
 
-@pytest.mark.parametrize("val", [0.0, 0.25])
-@pytest.mark.parametrize("length", [["max_epochs=4"], ["max_epochs=9", "max_steps=16"]])
+@pytest.mark.parametrize(
+    ("val", "length"),
+    [  # with a val part, epochs are resumed above
+        (0.0, ["max_epochs=4"]),
+        (0.0, ["max_epochs=9", "max_steps=16"]),
+        (0.25, ["max_epochs=9", "max_steps=16"]),
+    ],
+)
 def test_steps_and_epochs_resume_with_a_val_part_and_without(
     val: float, length: list[str], tmp_path: Path, store: Path
 ) -> None:

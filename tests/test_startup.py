@@ -1,12 +1,11 @@
 """benchmarks.startup: reading Python's import times, and the times of a run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forked_runs import command_line
 
 from benchmarks import startup, timed_run
 
@@ -63,8 +62,8 @@ def test_the_stages_are_functions_that_a_run_calls() -> None:
 @pytest.mark.slow
 def test_a_timed_run_records_its_moments_and_stages(tmp_path: Path, tiny: list[str]) -> None:
     file = tmp_path / "times.json"
-    words = ["-m", "benchmarks.timed_run", str(file), "method=kd", *tiny]
-    subprocess.run([sys.executable, *words], cwd=startup.ROOT, check=True, capture_output=True)
+    done = command_line(tmp_path, str(file), "method=kd", *tiny, program="benchmarks.timed_run")
+    assert done.returncode == 0, done.stderr[-3000:]
     times = json.loads(file.read_text())
     assert list(times["moments"]) == ["python", "imported", "run", "first step", "over"]
     assert {"build_data", "get_teacher", "fit", "test_run"} <= times["stages"].keys()

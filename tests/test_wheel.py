@@ -50,8 +50,9 @@ def test_installed_wheel_runs_in_a_clean_directory(tmp_path: Path) -> None:
     assert where.startswith(str(site))
     short = ["data=synthetic", "data.num_train=64", "data.batch_size=16", "trainer.max_epochs=1",
              "teacher.trainer.max_epochs=1", "teacher.check=warn", "callbacks=quiet"]  # fmt: skip
-    table = python("-m", "kd_lightning.run", *short, **there)
+    script = str(site / "bin" / "kd-lightning")
+    table = python(script, "run", *short, **there)
     assert "ensemble of the students" in table
     (record,) = clean.glob("outputs/2*/metrics.json")
     assert json.loads(record.read_text())["nets"].keys() == {"teacher", "a", "b", "ensemble"}
-    assert "reused" in python(str(site / "bin" / "kd-lightning"), "run", *short, **there)
+    assert "DualStudent" in python("-m", "kd_lightning.run", "--cfg", "job", *short, **there)

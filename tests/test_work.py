@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from filelock import FileLock
 from forked_runs import run_on_two_ranks
 from helpers import TINY
 
+from benchmarks.torture.forked import start_ranks, wait_for_all
 from kd_lightning import work
 from kd_lightning.base.allowed import ANYTHING
 from kd_lightning.launchers.local import Local
-from kd_lightning.launchers.process import start as start_process
 from kd_lightning.records.jobs import Job, JobSpec, State, create_job
 
 pytestmark = pytest.mark.slow
@@ -131,18 +132,20 @@ class Broken(Callback):
 """
 
 
-def test_a_bug_keeps_its_traceback_in_the_log(make, tmp_path: Path) -> None:
+def test_a_bug_keeps_its_traceback_in_the_log(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
     job = replace(make("+callbacks.broken._target_=broken.Broken"), allow=("broken",))
-    done = subprocess.run(job.command(), env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert done.returncode == 1
+    assert run(job) == 1
     assert job.error().endswith("ZeroDivisionError: division by zero")
     assert len(job.error().splitlines()) <= 6
     assert "Traceback" in job.log.read_text()
 
 
 def test_a_killed_job_is_resumed_from_its_last_epoch(make) -> None:
-    job = make("trainer.max_epochs=40", "data.num_train=480")
+    job = make("trainer.max_epochs=12", "data.num_train=480")
     process = start(job)
     until(lambda: (job.directory / "last.ckpt").exists())
     process.kill()
@@ -150,7 +153,7 @@ def test_a_killed_job_is_resumed_from_its_last_epoch(make) -> None:
     assert job.state() is State.STOPPED
     assert run(job) == 0
     rows = (job.directory / "epochs.csv").read_text().splitlines()
-    assert len(rows) == 41
+    assert len(rows) == 13
     assert job.progress()["phase"] == "done"
 
 
@@ -194,18 +197,14 @@ def test_a_second_process_waits_and_finds_the_job_done(make) -> None:
 def test_two_launches_of_a_job_with_two_ranks_run_it_once(make) -> None:
     job = make("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
     with FileLock(job.directory / ".lock"):  # as if another launch were running it
-        ranks = subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-             *job.command()[1:]],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        with pytest.raises(subprocess.TimeoutExpired):
-            ranks.communicate(timeout=15)
+        waiting = job.directory.parent / "waiting"
+        waiting.mkdir()
+        ranks = start_ranks(waiting, str(job.directory), program="kd_lightning.work")
+        assert wait([rank.sentinel for rank in ranks], 5) == []
         assert not (job.directory / "config.yaml").exists()
         (job.directory / "metrics.json").write_text("{}")
-    printed, _ = ranks.communicate(timeout=60)
-    assert ranks.returncode == 0, printed[-2000:]
+    assert wait_for_all(ranks, 60)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
     (job.directory / "metrics.json").unlink()
     run_on_two_ranks(
         job.directory.parent / "ranks", str(job.directory), program="kd_lightning.work"
@@ -246,19 +245,15 @@ def test_a_job_whose_sweep_is_killed_while_it_imports_ends_too(make) -> None:
     assert not (job.directory / "metrics.json").exists()
 
 
-def test_the_ranks_of_a_job_have_each_other_and_not_its_sweep_as_parents(make) -> None:
-    job = make("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
-    process = start_process(job.command(), job.log, {"OMP_NUM_THREADS": "1"})
-    assert process.wait() == 0, job.log.read_text()[-2000:]
-    assert job.state() is State.DONE
-
-
-def test_a_directory_that_is_not_a_job_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "kd_lightning.work", str(tmp_path)], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr == f"Error: {tmp_path} is not a job: expected job.json in it\n"
+def test_a_directory_that_is_not_a_job_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["work", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        work.main()
+    assert ended.value.code == 2
+    said = f"Error: {tmp_path} is not a job: expected job.json in it\n"
+    assert capsys.readouterr().err == said
 
 
 def test_the_help_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """Sweeps with real processes. After any kill and resume, the results are those of an undisturbed
 sweep.
+
+What is killed is a process of its own. All other sweeps run in the process of the tests; their jobs
+are processes as always.
 """
 
+import io
 import json
 import os
 import random
@@ -10,18 +14,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from helpers import TINY
 from omegaconf import OmegaConf
+from rich.console import Console
 
+from kd_lightning import run, sweep
 from kd_lightning.records.jobs import Job, State, jobs_of
 
 pytestmark = pytest.mark.slow
-
-# in one process, so that the undisturbed sweep runs once
-together = pytest.mark.xdist_group("undisturbed")
 
 SETTING = [*TINY, "data.num_train=480", "trainer.max_epochs=6", "method.temperature=1,8"]
 VARYING = ("throughput",)  # all other numbers are the same bit for bit
@@ -45,6 +49,25 @@ def resume(directory: Path, *words: str) -> subprocess.Popen:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )
+
+
+def here(*words: str, is_over: bool = True) -> str:
+    """What a sweep prints that runs in this process."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "console", Console(file=said, width=200))
+        assert sweep.start(words, None)[1] == is_over, said.getvalue()[-3000:]
+    return said.getvalue()
+
+
+def command(*words: str) -> str:
+    """What ``python -m kd_lightning.sweep`` prints, in this process."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "console", Console(file=said, width=200))
+        patch.setattr(sys, "argv", ["sweep", *words])
+        sweep.main()
+    return said.getvalue()
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -93,12 +116,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of four jobs that is not disturbed."""
     directory = tmp_path_factory.mktemp("undisturbed") / "sweep"
     words = [*SETTING, "seed=0,1", f"outputs={directory.parent}", f"sweep.dir={directory}"]
-    printed = finish(start(*words))
+    printed = here(*words)
     (directory / "printed.txt").write_text(printed)
     return directory
 
 
-@together
 def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
     undisturbed: Path,
 ) -> None:
@@ -109,7 +131,6 @@ def test_a_sweep_says_how_many_jobs_there_are_and_how_long_the_rest_will_take(
     assert any("job 3 (method.temperature=8 seed=1): done, in" in line for line in lines)
 
 
-@together
 def test_seeds_share_the_split_and_one_teacher_that_was_trained_once(undisturbed: Path) -> None:
     assert states(undisturbed) == [State.DONE] * 4
     assert len(list((undisturbed.parent / "teachers").glob("*/metrics.json"))) == 1
@@ -124,7 +145,6 @@ def test_seeds_share_the_split_and_one_teacher_that_was_trained_once(undisturbed
     assert sum(": reused from " in log for log in logs) == 3
 
 
-@together
 def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
     markdown, csv, latex = tables(undisturbed)
     for text in (markdown, csv, latex):
@@ -135,51 +155,55 @@ def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
     assert settings.command[0] == "-m"
 
 
-@together
-def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
+def test_a_sweep_killed_at_any_moment_and_interrupted_ends_like_an_undisturbed_one(
     tmp_path: Path, undisturbed: Path
 ) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0,1", f"outputs={tmp_path}", f"sweep.dir={directory}"]
     moment = random.Random(0)  # benchmarks/torture.py tries many
-    sweep = start(*words)
+    killed = start(*words)
     until(lambda: (directory / "sweep.yaml").exists())
-    # once while the teacher is trained or soon after, once in the middle, once near the end
-    for least in (0, 1, 2):
-        until(lambda: sum(s is State.DONE for s in states(directory)) >= least)  # noqa: B023
-        time.sleep(moment.uniform(0, 3))
-        sweep.send_signal(signal.SIGKILL)
-        sweep.communicate()
-        sweep = resume(directory)
-    finish(sweep)
+    time.sleep(moment.uniform(0, 3))  # while the teacher is trained or soon after
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    interrupted = resume(directory)
+    until(lambda: {State.DONE, State.RUNNING} <= {*states(directory)})
+    interrupted.send_signal(signal.SIGINT)  # Ctrl-C, in the middle
+    printed = finish(interrupted, code=130)
+    assert f"resume with: python -m kd_lightning.sweep {directory} --resume" in printed
+    assert {*states(directory)} <= {State.DONE, State.STOPPED, State.WAITING}
+    assert not any(job.error() for job in jobs_of(directory))
+    command(str(directory), "--resume")
     assert results(directory) == results(undisturbed)
     assert tables(directory) == tables(undisturbed)
 
 
-@together
 def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
-    words = [*SETTING, "seed=0,1", "trainer.max_epochs=20", f"sweep.dir={directory}"]
-    sweep = start(*words, f"outputs={undisturbed.parent}", "launcher.workers=2")
-    until(lambda: (directory / "jobs" / "0001" / "last.ckpt").exists())
-    victims = subprocess.run(
-        ["pgrep", "-f", f"{directory}/jobs/0001"], capture_output=True, text=True
-    ).stdout.split()
-    pid = victims[0] if victims else holder_of(directory / "jobs" / "0001")
-    os.kill(int(pid), signal.SIGKILL)
-    printed = finish(sweep, code=1)
-    assert states(directory) == [State.DONE, State.FAILED, State.DONE, State.DONE]
+    victim = directory / "jobs" / "0001"
+    words = [*SETTING[:-1], "method.temperature=1,4,8", "trainer.max_epochs=20"]
+    words += [f"sweep.dir={directory}", f"outputs={undisturbed.parent}", "launcher.workers=2"]
+
+    def kill() -> None:
+        until(lambda: (victim / "last.ckpt").exists())
+        os.kill(int(holder_of(victim)), signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as other:
+        killed = other.submit(kill)
+        printed = here(*words, is_over=False)
+        killed.result()
+    assert states(directory) == [State.DONE, State.FAILED, State.DONE]
     reason = "its process was ended by SIGKILL: somebody killed it, or the memory was full"
     assert Job(directory / "jobs" / "0001").error() == reason
     assert reason in printed
-    assert "1 of 4 jobs failed" in printed
-    assert "3 of 4 done, 1 failed" in printed
+    assert "1 of 3 jobs failed" in printed
+    assert "2 of 3 done, 1 failed" in printed
     assert reason in (directory / "table.md").read_text()  # named, not averaged over
     before = [job.directory / "metrics.json" for job in jobs_of(directory)]
     stamps = {path: path.stat().st_mtime_ns for path in before if path.exists()}
-    printed = finish(resume(directory))
-    assert "1 job to run, 3 already finished" in printed
-    assert states(directory) == [State.DONE] * 4
+    printed = command(str(directory), "--resume")
+    assert "1 job to run, 2 already finished" in printed
+    assert states(directory) == [State.DONE] * 3
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert "SIGKILL" not in (directory / "table.md").read_text()
 
@@ -198,7 +222,7 @@ def test_jobs_of_two_devices_and_of_one_in_one_sweep(tmp_path: Path) -> None:
     directory = tmp_path / "sweep"
     words = [*TINY, "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2,1"]
     words.remove("hardware=cpu")
-    printed = finish(start(*words, f"outputs={tmp_path}", f"sweep.dir={directory}"))
+    printed = here(*words, f"outputs={tmp_path}", f"sweep.dir={directory}")
     assert states(directory) == [State.DONE] * 2, printed
     # one sweep, one directory for each job, one table in each log: no rank has started its own
     assert not (tmp_path / "sweeps").exists()
@@ -211,50 +235,38 @@ def test_jobs_of_two_devices_and_of_one_in_one_sweep(tmp_path: Path) -> None:
     assert (two_devices.hardware.devices, one_device.hardware.devices) == (2, 1)
 
 
-@together
-def test_jobs_that_are_not_forked_have_the_same_results(tmp_path: Path, undisturbed: Path) -> None:
+def test_a_job_that_is_not_forked_has_the_same_results(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
-    words = [*SETTING, "seed=0", f"outputs={undisturbed.parent}", f"sweep.dir={directory}"]
-    finish(start(*words, "launcher.warm=false"))
-    assert results(directory) == results(undisturbed)[:2]
+    words = [*SETTING[:-1], "method.temperature=1", "seed=0", f"outputs={undisturbed.parent}"]
+    here(*words, f"sweep.dir={directory}", "launcher.warm=false")
+    assert results(directory) == results(undisturbed)[:1]
 
 
-def test_ctrl_c_stops_the_jobs_and_prints_the_command_that_resumes(tmp_path: Path) -> None:
-    directory = tmp_path / "sweep"
-    words = [*SETTING, "trainer.max_epochs=3000", f"outputs={tmp_path}", f"sweep.dir={directory}"]
-    sweep = start(*words)
-    until(lambda: (directory / "jobs" / "0000" / "last.ckpt").exists())
-    sweep.send_signal(signal.SIGINT)
-    printed = finish(sweep, code=130)
-    assert f"resume with: python -m kd_lightning.sweep {directory} --resume" in printed
-    assert set(states(directory)) <= {State.STOPPED, State.WAITING}
-    assert not any(job.error() for job in jobs_of(directory))
+def test_a_sweep_is_shown_and_anything_else_is_refused(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    printed = command(str(undisturbed))
+    assert "4 of 4 done" in printed
+    assert printed.count("method.temperature=") == 4
+    for words, said in (
+        ([str(tmp_path), "--resume"], f"{tmp_path} is not a sweep: expected sweep.yaml and jobs/"),
+        ([str(undisturbed), "--resume", "seed=3"], "'seed=3' cannot be changed when a sweep is"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command(*words)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith(f"Error: {said}")
 
 
-@together
-def test_a_sweep_is_shown_and_anything_else_is_refused(undisturbed: Path, tmp_path: Path) -> None:
-    def sweep(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "kd_lightning.sweep", *words], capture_output=True, text=True
-        )
-
-    done = sweep(str(undisturbed))
-    assert done.returncode == 0
-    assert "4 of 4 done" in done.stdout
-    assert done.stdout.count("method.temperature=") == 4
-    done = sweep(str(tmp_path), "--resume")
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"Error: {tmp_path} is not a sweep: expected sweep.yaml and jobs/ in it\n"
-    )
-    done = sweep(str(undisturbed), "--resume", "seed=3")
-    assert done.returncode == 2
-    assert "'seed=3' cannot be changed when a sweep is resumed" in done.stderr
-
-
-def test_a_user_error_is_one_sentence_before_anything_is_written(tmp_path: Path) -> None:
-    process = start("method.temprature=1,2", f"outputs={tmp_path}/o")
-    printed = finish(process, code=2)
+def test_a_user_error_is_one_sentence_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["-m", "method.temprature=1,2", f"outputs={tmp_path}/o"]
+    monkeypatch.setattr(sys, "argv", ["run", *words])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
     (last,) = [line for line in printed.splitlines() if line.startswith("Error: ")]
     assert "did you mean method.temperature" in last
     assert "Traceback" not in printed

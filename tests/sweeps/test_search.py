@@ -1,5 +1,6 @@
 """Several processes work on one search, and a killed search is resumed."""
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from helpers import TINY
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import Job, JobSpec, State, jobs_of
 from kd_lightning.sweeps import create, engine
@@ -240,9 +242,12 @@ def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_
         time.sleep(0.1)
     sweep.send_signal(signal.SIGKILL)
     sweep.communicate()
-    workers = [start(str(directory), "--resume", module="sweep") for _ in range(2)]
-    printed = [worker.communicate(timeout=280)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], printed
+    other = start(str(directory), "--resume", module="sweep")
+    said = Console(file=io.StringIO(), width=250)
+    launcher = create.build_launcher(engine.launcher_config(directory, []))
+    assert engine.run_sweep(directory, launcher, said)  # the second worker is this process
+    printed, _ = other.communicate(timeout=280)
+    assert other.returncode == 0, printed
     jobs = jobs_of(directory)
     states = [job.state() for job in jobs]
     assert len(jobs) == 10
@@ -260,23 +265,25 @@ def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_
     assert study.best_value == max(
         job.metrics()["objective"] for job in jobs if job.state() is State.DONE
     )
-    (best,) = [line for line in printed[0].splitlines() if line.startswith("Best on val: ")]
+    lines = said.file.getvalue().splitlines()
+    (best,) = [line for line in lines if line.startswith("Best on val: ")]
     content = OmegaConf.load(directory / "sweep.yaml")
     for word in content.overrides:
         assert word in best
     assert f"method.temperature={study.best_params['method.temperature']}" in best
-    run = start(*best.removeprefix("Best on val: python -m kd_lightning.run ").split())
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, output[-2000:]
+    distill(*best.removeprefix("Best on val: python -m kd_lightning.run ").split())
 
 
 @pytest.mark.slow
 def test_a_search_without_a_validation_set_is_refused(tmp_path: Path) -> None:
-    sweep = start("-m", *TINY, "sweep=search", "sweep.search.trials=1", "data.val_fraction=0",
-                  f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}")  # fmt: skip
-    printed, _ = sweep.communicate(timeout=200)
-    assert sweep.returncode == 1
-    assert "a search needs a val part to choose by (data.val_fraction=…)" in printed
+    words = [*TINY, "sweep=search", "sweep.search.trials=1", "data.val_fraction=0"]
+    said = Console(file=io.StringIO(), width=250)
+    words += [f"sweep.dir={tmp_path}/s", f"outputs={tmp_path}"]
+    directory = create.create_sweep(words, None, said)
+    launcher = create.build_launcher(engine.launcher_config(directory, []))
+    assert not engine.run_sweep(directory, launcher, said)
+    reason = "a search needs a val part to choose by (data.val_fraction=…)"
+    assert reason in said.file.getvalue()
 
 
 @pytest.mark.slow
