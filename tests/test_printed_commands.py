@@ -223,10 +223,8 @@ def run_in_place(in_place: Path) -> Path:
         for name in re.findall(r"outputs/\S+-image_folder_\w+", page)
     }
     if not (in_place / name).exists():
-        nets = [
-            f"model@method.students.{key}={net}"
-            for key, net in (("a", "resnet8"), ("b", "resnet8"))
-        ]
+        nets = ["model@method.students.a=timm", "method.students.a.name=test_resnet"]
+        nets += ["model@method.students.b=resnet8"]
         flowers = [f"data.root={in_place}/data/flowers", *SMALL_IMAGES, "hardware=cpu"]
         words = ("method=mutual_learning", "data=image_folder", f"run_dir={name}")
         distill(*words, *nets, *flowers, *SHORT)
