@@ -65,7 +65,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with report_errors():
         from kd_lightning.running.build import quieten
-        from kd_lightning.sweeps import create, engine
+        from kd_lightning.sweeps import create, engine, sweep_file
 
         directory = arguments.directory.resolve()
         if not arguments.resume:
@@ -74,10 +74,11 @@ def main() -> None:
             engine.watch(directory, console)
             return
         quieten()
-        allow, words = engine.split_allow(arguments.words)
+        allow, words = sweep_file.split_allow(arguments.words)
         config = engine.launcher_config(directory, words)
         is_typed = any(word.startswith("launcher=") for word in words)
-        engine.check_files(directory, None if is_typed else config, allow)
+        sweep_file.check_files(directory, None if is_typed else config, allow)
+        sweep_file.check_needs(directory, allow)
         if not engine.run_sweep(directory, create.build_launcher(config), console, allow):
             sys.exit(1)
 

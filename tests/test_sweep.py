@@ -12,7 +12,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.records.jobs import jobs_of
 from kd_lightning.run import sweep_requested
 from kd_lightning.sweep import sweep
-from kd_lightning.sweeps import create, engine
+from kd_lightning.sweeps import create, engine, sweep_file
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,10 @@ def test_a_sweep_is_resumed_with_what_all_its_jobs_need(
     assert settings["needs"] == ["own_nets"]
     command = engine.resume_command(directory, settings, (ANYTHING,))
     assert shlex.split(command)[-3:] == [str(directory), "--resume", "allow=[own_nets]"]
+    for allow in (["own_nets"], ["own_nets.Late"], [ANYTHING]):
+        sweep_file.check_needs(directory, allow)
+    with pytest.raises(UserError, match=r"call functions of own_nets, .* \(allow=\[other,own_nets"):
+        sweep_file.check_needs(directory, ["other"])
 
 
 def test_the_directory_of_another_sweep_is_not_overwritten(tmp_path: Path) -> None:

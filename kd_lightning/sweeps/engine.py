@@ -19,53 +19,17 @@ from rich.console import Console
 from rich.live import Live
 
 from kd_lightning import reports
-from kd_lightning.base.allowed import ANYTHING, check_record
+from kd_lightning.base.allowed import ANYTHING
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import interruptible
 from kd_lightning.base.kept_files import finish_sums
 from kd_lightning.config.words_of_file import compose_from_file
 from kd_lightning.records.jobs import Job, JobSpec, State, is_locked, jobs_of
-from kd_lightning.records.run_directory import read_yaml
 from kd_lightning.sweeps import create, display, plan, search
-from kd_lightning.sweeps.overrides import value_of
 from kd_lightning.sweeps.preset import settings_of
+from kd_lightning.sweeps.sweep_file import check_files, read_settings
 
 LOCK = ".at-work"  # held while a process runs the sweep
-
-
-def read_settings(directory: Path) -> dict[str, Any]:
-    """The content of ``sweep.yaml``, which ``create_sweep`` has written.
-
-    Raises:
-        UserError: the directory holds no sweep.
-    """
-    path = directory / "sweep.yaml"
-    if not path.exists():
-        raise UserError(f"{directory} is not a sweep: expected sweep.yaml and jobs/ in it")
-    return OmegaConf.to_container(read_yaml(path, "name", "launcher"))
-
-
-def split_allow(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The packages that ``allow=[…]`` among the words of a command line names, and the others."""
-    given = [value_of(word) for word in words if word.startswith("allow=")]
-    allow = given[-1] if given else []
-    if not isinstance(allow, list) or not all(isinstance(word, str) for word in allow):
-        raise UserError(f"allow must be a list, each text, got {allow} (allow=[my_package])")
-    return allow, [word for word in words if not word.startswith("allow=")]
-
-
-def check_files(directory: Path, launcher: DictConfig | None, allow: Sequence[str]) -> None:
-    """Raises ``UserError`` if the file of a sweep, which may be somebody else's, names functions
-    that are not allowed. Each job is checked when it starts.
-
-    Args:
-        launcher: that it names; None: another is chosen now.
-        allow: packages whose functions it may name.
-    """
-    search_settings = read_settings(directory)["search"] or {}
-    parts = [launcher, search_settings.get("sampler"), search_settings.get("pruner")]
-    for part in parts:
-        check_record(part, directory / "sweep.yaml", allow)
 
 
 def resume_command(directory: Path, settings: Mapping[str, Any], allow: Sequence[str]) -> str:
