@@ -81,8 +81,10 @@ def by_slurm(folder: Path, *words: str) -> list[str]:
                   SLURM_PROCID=rank, SLURM_NODEID=rank)
         for rank in range(2)
     ]  # fmt: skip
-    assert wait_for_all(ranks, SECONDS), errors[0].read_text()[-3000:]
-    assert [rank.exitcode for rank in ranks] == [0, 0], errors[0].read_text()[-3000:]
+    have_ended = wait_for_all(ranks, SECONDS)
+    said = "".join(one.read_text()[-3000:] for one in errors)
+    assert have_ended, said
+    assert [rank.exitcode for rank in ranks] == [0, 0], said
     return [log.read_text() for log in logs]
 
 

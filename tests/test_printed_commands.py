@@ -143,9 +143,9 @@ def made_short(words: list[str], place: Path) -> list[str]:
     if "method=stochastic_self_distillation" in words:
         short += ["method.num_passes=3"]
     if {"data=image_folder", "data=prepared"} & set(words):
-        # the usual teacher is downloaded
-        is_named = any(word.startswith("model@method.teacher=") for word in words)
-        short += ["method.teacher.weights=none" if is_named else "model@method.teacher=resnet8"]
+        # the usual teacher is downloaded; one of the commands builds it
+        is_kept = "data=prepared" in words or any(w.startswith("model@method.t") for w in words)
+        short += ["method.teacher.weights=none" if is_kept else "model@method.teacher=resnet8"]
     if "data=imagenet100" in words:
         short += [f"teacher.source={place}/models/imagenet.safetensors", "data.batch_size=64"]
     if "hardware=gpu" in words:

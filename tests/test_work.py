@@ -196,6 +196,7 @@ def test_a_second_process_waits_and_finds_the_job_done(make) -> None:
 
 def test_two_launches_of_a_job_with_two_ranks_run_it_once(make) -> None:
     job = make("hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
+    run(make("method.temperature=0", number=1))  # from now on a fork takes no imports
     with FileLock(job.directory / ".lock"):  # as if another launch were running it
         waiting = job.directory.parent / "waiting"
         waiting.mkdir()

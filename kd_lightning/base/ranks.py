@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from kd_lightning.base.errors import UserError
 
+STARTED = time.time()  # of this process, or little later
+
 # Environment variables by which launchers describe a process to itself. They are removed for a
 # separate run that is started inside another one.
 LAUNCHER_VARIABLES = (
@@ -18,7 +20,6 @@ LAUNCHER_VARIABLES = (
     "KD_LIGHTNING_RUN_DIR",
 )  # fmt: skip
 
-STARTED = time.time()  # of this process, or little later
 
 # Those of them that Lightning sets in the process that starts the other ones.
 LIGHTNING_VARIABLES = (
@@ -50,8 +51,7 @@ def launcher_rank() -> int | None:
 
 def launch_id() -> str | None:
     """A text that is the same for all ranks that were started together; None unless torchrun or
-    SLURM started them. Each launch has another one, except by torchrun on several machines without
-    a ``--rdzv-id``.
+    SLURM started them. Each launch has another one, except those of ``has_common_id``.
     """
     if launcher_rank() is None:
         return None
@@ -61,6 +61,13 @@ def launch_id() -> str | None:
         else ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID")
     )
     return "-".join(os.environ.get(name, "0") for name in names)
+
+
+def has_common_id() -> bool:
+    """Whether other launches have the same ``launch_id``: torchrun names none without
+    ``--standalone`` or ``--rdzv-id`` if it is given a port or several machines.
+    """
+    return os.environ.get("TORCHELASTIC_RUN_ID") == "none"
 
 
 def check_processes(requested: int, num_nodes: int) -> None:

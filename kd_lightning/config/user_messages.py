@@ -28,6 +28,7 @@ from kd_lightning.base.system_errors import is_out_of_memory
 from kd_lightning.base.words import plain
 from kd_lightning.config.sweep_keys import is_sweep_key
 
+TOO_LARGE = "Storage size calculation overflow"
 ASKED = re.compile(r"allocate (?:(?P<bytes>\d+) bytes|(?P<size>[\d.]+ \w+))")
 
 
@@ -91,7 +92,7 @@ def _key(error: InstantiationException) -> str:
 
 def _system_message(error: BaseException) -> str:
     """A sentence for an error of the operating system; "" for other errors."""
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) or TOO_LARGE in str(error):
         return _memory_message(str(error))
     if "Too many open files" in str(error):
         return (

@@ -18,7 +18,7 @@ def run_and_student(path: Path) -> tuple[Path, str | None] | None:
     """
     if not path.is_dir():
         return None
-    run = path.parents[1]
+    run = path.parent.parent  # of a relative path too
     if path.parent.name == "students" and is_run(run) and (run / "metrics.json").exists():
         # a soup of students is a file of weights alone
         return (run, path.name) if path.name in read_config(run).method.students else None

@@ -14,6 +14,7 @@ from kd_lightning.teachers.net_names import describe
 
 # Settings of data that may differ while the teacher trains.
 TEACHERS_OWN = ("augmentation", "mixing")
+NO_PATHS = ("train", "pretrained", "untrained")  # values of ``teacher.source``
 
 
 def sources_of(cfg: DictConfig) -> list[str]:

@@ -25,11 +25,9 @@ from kd_lightning.teachers.files import Found, with_timm_weights, with_weights_o
 from kd_lightning.teachers.input_facts import differences
 from kd_lightning.teachers.net_names import describe, factory
 from kd_lightning.teachers.other_runs import check_same_data, run_and_student, the_student_of
-from kd_lightning.teachers.own_run import sources_of, teacher_run
+from kd_lightning.teachers.own_run import NO_PATHS, sources_of, teacher_run
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.teachers.unused_keys import check_file_keys
-
-NO_FILES = ("train", "untrained", "pretrained")  # values of ``teacher.source``
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,13 @@ def find_teacher(
     source, config = str(cfg.teacher.source), deepcopy(cfg.method.teacher)
     classes = list(data.class_names)
     path = Path(source).expanduser()
-    run = run_and_student(path)
-    if source not in NO_FILES and run is None and not path.exists():
+    run = None if source in NO_PATHS else run_and_student(path)
+    if source not in NO_PATHS and run is None and not path.exists():
         raise UserError(
             f"there is no file or folder {source}: teacher.source must be train, pretrained, "
             "untrained, a file of weights or a folder with one, or a run directory"
         )
-    is_file = source not in NO_FILES and run is None
+    is_file = source not in NO_PATHS and run is None
     check_file_keys(cfg, source, is_file=is_file)
     build = partial(build_net, seed=cfg.teacher.seed, key="teacher")
     if source == "train":

@@ -23,7 +23,7 @@ from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.files import set_aside
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.base.kept_files import finish_sums
-from kd_lightning.base.ranks import STARTED, launch_id, launcher_rank
+from kd_lightning.base.ranks import STARTED, has_common_id, launch_id, launcher_rank
 from kd_lightning.records.check import check_run
 from kd_lightning.records.generations import has_checkpoint
 from kd_lightning.records.resumed_config import EARLIER_READING
@@ -156,7 +156,7 @@ def find_or_make(
 def is_of_this_launch(mark: Path) -> bool:
     """Whether a mark exists and is not that of an earlier launch with the same id."""
     try:
-        return mark.stat().st_mtime >= STARTED
+        return mark.stat().st_mtime >= STARTED or not has_common_id()
     except FileNotFoundError:
         return False
 

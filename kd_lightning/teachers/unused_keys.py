@@ -9,7 +9,7 @@ from torch import nn
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.override_words import changed_key
 from kd_lightning.teachers.other_runs import run_and_student
-from kd_lightning.teachers.own_run import sources_of, trains_teacher
+from kd_lightning.teachers.own_run import NO_PATHS, sources_of, trains_teacher
 
 NO_FILES = ("none", "pretrained")  # values of a net's ``weights``
 TEACHER = "method.teacher"
@@ -37,8 +37,10 @@ def is_of_a_runs_net(word: str, cfg: DictConfig) -> bool:
     key = changed_key(word)
     if "teacher" not in cfg.method or not key.startswith(f"{TEACHER}.") or key in RATES:
         return False
-    paths = [Path(str(source)).expanduser() for source in sources_of(cfg)]
-    return all(run_and_student(path) is not None for path in paths)
+    sources = [str(source) for source in sources_of(cfg)]
+    return not {*sources} & {*NO_PATHS} and all(
+        run_and_student(Path(source).expanduser()) is not None for source in sources
+    )
 
 
 def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:

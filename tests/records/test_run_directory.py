@@ -23,6 +23,7 @@ from kd_lightning.records.run_directory import (
     make_directory,
     make_run_directory,
 )
+from kd_lightning.teachers.other_runs import run_and_student
 from kd_lightning.teachers.unused_keys import check_overrides
 
 
@@ -273,6 +274,16 @@ def test_a_net_that_comes_from_a_run_is_not_changed(tmp_path: Path) -> None:
         check_overrides(cfg, ["method.teacher.mean=[0.5]"])
     (tmp_path / "model.safetensors").touch()  # a file of weights, which takes them all
     check_overrides(cfg, ["method.teacher.mean=[0.5]"])
+
+
+def test_a_folder_named_train_is_no_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train").mkdir()
+    monkeypatch.chdir(tmp_path)  # as with data.root=.
+    cfg = OmegaConf.create({"method": {"teacher": {}}, "teacher": {"source": "train"}})
+    check_overrides(cfg, ["method.teacher.mean=[0.5]"])
+    assert run_and_student(Path("train")) == (Path("train"), None)
 
 
 def test_an_older_run_is_resumed_as_it_was(tmp_path: Path) -> None:

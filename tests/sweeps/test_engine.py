@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,23 +52,29 @@ def resume(directory: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def here(*words: str, is_over: bool = True) -> str:
-    """What a sweep prints that runs in this process."""
+def printed_by(main: Callable[[], None], *words: str, code: int = 0) -> str:
+    """What a command prints that runs in this process, and ends with this exit code."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "console", Console(file=said, width=200))
-        assert sweep.start(words, None)[1] == is_over, said.getvalue()[-3000:]
+        patch.setattr(sys, "argv", ["command", *words])
+        ended = 0
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code
+    assert ended == code, said.getvalue()[-3000:]
     return said.getvalue()
 
 
-def command(*words: str) -> str:
-    """What ``python -m kd_lightning.sweep`` prints, in this process."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "console", Console(file=said, width=200))
-        patch.setattr(sys, "argv", ["sweep", *words])
-        sweep.main()
-    return said.getvalue()
+def here(*words: str, code: int = 0) -> str:
+    """``python -m kd_lightning.run -m``, see ``printed_by``."""
+    return printed_by(run.main, "-m", *words, code=code)
+
+
+def command(*words: str, code: int = 0) -> str:
+    """``python -m kd_lightning.sweep``, see ``printed_by``."""
+    return printed_by(sweep.main, *words, code=code)
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -155,24 +162,21 @@ def test_a_sweep_ends_with_its_tables(undisturbed: Path) -> None:
     assert settings.command[0] == "-m"
 
 
-def test_a_sweep_killed_at_any_moment_and_interrupted_ends_like_an_undisturbed_one(
+def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
     tmp_path: Path, undisturbed: Path
 ) -> None:
     directory = tmp_path / "sweep"
     words = [*SETTING, "seed=0,1", f"outputs={tmp_path}", f"sweep.dir={directory}"]
     moment = random.Random(0)  # benchmarks/torture.py tries many
     killed = start(*words)
-    until(lambda: (directory / "sweep.yaml").exists())
-    time.sleep(moment.uniform(0, 3))  # while the teacher is trained or soon after
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    interrupted = resume(directory)
-    until(lambda: {State.DONE, State.RUNNING} <= {*states(directory)})
-    interrupted.send_signal(signal.SIGINT)  # Ctrl-C, in the middle
-    printed = finish(interrupted, code=130)
-    assert f"resume with: python -m kd_lightning.sweep {directory} --resume" in printed
-    assert {*states(directory)} <= {State.DONE, State.STOPPED, State.WAITING}
-    assert not any(job.error() for job in jobs_of(directory))
+    # once while the teacher is trained or soon after, once when a job is done
+    for state in (State.RUNNING, State.DONE):
+        until(lambda: state in states(directory))  # noqa: B023
+        time.sleep(moment.uniform(0, 1))
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        if state is State.RUNNING:
+            killed = resume(directory)
     command(str(directory), "--resume")
     assert results(directory) == results(undisturbed)
     assert tables(directory) == tables(undisturbed)
@@ -190,7 +194,7 @@ def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbe
 
     with ThreadPoolExecutor(1) as other:
         killed = other.submit(kill)
-        printed = here(*words, is_over=False)
+        printed = here(*words, code=1)
         killed.result()
     assert states(directory) == [State.DONE, State.FAILED, State.DONE]
     reason = "its process was ended by SIGKILL: somebody killed it, or the memory was full"
@@ -242,6 +246,19 @@ def test_a_job_that_is_not_forked_has_the_same_results(tmp_path: Path, undisturb
     assert results(directory) == results(undisturbed)[:1]
 
 
+def test_ctrl_c_stops_the_jobs_and_prints_the_command_that_resumes(tmp_path: Path) -> None:
+    directory = tmp_path / "sweep"
+    words = [*SETTING, "trainer.max_epochs=3000", f"outputs={tmp_path}", f"sweep.dir={directory}"]
+    interrupted = start(*words)
+    until(lambda: (directory / "jobs" / "0000" / "last.ckpt").exists())
+    interrupted.send_signal(signal.SIGINT)
+    printed = finish(interrupted, code=130)
+    assert f"resume with: python -m kd_lightning.sweep {directory} --resume" in printed
+    assert State.STOPPED in states(directory)
+    assert set(states(directory)) <= {State.STOPPED, State.WAITING}
+    assert not any(job.error() for job in jobs_of(directory))
+
+
 def test_a_sweep_is_shown_and_anything_else_is_refused(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -252,20 +269,14 @@ def test_a_sweep_is_shown_and_anything_else_is_refused(
         ([str(tmp_path), "--resume"], f"{tmp_path} is not a sweep: expected sweep.yaml and jobs/"),
         ([str(undisturbed), "--resume", "seed=3"], "'seed=3' cannot be changed when a sweep is"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            command(*words)
-        assert ended.value.code == 2
+        command(*words, code=2)
         assert capsys.readouterr().err.startswith(f"Error: {said}")
 
 
 def test_a_user_error_is_one_sentence_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    words = ["-m", "method.temprature=1,2", f"outputs={tmp_path}/o"]
-    monkeypatch.setattr(sys, "argv", ["run", *words])
-    with pytest.raises(SystemExit) as ended:
-        run.main()
-    assert ended.value.code == 2
+    here("method.temprature=1,2", f"outputs={tmp_path}/o", code=2)
     printed = capsys.readouterr().err
     (last,) = [line for line in printed.splitlines() if line.startswith("Error: ")]
     assert "did you mean method.temperature" in last

@@ -243,11 +243,16 @@ def test_a_search_with_pruning_is_killed_resumed_by_two_workers_and_ends_with_a_
     sweep.send_signal(signal.SIGKILL)
     sweep.communicate()
     other = start(str(directory), "--resume", module="sweep")
-    said = Console(file=io.StringIO(), width=250)
+    while not any(job.state() is State.RUNNING for job in jobs_of(directory)):
+        assert time.monotonic() < deadline
+        assert other.poll() is None
+        time.sleep(0.02)
     launcher = create.build_launcher(engine.launcher_config(directory, []))
-    assert engine.run_sweep(directory, launcher, said)  # the second worker is this process
+    engine.run_sweep(directory, launcher, Console(quiet=True))  # the second worker
     printed, _ = other.communicate(timeout=280)
     assert other.returncode == 0, printed
+    said = Console(file=io.StringIO(), width=250)
+    assert engine.run_sweep(directory, launcher, said)  # nothing is left to run
     jobs = jobs_of(directory)
     states = [job.state() for job in jobs]
     assert len(jobs) == 10

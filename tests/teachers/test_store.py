@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,18 +152,36 @@ def test_no_rank_waits_for_a_first_one_that_has_failed(
     with pytest.raises(OSError, match="no space"):
         find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
     monkeypatch.setenv("SLURM_PROCID", "1")
-    monkeypatch.setattr(store.time, "sleep", wait)
+    monkeypatch.setattr(store, "time", SimpleNamespace(sleep=wait))
     with pytest.raises(UserError, match="the first process has failed to train t: see its message"):
-        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
-    # the mark of an earlier launch: torchrun on several machines gives all launches one id
-    (mark,) = tmp_path.glob("*.failed-*")
-    os.utime(mark, (0, STARTED - 1))
-    with pytest.raises(Waited):
         find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     find_or_train(cfg, tmp_path, "t", "data", train=training.train, say=str)
     assert not list(tmp_path.glob("*.failed-*"))
+
+
+def test_the_mark_of_an_earlier_launch_with_the_same_id_is_none(
+    cfg: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    def wait(seconds: float) -> None:
+        raise Waited
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # of torchrun with a port
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(KeyboardInterrupt):
+        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(store, "time", SimpleNamespace(sleep=wait))
+    with pytest.raises(UserError, match="the first process has failed to train t"):
+        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
+    (mark,) = tmp_path.glob("*.failed-*")
+    os.utime(mark, (0, STARTED - 1))
+    with pytest.raises(Waited):
+        find_or_train(cfg, tmp_path, "t", "data", train=fail, say=str)
 
 
 @pytest.mark.parametrize(("key", "value"), IMMATERIAL.items())
