@@ -346,6 +346,7 @@ def measure(row: Benchmark, scale: Scale) -> tuple[float, float]:
     """Images per second, and peak memory in GB."""
     reset()
     case, step = row.make()
+    gc.collect()  # what was made to check the row
     step = with_changing_batches(case, step, scale)
     seconds = seconds_per_step(step, scale)
     recorded = case.method.record_step is not None

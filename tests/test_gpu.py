@@ -145,6 +145,7 @@ def test_fast_steps_learn_what_plain_ones_learn_on_a_gpu(
 NOT_COMPILED = ("adversarial_distillation", "adversarial_training")  # gradients inside of a step
 
 
+@pytest.mark.timeout(900)  # up to four graphs are compiled
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in NOT_COMPILED])
 def test_a_run_of_compiled_steps_on_a_gpu(method: str, graphs: bool, tiny: list[str]) -> None:

@@ -107,10 +107,10 @@ def median_seconds(run: Callable[[Tensor], Any], x: Tensor) -> float:
     run(x)
     while sum(times) < MEASURED_SECONDS or len(times) < 3:
         if x.is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(x.device)
         start = time.perf_counter()
         run(x)
         if x.is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(x.device)
         times.append(time.perf_counter() - start)
     return statistics.median(times)

@@ -160,6 +160,8 @@ def visible_gpus() -> list[str]:
     """The names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     count = torch.cuda.device_count()
     names = list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
+    if count and names and all(name.startswith("MIG-") for name in names):
+        return names  # a process can use one of these slices, so one is counted
     return names[:count] or [str(i) for i in range(count)]
 
 

@@ -25,7 +25,9 @@ class Recording(Protocol):
 def record(work: Callable[[], None]) -> Recording:
     """Records the kernels that ``work`` launches as a CUDA graph, without running them."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # torch's own stream would be on the GPU of the first recording of this process
+    stream = torch.cuda.Stream()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         work()
     return graph
 

@@ -4,7 +4,8 @@
 students and all loss terms can be compiled as one graph.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -71,16 +72,26 @@ class CompiledStep:
         self.size = 0  # full batch size: the largest seen so far
 
     def __call__(self, x: Tensor, *rest: Any) -> Step:
-        if len(x) > self.size:
-            from torch._dynamo.exc import TorchDynamoException  # costs 0.5 s, rarely needed
+        self.size = max(self.size, len(x))
+        if len(x) < self.size:
+            return self.plain(x, *rest)
+        with faults_of_compiler():
+            return self.fast(x, *rest)
 
-            self.size = len(x)
-            try:
-                return self.fast(x, *rest)
-            except TorchDynamoException as error:
-                reason = " ".join(str(error).split("\n\n")[0].split())[:200]
-                raise UserError(
-                    f"this step cannot be compiled as one function: {reason} (set "
-                    "hardware.compile=false)"
-                ) from error
-        return self.fast(x, *rest) if len(x) == self.size else self.plain(x, *rest)
+
+@contextmanager
+def faults_of_compiler() -> Iterator[None]:
+    """Inside, a failure of the compiler is a ``UserError``. The forward pass is compiled when it is
+    first called, the backward pass with the first gradients.
+    """
+    try:
+        yield
+    except Exception as error:
+        from torch._dynamo.exc import TorchDynamoException  # costs 0.5 s, rarely needed
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        reason = " ".join(str(error).split("\n\n")[0].split())[:200]
+        raise UserError(
+            f"this step cannot be compiled as one function: {reason} (set hardware.compile=false)"
+        ) from error

@@ -1,6 +1,7 @@
 """The steps of a run: how many are done, their random numbers, and the ways to compute one."""
 
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim import Optimizer
 from kd_lightning.base.streams import seed_stream
 from kd_lightning.methods.optimization import Optimization, has_scale
 from kd_lightning.methods.recorded_step import RecordedStep
-from kd_lightning.methods.step import Cached, Losses, Step, step_of
+from kd_lightning.methods.step import Cached, Losses, Step, faults_of_compiler, step_of
 
 
 class TrainingSteps(Optimization):
@@ -113,7 +114,9 @@ class TrainingSteps(Optimization):
         return isinstance(self._fast_step, RecordedStep) and self._fast_step.has_gradients
 
     def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        if not self.has_gradients:
+        if self.has_gradients:
+            return
+        with faults_of_compiler() if self.compile_step else nullcontext():
             super().backward(loss, *arguments, **options)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:

@@ -137,8 +137,7 @@ def _cost_of(
     )  # fmt: skip
     trainer = bare_trainer(short, logger=False, enable_checkpointing=False, callbacks=[clock])
     device = trainer.strategy.root_device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak(device)
     if isinstance(module, Learner):
         trainer.fit(module, datamodule=data)
     else:
@@ -241,6 +240,13 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def forget_peak(device: torch.device) -> None:
+    """From now on ``peak_memory`` is that of what comes, on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.init()  # else there are no statistics to reset
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:

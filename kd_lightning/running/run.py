@@ -219,7 +219,8 @@ def train_quietly(cfg: DictConfig) -> None:
     """
     if launcher_rank() is None:
         run(cfg, changeable_keys(cfg), show_table=False)
-        gc.collect()  # frees its memory on the device for the next run
+        gc.collect()  # frees its memory on the device for the next run,
+        torch.cuda.empty_cache()  # which asks the device how much is free
         return
     in_own_process("run_file", cfg)
 

@@ -75,8 +75,8 @@ class CachedOutputs:
 
     def __call__(self, view: int, indices: Tensor) -> Values:
         if self._held != (view, indices.device):
-            read = {value.name: self._read(value, view) for value in self.values}
-            self._rows = {name: rows.to(indices.device) for name, rows in read.items()}
+            self._held, self._rows = None, {}  # there may be no memory for two views
+            self._rows = {v.name: self._read(v, view, indices.device) for v in self.values}
             self._held = view, indices.device
         batch = {name: rows[indices] for name, rows in self._rows.items()}
         return expanded(batch, self.num_classes)
@@ -84,8 +84,12 @@ class CachedOutputs:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_held": None, "_rows": {}}  # a worker reads the files itself
 
-    def _read(self, value: Value, view: int) -> Tensor:
-        return torch.cat([read(value, view, s, self.samples) for s in starts(self.samples)])
+    def _read(self, value: Value, view: int, device: torch.device) -> Tensor:
+        rows = torch.empty(self.samples, *value.shape, dtype=value.dtype, device=device)
+        for start in starts(self.samples):
+            block = read(value, view, start, self.samples)
+            rows[start : start + len(block)] = block.to(device)
+        return rows
 
 
 def read(value: Value, view: int, start: int, samples: int) -> Tensor:

@@ -139,6 +139,23 @@ def test_the_gpus_of_one_job_are_different_ones(jobs, monkeypatch) -> None:
     assert most_at_once(made) <= 2
 
 
+@pytest.mark.parametrize(
+    ("named", "count", "expected"),
+    [
+        ("MIG-a,MIG-b", 1, ["MIG-a", "MIG-b"]),  # torch counts one slice alone
+        ("MIG-a,MIG-b", 0, []),
+        ("4,5,7", 2, ["4", "5"]),
+        ("", 2, ["0", "1"]),
+    ],
+)
+def test_the_gpus_that_may_be_used(
+    named: str, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: count)
+    assert visible_gpus() == expected
+
+
 def test_less_than_one_job_on_a_gpu_is_refused() -> None:
     with pytest.raises(UserError, match=r"launcher\.jobs_per_gpu must be >= 1, got 0"):
         Local(jobs_per_gpu=0)

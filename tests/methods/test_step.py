@@ -8,6 +8,8 @@ import torch
 from helpers import METHODS, net, sgd
 from methods.test_contract import OPTIONS, built, state_of, trainer
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.exc import InductorError
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
@@ -151,6 +153,26 @@ def test_a_net_that_no_compiler_follows_is_a_sentence() -> None:
     method.students["student"] = Classifier(trunk=Looking(), head=nn.Linear(12, 3), dropout=0.0)
     with pytest.raises(UserError, match=r"^this step cannot be compiled .*hardware.compile=false"):
         method.training_step(batch(), 0)
+
+
+def failing_backward(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+    def refuse(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        # what torch's usual compiler makes of any error
+        raise InductorError(NotImplementedError("no kernel for this gradient"), None)
+
+    return aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=refuse)(graph, inputs)
+
+
+def test_a_backward_pass_that_no_compiler_follows_is_the_same_sentence() -> None:
+    method = with_dropout(compiler=CompiledStep)
+    method.students["student"].dropout.p = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        always = torch.compile
+        patch.setattr(
+            torch, "compile", lambda step, **how: always(step, backend=failing_backward, **how)
+        )
+        with pytest.raises(UserError, match=r"^this step cannot be .*no kernel for this"):
+            method.backward(method.training_step(batch(), 0))
 
 
 def test_what_is_recorded_has_no_graph_and_what_is_minimised_has_one() -> None:

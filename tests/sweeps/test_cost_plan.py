@@ -128,6 +128,18 @@ def test_the_length_of_a_training(trainer: dict, expected: tuple[float, int]) ->
     assert cost.length_of(OmegaConf.create(trainer), 10) == expected
 
 
+def test_a_gpu_that_nothing_has_used_yet_is_started_before_its_memory_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called = []
+    monkeypatch.setattr(torch.cuda, "init", lambda: called.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", called.append)
+    cost.forget_peak(torch.device("cpu"))
+    assert not called
+    cost.forget_peak(torch.device("cuda", 1))
+    assert called == ["init", torch.device("cuda", 1)]
+
+
 def test_steps_are_timed_from_end_to_end_without_what_is_between_epochs() -> None:
     clock = cost.Clock()
     # a first step of 5 s, then steps of 2 s that wait 1 s for their batch; an hour between epochs

@@ -163,7 +163,7 @@ class PartLoaders(LightningDataModule):
         unlabeled = make_loader(
             samples, count, shuffle=True, rank=rank, ranks=ranks, steps=steps, **placed
         )
-        return WithUnlabeled(labeled, unlabeled)
+        return WithUnlabeled(labeled, unlabeled, device)
 
     def _of_this_rank(self) -> dict[str, Any]:
         trainer = self.trainer

@@ -61,13 +61,18 @@ class WithUnlabeled:
     Args:
         labeled: batches (x, y).
         unlabeled: as many batches, in a ``CyclingOrder``; their labels are not used.
+        device: of the run.
     """
 
     def __init__(
-        self, labeled: DataLoader | ResidentLoader, unlabeled: DataLoader | ResidentLoader
+        self,
+        labeled: DataLoader | ResidentLoader,
+        unlabeled: DataLoader | ResidentLoader,
+        device: torch.device | None = None,
     ) -> None:
         self.labeled = labeled
         self.unlabeled = unlabeled
+        self.device = torch.device("cpu") if device is None else device
         self.batch_sampler = labeled.batch_sampler  # Lightning sets the epoch of its sampler
 
     def __len__(self) -> int:
@@ -77,17 +82,18 @@ class WithUnlabeled:
         epoch = self.batch_sampler.sampler.epoch
         self.unlabeled.batch_sampler.sampler.set_epoch(epoch)
         for (x, y), (more, _) in zip(self.labeled, self.unlabeled, strict=True):
-            yield joined(x, more), y
+            yield joined(x, more, self.device), y
 
 
-def joined(x: Tensor, more: Tensor) -> Tensor:
-    """The rows of both, on the device of the one that is on a GPU. Mixed images are floats, and
-    bytes beside them become floats too.
+def joined(x: Tensor, more: Tensor, device: torch.device) -> Tensor:
+    """The rows of both, on a device. Mixed images are floats, and bytes beside them become floats
+    too.
     """
-    device = x.device if more.device.type == "cpu" else more.device
+    # each by itself: pinned memory is copied without a wait, and joined it is no longer pinned
+    x, more = (t.to(device, non_blocking=True) for t in (x, more))
     if x.dtype != more.dtype:
         x, more = (t.float() / 255 if t.dtype == torch.uint8 else t for t in (x, more))
-    return torch.cat([x.to(device), more.to(device)])
+    return torch.cat([x, more])
 
 
 def without_labels(samples: Samples) -> Samples:

@@ -17,6 +17,8 @@ from kd_lightning.data.loading.unlabeled import (
 
 CPU = torch.device("cpu")
 
+CPU = torch.device("cpu")
+
 
 def numbered(count, start=0, **kwargs):
     x = torch.arange(start, start + count, dtype=torch.float32).view(-1, 1, 1, 1)
@@ -126,10 +128,24 @@ def test_each_pass_augments_anew_and_not_as_the_labeled_samples() -> None:
     assert not torch.equal(x, more)
 
 
+def test_each_part_is_moved_before_they_are_joined() -> None:
+    moved = []
+
+    class Pinned(torch.Tensor):
+        def to(self, device, **options):
+            moved.append((device, options))
+            return torch.empty(self.shape, device=device)
+
+    parts = (torch.zeros(2, 3).as_subclass(Pinned), torch.zeros(1, 3).as_subclass(Pinned))
+    both = joined(*parts, torch.device("meta"))
+    assert (both.device.type, tuple(both.shape)) == ("meta", (3, 3))
+    assert moved == [(torch.device("meta"), {"non_blocking": True})] * 2
+
+
 def test_bytes_beside_mixed_images_become_numbers() -> None:
-    x = joined(torch.tensor([[0.5]]), torch.tensor([[255]], dtype=torch.uint8))
+    x = joined(torch.tensor([[0.5]]), torch.tensor([[255]], dtype=torch.uint8), CPU)
     torch.testing.assert_close(x, torch.tensor([[0.5], [1.0]]))
-    same = joined(*torch.tensor([[[3]], [[255]]], dtype=torch.uint8))
+    same = joined(*torch.tensor([[[3]], [[255]]], dtype=torch.uint8), CPU)
     assert same.tolist() == [[3], [255]]
 
 
