@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,10 @@ def until(condition, seconds: float = 200) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
+
+
+def has_job(directory: Path, state: State) -> bool:
+    return state in states(directory)
 
 
 def results(directory: Path) -> list[dict]:
@@ -171,7 +176,7 @@ def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
     killed = start(*words)
     # once while the teacher is trained or soon after, once when a job is done
     for state in (State.RUNNING, State.DONE):
-        until(lambda: state in states(directory))  # noqa: B023
+        until(partial(has_job, directory, state))
         time.sleep(moment.uniform(0, 1))
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
