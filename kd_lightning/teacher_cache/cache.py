@@ -74,7 +74,8 @@ def use_cache(
     data.views = Views(count, cfg.teacher.seed)
     samples = len(data.parts["train"])
     few = some_of(samples, data.batch_size)
-    x, y = (part.to(device) for part in next(iter(data.view(0, few, len(few)))))
+    keys = [(0, index) for index in few]
+    x, y = (part.to(device) for part in next(iter(data.view_loader([keys]))))
     is_fast = method.to(device).teacher_for(x) is not method.teacher
     facts = facts_of(cfg, data, teacher, count, device) | {"fast_copy": is_fast}
     folder = Path(cfg.teacher.cache_store) / hashed(facts)

@@ -6,9 +6,11 @@ see the folder share the work, and a stopped run continues where it was.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torch import Tensor
 from kd_lightning.base.errors import Damaged, UserError
 from kd_lightning.base.files import set_aside
 from kd_lightning.data.classification import ClassificationData
-from kd_lightning.data.loading.batches import Values
+from kd_lightning.data.loading.batches import SampleKey, Values
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.teacher_cache.files import CachedOutputs, Value, all_blocks, block_of, read, write
 from kd_lightning.teacher_cache.top_logits import PARTS, check_mass, compressed
@@ -114,26 +116,112 @@ def fill(
     left = [block for block in blocks if lacking(values, *block, samples)]
     said = 0
     while left:
+        claims = Claims(folder, values, left, samples, data.batch_size, say)
         there = len(blocks) - len(left)
-        for place, (view, start) in enumerate(left, there):  # blocks of others are seen again
-            if place * 10 // len(blocks) > said:
-                said = place * 10 // len(blocks)
-                say(f"teacher cache: {place} of {len(blocks)} blocks")
-            lock = FileLock(folder / f"{view}-{start}.lock")
+        try:
+            for claim in computed(claims, data, outputs):
+                place = there + claim.place  # blocks of others are counted too
+                if place * 10 // len(blocks) > said:
+                    said = place * 10 // len(blocks)
+                    say(f"teacher cache: {place} of {len(blocks)} blocks")
+                write_block(claim.values, claim.view, claim.indices, claim.rows)
+                claims.release_first()
+        finally:
+            claims.release_all()
+        left = [block for block in left if lacking(values, *block, samples)]
+        time.sleep(0.1 if left else 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A block of samples that this process computes, and whose lock it holds.
+
+    Attributes:
+        place: among the blocks that were missing.
+        values: that are computed.
+        rows: value -> what has been computed of it, in batches.
+    """
+
+    place: int
+    view: int
+    indices: range
+    values: list[Value]
+    lock: FileLock
+    rows: dict[str, list[Tensor]] = dataclasses.field(default_factory=lambda: defaultdict(list))
+
+
+class Claims:
+    """Claims blocks that no other process is at, and gives the batches of their samples.
+
+    A block is claimed when its first batch is asked for. Processes that load the samples ask for
+    batches ahead, so they go on with the next block while the teacher computes the end of one.
+
+    Attributes:
+        held: the claimed blocks, of which the first is being computed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        values: list[Value],
+        blocks: list[tuple[int, int]],
+        samples: int,
+        batch_size: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder = folder
+        self.values = values
+        self.blocks = blocks
+        self.samples = samples
+        self.batch_size = batch_size
+        self.say = say
+        self.held: deque[Claim] = deque()
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for place, (view, start) in enumerate(self.blocks):
+            lock = FileLock(self.folder / f"{view}-{start}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 continue
-            try:
-                missing = lacking(values, view, start, samples)
-                if missing:
-                    put_aside(missing, say)
-                    wanted = [value for value, _ in missing]
-                    write_block(wanted, view, block_of(start, samples), data, outputs)
-            finally:
+            missing = lacking(self.values, view, start, self.samples)
+            if not missing:  # another process has written it since
                 lock.release()
-        left = [block for block in left if lacking(values, *block, samples)]
-        time.sleep(0.1 if left else 0)
+                continue
+            indices = block_of(start, self.samples)
+            self.held.append(Claim(place, view, indices, [value for value, _ in missing], lock))
+            put_aside(missing, self.say)
+            keys = [(view, index) for index in indices]
+            for first in range(0, len(keys), self.batch_size):
+                yield keys[first : first + self.batch_size]
+
+    def release_first(self) -> None:
+        self.held.popleft().lock.release()
+
+    def release_all(self) -> None:
+        while self.held:
+            self.release_first()
+
+
+@torch.no_grad()
+def computed(claims: Claims, data: ClassificationData, outputs: TeacherOutputs) -> Iterator[Claim]:
+    """The claimed blocks, each when its rows have been computed. The caller releases it then."""
+    batches = iter(claims)
+    first = next(batches, None)
+    if first is None:  # others are at all blocks: no loading process is started for nothing
+        return
+    for x, y in data.view_loader(itertools.chain([first], batches)):
+        claim, found = claims.held[0], outputs(x, y)
+        for value in claim.values:
+            batch = found[value.name].to("cpu", value.dtype)
+            if not batch.isfinite().all():
+                raise UserError(
+                    f"the teacher's {value.name} do not fit a cache of {value.dtype}: set "
+                    "teacher.cache=null"
+                )
+            claim.rows[value.name].append(batch)
+        if sum(map(len, claim.rows[claim.values[0].name])) == len(claim.indices):
+            yield claim
 
 
 def lacking(
@@ -160,25 +248,9 @@ def put_aside(missing: list[tuple[Value, Damaged]], say: Callable[[str], None]) 
             )
 
 
-@torch.no_grad()
 def write_block(
-    values: list[Value],
-    view: int,
-    indices: range,
-    data: ClassificationData,
-    outputs: TeacherOutputs,
+    values: list[Value], view: int, indices: range, rows: Mapping[str, list[Tensor]]
 ) -> None:
-    """Computes the outputs for some samples of one view, and writes them."""
-    found: dict[str, list[Tensor]] = {value.name: [] for value in values}
-    for x, y in data.view(view, indices, data.batch_size):
-        cached = outputs(x, y)
-        for value in values:
-            batch = cached[value.name].to("cpu", value.dtype)
-            if not batch.isfinite().all():
-                raise UserError(
-                    f"the teacher's {value.name} do not fit a cache of {value.dtype}: set "
-                    "teacher.cache=null"
-                )
-            found[value.name].append(batch)
+    """Writes the outputs for some samples of one view."""
     for value in values:
-        write(value.file(view, indices.start), torch.cat(found[value.name]))
+        write(value.file(view, indices.start), torch.cat(rows[value.name]))

@@ -5,14 +5,15 @@ import pickle
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from damage import DAMAGE
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from forked_runs import SECONDS, start_run
 from helpers import CONF, compose
 from omegaconf import DictConfig
@@ -523,6 +524,42 @@ def test_what_was_stopped_is_gone_on_with(
     with torch.no_grad():
         logits = case.teacher.net(x).logits
     torch.testing.assert_close(known["logits"].float(), logits, **TOLERANCE)
+
+
+def test_loading_processes_start_once_for_all_blocks_and_read_ahead(
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK", 16)
+    case = made("data.num_workers=1", "data.batch_size=8")
+    write, load, loaders, ahead = filling.write_block, case.data.view_loader, [], []
+
+    def free(lock: Path) -> bool:
+        try:
+            with FileLock(lock, timeout=0, thread_local=False):
+                return True
+        except Timeout:
+            return False
+
+    def counted(batches: Iterable) -> DataLoader:
+        loaders.append(load(batches))
+        return loaders[-1]
+
+    def watched(*args: Any) -> None:
+        ahead.append(sum(not free(lock) for lock in tmp_path.glob("*/*.lock")))
+        write(*args)
+
+    monkeypatch.setattr(case.data, "view_loader", counted)
+    monkeypatch.setattr(filling, "write_block", watched)
+    case.use()
+    assert len(loaders) == 2  # one shows the form of the outputs
+    # the block that is written, and those of the two batches that the process is asked for ahead
+    assert ahead == [2, 3, 2, 2, 2, 1]
+    assert all(free(lock) for lock in tmp_path.glob("*/*.lock"))
+    for view in range(2):
+        for x, _, known in case.batches(view):
+            with torch.no_grad():
+                logits = case.teacher.net(x).logits
+            torch.testing.assert_close(known["logits"].float(), logits, **TOLERANCE)
 
 
 def test_a_block_that_another_run_is_at_is_waited_for(

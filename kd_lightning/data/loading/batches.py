@@ -29,7 +29,7 @@ Values = dict[str, Tensor]
 # ``share`` as in ``mix_with_sources``, and, where no outputs are cached, the ``clean`` samples.
 Batch = Sequence[Tensor | Values]
 FILES_AT_ONCE = 8  # files that are decoded and transformed together; limits memory
-SampleKey = tuple[int, int]  # (epoch, index): workers learn the epoch from the key
+SampleKey = tuple[int, int]  # (epoch or view, index): workers learn the epoch from the key
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The loaders of a data set's parts, for any device and number of ranks."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.data.loading.batches import Samples, SampleSet, Transform, Views
+from kd_lightning.data.loading.batches import (
+    SampleKey,
+    Samples,
+    SampleSet,
+    Transform,
+    Views,
+)
 from kd_lightning.data.loading.loaders import ResidentLoader, make_loader, no_collate
 from kd_lightning.data.loading.mixing import mix, mix_with_sources
 from kd_lightning.data.loading.resident import should_be_resident
@@ -85,15 +91,14 @@ class PartLoaders(LightningDataModule):
             with_indices=training and self.sample_indices,
         )
 
-    def view(self, number: int, indices: Sequence[int], batch_size: int) -> DataLoader:
-        """Batches (x, y) of training samples in view ``number``, in the order of ``indices``.
+    def view_loader(self, batches: Iterable[list[SampleKey]]) -> DataLoader:
+        """Batches (x, y) of training samples, which are named by their view and index.
 
-        They are not mixed. ``views`` must be set.
+        They are not mixed. ``views`` must be set. With ``num_workers``, ``batches`` is read a few
+        batches ahead.
         """
-        keys = [(number, index) for index in indices]
-        batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
         samples = self._sample_set("train")
-        samples.mixing = None
+        samples.mixing, samples.with_indices = None, False
         return DataLoader(
             samples,
             batch_sampler=batches,
