@@ -119,16 +119,17 @@ def test_a_run_that_was_killed_between_its_last_checkpoint_and_its_tables_has_al
     assert_same_outcome(directory, undisturbed)
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize(("epoch", "workers"), [(1, 0), (3, 0), (3, 1)])
 def test_a_run_resumes_from_any_epoch_bit_for_bit(
-    epoch: int, undisturbed: Path, tmp_path: Path, store: Path
+    epoch: int, workers: int, undisturbed: Path, tmp_path: Path, store: Path
 ) -> None:
     directory = tmp_path / "run"
+    loading = [f"data.num_workers={workers}", "data.resident=false"]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(epoch, patch)
         patch.setattr(SaveEpoch, "pause", 0.0)
         with pytest.raises(Stop):
-            distill(*SETTING, f"run_dir={directory}", f"teacher.store={store}")
+            distill(*SETTING, *loading, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1
     distill(f"resume={directory}")
     assert_same_outcome(directory, undisturbed)

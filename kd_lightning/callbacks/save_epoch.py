@@ -51,14 +51,16 @@ class SaveEpoch(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         """Makes a resumed run begin with the next epoch, because ``last.ckpt`` is always of a
-        finished epoch. Lightning does this itself, but not with ``max_steps``: then it would end
-        the finished epoch a second time.
+        finished epoch. Lightning does this itself, but with ``max_steps`` it would end the finished
+        epoch a second time. And it would go on with the loading processes that it has started to
+        count the batches, before it knew the epoch: they load epoch 0.
         """
         loop = trainer.fit_loop
         if loop.is_resuming:
             for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
                 progress.completed = progress.processed
             _Loop.restarting.fset(loop, False)  # the loop's own setter sets True with max_steps
+            loop._resuming_from_checkpoint = False  # loading begins anew, with this epoch's order
             loop.reset_restart_stage()
             loop.epoch_loop.reset_restart_stage()
 
