@@ -100,10 +100,11 @@ def data_and_teacher_of(
     """
     from kd_lightning.base.allowed import check_record
     from kd_lightning.base.errors import UserError
+    from kd_lightning.base.threads import use_threads
     from kd_lightning.exports.source import teacher_to_time
     from kd_lightning.records.resumed_config import add_earlier_values
     from kd_lightning.records.run_directory import read_config
-    from kd_lightning.running.build import build_data, use_threads
+    from kd_lightning.running.build import build_data
 
     cfg = read_config(run, "data", "task")
     check_record(cfg, run / "config.yaml", allow)

@@ -15,7 +15,7 @@ from kd_lightning import __version__
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF, check_one_run, report_errors
 from kd_lightning.config.options import CommandParser
-from kd_lightning.records.resumed_config import with_data_of_run
+from kd_lightning.records.resumed_config import of_requeued_run, with_data_of_run
 
 # Options of Hydra that only show something
 SHOW = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info"}
@@ -100,7 +100,7 @@ def main() -> None:
             return
         if (requested := sweep_requested(sys.argv[1:])) is None:
             check_one_run(sys.argv[1:])
-            typed = options_first(sys.argv[1:])
+            typed = options_first(of_requeued_run(sys.argv[1:]))
             sys.argv[1:] = with_data_of_run(typed)
             _added.extend(word for word in sys.argv[1:] if word not in typed)
             _hydra_main()

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kd_lightning.base.allowed import check_record, needed_words
@@ -51,7 +52,8 @@ def work(directory: Path, allow: Sequence[str] = ()) -> int:
     os.environ[JOB_VARIABLE] = str(job.directory)
     if not is_first_rank():  # only the first rank holds the lock and writes the job's files
         if wait_for_first(job):
-            run_job(job)
+            with suppress(Pruned):  # the first rank says it
+                run_job(job)
         return 0
     with job.locked():
         if job.is_over():

@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision import datasets
 
 from kd_lightning import distill
+from kd_lightning.base import threads
 from kd_lightning.evaluation import metrics
 from kd_lightning.running import build
 
@@ -25,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # other down many times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
-build.DEFAULT_THREADS = 1
+threads.DEFAULT_THREADS = 1
 # Before any test starts this server, which imports nothing later
 multiprocessing.get_context("forkserver").set_forkserver_preload(["kd_lightning.running.run"])
 # No test takes the power away. Other processes wait for the disk as always.

@@ -175,6 +175,12 @@ TOGETHER = {
     "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
         "monitors loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
     ),
+    "callbacks=early_stopping callbacks.early_stopping.monitor=val/a/nll": (
+        "with mode=max, which waits for it to become worse: set callbacks.early_stopping.mode=min"
+    ),
+    "callbacks=early_stopping callbacks.early_stopping.monitor=train/loss": (
+        "monitors train/loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
+    ),
     "augmentation@data.augmentation=shift": "the augmentation does not suit samples of shape (3,",
     "augmentation@data.augmentation=imagenet": "Interpolation key 'data.image_size' not found",
     "mixing@data.mixing=mixup data.mixing.alpha=-1": "the mixing refuses its settings: ",
@@ -460,7 +466,7 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_epoch(refusal, outp
     (directory,) = outputs.iterdir()
     assert {path.name for path in directory.iterdir()} == {
         *("config.yaml", "environment.json", "epochs.csv", "last.ckpt", "best-student.ckpt"),
-        "SHA256SUMS",
+        *("SHA256SUMS", ".lock"),
     }
     last = torch.load(directory / "last.ckpt", weights_only=True)
     best = torch.load(directory / "best-student.ckpt", weights_only=True)
@@ -564,9 +570,13 @@ def test_a_process_on_a_full_disk(small_disk: tuple[Path, dict], tmp_path: Path)
     (directory,) = folder.iterdir()
     left = {path.name for path in directory.iterdir()}
     assert "metrics.json" not in left
-    assert left <= {"config.yaml", "environment.json", "best-student.ckpt", "SHA256SUMS"}, (
-        "a half-written file"
-    )
+    assert left <= {
+        ".lock",
+        "config.yaml",
+        "environment.json",
+        "best-student.ckpt",
+        "SHA256SUMS",
+    }, "a half-written file"
     assert not (directory / "best-student.ckpt").exists() or torch.load(
         directory / "best-student.ckpt", weights_only=True
     )

@@ -11,9 +11,9 @@ from benchmarks.torture.config_fuzz import RIGHT, examples
 from benchmarks.torture.outcomes import Worker
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.threads import use_threads
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.models.perceptron import mlp
-from kd_lightning.running.build import use_threads
 
 REFUSED = {
     "seed=12345678901234567890": "seed must be >= 0 and <= 9223372036854775807, got 123456789012",

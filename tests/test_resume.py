@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked_runs import start_run
+from forked_runs import command_line, start_run
 from omegaconf import OmegaConf
 
 from kd_lightning import distill
@@ -19,6 +19,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.save_epoch import SaveEpoch
 from kd_lightning.records.resumed_config import ADDED_KEYS
+from kd_lightning.records.run_directory import holding
 
 # everything that draws random numbers, dropout, augmentation and mixing, and a schedule
 SETTING = [
@@ -132,6 +133,25 @@ def test_a_run_resumes_from_any_epoch_bit_for_bit(
             distill(*SETTING, *loading, f"run_dir={directory}", f"teacher.store={store}")
     assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1
     distill(f"resume={directory}")
+    assert_same_outcome(directory, undisturbed)
+
+
+def test_a_run_that_slurm_starts_again_goes_on(
+    undisturbed: Path, tmp_path: Path, store: Path
+) -> None:
+    directory = tmp_path / "run"
+    words = [*SETTING, f"run_dir={directory}", f"teacher.store={store}"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(2, patch)
+        patch.setattr(SaveEpoch, "pause", 0.0)
+        with pytest.raises(Stop):
+            distill(*words)
+    with holding(directory):
+        done = command_line(tmp_path, f"resume={directory}")
+    assert done.returncode == 2
+    assert "another process is at the run in" in done.stderr
+    done = command_line(tmp_path, *words, SLURM_RESTART_COUNT="1")
+    assert done.returncode == 0, done.stderr
     assert_same_outcome(directory, undisturbed)
 
 

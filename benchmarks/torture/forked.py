@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
+from kd_lightning.base import threads
 from kd_lightning.base.ranks import without_ranks
 from kd_lightning.launchers.local import hide_main_module
-from kd_lightning.running import build
 
 # A start reads the exit codes of all processes that have ended. If another thread reads one of them
 # at the same moment, one of the two finds nothing and takes the exit code to be 255.
@@ -70,7 +70,7 @@ def run_forked(
     multiprocessing.set_start_method(None, force=True)  # as in a new process, not forkserver
     # torch has read OMP_NUM_THREADS before the fork
     torch.set_num_threads(1)
-    build.DEFAULT_THREADS = 1
+    threads.DEFAULT_THREADS = 1
     for stream, log in enumerate(logs, 1):
         with log.open("ab") as file:
             os.dup2(file.fileno(), stream)

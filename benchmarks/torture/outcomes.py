@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.threads import use_threads
 from kd_lightning.config.command_line import as_user_errors, check_one_run, compose
 from kd_lightning.config.schema import check_configuration
-from kd_lightning.running.build import build_data, quieten, use_threads
+from kd_lightning.running.build import build_data, quieten
 from kd_lightning.running.preflight import check_run
 from kd_lightning.teachers.unused_keys import check_overrides
 from kd_lightning.trackers.safe_logger import check_installed

@@ -99,6 +99,13 @@ def check_processes(requested: int, num_nodes: int) -> None:
             f"hardware.devices and hardware.num_nodes request {requested} processes, but this "
             "process is SLURM's batch script: put srun before the command"
         )
+    nodes = os.environ.get("SLURM_NNODES", str(num_nodes))
+    has_shape = "SLURM_NTASKS_PER_NODE" in os.environ and nodes == str(num_nodes)
+    if by_slurm and requested > 1 and not has_shape:
+        raise UserError(
+            f"hardware.num_nodes={num_nodes} and SLURM's {nodes} nodes must agree, and SLURM must "
+            f"be told the tasks of each node: start the run with {srun}"
+        )
 
 
 def is_first_rank() -> bool:

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from threading import Event
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.launchers.local import visible_gpus
 from kd_lightning.launchers.process import end, start
 from kd_lightning.records.jobs import Job
 
@@ -53,6 +54,11 @@ class Joblib:
         try:
             while True:
                 while running < self.slots and (job := next(source, None)) is not None:
+                    if self.slots > 1 and job.spec.accelerator != "cpu" and visible_gpus():
+                        raise UserError(
+                            "launcher=joblib gives its jobs no GPUs of their own, so all would use "
+                            "the first one: choose launcher=local, or hardware=cpu"
+                        )
                     queue.waiting.put(job)
                     running += 1
                 if not running:

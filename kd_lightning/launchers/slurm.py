@@ -25,6 +25,7 @@ from kd_lightning.records.jobs import Job, JobSpec
 
 # After a failure, the other ranks wait this long, so that the first rank can write the reason.
 SECONDS_TO_EXPLAIN = 10.0
+SECONDS_TO_BE_ENDED = 600.0  # longer than SLURM waits between its first signal and the last
 
 
 class Slurm:
@@ -197,6 +198,9 @@ class Task:
             exit_code = process.wait()
         finally:  # also when submitit ends this process to requeue the job
             end(process)
+        if exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            # SLURM sends this some time before it ends the job; only a job that it ends is requeued
+            time.sleep(SECONDS_TO_BE_ENDED)
         if exit_code:
             if JobEnvironment().global_rank > 0:
                 time.sleep(SECONDS_TO_EXPLAIN)

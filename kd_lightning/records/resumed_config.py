@@ -1,5 +1,6 @@
 """The configuration of a run that is resumed: the one it began with, but for what may change."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -71,6 +72,20 @@ def with_data_of_run(words: Sequence[str]) -> list[str]:
         files = sorted((CONF / "data").glob("*.yaml"))
         names = [file.stem for file in files if OmegaConf.load(file).get("_target_") == target]
     return [*words[:place], *[f"data={name}" for name in names[:1]], *words[place:]]
+
+
+def of_requeued_run(words: Sequence[str]) -> list[str]:
+    """The words of a command line; where SLURM starts the job of a run again, which it had
+    preempted, those that resume the run in its ``run_dir``.
+    """
+    place = max((i for i, word in enumerate(words) if key_of(word) == "run_dir"), default=None)
+    if place is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        return list(words)
+    directory = words[place].partition("=")[2].strip("'\"")
+    if not is_run(Path(directory)):
+        return list(words)
+    kept = [word for word in words if "=" not in word or word.startswith("-")]
+    return [*kept, *[w for w in words if key_of(w) == "allow"], f"resume={directory}"]
 
 
 def take_missing(cfg: DictConfig) -> None:

@@ -4,11 +4,13 @@ import io
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -109,6 +111,28 @@ def make_run_directory(cfg: DictConfig, title: str) -> Path:
         directory = new_directory(Path(cfg.outputs), title)
     os.environ[RUN_DIR_VARIABLE] = str(directory.resolve())
     return directory
+
+
+@contextmanager
+def holding(directory: Path) -> Iterator[None]:
+    """Holds a run directory, because two processes that wrote to it would mix two runs. The process
+    of a sweep's job holds that of its run already.
+
+    Raises:
+        UserError: another process is at this run.
+    """
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"another process is at the run in {directory}: wait until it has ended, or stop it "
+            "(resume=…)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def new_directory(outputs: Path, title: str) -> Path:

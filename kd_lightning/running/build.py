@@ -1,7 +1,6 @@
 """Builds the data and the method that a configuration names."""
 
 import logging
-import os
 import warnings
 from functools import partial
 from typing import Any
@@ -56,18 +55,6 @@ LOG_LEVELS = {
     "lightning.fabric": logging.WARNING,
     "torch.utils.cpp_extension": logging.ERROR,  # where CUDA is installed and there is no GPU
 }
-
-
-MOST_THREADS = 256  # also on a small machine; the system refuses many more, which ends the process
-DEFAULT_THREADS = torch.get_num_threads()
-
-
-def use_threads(threads: int | None) -> None:
-    """Sets the CPU threads of this process; None: torch's own choice."""
-    most = max(MOST_THREADS, 4 * (os.cpu_count() or 1))
-    if threads is not None and threads > most:
-        raise UserError(f"threads must be at most {most} on this machine, got {threads}")
-    torch.set_num_threads(threads or DEFAULT_THREADS)
 
 
 def quieten() -> None:

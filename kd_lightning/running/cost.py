@@ -17,10 +17,11 @@ from lightning.pytorch import Callback, LightningModule
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from kd_lightning.base.threads import use_threads
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.methods.base import Learner
 from kd_lightning.models.ensemble import Ensemble
-from kd_lightning.running.build import build_data, build_method, number_samples, use_threads
+from kd_lightning.running.build import build_data, build_method, number_samples
 from kd_lightning.running.preflight import check_run
 from kd_lightning.running.stages import end_stage, take_length
 from kd_lightning.running.trainer import bare_trainer, count_processes

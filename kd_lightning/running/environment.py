@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ PACKAGES = (
     "timm",
     "numpy",
 )
+
+
+# What ``distill`` was called with, as words of a command line: its program is another one.
+WORDS_FROM_PYTHON = ContextVar[list[str] | None]("words_from_python", default=None)
 
 
 def describe_environment(
@@ -112,6 +117,8 @@ def sample_type(x: Any) -> str:
 def command() -> list[str]:
     """The program and its words; of a job of a sweep, those that repeat it by itself."""
     job = current_job()
+    if job is None and (words := WORDS_FROM_PYTHON.get()) is not None:
+        return ["run.py", *words]
     if job is None:
         return [Path(sys.argv[0]).name, *sys.argv[1:]]
     own = job.spec.config_dir

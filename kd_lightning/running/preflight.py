@@ -30,6 +30,9 @@ from kd_lightning.teachers.own_run import sources_of, teacher_run, trains_teache
 from kd_lightning.teachers.sources import Teacher, build_net, one_by_one, together
 from kd_lightning.teachers.unused_keys import TEACHER, check_interpolation, check_weights_keys
 
+# Whether a metric on val should rise
+BETTER = {"accuracy": "max", "robust_accuracy": "max", "nll": "min", "ece": "min"}
+
 
 def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     """Builds everything that a run needs, with an untrained teacher, and discards it.
@@ -48,9 +51,15 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
     check_averaging(cfg)
     check_evaluation(cfg, data)
     try:
-        bare_trainer(cfg, logger=False, enable_checkpointing=False)
+        trainer = bare_trainer(cfg, logger=False, enable_checkpointing=False)
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise_refused("Lightning's Trainer", error, "trainer.…=… or hardware.…=…")
+    val = data.parts["val"]
+    if val is not None and len(val) < trainer.world_size:
+        raise UserError(
+            f"each of {trainer.world_size} devices needs a sample of val, which has {len(val)}: "
+            "choose fewer (hardware.devices=…), or more for val (data.val_fraction=…)"
+        )
     check_optimizer(cfg, "")
     teacher = None
     if "teacher" in cfg.method:
@@ -115,13 +124,26 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
     for key, callback in cfg.callbacks.items():
         if callback is None:
             continue
-        name = callback.get("monitor") or "train/"
-        if name.startswith("train/") or (name in names and data.parts["val"] is not None):
+        name = callback.get("monitor")
+        if name is None or name.startswith(tuple(f"train/{key}/" for key in cfg.method.students)):
+            continue
+        if name in names and data.parts["val"] is not None:
+            check_mode(key, name, callback.get("mode"))
             continue
         reason = "there is no val part (data.val_fraction=…)"
         if data.parts["val"] is not None:
             reason = f"expected one of {', '.join(names)} (callbacks.{key}.monitor=…)"
         raise UserError(f"callbacks.{key} monitors {name}, which is not logged: {reason}")
+
+
+def check_mode(key: str, metric: str, mode: str | None) -> None:
+    """Raises ``UserError`` for a callback that waits for a metric to become worse."""
+    expected = BETTER.get(metric.rpartition("/")[2], mode)
+    if mode != expected:
+        raise UserError(
+            f"callbacks.{key} monitors {metric} with mode={mode}, which waits for it to become "
+            f"worse: set callbacks.{key}.mode={expected}"
+        )
 
 
 def check_averaging(cfg: DictConfig) -> None:

@@ -22,6 +22,7 @@ from kd_lightning.base.files import json_text
 from kd_lightning.base.interrupts import interruptible
 from kd_lightning.base.kept_files import remove_kept, write_kept
 from kd_lightning.base.ranks import forget_ranks, is_first_rank, launcher_rank, without_ranks
+from kd_lightning.base.threads import use_threads
 from kd_lightning.callbacks.best_students import BestStudents
 from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.config.command_line import as_user_errors, check_one_run, compose, report_errors
@@ -42,18 +43,18 @@ from kd_lightning.records.resumed_config import (
     take_missing,
     with_data_of_run,
 )
-from kd_lightning.records.run_directory import make_run_directory, read_config
+from kd_lightning.records.run_directory import holding, make_run_directory, read_config
 from kd_lightning.running.build import (
     build_data,
     build_method,
     number_samples,
     quieten,
-    use_threads,
 )
 from kd_lightning.running.compile_trial import compile_trial
 from kd_lightning.running.confidence_temperature import calibrate_confidence
 from kd_lightning.running.determinism import take_determinism
 from kd_lightning.running.environment import (
+    WORDS_FROM_PYTHON,
     check_unchanged,
     describe_environment,
     keep_first_command,
@@ -101,9 +102,14 @@ def distill(*overrides: str, config_dir: str | Path | None = None) -> Result:
     Raises:
         UserError: the run cannot be done as requested; the message says which key to change.
     """
-    with as_user_errors(overrides):
-        check_one_run(overrides)
-        return run(compose(with_data_of_run(overrides), config_dir), list(overrides))
+    own = [] if config_dir is None else ["--config-dir", str(config_dir)]
+    before = WORDS_FROM_PYTHON.set([*own, *overrides])
+    try:
+        with as_user_errors(overrides):
+            check_one_run(overrides)
+            return run(compose(with_data_of_run(overrides), config_dir), list(overrides))
+    finally:
+        WORDS_FROM_PYTHON.reset(before)
 
 
 def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool = True) -> Result:
@@ -148,6 +154,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
     title = cfg.title or " on ".join(names)
     directory = make_run_directory(cfg, "-".join(names))
+    is_mine = show_table and current_job() is None and is_first_rank()  # others are held already
     if cfg.resume and not has_checkpoint(directory):
         say(f"{directory} has no checkpoint: the run begins with its first epoch")
     best = BestStudents(directory)
@@ -160,6 +167,7 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         filling = use_cache(cfg, data, method, teacher, trainer.strategy.root_device, say)
         trainer.callbacks += [] if filling is None else [filling]
     with (
+        holding(directory) if is_mine else nullcontext(),
         interruptible(how_to_resume(cfg, directory)),
         saying_how_to_skip(cfg, directory) if show_table else nullcontext(),
         closing_loggers(trainer.loggers, Pruned),
@@ -170,8 +178,8 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
             keep_first_command(environment, directory)
             config = OmegaConf.to_yaml(cfg, resolve=True)
             texts = {"config.yaml": config, "environment.json": json_text(environment)}
-            if cfg.resume and read_config(directory).trainer.max_epochs != cfg.trainer.max_epochs:
-                remove_kept(directory, "metrics.json")  # with more epochs it is not finished
+            if cfg.resume and is_unfinished_now(read_config(directory), cfg):
+                remove_kept(directory, "metrics.json")
             write_kept(directory, texts)
         fit(trainer, method, data, directory)
         if not trainer.is_global_zero:
@@ -189,6 +197,12 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
+
+
+def is_unfinished_now(before: DictConfig, cfg: DictConfig) -> bool:
+    """Whether a resumed run lacks epochs, or results of its test, that its command asks for."""
+    asked = ("trainer.max_epochs", "evaluation", "baselines")
+    return any(OmegaConf.select(before, key) != OmegaConf.select(cfg, key) for key in asked)
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.ranks import check_processes, is_first_rank
+from kd_lightning.base.threads import use_threads
 from kd_lightning.callbacks.job_progress import JobProgress
 from kd_lightning.callbacks.pruning import pruning_callback
 from kd_lightning.callbacks.save_epoch import SaveEpoch
@@ -51,6 +54,8 @@ def build_trainer(
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
     extra = [build_with(node, facts) for node in cfg.callbacks.values() if node is not None]
+    if cfg.threads is not None:  # with several processes, Lightning has chosen another number
+        extra.append(LambdaCallback(on_fit_start=lambda *_: use_threads(cfg.threads)))
     if (job := current_job()) is not None:
         extra.append(JobProgress(title, job.report))
         # from the configuration, which every rank has; only one rank has the directory
@@ -110,6 +115,15 @@ def trainer_settings(cfg: DictConfig, on_gpu: bool) -> dict[str, Any]:
     return timed | settings
 
 
+def own_environment() -> list[SLURMEnvironment]:
+    """SLURM's, where it starts the ranks, without Lightning's way of starting a job again, which
+    saves a checkpoint in the middle of an epoch.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
 def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Trainer:
     """Lightning's Trainer, to which ``record`` adds loggers and callbacks.
 
@@ -137,6 +151,7 @@ def bare_trainer(cfg: DictConfig, *, unused: bool = False, **record: Any) -> Tra
         precision=precision,
         deterministic=cfg.hardware.deterministic,
         strategy=strategy_for(cfg.hardware, on_gpu, unused),
+        plugins=own_environment(),
         use_distributed_sampler=False,  # the data modules deal out samples themselves
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -97,6 +97,10 @@ def wandb_logger(
     )
 
 
+# W&B's own server, by its present and its earlier name, with which keys are kept too
+OF_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")
+
+
 def check_settings(**settings: Any) -> None:
     """Raises ``UserError`` for settings that wandb refuses."""
     import wandb
@@ -113,8 +117,15 @@ def has_key() -> bool:
     """Whether there is a wandb key: in the environment, or in the file of ``wandb login``."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
+    import wandb
+
+    # also of a server of one's own, whose address ``wandb login --host`` keeps, with its port
+    url = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    server = urlsplit(url).netloc
+    path = os.environ.get("NETRC") or Path.home() / ".netrc"
+    try:  # given the path, Python does not ask who else may read it; nor does wandb
+        logins = netrc.netrc(path)
+        servers = OF_CLOUD if server in OF_CLOUD else [server]
+        return any(logins.authenticators(name) is not None for name in servers)
     except (OSError, netrc.NetrcParseError):
         return False

@@ -166,6 +166,10 @@ def test_runs_started_by_a_run_are_neither_scaled_nor_drawn(scaled_run: Result) 
         assert not (path.parent / "calibration.png").exists()
 
 
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_finished_run_can_be_tested_again_with_other_options(tmp_path: Path, store: Path) -> None:
     words = [*TINY, "method=kd", f"outputs={tmp_path}", f"teacher.store={store}"]
     first = distill(*words)
@@ -184,7 +188,13 @@ def test_a_finished_run_can_be_tested_again_with_other_options(tmp_path: Path, s
         assert net["test"] == first.metrics["nets"][name]["test"]
         assert after[name]["test"] == before[name]["test"]
 
-    last = distill(f"resume={first.directory}", "evaluation.plots=false")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kd_lightning.running.run.test_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            distill(f"resume={first.directory}", "evaluation.temperature_scaling=false")
+    assert not (first.directory / "metrics.json").exists()  # it would be of other options
+
+    last = distill(f"resume={first.directory}", *OPTIONS, "evaluation.plots=false")
     assert "scaled" in last.metrics["nets"]["student"]
     assert not (first.directory / "calibration.png").exists()
 

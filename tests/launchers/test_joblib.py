@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +127,18 @@ def test_a_job_that_cannot_be_started_raises(tmp_path: Path) -> None:
     job = Impossible(bash(tmp_path, "true").directory)
     with pytest.raises(FileNotFoundError):
         list(Joblib(n_jobs=1).run([job]))
+
+
+def test_jobs_that_would_share_one_gpu_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kd_lightning.launchers.joblib.visible_gpus", lambda: ["0", "1"])
+    with pytest.raises(UserError, match=r"all would use the first one: choose launcher=local"):
+        list(Joblib(n_jobs=2).run([bash(tmp_path, "true")]))
+    job = bash(tmp_path, "true", 1)
+    on_cpu = replace(job.spec, accelerator="cpu")
+    create_job(job.directory, on_cpu)
+    assert list(Joblib(n_jobs=2).run([job])) == [job]
 
 
 def test_without_joblib_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,12 @@ def test_invalid_settings_are_refused_with_their_key(setting: dict[str, float]) 
         Ray(**setting)
 
 
+def test_more_than_one_device_must_be_whole_ones() -> None:
+    with pytest.raises(UserError, match=r"launcher.num_gpus_per_job must be a whole number, or"):
+        Ray(num_gpus_per_job=1.5)
+    Ray(num_gpus_per_job=2.0)
+
+
 def test_without_jobs_no_ray_is_started() -> None:
     assert list(Ray(address="no.such.machine:1").run([])) == []
 

@@ -20,6 +20,7 @@ from kd_lightning.records.resumed_config import (
 from kd_lightning.records.run_directory import (
     RUN_DIR_VARIABLE,
     best_student,
+    holding,
     make_directory,
     make_run_directory,
 )
@@ -109,6 +110,17 @@ def test_a_given_directory_is_made_and_used_once(tmp_path: Path) -> None:
     (directory / "config.yaml").touch()
     with pytest.raises(UserError, match=r"one already contains a run: resume it with resume=…"):
         make_run_directory(cfg, "unused")
+
+
+def test_a_run_is_held_by_one_process(tmp_path: Path) -> None:
+    with (
+        holding(tmp_path),
+        pytest.raises(UserError, match="another process is at the run in"),
+        holding(tmp_path),
+    ):
+        pytest.fail("held twice")
+    with holding(tmp_path):
+        pass
 
 
 def test_a_resumed_run_stays_where_it_is(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from torchvision import datasets
 
 from kd_lightning.base.errors import UserError
+from kd_lightning.base.threads import use_threads
 from kd_lightning.config.schema import check_configuration
 from kd_lightning.data.biovid import FOLDER, LEVELS, list_subjects
 from kd_lightning.data.har import CHANNELS
@@ -146,7 +147,7 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> Callable[[DictConfig, int, str], nn
 def step(cfg: DictConfig, nets: Callable) -> tuple[Learner, torch.Tensor]:
     """Takes a training step with an untrained teacher; returns the method and the loss."""
     check_configuration(cfg)
-    build.use_threads(1)
+    use_threads(1)
     data = build.build_data(cfg)
     check_monitors(cfg, data)
     teacher = Teacher(nets(cfg.method.teacher, cfg.teacher.seed, "teacher"), "untrained", "")

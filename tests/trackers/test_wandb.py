@@ -1,5 +1,7 @@
 """Weights & Biases, with its real client and without a network: its files are read back."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,11 +56,17 @@ def test_a_key_or_an_explicit_mode_is_used_without_a_message(
 def test_the_key_of_wandb_login_is_found(home: Path, monkeypatch) -> None:
     netrc = home / "netrc"
     assert not has_key()
-    netrc.write_text("machine api.wandb.ai\n  login user\n  password 123\n")
-    netrc.chmod(0o600)
+    login = "import wandb; wandb.login(key='0' * 40, verify=False)"
+    subprocess.run([sys.executable, "-c", login], check=True)
+    assert "password 000" in netrc.read_text()
+    assert has_key()
+    netrc.write_text("machine api.wandb.ai\n  login user\n  password 123\n")  # of an older wandb
     assert has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert not has_key()  # the key is for another server
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wb:8080")
+    netrc.write_text("machine wb:8080\n  login user\n  password 123\n")
+    assert has_key()
     netrc.write_text("machine\n")
     assert not has_key()
 
