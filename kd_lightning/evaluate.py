@@ -19,7 +19,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import report_errors
 from kd_lightning.config.console import console, say
 from kd_lightning.config.options import command_parser
-from kd_lightning.records.run_directory import is_run, read_config
+from kd_lightning.records.run_directory import is_run, make_directory, read_config
 
 if TYPE_CHECKING:
     from kd_lightning.evaluation.labelled_set import Subject
@@ -76,8 +76,11 @@ def evaluate(arguments: argparse.Namespace) -> "Evaluation":
     paths, overrides = split_words(arguments.words)
     subjects = load_subjects(paths, arguments.student, arguments.allow)
     own = next((path for path in paths if is_run(path)), None)
-    labelled = load_data(overrides, own, arguments.config_dir, arguments.allow)
+    exif = common_exif(subjects)
+    labelled = load_data(overrides, own, arguments.config_dir, arguments.allow, exif)
     requests = requests_of(arguments, subjects)
+    if arguments.out is not None:
+        make_directory(arguments.out, "--out")
     passes = student_evaluation.count_passes(subjects, labelled, requests)
     with showing_progress(passes) as advance:
         evaluation = student_evaluation.evaluate(subjects, labelled, requests, device, advance)
@@ -103,12 +106,21 @@ def requests_of(arguments: argparse.Namespace, subjects: Sequence["Subject"]) ->
     if arguments.ood:
         name, *overrides = arguments.ood
         words = [name if "=" in name else f"data={name}", *overrides]
-        other = load_data(words, None, arguments.config_dir)
+        exif = common_exif(subjects)
+        other = load_data(words, None, arguments.config_dir, exif=exif)
     if arguments.adversarial:
         given = {name: getattr(arguments, name) for name in OF_ATTACKS}
         given = {name: value for name, value in given.items() if value is not None}
         attacks = Attacks(arguments.adversarial.split(","), **given)
     return Requests(kinds, other, attacks)
+
+
+def common_exif(subjects: Sequence["Subject"]) -> bool | None:
+    """Whether all students saw photographs turned as their tag says; None: they differ, or do not
+    say it.
+    """
+    seen = {subject.exif for subject in subjects}
+    return seen.pop() if len(seen) == 1 else None
 
 
 def check_effect(arguments: argparse.Namespace) -> None:
@@ -153,6 +165,9 @@ def load_subjects(
             if path.is_file() and path.name == WEIGHTS_FILE:  # every run calls its files alike
                 place = path.resolve().parent.name
             name = "/".join(filter(None, [place if len(paths) > 1 or not key else "", key]))
+            folder = path.resolve().parent
+            if name in found and folder.name == "students":
+                name = f"{folder.parent.name}/{name}"
             while name in found:  # runs of the same name in other folders
                 name += "'"
             found[name] = to_subject(loaded, name, f"{path} {key or ''}".strip())
@@ -173,7 +188,8 @@ def to_subject(student: "Student", name: str, source: str) -> "Subject":
     given, data = student.info["input"], student.info.get("data", {})
     form = Form(given["kind"], given["channels"], given["size"], student.transform())
     trained_on = data.get("name"), data.get("fingerprint")
-    return Subject(name, source, student.net, student.class_names, form, trained_on)
+    net, exif = student.net, given.get("exif")
+    return Subject(name, source, net, student.class_names, form, trained_on, exif)
 
 
 def main(words: Sequence[str] | None = None) -> None:

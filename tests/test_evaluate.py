@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,6 +171,33 @@ def test_the_same_samples_are_known_under_another_name(digits_run: Path) -> None
     (a,) = evaluate.load_subjects([digits_run], "a", [])
     renamed = replace(a, trained_on=("streamed", a.trained_on[1]))
     assert notes_on_training(data, [renamed]) == notes_on_training(data, [a]) != []
+
+
+def test_photographs_are_turned_as_the_students_saw_them(tmp_path: Path, write_tree) -> None:
+    tree = write_tree(tmp_path, {"train/cat": 8, "train/dog": 8, "test/cat": 2, "test/dog": 2})
+    words = ["data=image_folder", f"data.root={tree}"]
+    assert load_data(words).data.exif is True
+    assert load_data(words, exif=False).data.exif is False
+    assert load_data([*words, "data.exif=true"], exif=False).data.exif is True
+    students = [SimpleNamespace(exif=exif) for exif in (True, True, False)]
+    assert evaluate.common_exif(students[:2]) is True
+    assert evaluate.common_exif(students) is None
+
+
+def test_students_of_one_name_are_told_apart_by_their_run(digits_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(digits_run, tmp_path / "other")
+    subjects = evaluate.load_subjects([run / "students/a" for run in (digits_run, other)], None, [])
+    assert [subject.name for subject in subjects] == ["a", "other/a"]
+
+
+def test_a_folder_that_cannot_be_made_is_seen_before_anything_is_computed(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.txt").touch()
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([str(digits_run), "--out", str(tmp_path / "results.txt" / "x")])
+    assert ended.value.code == 2
+    assert "(--out=…)" in capsys.readouterr().err
 
 
 def test_image_files_are_evaluated_as_the_run_did(image_run: Path) -> None:

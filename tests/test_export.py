@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +297,25 @@ def test_the_code_of_the_card_runs(exported: Path, monkeypatch: pytest.MonkeyPat
         names = {}
         exec(compile(code, "the card", "exec"), names)
         assert names["probabilities"].shape == (1, 10)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_other_formats_runs(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = ("openvino", "torchscript", "torch_export")
+    words = [word for name in formats for word in ("--format", name)]
+    main([str(run), *words, "--out", str(tmp_path / "out"), "--limit", "8"])
+    monkeypatch.chdir(tmp_path / "out")
+    _, *codes = code_of(Path("README.md"))
+    capsys.readouterr()
+    printed = set()
+    for code in codes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.load
+            exec(compile(code, "the card", "exec"), {})
+        printed.add(re.search(r"[\[(](\d)[\])]", capsys.readouterr().out)[1])
+    assert (len(codes), len(printed)) == (3, 1)  # all say the same of one image
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ def load_data(
     own: Path | None = None,
     config_dir: str | Path | None = None,
     allow: Sequence[str] = (),
+    exif: bool | None = None,
 ) -> LabelledSet:
     """The samples that a command line asks for.
 
@@ -35,6 +36,8 @@ def load_data(
         own: the directory of the run whose data are taken if there is no ``data=``.
         config_dir: a folder with the user's own YAML files.
         allow: packages whose data sets the run may name.
+        exif: whether photographs are turned as their tag says, if no word says it; None: as the
+            data say.
 
     Raises:
         UserError: a word is wrong, or the data cannot be loaded.
@@ -49,6 +52,9 @@ def load_data(
         check(cfg)
         data = instantiate(cfg.data, _convert_="object")
         check_effect(data, words)
+        is_said = any(word.startswith("data.exif=") for word in words)
+        if isinstance(data, ImageFiles) and exif is not None and not is_said:
+            data.exif = exif
         set_up(data)
         return take_split(data, name_of(cfg.data), cfg.split)
 

@@ -60,6 +60,7 @@ class Subject:
         class_names: one for each logit.
         form: the samples that it takes.
         trained_on: name of its data set and the fingerprint of the data.
+        exif: whether it saw photographs turned as their tag says; None: it is not known.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Subject:
     class_names: Sequence[str]
     form: Form
     trained_on: tuple[str | None, str | None]
+    exif: bool | None = None
 
 
 @dataclass(frozen=True)

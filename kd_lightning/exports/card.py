@@ -154,6 +154,11 @@ def input_and_output(info: Info, graph: Graph) -> str:
         side = given["net_size"]
         resized = f"Resizing to {side}, normalization" if side else "Normalization"
         lines.append(f"{resized} and softmax are part of the files.")
+    elif given["net_size"]:
+        lines.append(
+            f"From this size they are resized to {given['net_size']} "
+            f"({given['net_interpolation']}, antialiased), before they are normalized."
+        )
     return " ".join(lines)
 
 
@@ -167,7 +172,8 @@ def resizing(given: Info) -> str:
     else:
         side = round(given["size"] / given["crop_fraction"])
         how = f"resized to {side} by the short side, then cropped to the centre"
-    return f"Images of another size are {how} ({given['interpolation']}, antialiased)."
+    turned = " Photographs are turned as their EXIF tag says." if given.get("exif") else ""
+    return f"Images of another size are {how} ({given['interpolation']}, antialiased).{turned}"
 
 
 def training(info: Info) -> str:
@@ -214,5 +220,9 @@ def limits(files: Mapping[str, Sequence[str]]) -> str:
         "- Probabilities are not recalibrated: see ECE.",
     ]
     if "int8" in files:
-        lines.append("- The int8 file computes something else than the student: see its accuracy.")
+        lines.append(
+            "- The int8 file computes something else than the student: see its accuracy, which is "
+            "that on the processor of the export. An x86 processor without VNNI can cut off large "
+            "sums, and then it is lower."
+        )
     return "\n".join(lines)

@@ -29,6 +29,30 @@ session = onnxruntime.InferenceSession("{file}")
 ({output},) = session.run(["{output}"], {{"{name}": {name}}})
 print({output}.argmax(1))
 """
+TORCH = """\
+import torch
+
+net = {load}
+{name} = torch.zeros({shape}, dtype=torch.{dtype})  # see above
+print(net({name}).argmax(1))
+"""
+TORCHSCRIPT = TORCH.replace("{load}", 'torch.jit.load("{file}")')
+TORCH_EXPORT = TORCH.replace("{load}", 'torch.export.load("{file}").module()')
+OPENVINO = """\
+import numpy as np
+import openvino
+
+exact = {{"INFERENCE_PRECISION_HINT": "f32"}}  # or it may compute in bfloat16
+net = openvino.Core().compile_model("{file}", "CPU", exact)
+{name} = np.zeros(({shape}), np.{dtype})  # see above
+print(net({name})[0].argmax(1))
+"""
+OF_FORMATS = {  # the first format that there is
+    "ONNX Runtime": ({"onnx": ONNX, "int8": ONNX}),
+    "OpenVINO": {"openvino": OPENVINO},
+    "TorchScript": {"torchscript": TORCHSCRIPT},
+    "torch.export": {"torch_export": TORCH_EXPORT},
+}
 TIMM = """\
 import timm
 import torch
@@ -41,16 +65,18 @@ logits = net((images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1))
 
 
 def snippets(info: Mapping[str, Any], graph: Graph, files: Mapping[str, Sequence[str]]) -> str:
-    """Code for kd_lightning, for ONNX Runtime if there is such a file, and for a net of timm."""
+    """Code for kd_lightning, for each format that there is, and for a net of timm."""
     given = info["input"]
     constructor = info["architecture"].get("constructor", "kd_lightning")
     package = constructor.partition(".")[0]
     allow = "" if package == "kd_lightning" else f', allow=["{package}"]'
     codes = {"kd_lightning": KD_LIGHTNING.format(
         allow=allow, sample=SAMPLES[given["kind"]].format(**given))}  # fmt: skip
-    if onnx := [name for name in ("onnx", "int8") if name in files]:
-        codes["ONNX Runtime"] = ONNX.format(
-            file=files[onnx[0]][0],
+    for title, of_format in OF_FORMATS.items():
+        if not (there := [name for name in of_format if name in files]):
+            continue
+        codes[title] = of_format[there[0]].format(
+            file=files[there[0]][0],
             name=graph.input_name,
             output=graph.output_name,
             shape=", ".join(map(str, (1, *graph.example.shape[1:]))),

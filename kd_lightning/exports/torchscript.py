@@ -1,7 +1,7 @@
 """TorchScript, traced: torch can load it without this package, also in C++.
 
-Scripting would refuse the nets, whose inputs are checked in Python. Tracing records one batch; that
-other batch sizes work is part of the check of every export.
+Tracing records one batch, also of nets that cannot be scripted; that other batch sizes work is part
+of the check of every export.
 """
 
 import warnings

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from kd_lightning.base.errors import UserError, unknown
@@ -16,8 +17,8 @@ from kd_lightning.data.classification import ClassificationData
 from kd_lightning.evaluation.metrics import count_parameters
 from kd_lightning.exports import card
 from kd_lightning.exports.checked_files import CheckedFile, write_checked
-from kd_lightning.exports.graph import PREPROCESSING, Graph, build_graph
-from kd_lightning.exports.measure import bytes_of, speed_of
+from kd_lightning.exports.graph import PREPROCESSING, Graph, Logits, build_graph
+from kd_lightning.exports.measure import Speed, bytes_of, speed_of
 from kd_lightning.exports.output_folder import (
     CARD,
     RECORD,
@@ -29,6 +30,7 @@ from kd_lightning.exports.parity import CheckedSamples, accuracy, run_all
 from kd_lightning.exports.samples import image_reader, noise, of_part, of_path
 from kd_lightning.exports.source import copy_student, record_of
 from kd_lightning.exports.table import StudentRow, table_of
+from kd_lightning.models.classifier import Classifier
 from kd_lightning.students.file import JSON_FILE, WEIGHTS_FILE
 from kd_lightning.students.load import Student, load
 
@@ -109,7 +111,7 @@ def write_export(
         row = student_row(student, graph, samples, batch, folder)
         speed = None
         if teacher is not None and is_of_record(teacher, record):
-            speed = speed_of(lambda x: teacher(x).logits, batch)
+            speed = speed_of_teacher(teacher, batch, request.preprocessing)
         files = write_checked(graph, request.formats, folder, samples, calibration, batch)
         rest = {"kind": graph.input_name, "batch": len(batch)}
         table = table_of(files, row, samples, record, speed, **rest)
@@ -171,6 +173,7 @@ def samples_of(
         return replace(samples, about=samples.about + too)
     if data is not None:
         samples = of_part(data, "test", request.limit)
+        samples = replace(samples, y=as_classes(samples.y, data.class_names, student))
         if data.fingerprint == student.info.get("data", {}).get("fingerprint"):
             return samples
         return replace(samples, about=f"{samples.about}, whose data have changed since")
@@ -186,6 +189,16 @@ def samples_of(
     # in the units of the series: noise of another size may saturate a net, whatever its graph is
     mean, std = (torch.tensor(given[name]).reshape(-1, 1) for name in ("mean", "std"))
     return replace(samples, x=samples.x * std + mean)
+
+
+def as_classes(
+    y: Int[Tensor, " N"], class_names: Sequence[str], student: Student
+) -> Int[Tensor, " N"] | None:
+    """Labels of the data as the student's classes, by name; None if it has not all of them."""
+    place = {name: index for index, name in enumerate(student.class_names)}
+    if set(class_names) != set(place):
+        return None
+    return torch.tensor([place[name] for name in class_names])[y]
 
 
 def calibration_of(
@@ -218,6 +231,13 @@ def first(x: Tensor, count: int) -> Tensor:
     return x[torch.arange(count) % len(x)]
 
 
+def speed_of_teacher(teacher: nn.Module, batch: Tensor, preprocessing: str) -> Speed:
+    """As the files are timed: with its preprocessing if theirs is inside."""
+    if preprocessing == "outside" and isinstance(teacher, Classifier):
+        return speed_of(Logits(teacher), teacher.prepare(batch))
+    return speed_of(lambda x: teacher(x).logits, batch)
+
+
 def student_row(
     student: Student, graph: Graph, samples: CheckedSamples, batch: Tensor, folder: Path
 ) -> StudentRow:
@@ -225,7 +245,7 @@ def student_row(
     return StudentRow(
         parameters=count_parameters(student),
         size=bytes_of(folder, [WEIGHTS_FILE]),
-        speed=speed_of(graph.expected, batch),
+        speed=speed_of(graph.module, graph.to_input(batch)),  # as the files are timed
         accuracy=accuracy(run_all(graph.expected, samples.x), samples.y),
     )
 

@@ -14,6 +14,22 @@ from kd_lightning.methods.step import Cached
 from kd_lightning.models.outputs import ModelOutput
 
 
+def check_same_input(student: nn.Module, teacher: nn.Module, key: str) -> None:
+    """Raises ``UserError`` for a student that would see images of another size than the weights
+    with which it begins have seen: a teacher's file may say this size, and a student's keys do not.
+    """
+    own, of_teacher = (getattr(net, "prepare", None) for net in (student, teacher))
+    for key_of_net, name in (("input_size", "size"), ("interpolation", "interpolation")):
+        has, needs = (getattr(prepare, name, None) for prepare in (own, of_teacher))
+        if has != needs and getattr(of_teacher, "size", None) is not None:
+            raise UserError(
+                f"student {key} is to begin with its teacher's weights, which are for "
+                f"{key_of_net}={needs}, and has {has}: set method.teacher.{key_of_net}={needs} "
+                "(and that of a student that is not '${method.teacher}'), or "
+                "method.start_from_teacher=false"
+            )
+
+
 class Distiller(Learner, HoldsTeacher):
     """A Learner with a teacher that never changes (``HoldsTeacher``).
 
@@ -55,6 +71,7 @@ class Distiller(Learner, HoldsTeacher):
                     f"differ: give it the teacher's architecture (method.students.{key}="
                     "'${method.teacher}'), or set method.start_from_teacher=false"
                 ) from error
+            check_same_input(student, self.teacher, key)
             student.starts_trained = True
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Distiller":

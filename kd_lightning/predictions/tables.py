@@ -132,6 +132,8 @@ def to_sample(
 
 def fault_of(x: Tensor, given: Mapping[str, Any]) -> str:
     """Why the student cannot take this sample; "" if it can."""
+    if 0 in x.shape:
+        return "an empty sample"
     can_convert = given["kind"] == "image" and {x.shape[0], given["channels"]} == {1, 3}
     if x.shape[0] != given["channels"] and not can_convert:
         return f"{x.shape[0]} channels, the student takes {given['channels']}"

@@ -74,13 +74,15 @@ def read_metrics(directory: Path) -> dict[str, Any]:
 
 
 def best_student(directory: Path) -> str:
-    """The student of a finished run that was best on val; its only one, if it has one."""
+    """The student of a finished run that was best on val, as its weights were chosen: by accuracy,
+    then by NLL. Its only one, if it has one; the first one, if there is no val.
+    """
     nets, method = read_metrics(directory)["nets"], read_config(directory).method
     if missing := [key for key in method.students if "val" not in nets.get(key, {})]:
         what = f"has no numbers of {missing[0]} on val"
         raise Damaged(directory / "metrics.json", what, TEST_AGAIN)
-    by = chosen_by(method)
-    return max(method.students, key=lambda key: nets[key]["val"].get(by, 0.0))
+    by, val = chosen_by(method), {key: nets[key]["val"] for key in method.students}
+    return max(val, key=lambda key: (val[key].get(by, 0.0), -val[key].get("nll", 0.0)))
 
 
 def chosen_by(method: Mapping[str, Any]) -> str:

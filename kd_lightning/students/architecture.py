@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.base.allowed import registered
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.classifier import STATISTICS
 from kd_lightning.models.timm_adaptation import head_name
 from kd_lightning.models.timm_creation import timm_config
 from kd_lightning.models.timm_nets import timm_classifier
-from kd_lightning.students.construct import OF_TRAINING, construct
+from kd_lightning.students.construct import OF_ALL_TRAINING, OF_TRAINING, construct
 
 TIMM = "kd_lightning.models.timm_nets.timm_classifier"
 
@@ -36,13 +37,16 @@ def describe_architecture(config: Mapping[str, Any], state: State) -> dict[str, 
         config: by which the run has built it, without references.
         state: its weights.
     """
-    arguments = {key: value for key, value in config.items() if key not in OF_TRAINING}
-    target = arguments.pop("_target_")
+    target, is_ours = config["_target_"], config["_target_"] in registered("model")
+    unneeded = {"_target_", *(OF_TRAINING if is_ours else OF_ALL_TRAINING)}
+    arguments = {key: value for key, value in config.items() if key not in unneeded}
     if target == TIMM and not config.get("small_stem"):
         return _describe_timm(config)
-    # as trained: a file of weights may have brought its own
+    # as trained: a file of weights may have brought its own, or say that there are none
     own = dict(zip(("mean", "std"), statistics(state), strict=True))
-    arguments |= {k: v for k, v in own.items() if k in arguments and v is not None}
+    arguments |= {k: v for k, v in own.items() if k in arguments and (is_ours or v is not None)}
+    if target == TIMM and own["mean"] is None:
+        arguments |= {"data_mean": None, "data_std": None}  # timm's net would take these instead
     if target == TIMM:
         arguments["block_dropout"] = 0.0  # a hook, which cannot be scripted
     return {"constructor": target, "arguments": arguments}
@@ -121,12 +125,13 @@ def build(info: Mapping[str, Any], state: State, path: Path, allow: Sequence[str
     if "timm" in architecture:
         net = _build_timm(info)
     else:
-        arguments = architecture["arguments"]
+        name, arguments = architecture["constructor"], architecture["arguments"]
         # a file that is received reads no other file, and its constructor returns the net
-        odd = [key for key in arguments if key in (*OF_TRAINING, "_partial_")]
+        of_training = OF_TRAINING if name in registered("model") else OF_ALL_TRAINING
+        odd = [key for key in arguments if key in (*of_training, "_partial_")]
         if odd:
             raise UserError(f"{path} is no student file: its constructor has the argument {odd[0]}")
-        net = construct({"_target_": architecture["constructor"], **arguments}, path, allow)
+        net = construct({"_target_": name, **arguments}, path, allow)
     own = net.state_dict()
     names = names_in_file(list(own), architecture)
     check_fit({in_file: own[name] for name, in_file in names.items()}, state, path)

@@ -13,8 +13,10 @@ from kd_lightning.base.allowed import find_constructor, registered
 from kd_lightning.base.errors import UserError
 from kd_lightning.models.checkpoints import first_line
 
-# Arguments that matter only before or while a net is trained.
-OF_TRAINING = ("weights", "weights_key", "imagenet_rows", "require_head", "drop_path")
+# Arguments that matter only before or while a net is trained: of any net, and of those of this
+# package. A net from elsewhere may need the others to be built.
+OF_ALL_TRAINING = ("weights", "weights_key", "imagenet_rows", "require_head")
+OF_TRAINING = (*OF_ALL_TRAINING, "drop_path")
 HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 

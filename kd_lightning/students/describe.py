@@ -134,6 +134,8 @@ def describe_metrics(
     if metrics["has_val"]:
         by = chosen_by(cfg.method)
         weights = f"those that were best on val: highest {by}, then lowest nll"
+    if "averaging" in metrics:
+        weights += f"; {metrics['averaging']}"
     if "members" in net:
         weights = f"the mean of the weights of {', '.join(net['members'])}"
     return {

@@ -18,6 +18,7 @@ from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.models.assemble import select_rows
 from kd_lightning.models.checkpoint_facts import Facts
+from kd_lightning.models.classifier import Classifier, Prepare
 from kd_lightning.models.ensemble import Ensemble
 from kd_lightning.models.weights import load_weights
 from kd_lightning.records.run_directory import read_config
@@ -213,7 +214,10 @@ def load_student(
     if "weights" in config:
         config.weights = "none"  # the checkpoint holds them all
     net = build_net(config, 0, key)
-    load_weights(net, directory / f"best-{key}.ckpt", "teacher.source")
+    facts = load_weights(net, directory / f"best-{key}.ckpt", "teacher.source").facts
+    prepare = net.prepare if isinstance(net, Classifier) else None
+    if facts.mean is None and isinstance(prepare, Prepare):
+        prepare.set_statistics(None, None)  # it began with weights that normalize nothing
     return net
 
 

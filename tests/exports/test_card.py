@@ -92,6 +92,10 @@ def test_the_card_says_what_is_part_of_the_files() -> None:
     assert "Normalization and softmax are part of the files." in card_of(INFO)
     info = INFO | {"input": INFO["input"] | {"net_size": 32}}
     assert "Resizing to 32, normalization and softmax" in card_of(info)
+    info["input"]["net_interpolation"] = "bicubic"
+    outside = graph_of("images", "outside")
+    text = model_card(info, RECORD, outside, TABLE, FILES)
+    assert "From this size they are resized to 32 (bicubic, antialiased), before they are" in text
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,7 @@ def test_the_card_says_what_is_part_of_the_files() -> None:
         ({"resize": "letterbox"}, "black borders"),
         ({"crop_fraction": 1.0}, "resized by the short side, then cropped"),
         ({"interpolation": "bicubic"}, "bicubic"),
+        ({"exif": True}, "Photographs are turned as their EXIF tag says."),
     ],
 )
 def test_the_card_says_how_images_were_resized(changed: dict, text: str) -> None:

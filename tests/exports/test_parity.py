@@ -1,11 +1,14 @@
 """A file that computes something else is refused."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from nets_to_export import graph_of, samples_of
 
 from kd_lightning.base.errors import UserError
-from kd_lightning.exports.parity import BATCH, SINGLES, check_parity, compare, run_all
+from kd_lightning.exports.parity import BATCH, SINGLES, accuracy, check_parity, compare, run_all
 
 
 def test_the_first_samples_are_run_one_by_one_and_the_rest_in_batches() -> None:
@@ -48,3 +51,27 @@ def test_a_file_that_cannot_take_every_batch_size_is_refused() -> None:
 
     with pytest.raises(UserError, match="--format onnx cannot be run"):
         check_parity("onnx", fixed, graph, samples, exact=True)
+
+
+def test_an_error_that_nearly_certain_probabilities_hide_is_refused() -> None:
+    samples = samples_of("series")
+
+    def fixed(p: float) -> Callable:
+        return lambda x: torch.tensor([[1 - p, p]]).expand(len(x), 2)
+
+    graph = replace(graph_of("series"), expected=fixed(3e-5))
+    check_parity("onnx", fixed(3.01e-5), graph, samples, exact=True)
+    with pytest.raises(UserError, match=r"from PyTorch by 0.51 in the logarithm, more than the 0"):
+        check_parity("onnx", fixed(5e-5), graph, samples, exact=True)
+
+
+def test_few_samples_are_run_in_a_batch_too() -> None:
+    graph, samples, sizes = graph_of("series"), samples_of("series", 2), []
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return graph.module(x)
+
+    found = check_parity("onnx", watched, graph, samples, exact=True)
+    assert sizes == [1, 1, 1, 1, 2]
+    assert found.accuracy == accuracy(graph.module(samples.x), samples.y)

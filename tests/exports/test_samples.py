@@ -15,7 +15,7 @@ from kd_lightning.base.errors import UserError
 from kd_lightning.data.digits import Digits
 from kd_lightning.data.loading.decoding import read_rgb
 from kd_lightning.exports.samples import image_reader, noise, of_part, of_path, spread
-from kd_lightning.exports.write_export import samples_of
+from kd_lightning.exports.write_export import as_classes, samples_of
 
 NAMES = [*"abcdef"]
 
@@ -132,3 +132,11 @@ def test_noise_of_series_has_the_units_of_the_training_data(tmp_path: Path) -> N
     x = samples_of(request, student, None).x
     assert x.mean(dim=(0, 2)).tolist() == pytest.approx([1e5, -3.0], rel=1e-3)
     assert x.std(dim=(0, 2)).tolist() == pytest.approx([700.0, 0.01], rel=0.1)
+
+
+def test_labels_of_the_data_are_the_students_classes_by_name() -> None:
+    student = SimpleNamespace(class_names=["cat", "dog", "eel"])
+    y = torch.tensor([0, 1, 2, 0])
+    assert as_classes(y, ["cat", "dog", "eel"], student).tolist() == [0, 1, 2, 0]
+    assert as_classes(y, ["eel", "cat", "dog"], student).tolist() == [2, 0, 1, 2]
+    assert as_classes(y, ["ant", "cat", "dog"], student) is None

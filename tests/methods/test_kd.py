@@ -428,3 +428,11 @@ def test_mixed_targets_that_count_for_nothing_are_refused() -> None:
         make(mixed_targets=True, soft_weight=0)
     assert "unlabeled" in make(mixed_targets=True).unsupported()
     assert "unlabeled" not in make().unsupported()
+
+
+def test_a_student_that_begins_with_its_teachers_weights_sees_images_of_their_size() -> None:
+    teacher = net()
+    teacher.prepare.size = 16
+    with pytest.raises(UserError, match=r"for input_size=16, and has None: set method.teacher.inp"):
+        make(teacher=teacher, start_from_teacher=True)
+    make(teacher=teacher, start_from_teacher=False)

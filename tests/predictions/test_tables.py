@@ -164,3 +164,11 @@ def test_a_cell_that_is_no_usual_number_is_an_error_with_its_line(
     sound, bad = read(tmp_path / "x.tsv", SERIES)
     assert sound.x is not None
     assert bad.error == f"line 3: expected numbers such as 0.5, got '{cell}'"
+
+
+def test_an_empty_image_is_said(tmp_path: Path) -> None:
+    for kind in (np.float32, np.uint8):
+        x = np.zeros((2, 3, 0, 0), dtype=kind)
+        given = {"kind": "image", "channels": 3, "size": 8}
+        samples = read(write(tmp_path / "x.npz", x=x), given)
+        assert [sample.error for sample in samples] == ["an empty sample"] * 2

@@ -327,14 +327,17 @@ def test_val_of_an_older_run_has_its_wrong_labels_when_it_is_resumed(
 
 
 def test_the_best_student_is_so_by_what_its_weights_were_chosen_by(tmp_path: Path) -> None:
-    students = {"students": {"a": {}, "b": {}}}
-    values = {"a": (0.9, 0.2), "b": (0.8, 0.3)}
+    students = {"students": {"a": {}, "b": {}, "c": {}}}
+    values = {"a": (0.9, 0.2), "b": (0.8, 0.3), "c": (0.9, 0.1)}
     nets = {
-        key: {"val": {"accuracy": clean, "robust_accuracy": robust}}
+        key: {
+            "val": {"accuracy": clean, "robust_accuracy": robust, "nll": 0.4 - 0.1 * (key == "c")}
+        }
         for key, (clean, robust) in values.items()
     }
     (tmp_path / "metrics.json").write_text(json.dumps({"nets": nets}))
-    for by, best in (({}, "a"), ({"choose_by": "robust_accuracy"}, "b"),
-                     ({"choose_by": "accuracy"}, "a")):  # fmt: skip
+    # of equal ones, that with the lower NLL, as its weights were chosen
+    for by, best in (({}, "c"), ({"choose_by": "robust_accuracy"}, "b"),
+                     ({"choose_by": "accuracy"}, "c")):  # fmt: skip
         OmegaConf.save(OmegaConf.create({"method": students | by}), tmp_path / "config.yaml")
         assert best_student(tmp_path) == best

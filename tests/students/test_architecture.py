@@ -14,7 +14,7 @@ from torch.nn import functional
 import kd_lightning
 from kd_lightning.base.errors import UserError
 from kd_lightning.config.command_line import CONF
-from kd_lightning.students.architecture import TIMM
+from kd_lightning.students.architecture import TIMM, describe_architecture
 from kd_lightning.students.file import METADATA, read_student, write_student
 
 NETS = sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml"))
@@ -141,6 +141,26 @@ def test_a_net_without_statistics_does_not_normalize(tmp_path: Path) -> None:
         student = kd_lightning.load(path)
         assert student.info["input"]["mean"] is None
         assert torch.equal(student(samples("colour")), net(samples("colour")).logits)
+
+
+def test_weights_that_normalize_nothing_win_over_the_configuration(tmp_path: Path) -> None:
+    for number, words in enumerate(({}, {"name": "test_efficientnet", "small_stem": True})):
+        name = "timm" if words else "mlp"
+        config = net_config(name, "colour", **SMALL[name] | words)
+        net = build_random(config)
+        assert net.prepare.mean is not None
+        net.prepare.set_statistics(None, None)  # as a file of weights for plain input does
+        path = write_student(
+            tmp_path / str(number), net.state_dict(), info_of(config, net, "colour")
+        )
+        student = kd_lightning.load(path)
+        assert torch.equal(student(samples("colour")), net(samples("colour")).logits)
+
+
+def test_a_net_from_elsewhere_keeps_the_arguments_that_it_needs() -> None:
+    config = {"_target_": "my_networks.small", "drop_path": 0.1, "weights": "x.pt", "mean": [0.5]}
+    described = describe_architecture(config, {"trunk.weight": torch.ones(1)})
+    assert described["arguments"] == {"drop_path": 0.1, "mean": [0.5]}
 
 
 @pytest.mark.parametrize(

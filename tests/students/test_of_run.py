@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import TINY
 
 import kd_lightning
 from kd_lightning import distill
@@ -115,3 +116,18 @@ def test_an_unfinished_run_is_one_sentence(copied_run: Path) -> None:
     (copied_run / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"is no finished run: it has no metrics.json .*resume="):
         kd_lightning.load(copied_run)
+
+
+def test_a_student_that_began_with_weights_for_plain_input_normalizes_nothing(
+    tmp_path: Path,
+) -> None:
+    words = [*TINY, "method=supervised", f"outputs={tmp_path}"]
+    words = [word for word in words if not word.startswith("teacher")]
+    raw = ["method.students.student.mean=null", "method.students.student.std=null"]
+    first = distill(*words, *raw).directory
+    start = f"method.students.student.weights={first}/students/student/student.safetensors"
+    second = distill(*words, start).directory
+    student, net = kd_lightning.load(second), load_student(second, "student")
+    assert student.info["input"]["mean"] is net.prepare.mean is None
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(student(x), net.eval()(x).logits)
