@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 threads.DEFAULT_THREADS = 1
-# Before any test starts this server, which imports nothing later
+# Before any test starts this server, which imports nothing later. The launcher of the package, too,
+# names what its jobs need; in tests they also measure quickly.
+preload = forkserver.set_forkserver_preload
+forkserver.set_forkserver_preload = lambda names: preload([*names, "quick_measures"])
 multiprocessing.get_context("forkserver").set_forkserver_preload(["kd_lightning.running.run"])
 # No test takes the power away. Other processes wait for the disk as always.
 os.fsync = lambda descriptor: None

@@ -20,7 +20,7 @@ PICTURES = ("astronaut.png", "brick.png", "chelsea.png", "coffee.png", "grass.pn
             "gravel.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
             "rocket.jpg")  # fmt: skip
 COUNTS = {"train": 40, "val": 15, "test": 12}  # of each class
-SIDE = 32
+SIDE = 27
 
 
 def pictures() -> Path:

@@ -29,7 +29,7 @@ def test_it_shows_versions_extras_and_the_machine(capsys, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_it_times_a_step_of_every_method(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "STEPS", 3)
+    monkeypatch.setattr(installation, "STEPS", 2)
     text = shown(capsys)
     for path in (CONF / "method").glob("[!_]*.yaml"):
         assert re.search(rf"^  {path.stem} +\d+\.\d ms a step \(64 images of 8 px\)$", text, re.M)

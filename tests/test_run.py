@@ -110,12 +110,7 @@ def test_a_second_run_reuses_teacher_and_baselines_and_prints_it(
 
 
 def test_all_seeds_share_one_teacher_and_one_split(tmp_path: Path) -> None:
-    runs = [
-        distill("method=kd", "data=digits", f"seed={seed}", f"outputs={tmp_path}",
-                "trainer.max_epochs=1", "teacher.trainer.max_epochs=1", "callbacks=quiet",
-                "logger=none")
-        for seed in (0, 1)
-    ]  # fmt: skip
+    runs = [distill("method=kd", *TINY, f"seed={seed}", f"outputs={tmp_path}") for seed in (0, 1)]
     assert len(list((tmp_path / "teachers").glob("teacher-*/metrics.json"))) == 1
     records = [json.loads((run.directory / "environment.json").read_text()) for run in runs]
     assert records[0]["data"] == records[1]["data"]

@@ -148,15 +148,11 @@ def test_without_joblib_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_real_jobs(tmp_path: Path) -> None:
-    jobs = [
-        create_job(tmp_path / f"{number:04}", JobSpec(number, word, {}, [*SUPERVISED, word]))
-        for number, word in enumerate(["seed=0", "trainer.max_epochs=0"])
-    ]
-    assert set(Joblib(n_jobs=2).run(jobs)) == set(jobs)
-    assert [job.state() for job in jobs] == [State.DONE, State.FAILED]
-    assert "trainer.max_epochs must be >= 1" in jobs[1].error()
-    assert jobs[0].metrics()["objective"] is not None
+def test_a_real_job(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "0000", JobSpec(0, "seed=0", {}, [*SUPERVISED, "seed=0"]))
+    assert list(Joblib(n_jobs=2).run([job])) == [job]
+    assert job.state() is State.DONE
+    assert job.metrics()["objective"] is not None
 
 
 @pytest.mark.slow

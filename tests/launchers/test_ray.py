@@ -151,16 +151,13 @@ def test_an_interrupted_sweep_stops_its_jobs_and_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_jobs(tmp_path: Path) -> None:
+def test_a_real_job(tmp_path: Path) -> None:
     words = ["method=supervised", *(word for word in TINY if not word.startswith("teacher"))]
-    for number, word in enumerate(["seed=0", "trainer.max_epochs=0"]):
-        spec = JobSpec(number, word, {}, [*words, word], accelerator="cpu", threads=1)
-        create_job(tmp_path / "jobs" / f"{number:04}", spec)
-    program = "print(sorted(job.number for job in Ray().run(jobs_of(folder))))"
-    assert run_driver(tmp_path, program) == "[0, 1]\n"  # and Ray prints nothing
-    jobs = jobs_of(tmp_path)
-    assert [job.state() for job in jobs] == [State.DONE, State.FAILED]
-    assert "trainer.max_epochs must be >= 1" in jobs[1].error()
+    spec = JobSpec(0, "seed=0", {}, [*words, "seed=0"], accelerator="cpu", threads=1)
+    job = create_job(tmp_path / "jobs" / "0000", spec)
+    program = "print([job.number for job in Ray().run(jobs_of(folder))])"
+    assert run_driver(tmp_path, program) == "[0]\n"  # and Ray prints nothing
+    assert job.state() is State.DONE
 
 
 @pytest.mark.slow

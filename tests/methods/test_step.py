@@ -27,6 +27,7 @@ RANDOM |= {"mean_teacher"}  # and those of its average
 RANDOM |= {"uncertainty_mixup"}  # as are its partners
 # AdamW makes whole steps of gradients so small that rounding is a part of them
 MORE_WORDS = {key: ["optimizer=sgd"] for key in ("teacher_evolution", "knowledge_review")}
+MORE_WORDS |= {"diffusion_distillation": ["method.num_steps=2"]}  # each is unrolled
 MORE_WORDS |= {"student_oriented": ["method.search_share=1"]}  # its end compiles once more
 RANDOM |= {"diffusion_distillation"}  # so is its noise
 RANDOM |= {"student_oriented"}

@@ -190,7 +190,7 @@ def test_a_sweep_killed_at_any_moment_ends_like_an_undisturbed_one(
 def test_a_job_that_is_killed_leaves_the_others_alone(tmp_path: Path, undisturbed: Path) -> None:
     directory = tmp_path / "sweep"
     victim = directory / "jobs" / "0001"
-    words = [*SETTING[:-1], "method.temperature=1,4,8", "trainer.max_epochs=20"]
+    words = [*SETTING[:-1], "method.temperature=1,4,8", "trainer.max_epochs=12"]
     words += [f"sweep.dir={directory}", f"outputs={undisturbed.parent}", "launcher.workers=2"]
 
     def kill() -> None:
