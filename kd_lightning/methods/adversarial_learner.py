@@ -89,8 +89,8 @@ class AdversarialLearner(Learner):
         Args:
             x: images in [0, 1], or series; from ``as_floats``.
             objective: the student's logits (B, C) -> what the attack raises, (B,).
-            stream: the numbers from which the random start follows, besides the seed; none: the
-                rank and the step.
+            stream: the numbers from which what is random follows, besides the seed; none: the rank
+                and the step.
             mode: of the student.
             epsilon: largest change of a value; None: that of training.
         """
@@ -98,6 +98,9 @@ class AdversarialLearner(Learner):
         if not size:
             return x
         student = self.students[key]
+        # also without a random start: a student in training draws the masks of its dropout
+        self._seed_attack(key, *stream)
+        noise = torch.empty_like(x).uniform_(-1, 1) if self.random_start else None
         with in_mode(student, mode):
             return pgd(
                 lambda u: objective(student(u).logits),
@@ -105,16 +108,15 @@ class AdversarialLearner(Learner):
                 epsilon=size,
                 step_size=self.step_size,
                 steps=self.steps,
-                noise=self._noise(key, x, *stream) if self.random_start else None,
+                noise=noise,
                 bounds=(0.0, 1.0) if x.ndim == 4 else None,
             )
 
-    def _noise(self, key: str, x: Tensor, *stream: int | str) -> Tensor:
+    def _seed_attack(self, key: str, *stream: int | str) -> None:
         if stream:
             seed_stream(self.seed, *stream, key, self.global_rank, device=self.device)
         else:
             self.seed_step_stream("attack", key)
-        return torch.empty_like(x).uniform_(-1, 1)
 
     # On val
 

@@ -55,6 +55,8 @@ class MatchChannels(Stage):
         layers: student -> its layers -> the teacher's.
     """
 
+    config_keys = ("students",)  # the weights do not say all of a net, such as its input size
+
     def __init__(
         self,
         *,

@@ -8,7 +8,8 @@ teacher. It is denoised by a diffusion model of the teacher's features, and imit
         + diffusion_weight * ||eps(x_t, t) - n||^2 + reconstruction_weight * MSE(dec(h), f_t)
 
 h = enc(f_t) is a code of the teacher's feature. g denoises with five DDIM steps; g' is the same for
-the logits, without a code. The student's own logits learn from the labels alone.
+the logits, without a code. The student's own logits are compared with the labels alone; the soft
+term reaches them through g'.
 
 ``target="self"`` is DSKD, a reconstruction: neither its code nor its coefficients are known to us.
 The student's adapted feature h is denoised under the guidance of the teacher's classifier, and

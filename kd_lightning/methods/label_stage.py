@@ -20,6 +20,7 @@ class LearnLabels(RecipeStage):
     """
 
     learns_on: ClassVar[bool] = True
+    config_keys = ("students",)  # the weights do not say all of a net, such as its dropout
 
     def __init__(self, *, students: nn.ModuleDict, seed: int, **stage: Any) -> None:
         super().__init__(name="labels", **stage)

@@ -5,6 +5,7 @@ A result lies in ``<outputs>/stages/<method>-<stage>-<hash>/``: ``result.safeten
 that shapes the result: the stage's settings and initial weights, the teacher, the data.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from kd_lightning.base.ranks import launcher_rank
+from kd_lightning.base.streams import stream_seed
 from kd_lightning.base.tensor_files import read_tensors, write_tensors
 from kd_lightning.base.weights_hash import sha256_of
 from kd_lightning.callbacks.save_epoch import SaveEpoch
@@ -106,7 +108,7 @@ def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Pat
     shape = shape_hash(
         type(stage).__qualname__,
         {"epochs": stage.max_epochs, "settings": stage.settings(), "method": cfg.method._target_}
-        | {key: config.get(key) for key in stage.config_keys},
+        | {key: without_weights(config.get(key)) for key in stage.config_keys},
         {key: value for key, value in samples.items() if key not in IMMATERIAL["data"]},
         [sha256_of(stage), sha256_of(stage.teacher), data.fingerprint, str(cfg.hardware.precision)],
         # the weights do not say all of a teacher, such as the size of its input
@@ -116,6 +118,13 @@ def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Pat
         ],
     )
     return Path(cfg.outputs) / "stages" / f"{method}-{stage.name}-{shape}"
+
+
+def without_weights(config: Any) -> Any:
+    """A configuration without the files of its nets' weights, whose content is hashed apart."""
+    if not isinstance(config, dict):
+        return config
+    return {key: without_weights(value) for key, value in config.items() if key != "weights"}
 
 
 def fit_stage(
@@ -132,7 +141,10 @@ def fit_stage(
     run.trainer = {"max_epochs": stage.max_epochs, "log_every_n_steps": steps}
     callbacks = [StageProgress(stage.name, say), SaveEpoch(directory)]
     trainer = bare_trainer(run, logger=False, callbacks=callbacks, default_root_dir=directory)
-    batches = data.loader("train", device=trainer.strategy.root_device)
+    samples = copy.copy(data)
+    if stage.learns_on:  # or the students would see the same crops in the same order once more
+        samples.seed = stream_seed(data.seed, "stage", stage.name)
+    batches = samples.loader("train", device=trainer.strategy.root_device)
     checkpoint = choose_checkpoint(directory, say)
     trainer.fit(stage, batches, ckpt_path=checkpoint, weights_only=True)
     state = {name: value.cpu().contiguous() for name, value in stage.state_dict().items()}

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,19 @@ def test_an_attack_follows_from_seed_student_and_step(monkeypatch: pytest.Monkey
     assert not torch.equal(attack(), attack(seed=1))
     assert not torch.equal(attack(), attack(step=1))
     assert torch.equal(attack(start=False), attack(start=False, seed=1, step=1))
+
+
+def test_the_dropout_inside_of_an_attack_follows_from_the_seed_too() -> None:
+    x, y = batch()
+
+    def attack() -> Tensor:
+        method = make(epsilon=0.1, step_size=0.01, steps=2, random_start=False)
+        method.students["student"].dropout.p = 0.5
+        torch.rand(3)
+        objective = partial(label_cross_entropy, labels=y)
+        return method.attacked("student", x, objective, mode="train")
+
+    assert torch.equal(attack(), attack())
 
 
 def test_images_of_bytes_are_attacked_as_floats_from_0_to_1() -> None:

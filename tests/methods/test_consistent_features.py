@@ -1,6 +1,6 @@
 """Consistent features: what is matched, when, with which student, and what the matching is for."""
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
+from kd_lightning.base.streams import stream_seed
 from kd_lightning.methods.consistent_features import ConsistentFeatures, MatchChannels
 from kd_lightning.methods.kd import KnowledgeDistillation
 from kd_lightning.methods.label_stage import LearnLabels
@@ -198,7 +199,10 @@ def test_students_learn_labels_alone_before_they_are_matched(tmp_path: Path) -> 
     case = AfterLabels(tmp_path)
     net = deepcopy(case.student)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    loader = case.data.loader("train")
+    of_stage = copy(case.data)  # other batches than those of the run that follows
+    of_stage.seed = stream_seed(case.data.seed, "stage", "labels")
+    loader = of_stage.loader("train")
+    assert not torch.equal(next(iter(loader))[0], next(iter(case.data.loader("train")))[0])
     for epoch in range(2):
         optimizer.param_groups[0]["lr"] = (0.05, 0.005)[epoch]
         loader.batch_sampler.sampler.set_epoch(epoch)
@@ -210,7 +214,7 @@ def test_students_learn_labels_alone_before_they_are_matched(tmp_path: Path) -> 
     assert_same_weights(case.student, net)
     assert case.student.training
     assert all(p.requires_grad for p in case.student.parameters())
-    loader.batch_sampler.sampler.set_epoch(0)
+    loader = case.data.loader("train")
     rows = [method.rows(x)["student"][0] for x, _ in loader]
     again = deepcopy(method.feature_losses["student"][0])
     again.match(*(torch.cat(rows) for rows in zip(*rows, strict=True)))
@@ -225,8 +229,10 @@ def test_a_matching_and_its_controls_begin_with_the_same_students(tmp_path: Path
         assert_same_weights(case.student, cases[0].student)
     assert len(kept(tmp_path, "labels")) == 1
     assert len(kept(tmp_path, "channel-matching")) == len(matchings)
-    AfterLabels(tmp_path, "method.stage_recipe.learning_rate=0.01").complete()
-    assert len(kept(tmp_path, "labels")) == 2
+    others = ("method.stage_recipe.learning_rate=0.01", "method.students.student.dropout=0.5")
+    for count, words in enumerate(others, 2):  # the second one has the same first weights
+        AfterLabels(tmp_path, words).complete()
+        assert len(kept(tmp_path, "labels")) == count
 
 
 def test_students_that_were_stopped_while_they_learn_labels_end_with_the_same_bits(
