@@ -36,8 +36,8 @@ def mlkd_soft_loss(
     gets. It is of the size of ``(B / C)^2``. With several devices, each device computes both terms
     from its own part of the batch.
 
-    As released (https://github.com/Jin-Ying/Multi-Level-Logit-Distillation): the three terms and
-    their scales, and the temperatures. The released training has more. It sees each sample in a
+    As released (https://github.com/Jin-Ying/Multi-Level-Logit-Distillation): the three terms
+    and the temperatures. The released training has more. It sees each sample in a
     weak and in a strong augmentation at once, and is to keep only the less confident half of the
     samples, or classes, of the weak one. But that mask is multiplied with a term that is a mean
     already, so it halves the term. The batch and class terms of the strong one are computed and not
@@ -49,8 +49,8 @@ def mlkd_soft_loss(
 
     Args:
         factors: t / T of each temperature.
-        batch_weight, class_weight: of two terms, beside 1 for the instance term; >= 0. As released
-            1, for 64 samples and 100 classes.
+        batch_weight, class_weight: of two terms, beside 1 for the instance term; >= 0. A third
+            has the released balance, for 64 samples and 100 classes.
 
     Raises:
         ValueError: a weight is negative, there is no factor, or one, or the temperature, is not

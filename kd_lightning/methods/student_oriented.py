@@ -19,7 +19,8 @@ not at hand. Ours: the first-order outer step (there: one unrolled step, by fini
 leave-one-out baseline (there: RELAX with a learned control variate, here ``estimator: relax``), a
 draw for each sample (there: one for a batch), all pairs of operations (there: 35 of 36), the run's
 optimizer for the policy (there: Adam, 3e-4), areas of the plain map f_t, ``area_supervision``,
-``num_areas``, channels of the shuffle (there: all), noise relative to the map's deviation. Defects
+``num_areas``, the union of the areas as mask (there: their sum), corners that are rounded and
+clipped, channels of the shuffle (there: all), noise relative to the map's deviation. Defects
 that are not copied: (a) sub-policies drawn anew inside of the search; (b) one batch for both of its
 levels; (c) augmentation where it is off; (d) the log-probability of a pair counted once for each
 chance; (e) a final ReLU that lets sizes die, and an area module that a constant satisfies; (f) 8
