@@ -116,11 +116,10 @@ def requests_of(arguments: argparse.Namespace, subjects: Sequence["Subject"]) ->
 
 
 def common_exif(subjects: Sequence["Subject"]) -> bool | None:
-    """Whether all students saw photographs turned as their tag says; None: they differ, or do not
-    say it.
+    """False if all students saw photographs as they are, not turned as their tag says; None: the
+    data decide, since a student that saw no files says True as well.
     """
-    seen = {subject.exif for subject in subjects}
-    return seen.pop() if len(seen) == 1 else None
+    return False if all(subject.exif is False for subject in subjects) else None
 
 
 def check_effect(arguments: argparse.Namespace) -> None:

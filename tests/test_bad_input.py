@@ -181,6 +181,9 @@ TOGETHER = {
     "callbacks=early_stopping callbacks.early_stopping.monitor=train/loss": (
         "monitors train/loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
     ),
+    "logger=mlflow logger.mlflow.tracking_uri=https://me:secret@example.org": (
+        "logger.mlflow.tracking_uri has a password, which the files of the run would show"
+    ),
     "augmentation@data.augmentation=shift": "the augmentation does not suit samples of shape (3,",
     "augmentation@data.augmentation=imagenet": "Interpolation key 'data.image_size' not found",
     "mixing@data.mixing=mixup data.mixing.alpha=-1": "the mixing refuses its settings: ",

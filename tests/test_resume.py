@@ -18,7 +18,7 @@ from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.save_epoch import SaveEpoch
-from kd_lightning.records.resumed_config import ADDED_KEYS
+from kd_lightning.records.resumed_config import ADDED_KEYS, of_requeued_run
 from kd_lightning.records.run_directory import holding
 
 # everything that draws random numbers, dropout, augmentation and mixing, and a schedule
@@ -134,6 +134,22 @@ def test_a_run_resumes_from_any_epoch_bit_for_bit(
     assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1
     distill(f"resume={directory}")
     assert_same_outcome(directory, undisturbed)
+
+
+def test_the_words_of_a_run_that_slurm_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "lr=0.1"
+    run = f"run_dir='{directory}'"
+    words = ["--config-dir", "mine", "~callbacks.x", "method=kd", run, "allow=[my_nets]"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert of_requeued_run(words) == words  # it has not begun
+    directory.mkdir()
+    (directory / "config.yaml").touch()
+    expected = ["--config-dir", "mine", "allow=[my_nets]", f"resume='{directory}'"]
+    assert of_requeued_run(words) == expected
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert of_requeued_run(words) == words
 
 
 def test_a_run_that_slurm_starts_again_goes_on(

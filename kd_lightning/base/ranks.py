@@ -99,12 +99,18 @@ def check_processes(requested: int, num_nodes: int) -> None:
             f"hardware.devices and hardware.num_nodes request {requested} processes, but this "
             "process is SLURM's batch script: put srun before the command"
         )
+    if not by_slurm or requested == 1:
+        return
     nodes = os.environ.get("SLURM_NNODES", str(num_nodes))
-    has_shape = "SLURM_NTASKS_PER_NODE" in os.environ and nodes == str(num_nodes)
-    if by_slurm and requested > 1 and not has_shape:
+    if nodes != str(num_nodes):
         raise UserError(
-            f"hardware.num_nodes={num_nodes} and SLURM's {nodes} nodes must agree, and SLURM must "
-            f"be told the tasks of each node: start the run with {srun}"
+            f"SLURM started this run on {nodes} nodes, and hardware.num_nodes={num_nodes}: change "
+            f"it, or start the run with {srun}"
+        )
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise UserError(
+            "SLURM must be told the tasks of each node, not of all together: start the run with "
+            f"{srun}"
         )
 
 

@@ -48,7 +48,7 @@ net = openvino.Core().compile_model("{file}", "CPU", exact)
 print(net({name})[0].argmax(1))
 """
 OF_FORMATS = {  # the first format that there is
-    "ONNX Runtime": ({"onnx": ONNX, "int8": ONNX}),
+    "ONNX Runtime": {"onnx": ONNX, "int8": ONNX},
     "OpenVINO": {"openvino": OPENVINO},
     "TorchScript": {"torchscript": TORCHSCRIPT},
     "torch.export": {"torch_export": TORCH_EXPORT},

@@ -54,10 +54,12 @@ class Joblib:
         try:
             while True:
                 while running < self.slots and (job := next(source, None)) is not None:
-                    if self.slots > 1 and job.spec.accelerator != "cpu" and visible_gpus():
+                    is_on_gpu = job.spec.accelerator != "cpu" and len(visible_gpus()) > 1
+                    if self.slots > 1 and is_on_gpu:
                         raise UserError(
                             "launcher=joblib gives its jobs no GPUs of their own, so all would use "
-                            "the first one: choose launcher=local, or hardware=cpu"
+                            "the first one: choose launcher=local (launcher.jobs_per_gpu=…), or "
+                            "hardware=cpu"
                         )
                     queue.waiting.put(job)
                     running += 1

@@ -50,11 +50,11 @@ class Ray:
         for name, number in least.items():
             if number is not None and number < 0:
                 raise UserError(f"launcher.{name} must be >= 0 or null, got {number}")
-            if number is not None and number > 1 and number % 1:
-                raise UserError(
-                    f"launcher.{name} must be a whole number, or below 1, got {number}: Ray gives "
-                    "out whole devices, or shares of one"
-                )
+        if num_gpus_per_job is not None and num_gpus_per_job > 1 and num_gpus_per_job % 1:
+            raise UserError(
+                "launcher.num_gpus_per_job must be a whole number, or at most 1, got "
+                f"{num_gpus_per_job}: Ray gives out whole GPUs, or a share of one"
+            )
         if max_jobs is not None and max_jobs < 1:
             raise UserError(f"launcher.max_jobs must be >= 1 or null, got {max_jobs}")
         os.environ.setdefault(

@@ -25,7 +25,7 @@ from kd_lightning.records.jobs import Job, JobSpec
 
 # After a failure, the other ranks wait this long, so that the first rank can write the reason.
 SECONDS_TO_EXPLAIN = 10.0
-SECONDS_TO_BE_ENDED = 600.0  # longer than SLURM waits between its first signal and the last
+SECONDS_TO_BE_ENDED = 300.0  # longer than SLURM waits between its first signal and the last
 
 
 class Slurm:

@@ -165,7 +165,6 @@ class FeatureDistillation(Distiller):
         reasons = {"cache": "it needs layers of the teacher, which a cache does not hold"}
         if self.needs_indices:
             reasons["mixing"] = "its memory has a slot for each sample, and a mixed one is two"
-            reasons["skip_bad"] = "the devices exchange the samples of a step, equally many of each"
         return reasons
 
     def losses(self, x: Tensor, y: Tensor, cached: Cached, progress: float | Tensor) -> Losses:

@@ -11,10 +11,11 @@ The loss, the mean over the classes, the weight 100, the rise and a are those of
 (https://github.com/CuriousAI/mean-teacher). The paper's decay is 0.99 during the rise and 0.999
 after it; here it is one number. The rest of its recipe belongs to the data, not to the method.
 
-Ours: CE is the mean over the labeled samples. The released TensorFlow code, from which the weight and
-the rise are, divides CE by the number of all samples and scales the weight by the labeled share, so
-the balance is the same. The average starts as a copy of the student. Batch norm's statistics are averaged with the weights, and
-the average's pass uses them; as released, that pass uses the statistics of its batch.
+CE is the mean over the labeled samples. The released TensorFlow code, from which the weight and the
+rise are, divides CE by the number of all samples and scales the weight by the labeled share, which
+is the same balance. Ours: the average starts as a copy of the student. Batch norm's statistics are
+averaged with the weights, and the average's pass uses them; as released, that pass uses the
+statistics of its batch.
 The two passes see the same augmented sample and differ by their dropout masks, where the paper
 augments each by itself. The student is validated and tested, as with every other method. The paper
 expects its average to be better: ``callbacks=ema`` tests an average of the same weights instead.

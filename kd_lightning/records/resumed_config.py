@@ -81,10 +81,12 @@ def of_requeued_run(words: Sequence[str]) -> list[str]:
     place = max((i for i, word in enumerate(words) if key_of(word) == "run_dir"), default=None)
     if place is None or not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         return list(words)
-    directory = words[place].partition("=")[2].strip("'\"")
-    if not is_run(Path(directory)):
+    directory = words[place].partition("=")[2]  # as it was typed: some names need their quotes
+    if not is_run(Path(directory.strip("'\""))):
         return list(words)
-    kept = [word for word in words if "=" not in word or word.startswith("-")]
+    is_option = [word.startswith("-") for word in words]
+    after = [False, *[word in ("--config-dir", "-cd") for word in words[:-1]]]
+    kept = [w for w, own, follows in zip(words, is_option, after, strict=True) if own or follows]
     return [*kept, *[w for w in words if key_of(w) == "allow"], f"resume={directory}"]
 
 

@@ -128,8 +128,8 @@ def holding(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
-            f"another process is at the run in {directory}: wait until it has ended, or stop it "
-            "(resume=…)"
+            f"another process is at the run in {directory}: wait until it has ended, or stop it; "
+            f"if there is none, remove {directory / '.lock'} (resume=…)"
         ) from error
     try:
         yield

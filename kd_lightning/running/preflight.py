@@ -69,6 +69,11 @@ def check_run(cfg: DictConfig, data: ClassificationData) -> None:
         net = build_net(cfg.method.teacher, cfg.teacher.seed, "teacher")
         teacher = Teacher(net, "untrained", "")
     method = build_method(cfg, teacher)
+    if method.needs_indices and data.skip_bad and trainer.world_size > 1:
+        raise UserError(
+            "the devices exchange the samples of a step for the memory of this loss, equally many "
+            "of each, so no image may be left out: set data.on_bad_image=error"
+        )
     check_net_keys(cfg, method, teacher)
     method.parameter_groups()
     if teacher is not None:
@@ -124,11 +129,12 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
     for key, callback in cfg.callbacks.items():
         if callback is None:
             continue
-        name = callback.get("monitor")
-        if name is None or name.startswith(tuple(f"train/{key}/" for key in cfg.method.students)):
-            continue
+        name = callback.get("monitor") or "train/"
+        if name.startswith("train/") and name not in ("train/loss", "train/accuracy"):
+            continue  # what a method logs in training is its own
         if name in names and data.parts["val"] is not None:
-            check_mode(key, name, callback.get("mode"))
+            if not cfg.resume:  # no other mode may be set then
+                check_mode(key, name, callback)
             continue
         reason = "there is no val part (data.val_fraction=…)"
         if data.parts["val"] is not None:
@@ -136,10 +142,12 @@ def check_monitors(cfg: DictConfig, data: ClassificationData) -> None:
         raise UserError(f"callbacks.{key} monitors {name}, which is not logged: {reason}")
 
 
-def check_mode(key: str, metric: str, mode: str | None) -> None:
+def check_mode(key: str, metric: str, callback: DictConfig) -> None:
     """Raises ``UserError`` for a callback that waits for a metric to become worse."""
-    expected = BETTER.get(metric.rpartition("/")[2], mode)
-    if mode != expected:
+    parameter = inspect.signature(get_object(callback._target_)).parameters.get("mode")
+    mode = callback.get("mode", parameter and parameter.default)
+    expected = BETTER.get(metric.rpartition("/")[2])
+    if {mode, expected} == {"min", "max"}:
         raise UserError(
             f"callbacks.{key} monitors {metric} with mode={mode}, which waits for it to become "
             f"worse: set callbacks.{key}.mode={expected}"

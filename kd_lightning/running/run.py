@@ -72,7 +72,7 @@ from kd_lightning.teachers.sources import get_teacher
 from kd_lightning.teachers.store import find_or_train
 from kd_lightning.teachers.unused_keys import check_overrides
 from kd_lightning.trackers.results import log_results
-from kd_lightning.trackers.safe_logger import check_installed, closing_loggers
+from kd_lightning.trackers.safe_logger import check_loggers, closing_loggers
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,15 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         take_determinism(cfg, overrides or [])
         take_missing(cfg)
     check_configuration(cfg)
+    is_mine = show_table and current_job() is None and is_first_rank()  # others are held already
     if cfg.resume:
         cfg = load_resumed_config(Path(cfg.resume), cfg, overrides or [])
         check_paths(cfg)
+        if is_mine:  # it is held later, when all is built
+            with holding(Path(cfg.resume)):
+                pass
     check_overrides(cfg, overrides or [])
-    check_installed(cfg.logger)
+    check_loggers(cfg.logger)
     use_threads(cfg.threads)
     data = build_data(cfg)
     if show_table:  # not for a teacher or a baseline, whose data are these too
@@ -154,7 +158,6 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
     names = [_module(cfg.method), str(cfg.data.get("name") or _module(cfg.data))]
     title = cfg.title or " on ".join(names)
     directory = make_run_directory(cfg, "-".join(names))
-    is_mine = show_table and current_job() is None and is_first_rank()  # others are held already
     if cfg.resume and not has_checkpoint(directory):
         say(f"{directory} has no checkpoint: the run begins with its first epoch")
     best = BestStudents(directory)
@@ -201,8 +204,12 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
 
 def is_unfinished_now(before: DictConfig, cfg: DictConfig) -> bool:
     """Whether a resumed run lacks epochs, or results of its test, that its command asks for."""
-    asked = ("trainer.max_epochs", "evaluation", "baselines")
-    return any(OmegaConf.select(before, key) != OmegaConf.select(cfg, key) for key in asked)
+    was, asked = before.get("evaluation") or {}, cfg.evaluation
+    return (
+        before.trainer.max_epochs != cfg.trainer.max_epochs
+        or before.get("baselines") != cfg.baselines
+        or any(was[key] != asked[key] for key in was if key in asked)  # an older run lacks some
+    )
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:

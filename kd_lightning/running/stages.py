@@ -121,10 +121,13 @@ def directory_of(cfg: DictConfig, data: ClassificationData, stage: Stage) -> Pat
 
 
 def without_weights(config: Any) -> Any:
-    """A configuration without the files of its nets' weights, whose content is hashed apart."""
+    """A configuration without the files of its nets' weights, whose content is hashed apart, and
+    without null, which a key has that is added later.
+    """
     if not isinstance(config, dict):
         return config
-    return {key: without_weights(value) for key, value in config.items() if key != "weights"}
+    kept = {key: value for key, value in config.items() if key != "weights" and value is not None}
+    return {key: without_weights(value) for key, value in kept.items()}
 
 
 def fit_stage(

@@ -26,7 +26,6 @@ OPTIONS = {
     "cache": Option("teacher.cache", "null"),
     "cache_top_k": Option("teacher.cache_top_k", "null"),
     "mixing": Option("data.mixing", "null"),
-    "skip_bad": Option("data.on_bad_image", "error"),
     "unlabeled": Option("data.unlabeled", "null"),
     "compile": Option("hardware.compile", "false"),
     "cuda_graphs": Option("hardware.cuda_graphs", "false"),

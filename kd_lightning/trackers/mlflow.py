@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from kd_lightning.base.errors import UserError
 from kd_lightning.trackers.run_info import RunInfo, load_value, save_value
 
 # Of a request, seconds apart. MLflow's own 7 retries would stop a run for minutes where a server is
@@ -80,16 +78,7 @@ def mlflow_logger(
         artifacts: where files are stored; None: the server decides.
         config: of the run, resolved.
         run_info: how the run appears; None: with the name of its directory.
-
-    Raises:
-        UserError: a password, which would be in the files of the run and in MLflow's parameters.
     """
-    if urlsplit(tracking_uri).password:
-        raise UserError(
-            "logger.mlflow.tracking_uri has a password, which the files of the run and MLflow's "
-            "parameters would show: give it as MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the environment"
-        )
     import mlflow  # noqa: F401  # imported first, because it sets the level of its own messages
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 from rich.console import Console
@@ -132,9 +133,18 @@ def closing_loggers(loggers: Iterable[SafeLogger], *stops: type[Exception]) -> I
             logger.close(status)
 
 
-def check_installed(loggers: Iterable[str]) -> None:
-    """Raises ``UserError`` for a logger whose package is not installed."""
-    for key in loggers:
+def check_loggers(loggers: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` for a logger whose package is not installed, or whose address of a
+    server has a password: it would be in the files of the run, and in what the server shows.
+    """
+    for key, settings in loggers.items():
+        address = urlsplit(str((settings or {}).get("tracking_uri")))
+        if address.scheme in ("http", "https") and address.password:
+            raise UserError(
+                f"logger.{key}.tracking_uri has a password, which the files of the run would show: "
+                "give it in the environment, as MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            )
         package = REQUIRED_PACKAGES.get(key)
         if package is not None and find_spec(package) is None:
             raise UserError(f"logger={key} needs {package}: pip install 'kd_lightning[{key}]'")

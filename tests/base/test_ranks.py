@@ -107,11 +107,16 @@ def test_lightning_detects_no_launcher_without_these_variables(
         ({"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"}, 2, 1, "request 2 processes, but 1 were"),
         ({"SLURM_NTASKS": "1"}, 1, 1, None),
         ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, 2, 1, "put srun before the command"),
-        (SRUN | {"SLURM_NNODES": "2"}, 2, 1, "SLURM's 2 nodes must agree"),
+        (
+            SRUN | {"SLURM_NNODES": "2"},
+            2,
+            1,
+            "SLURM started this run on 2 nodes, and hardware",
+        ),
         (SRUN | {"SLURM_NNODES": "1"}, 2, 1, None),
         (
             {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"},  # srun --ntasks=2
-            *(2, 1, "SLURM must be told the tasks of each node: start the run with srun --nodes=1"),
+            *(2, 1, "SLURM must be told the tasks of each node, not of all together"),
         ),
     ],
 )

@@ -139,4 +139,5 @@ def test_labels_of_the_data_are_the_students_classes_by_name() -> None:
     y = torch.tensor([0, 1, 2, 0])
     assert as_classes(y, ["cat", "dog", "eel"], student).tolist() == [0, 1, 2, 0]
     assert as_classes(y, ["eel", "cat", "dog"], student).tolist() == [2, 0, 1, 2]
+    assert as_classes(y[y < 2], ["dog", "cat"], student).tolist() == [1, 0, 1]
     assert as_classes(y, ["ant", "cat", "dog"], student) is None

@@ -216,9 +216,9 @@ def test_invalid_settings_are_refused_with_their_key(setting: dict[str, float]) 
 
 
 def test_more_than_one_device_must_be_whole_ones() -> None:
-    with pytest.raises(UserError, match=r"launcher.num_gpus_per_job must be a whole number, or"):
+    with pytest.raises(UserError, match=r"num_gpus_per_job must be a whole number, or at most 1"):
         Ray(num_gpus_per_job=1.5)
-    Ray(num_gpus_per_job=2.0)
+    Ray(num_gpus_per_job=2.0, num_cpus_per_job=1.5)
 
 
 def test_without_jobs_no_ray_is_started() -> None:

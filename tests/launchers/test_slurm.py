@@ -202,6 +202,21 @@ def test_sbatch_does_not_see_the_job_in_which_a_sweep_runs(
     assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize(("line", "waits"), [("kill -TERM $$", True), ("exit 3", False)])
+def test_a_run_that_slurm_has_asked_to_end_waits_to_be_requeued(
+    line: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import submitit
+
+    slept = []
+    monkeypatch.setattr(slurm.time, "sleep", slept.append)
+    first = type("First", (), {"USR_SIG": "USR2", "global_rank": 0})
+    monkeypatch.setattr(submitit, "JobEnvironment", first)
+    with pytest.raises(SystemExit):
+        slurm.Task(["bash", "-c", line])()
+    assert slept == [slurm.SECONDS_TO_BE_ENDED] * waits
+
+
 def test_missing_programs_and_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"launcher.max_jobs must be >= 1, got 0"):
         launcher(max_jobs=0)

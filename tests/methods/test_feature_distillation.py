@@ -596,3 +596,12 @@ def test_what_a_memory_cannot_index_is_one_sentence(words: list[str], said: str)
     data = build_data(cfg)
     with pytest.raises(UserError, match=said):
         check_run(cfg, data)
+
+
+def test_a_memory_of_several_devices_needs_every_image() -> None:
+    cfg = compose(*MEMORY, "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2")
+    data = build_data(cfg)
+    check_run(cfg, data)
+    data.skip_bad = True  # as of files with data.on_bad_image=skip
+    with pytest.raises(UserError, match=r"no image may be left out: set data.on_bad_image=error"):
+        check_run(cfg, data)

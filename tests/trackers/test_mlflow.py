@@ -16,7 +16,6 @@ from sqlalchemy.engine import Engine
 from written_runs import read_all_wandb
 
 from kd_lightning import distill
-from kd_lightning.base.errors import UserError
 from kd_lightning.base.interrupts import Interrupted
 from kd_lightning.running import run
 from kd_lightning.trackers.mlflow import flat, mlflow_logger
@@ -171,13 +170,6 @@ def test_two_runs_may_begin_a_database_at_once(runs_in: Callable, tmp_path: Path
     assert [process.exitcode for process in both] == [0, 0], said
     assert {one.info.status for one in runs_in(tmp_path)} == {"FINISHED"}
     assert {one.data.params["seed"] for one in runs_in(tmp_path)} == {"0", "1"}
-
-
-def test_a_password_is_not_written_into_files_and_parameters(tmp_path: Path) -> None:
-    uri = "https://user:secret@example.org"
-    with pytest.raises(UserError, match=r"has a password.*MLFLOW_TRACKING_PASSWORD"):
-        mlflow_logger(save_dir=tmp_path, experiment="e", tracking_uri=uri)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_is_down_is_asked_few_times(
