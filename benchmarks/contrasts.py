@@ -1,7 +1,8 @@
 """Pictures of what the studies of the two papers found: differences with their intervals.
 
-    python -m benchmarks.contrasts       docs/pictures/dual_student.svg and
-                                         docs/pictures/stochastic_self_distillation.svg
+    python -m benchmarks.contrasts       docs/pictures/dual_student.svg,
+                                         docs/pictures/stochastic_self_distillation.svg and
+                                         docs/pictures/fine_tuning.svg
 
 Nothing is measured here: the numbers are those of the committed tables.
 """
@@ -57,6 +58,18 @@ SSD_PAIRS = {  # pair -> the studies that have it
 ONLY_MEANS = ("ssd_resamples",)
 MEAN = "mean of the sets"
 
+FINETUNED = "ssd_finetune"
+FINETUNED_PAIRS = {  # other row -> whether the contrast was declared
+    "continue training": True,
+    "mean of passes": True,
+    "wrong guidance": True,
+    "deterministic feature": True,
+    "random pass": False,
+    "labels only, five nets": False,
+    "R-Drop": False,
+    "born-again": False,
+}
+
 
 class Interval(NamedTuple):
     """A mean difference in test accuracy, and its 95 % interval, in points."""
@@ -74,7 +87,7 @@ def differences(folder: Path, a: str, b: str, column: str) -> dict[str, Interval
                 *(100 * float(row[name]) for name in ("difference", "low", "high"))
             )
             for row in csv.DictReader(file)
-            if (row["a"], row["b"], row["column"]) == (a, b, column)
+            if (row["a"], row["b"], row["column"], row["column_b"]) == (a, b, column, column)
         }
 
 
@@ -129,6 +142,26 @@ def draw_ssd(results: Path = RESULTS) -> Figure:
     return figure
 
 
+def draw_finetuned(results: Path = RESULTS) -> Figure:
+    """A row for each pair, a color for what was declared and for the rest."""
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    FigureCanvasSVG(figure)
+    ax = figure.subplots()
+    names = [f"SSD − {b.removesuffix(', five nets')}" for b in FINETUNED_PAIRS]
+    _prepare(ax, "a pretrained net, fine-tuned on 1,000 images", names)
+    for row, (b, declared) in enumerate(FINETUNED_PAIRS.items()):
+        for place, (split,) in _places(WEIGHTS):
+            color = "C0" if declared and split == "test" else "C1"
+            found = differences(results / FINETUNED, "SSD", b, f"{split}/student/accuracy")
+            for interval in found.values():
+                _mark(ax, interval, row + place, color, split == "test")
+    _mark(ax, None, 0, "C0", True, "declared, chosen on val")
+    for split, meaning in WEIGHTS.items():
+        _mark(ax, None, 0, "C1", split == "test", f"exploratory, {meaning}")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
 def _places(*kinds: Sequence[str] | Mapping[str, str]) -> Iterator[tuple[float, tuple[str, ...]]]:
     """Offsets inside of a row, for each combination of the kinds."""
     combinations: list[tuple[str, ...]] = [()]
@@ -159,7 +192,11 @@ def _mark(
     )  # fmt: skip
 
 
-PICTURES = {"dual_student.svg": draw_dual, "stochastic_self_distillation.svg": draw_ssd}
+PICTURES = {
+    "dual_student.svg": draw_dual,
+    "stochastic_self_distillation.svg": draw_ssd,
+    "fine_tuning.svg": draw_finetuned,
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:
