@@ -11,6 +11,7 @@ from scipy import stats
 from benchmarks import contrasts
 from benchmarks.contrasts import Interval, differences, over_data_sets
 from benchmarks.pictures import FOLDER, save
+from kd_lightning.reports.statistics import detectable_mean
 
 HEAD = "a,b,data_set,column,column_b,difference,low,high\n"
 
@@ -79,6 +80,9 @@ def test_the_page_says_how_much_the_fine_tuned_differences_varied() -> None:
             (value,) = differences(folder, "SSD", other, "test/student/accuracy").values()
             found.append((value.high - value.mean) / stats.t.ppf(0.975, 19) * 20**0.5)
     said = f"These differences varied by {min(found):.1f} to {max(found):.1f} points from seed"
+    assert said in " ".join(PAGES["docs/studies.md"].split())
+    sees = [detectable_mean(20, std, level=0.05 / 4) for std in (min(found), max(found))]
+    said = f"so the study could see {sees[0]:.1f} to {sees[1]:.1f} points"
     assert said in " ".join(PAGES["docs/studies.md"].split())
     said = f"They varied by {min(found):.1f} to {max(found):.1f} points from seed to seed."
     assert said in " ".join((contrasts.RESULTS / "README.md").read_text().split())
