@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 from helpers import TINY, compose, net
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import DictConfig
 
 import kd_lightning
+from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.files import write_json
 from kd_lightning.data.classification import ClassificationData
+from kd_lightning.methods.supervised import Supervised
 from kd_lightning.running import environment
 from kd_lightning.running.build import build_data
 from kd_lightning.running.environment import (
@@ -146,3 +149,28 @@ def test_a_resumed_run_keeps_the_command_that_started_it(tmp_path: Path) -> None
         assert record["command"] == ["method=kd"]
         assert record.get("resumed_by") == (resumed and [[word] for word in resumed])
         write_json(tmp_path / "environment.json", record)
+
+
+def test_from_python_the_command_is_that_of_a_command_line_and_threads_stay(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, step = set(), Supervised.training_step
+
+    def watched(self: Supervised, *batch: Any) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return step(self, *batch)
+
+    # as Lightning does when it has started several processes
+    monkeypatch.setattr(
+        SingleDeviceStrategy, "setup_environment", lambda self: torch.set_num_threads(3)
+    )
+    monkeypatch.setattr(Supervised, "training_step", watched)
+    own = [word for word in tiny if not word.startswith(("teacher", "threads"))]
+    words = ["method=supervised", *own, "threads=2"]
+    try:
+        directory = distill(*words).directory
+    finally:
+        torch.set_num_threads(1)
+    assert seen == {2}
+    record = json.loads((directory / "environment.json").read_text())
+    assert record["command"] == ["run.py", *words]
