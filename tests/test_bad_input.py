@@ -175,6 +175,9 @@ TOGETHER = {
     "callbacks=early_stopping callbacks.early_stopping.monitor=loss": (
         "monitors loss, which is not logged: expected one of val/accuracy, val/a/accuracy"
     ),
+    "hardware=ddp hardware.accelerator=cpu hardware.devices=16 data.batch_size=16": (
+        "each of 16 devices needs a sample of val, which has "
+    ),
     "callbacks=early_stopping callbacks.early_stopping.monitor=val/a/nll": (
         "with mode=max, which waits for it to become worse: set callbacks.early_stopping.mode=min"
     ),
