@@ -133,8 +133,8 @@ def test_a_step_that_overflows_in_fp16_is_left_out_without_a_warning(
     scaler = torch.amp.GradScaler("cpu", init_scale=1e30)  # such gradients overflow in float16
 
     def on_a_cpu(**settings: Any) -> Trainer:
-        del settings["precision"]
-        return Trainer(**settings, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+        own = {"precision": None, "plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
+        return Trainer(**settings | own)
 
     monkeypatch.setattr("kd_lightning.running.trainer.Trainer", on_a_cpu)
     distill("method=supervised", *of_method("supervised", tiny))  # pytest makes errors of warnings

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from forked_runs import command_line, start_run
+from helpers import TINY
 from omegaconf import OmegaConf
 
 from kd_lightning import distill
 from kd_lightning.base.errors import UserError
 from kd_lightning.base.kept_files import write_kept
 from kd_lightning.callbacks.save_epoch import SaveEpoch
+from kd_lightning.records.jobs import is_locked
 from kd_lightning.records.resumed_config import ADDED_KEYS, of_requeued_run
 from kd_lightning.records.run_directory import holding
 
@@ -134,6 +136,21 @@ def test_a_run_resumes_from_any_epoch_bit_for_bit(
     assert len((directory / "epochs.csv").read_text().splitlines()) == epoch + 1
     distill(f"resume={directory}")
     assert_same_outcome(directory, undisturbed)
+
+
+def test_a_run_is_held_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+
+    def fit(*run: object) -> None:
+        held.append(is_locked(tmp_path / "run" / ".lock"))
+        raise Stop
+
+    monkeypatch.setattr("kd_lightning.running.run.fit", fit)
+    words = ["method=supervised", *TINY, f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(Stop):
+        distill(*(word for word in words if not word.startswith("teacher")))
+    assert held == [True]
+    assert not is_locked(tmp_path / "run" / ".lock")
 
 
 def test_the_words_of_a_run_that_slurm_starts_again(

@@ -22,7 +22,7 @@ from kd_lightning.config.schema import check_configuration
 from kd_lightning.running.build import build_data, quieten
 from kd_lightning.running.preflight import check_run
 from kd_lightning.teachers.unused_keys import check_overrides
-from kd_lightning.trackers.safe_logger import check_installed
+from kd_lightning.trackers.safe_logger import check_loggers
 
 MEMORY = 6 * 2**30  # bytes that a run may ask for: an absurd size must not fill the machine
 SECONDS = {False: 120, True: 400}  # until a run counts as hanging: built; trained
@@ -63,7 +63,7 @@ def build(words: Sequence[str]) -> None:
         quieten()
         check_configuration(cfg)
         check_overrides(cfg, list(words))
-        check_installed(cfg.logger)
+        check_loggers(cfg.logger)
         use_threads(cfg.threads)
         check_run(cfg, build_data(cfg))
 

@@ -28,6 +28,7 @@ from kd_lightning.config.user_messages import user_message
 from kd_lightning.data.classification import ClassificationData
 from kd_lightning.data.loading.batches import Views
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.records.jobs import is_locked
 from kd_lightning.running.build import build_data, build_method
 from kd_lightning.running.support import check_support
 from kd_lightning.teacher_cache import cache, files, filling
@@ -497,7 +498,7 @@ def test_damage_that_a_loading_process_finds_is_one_sentence(
 
 
 def test_what_was_stopped_is_gone_on_with(
-    made: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "BLOCK", 16)
     write, written = filling.write_block, []
@@ -509,8 +510,10 @@ def test_what_was_stopped_is_gone_on_with(
         write(values, view, indices, *rest)
 
     monkeypatch.setattr(filling, "write_block", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         made().use()
+    assert stopped.tb is not None  # what it holds keeps no block from others
+    assert not any(is_locked(lock) for lock in tmp_path.glob("*/*.lock"))
 
     def counted(values: list, view: int, indices: range, *rest: object) -> None:
         written.append((view, indices.start))
