@@ -19,8 +19,9 @@ from helpers import TINY
 from benchmarks.torture.forked import start_ranks, wait_for_all
 from kd_lightning import work
 from kd_lightning.base.allowed import ANYTHING
+from kd_lightning.callbacks.pruning import Pruned
 from kd_lightning.launchers.local import Local
-from kd_lightning.records.jobs import Job, JobSpec, State, create_job
+from kd_lightning.records.jobs import JOB_VARIABLE, Job, JobSpec, State, create_job
 
 pytestmark = pytest.mark.slow
 
@@ -261,3 +262,17 @@ def test_the_help_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = work.build_parser().format_help().splitlines()
     assert [line for line in lines if len(line) > 80] == []
+
+
+def test_another_rank_of_a_pruned_trial_ends_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pruned(job: Job) -> None:
+        raise Pruned(1, 0.5)
+
+    job = create_job(tmp_path / "0000", JobSpec(0, "0", {}, ()))
+    monkeypatch.setattr(work, "is_first_rank", lambda: False)
+    monkeypatch.setattr(work, "wait_for_first", lambda job: True)
+    monkeypatch.setattr(work, "run_job", pruned)
+    monkeypatch.setenv(JOB_VARIABLE, "")
+    assert work.work(job.directory) == 0
