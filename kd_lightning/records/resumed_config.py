@@ -157,6 +157,16 @@ def load_resumed_config(directory: Path, cfg: DictConfig, overrides: list[str]) 
     return old
 
 
+def is_unfinished_now(before: DictConfig, cfg: DictConfig) -> bool:
+    """Whether a resumed run lacks epochs, or results of its test, that its command asks for."""
+    was, asked = before.get("evaluation") or {}, cfg.evaluation
+    return (
+        before.trainer.max_epochs != cfg.trainer.max_epochs
+        or before.get("baselines") != cfg.baselines
+        or any(was[key] != asked[key] for key in was if key in asked)  # an older run lacks some
+    )
+
+
 def add_earlier_values(cfg: DictConfig) -> list[str]:
     """Adds to the data of an older run how its version read image files, and that its val had wrong
     labels too. Returns the added keys.

@@ -39,6 +39,7 @@ from kd_lightning.records.generations import choose_checkpoint, has_checkpoint
 from kd_lightning.records.jobs import current_job
 from kd_lightning.records.resumed_config import (
     changeable_keys,
+    is_unfinished_now,
     load_resumed_config,
     take_missing,
     with_data_of_run,
@@ -200,16 +201,6 @@ def run(cfg: DictConfig, overrides: list[str] | None = None, *, show_table: bool
         table.print_table(metrics, console)
         say(f"Record: {directory}")
     return Result(directory, metrics)
-
-
-def is_unfinished_now(before: DictConfig, cfg: DictConfig) -> bool:
-    """Whether a resumed run lacks epochs, or results of its test, that its command asks for."""
-    was, asked = before.get("evaluation") or {}, cfg.evaluation
-    return (
-        before.trainer.max_epochs != cfg.trainer.max_epochs
-        or before.get("baselines") != cfg.baselines
-        or any(was[key] != asked[key] for key in was if key in asked)  # an older run lacks some
-    )
 
 
 def write_results(directory: Path, metrics: dict[str, Any]) -> None:
